@@ -1,1 +1,27 @@
-//! placeholder
+//! The nouns of Toolkeep: what an effect, a plan, a grant, a call and a refusal are.
+//!
+//! Everything here is pure. There is no I/O, no clock, no randomness and no runtime: a function of this
+//! crate gives the same answer on every machine, which is what lets a plan be named by its digest and a
+//! crash be recovered by another process. Each file is one noun of the glossary in `host/ARCHITECTURE.md`.
+
+#![forbid(unsafe_code)]
+
+pub mod audit;
+pub mod call;
+pub mod capability;
+pub mod descriptor;
+pub mod digest;
+pub mod display;
+pub mod effect;
+pub mod event;
+pub mod id;
+pub mod json;
+pub mod limit;
+pub mod manifest;
+pub mod path;
+pub mod plan;
+pub mod principal;
+pub mod receipt;
+pub mod refusal;
+pub mod render;
+pub mod tier;

@@ -1,0 +1,180 @@
+//! The audit chain: each entry carries the digest of the one before it.
+//!
+//! An entry's digest covers its sequence number, the previous digest and its canonical body, so that a change, deletion,
+//! swap or duplicate anywhere breaks every later link. Truncation is visible only against an exported digest.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::digest::Digest;
+
+const DOMAIN: &str = "toolkeep.audit.v1";
+
+/// What happened, as one word. The list only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditKind {
+    /// A call ended without effects.
+    Call,
+    /// A plan is about to be applied.
+    Intent,
+    /// A plan was applied, rolled back or halted.
+    Outcome,
+    /// A plan waits for a human.
+    Held,
+    /// A human or the clock resolved an approval.
+    Approval,
+    /// A plan was discarded or expired.
+    Discarded,
+    /// Something tried to exceed its grant or tier.
+    Breach,
+    /// A tool was installed, changed or refused.
+    Tool,
+    /// The daemon started, recovered or stopped.
+    Daemon,
+}
+
+/// One entry of the chain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditEntry {
+    /// Position, from 1, without gaps.
+    pub seq: u64,
+    /// What happened.
+    pub kind: AuditKind,
+    /// When: milliseconds since the Unix epoch. Order is by `seq`, never by time.
+    pub at_ms: u64,
+    /// The facts, as RFC 8785 canonical JSON text.
+    pub body: String,
+    /// Digest of the entry before; of the empty text for the first.
+    pub previous: Digest,
+    /// Digest of this entry.
+    pub digest: Digest,
+}
+
+/// Why a chain is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChainBroken {
+    /// A sequence number is missing or repeated.
+    #[error("audit entry {expected} is missing or out of place (found {found})")]
+    Sequence {
+        /// The number that should have come.
+        expected: u64,
+        /// The number that came.
+        found: u64,
+    },
+    /// An entry does not follow the one before it.
+    #[error("audit entry {0} does not continue the chain")]
+    Link(u64),
+    /// An entry's content was changed.
+    #[error("audit entry {0} was changed")]
+    Content(u64),
+}
+
+/// The digest before the first entry.
+#[must_use]
+pub fn genesis() -> Digest {
+    Digest::of(b"")
+}
+
+/// The end of a chain: what the next entry continues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainHead {
+    /// Sequence number of the last entry; 0 for an empty chain.
+    pub seq: u64,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+impl Default for ChainHead {
+    fn default() -> Self {
+        Self { seq: 0, digest: genesis() }
+    }
+}
+
+fn entry_digest(seq: u64, kind: AuditKind, at_ms: u64, previous: &Digest, body: &str) -> Digest {
+    let kind = serde_json::to_string(&kind).unwrap_or_default();
+    Digest::of_parts(
+        DOMAIN,
+        &[&seq.to_be_bytes(), kind.as_bytes(), &at_ms.to_be_bytes(), previous.as_bytes(), body.as_bytes()],
+    )
+}
+
+impl ChainHead {
+    /// Append an entry and move the head.
+    pub fn append(&mut self, kind: AuditKind, at_ms: u64, body: String) -> AuditEntry {
+        let seq = self.seq + 1;
+        let digest = entry_digest(seq, kind, at_ms, &self.digest, &body);
+        let entry = AuditEntry { seq, kind, at_ms, body, previous: self.digest, digest };
+        *self = Self { seq, digest };
+        entry
+    }
+
+    /// Check that an entry continues the chain and move the head over it.
+    ///
+    /// # Errors
+    /// The entry is missing, out of place, or changed.
+    pub fn follow(&mut self, entry: &AuditEntry) -> Result<(), ChainBroken> {
+        if entry.seq != self.seq + 1 {
+            return Err(ChainBroken::Sequence { expected: self.seq + 1, found: entry.seq });
+        }
+        if entry.previous != self.digest {
+            return Err(ChainBroken::Link(entry.seq));
+        }
+        if entry_digest(entry.seq, entry.kind, entry.at_ms, &entry.previous, &entry.body) != entry.digest {
+            return Err(ChainBroken::Content(entry.seq));
+        }
+        *self = Self { seq: entry.seq, digest: entry.digest };
+        Ok(())
+    }
+}
+
+/// Facts as canonical JSON; a fact that cannot be canonical is replaced by an object that says so.
+#[must_use]
+pub fn canonical_body(facts: &Value) -> String {
+    serde_json_canonicalizer::to_string(facts).unwrap_or_else(|_| r#"{"unreadable":true}"#.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(n: usize) -> Vec<AuditEntry> {
+        let mut head = ChainHead::default();
+        (0..n).map(|i| head.append(AuditKind::Call, i as u64, format!("{{\"n\":{i}}}"))).collect()
+    }
+
+    fn verify(entries: &[AuditEntry]) -> Result<ChainHead, ChainBroken> {
+        let mut head = ChainHead::default();
+        entries.iter().try_for_each(|entry| head.follow(entry))?;
+        Ok(head)
+    }
+
+    #[test]
+    fn r40_every_change_deletion_swap_and_duplicate_is_found() {
+        let entries = chain(6);
+        assert!(verify(&entries).is_ok());
+        for at in 0..entries.len() {
+            let mut changed = entries.clone();
+            changed[at].body.push(' ');
+            assert!(verify(&changed).is_err(), "change {at}");
+            let mut timed = entries.clone();
+            timed[at].at_ms += 1;
+            assert!(verify(&timed).is_err(), "time {at}");
+            let mut kind = entries.clone();
+            kind[at].kind = AuditKind::Breach;
+            assert!(verify(&kind).is_err(), "kind {at}");
+            let mut doubled = entries.clone();
+            doubled.insert(at, entries[at].clone());
+            assert!(verify(&doubled).is_err(), "duplicate {at}");
+            if at + 1 < entries.len() {
+                let mut removed = entries.clone();
+                removed.remove(at);
+                assert!(verify(&removed).is_err(), "deletion {at}");
+                let mut swapped = entries.clone();
+                swapped.swap(at, at + 1);
+                assert!(verify(&swapped).is_err(), "swap {at}");
+            }
+        }
+    }
+}

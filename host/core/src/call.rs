@@ -1,0 +1,248 @@
+//! A call: what an agent asks, what state it is in, and the one envelope that answers it.
+//!
+//! `status` says how the call went for the caller, `outcome` what became of its effects. Which pairs may occur is one
+//! table, [`Outcome::allowed`]; the exit status of the CLI derives from the pair.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::digest::Digest;
+use crate::effect::Effect;
+use crate::id::{ApprovalId, CallId, PlanId, RunId, ToolName};
+use crate::plan::Totals;
+use crate::receipt::Receipt;
+use crate::refusal::Refusal;
+
+/// What the caller wants to become of the effects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Commit what policy lets through, hold or deny the rest.
+    #[default]
+    Commit,
+    /// Show the plan, commit nothing.
+    Preview,
+}
+
+impl Mode {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Preview => "preview",
+        }
+    }
+}
+
+/// How the call went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It did what was asked.
+    Ok,
+    /// It waits for a human.
+    Held,
+    /// The host, a policy or a human said no.
+    Denied,
+    /// The tool or the host failed.
+    Failed,
+    /// It is not known whether an effect happened.
+    Unknown,
+}
+
+/// What became of the effects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// There were none.
+    None,
+    /// They are in a plan that may be committed until it expires.
+    Previewed,
+    /// They are in an open transaction.
+    Staged,
+    /// They wait for an approval.
+    Pending,
+    /// They were applied.
+    Committed,
+    /// They were thrown away.
+    Discarded,
+    /// Nobody knows.
+    Unknown,
+    /// Some could be neither applied nor rolled back; the reply lists them.
+    Halted,
+}
+
+impl Outcome {
+    /// Whether a reply may carry this pair.
+    #[must_use]
+    pub const fn allowed(status: Status, outcome: Self) -> bool {
+        match (status, outcome) {
+            (Status::Ok, Self::None | Self::Previewed | Self::Staged | Self::Committed | Self::Discarded)
+            | (Status::Held, Self::Pending)
+            | (Status::Denied, Self::None | Self::Discarded)
+            | (Status::Failed, Self::None | Self::Discarded | Self::Halted)
+            | (Status::Unknown, Self::Unknown) => true,
+            (Status::Ok, Self::Pending | Self::Unknown | Self::Halted)
+            | (
+                Status::Held,
+                Self::None
+                | Self::Previewed
+                | Self::Staged
+                | Self::Committed
+                | Self::Discarded
+                | Self::Unknown
+                | Self::Halted,
+            )
+            | (
+                Status::Denied,
+                Self::Previewed | Self::Staged | Self::Pending | Self::Committed | Self::Unknown | Self::Halted,
+            )
+            | (Status::Failed, Self::Previewed | Self::Staged | Self::Pending | Self::Committed | Self::Unknown)
+            | (
+                Status::Unknown,
+                Self::None
+                | Self::Previewed
+                | Self::Staged
+                | Self::Pending
+                | Self::Committed
+                | Self::Discarded
+                | Self::Halted,
+            ) => false,
+        }
+    }
+}
+
+/// What a call asks, as it arrives. Identity is not part of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallRequest {
+    /// Which tool.
+    pub tool: ToolName,
+    /// The input, not yet checked against the schema.
+    pub input: Value,
+    /// Commit or preview.
+    #[serde(default)]
+    pub mode: Mode,
+    /// The run it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// The step of the run, chosen by the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Names the call, so that a retry gets the stored reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// A shorter deadline than the manifest's, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Commit only if the plan has exactly this digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect_plan: Option<Digest>,
+    /// Anything for the transport.
+    #[serde(default, rename = "_meta", skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Value>,
+}
+
+/// What a call used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    /// Units of fuel.
+    pub fuel: u64,
+    /// Milliseconds from arrival to reply, waiting for approvals excluded.
+    pub wall_ms: u64,
+    /// Most bytes of linear memory at one time.
+    pub memory_peak: u64,
+    /// Calls from the guest into the host.
+    pub host_calls: u64,
+}
+
+/// The plan as a reply shows it: totals, and the first effects.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanView {
+    /// The stored plan.
+    pub id: PlanId,
+    /// What it is.
+    pub digest: Digest,
+    /// Counts.
+    pub totals: Totals,
+    /// The first [`crate::limit::EFFECTS_SHOWN`]; `plans.get` pages through the rest.
+    pub effects: Vec<Effect>,
+    /// When it stops being committable: milliseconds since the Unix epoch.
+    pub expires_at_ms: u64,
+}
+
+/// The approval that a held call waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalView {
+    /// Wait for it with `approvals.wait`.
+    pub id: ApprovalId,
+    /// How many distinct people have to agree.
+    pub approvers: u8,
+    /// When it counts as rejected: milliseconds since the Unix epoch.
+    pub expires_at_ms: u64,
+}
+
+/// The one reply of every call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reply {
+    /// How it went.
+    pub status: Status,
+    /// What became of the effects.
+    pub outcome: Outcome,
+    /// The call.
+    pub call_id: CallId,
+    /// What the tool returned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// Why it did not do what was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Refusal>,
+    /// What it wants to change, or did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanView>,
+    /// Whom it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalView>,
+    /// Proof of what was committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
+    /// What it used.
+    pub usage: Usage,
+    /// What the caller should know besides.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUSES: [Status; 5] = [Status::Ok, Status::Held, Status::Denied, Status::Failed, Status::Unknown];
+    const OUTCOMES: [Outcome; 8] = [
+        Outcome::None,
+        Outcome::Previewed,
+        Outcome::Staged,
+        Outcome::Pending,
+        Outcome::Committed,
+        Outcome::Discarded,
+        Outcome::Unknown,
+        Outcome::Halted,
+    ];
+
+    #[test]
+    fn r12_status_and_outcome_pairs_are_one_table() {
+        let pairs = STATUSES.iter().flat_map(|s| OUTCOMES.iter().filter(|o| Outcome::allowed(*s, **o))).count();
+        assert_eq!(pairs, 12);
+        assert!(!Outcome::allowed(Status::Denied, Outcome::Committed));
+        assert!(!Outcome::allowed(Status::Failed, Outcome::Committed));
+        assert!(
+            OUTCOMES.iter().all(|o| STATUSES.iter().any(|s| Outcome::allowed(*s, *o))),
+            "every outcome is reachable"
+        );
+    }
+}

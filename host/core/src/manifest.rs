@@ -1,0 +1,369 @@
+//! Manifests: what the operator grants to a tool. Two layers: the text that the operator wrote, and what it means.
+//!
+//! The text layer refuses unknown keys. The meaning layer is built only by [`ManifestText::check`], so a [`Manifest`] in
+//! hand is one whose globs compile, whose limits are under the ceiling and whose grants do not contradict each other.
+//! Nothing is granted by default.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capability::{Access, ClockGrant, FileGrant, PathGlobs, SensitiveClass};
+use crate::digest::Digest;
+use crate::id::{ToolName, WorkspaceName};
+use crate::limit::ExecutionLimits;
+use crate::tier::Tier;
+
+/// The only format that this version reads.
+pub const FORMAT: u32 = 1;
+/// Largest manifest, in bytes.
+pub const MANIFEST_MAX_BYTES: usize = 256 * 1024;
+/// Most workspaces in one manifest.
+pub const WORKSPACES_MAX: usize = 16;
+
+/// A manifest as it is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestText {
+    /// Always 1.
+    pub format: u32,
+    /// What agents call it. A component with several tools gives `name.tool` for each.
+    pub name: ToolName,
+    /// Path of the component, relative to the manifest.
+    pub component: String,
+    /// SHA-256 that the component must have; a changed file is quarantined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+    /// Version shown to people.
+    #[serde(default = "default_version")]
+    pub version: String,
+    /// Risk tier 0 to 3; left out means 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// Tiers of single tools of the component, where they differ.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tiers: BTreeMap<ToolName, Tier>,
+    /// `frozen` (default) or `real`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockText>,
+    /// Workspaces that it may see.
+    #[serde(default, rename = "workspace", skip_serializing_if = "Vec::is_empty")]
+    pub workspaces: Vec<WorkspaceText>,
+    /// Limits that differ from the defaults.
+    #[serde(default)]
+    pub limits: LimitsText,
+    /// How long its plans stay committable, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_ttl_s: Option<u64>,
+}
+
+fn default_version() -> String {
+    "0.0.0".to_owned()
+}
+
+/// `clock = "…"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClockText {
+    /// Frozen and virtual.
+    Frozen,
+    /// The host's.
+    Real,
+}
+
+/// `access = "…"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessText {
+    /// See.
+    Read,
+    /// See and change.
+    Write,
+}
+
+/// `[[workspace]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceText {
+    /// A workspace of the daemon's configuration.
+    pub name: WorkspaceName,
+    /// `read` or `write`.
+    pub access: AccessText,
+    /// Patterns that may be read; default `["**"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<Vec<String>>,
+    /// Patterns that may be changed; default `["**"]` where access is `write`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write: Option<Vec<String>>,
+    /// Sensitive-path classes: `agent-config`, `automation`, `credentials`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sensitive: Vec<String>,
+}
+
+/// `[limits]`: every value is optional and at most the daemon's ceiling.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each field overrides the field of the same name of ExecutionLimits, documented there")]
+pub struct LimitsText {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuel: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table_elements: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handles: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub random_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage_effects: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording_bytes: Option<u64>,
+    /// Seconds of CPU that compiling the component may take; left out, it scales with the size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compile_cpu_s: Option<u64>,
+    /// Bytes of memory that compiling the component may take; left out, it scales with the size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compile_memory_bytes: Option<u64>,
+}
+
+/// A checked manifest.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// What agents call it.
+    pub name: ToolName,
+    /// Path of the component, relative to the manifest.
+    pub component: String,
+    /// SHA-256 that the component must have.
+    pub sha256: Option<Digest>,
+    /// Version shown to people.
+    pub version: String,
+    /// The tier of tools that `tiers` does not name.
+    pub tier: Tier,
+    /// Tiers of single tools.
+    pub tiers: BTreeMap<ToolName, Tier>,
+    /// Which clock it sees.
+    pub clock: ClockGrant,
+    /// What it may do in which workspace.
+    pub files: Vec<FileGrant>,
+    /// What an execution may use.
+    pub limits: ExecutionLimits,
+    /// Operator's limits for compiling: CPU seconds and bytes.
+    pub compile: (Option<u64>, Option<u64>),
+    /// How long its plans stay committable, in milliseconds.
+    pub plan_ttl_ms: u64,
+    /// SHA-256 of the text that it was read from.
+    pub digest: Digest,
+}
+
+/// How long a plan stays committable if the manifest does not say: 15 minutes.
+pub const PLAN_TTL_DEFAULT_S: u64 = 900;
+/// The longest that a manifest may ask for: one week.
+pub const PLAN_TTL_MAX_S: u64 = 604_800;
+
+/// Why a manifest is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}`: {problem}")]
+pub struct BadManifest {
+    /// The key, for example `workspace.books.write`.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl BadManifest {
+    fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { key: key.into(), problem: problem.into() }
+    }
+}
+
+impl ManifestText {
+    /// What the text means. `digest` is the SHA-256 of the text.
+    ///
+    /// # Errors
+    /// The first key that is wrong, and why.
+    pub fn check(&self, digest: Digest) -> Result<Manifest, BadManifest> {
+        if self.format != FORMAT {
+            return Err(BadManifest::new("format", format!("{} is not known; write `format = 1`", self.format)));
+        }
+        if self.component.is_empty() || self.component.contains('\0') {
+            return Err(BadManifest::new("component", "write the path of the component, relative to the manifest"));
+        }
+        if self.workspaces.len() > WORKSPACES_MAX {
+            return Err(BadManifest::new("workspace", format!("{} workspaces; at most 16", self.workspaces.len())));
+        }
+        let mut files = Vec::with_capacity(self.workspaces.len());
+        for workspace in &self.workspaces {
+            if files.iter().any(|grant: &FileGrant| grant.workspace == workspace.name) {
+                return Err(BadManifest::new(format!("workspace.{}", workspace.name), "is granted twice"));
+            }
+            files.push(workspace.check()?);
+        }
+        let tier = self.tier.unwrap_or(Tier::Irreversible);
+        let writes = files.iter().any(|grant| grant.access == Access::Write);
+        let read_only = tier == Tier::ReadOnly && self.tiers.values().all(|t| *t == Tier::ReadOnly);
+        if read_only && writes {
+            return Err(BadManifest::new(
+                "tier",
+                "tier 0 is read-only, but a workspace is granted with `access = \"write\"`; grant `read` or raise the tier",
+            ));
+        }
+        let ttl = self.plan_ttl_s.unwrap_or(PLAN_TTL_DEFAULT_S);
+        if ttl == 0 || ttl > PLAN_TTL_MAX_S {
+            return Err(BadManifest::new("plan_ttl_s", format!("{ttl} is not between 1 and {PLAN_TTL_MAX_S}")));
+        }
+        Ok(Manifest {
+            name: self.name.clone(),
+            component: self.component.clone(),
+            sha256: self.sha256,
+            version: self.version.clone(),
+            tier,
+            tiers: self.tiers.clone(),
+            clock: match self.clock {
+                Some(ClockText::Real) => ClockGrant::Real,
+                Some(ClockText::Frozen) | None => ClockGrant::Frozen,
+            },
+            files,
+            limits: self.limits.check()?,
+            compile: (self.limits.compile_cpu_s, self.limits.compile_memory_bytes),
+            plan_ttl_ms: ttl * 1000,
+            digest,
+        })
+    }
+}
+
+impl WorkspaceText {
+    fn check(&self) -> Result<FileGrant, BadManifest> {
+        let key = |part: &str| format!("workspace.{}.{part}", self.name);
+        if self.access == AccessText::Read && self.write.is_some() {
+            return Err(BadManifest::new(
+                key("write"),
+                "is set, but `access = \"read\"`; set `access = \"write\"` or remove it",
+            ));
+        }
+        let globs = |part: &str, list: &Option<Vec<String>>| match list {
+            None => Ok(PathGlobs::everything()),
+            Some(patterns) => PathGlobs::new(patterns).map_err(|e| BadManifest::new(key(part), e.to_string())),
+        };
+        let sensitive = self
+            .sensitive
+            .iter()
+            .map(|word| {
+                SensitiveClass::ALL.into_iter().find(|class| class.name() == word).ok_or_else(|| {
+                    BadManifest::new(
+                        key("sensitive"),
+                        format!("`{word}` is not a class; use `agent-config`, `automation` or `credentials`"),
+                    )
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(FileGrant {
+            workspace: self.name.clone(),
+            access: match self.access {
+                AccessText::Read => Access::Read,
+                AccessText::Write => Access::Write,
+            },
+            read: globs("read", &self.read)?,
+            write: globs("write", &self.write)?,
+            sensitive,
+        })
+    }
+}
+
+impl LimitsText {
+    fn check(&self) -> Result<ExecutionLimits, BadManifest> {
+        let defaults = ExecutionLimits::default();
+        let most = ExecutionLimits::CEILING;
+        let pick = |key: &str, wanted: Option<u64>, default: u64, ceiling: u64| match wanted {
+            None => Ok(default),
+            Some(0) if key != "recording_bytes" => {
+                Err(BadManifest::new(format!("limits.{key}"), "is 0; write at least 1"))
+            }
+            Some(value) if value > ceiling => {
+                Err(BadManifest::new(format!("limits.{key}"), format!("{value} is over the ceiling of {ceiling}")))
+            }
+            Some(value) => Ok(value),
+        };
+        let handles = pick("handles", self.handles.map(u64::from), defaults.handles.into(), most.handles.into())?;
+        Ok(ExecutionLimits {
+            fuel: pick("fuel", self.fuel, defaults.fuel, most.fuel)?,
+            deadline_ms: pick("deadline_ms", self.deadline_ms, defaults.deadline_ms, most.deadline_ms)?,
+            memory_bytes: pick("memory_bytes", self.memory_bytes, defaults.memory_bytes, most.memory_bytes)?,
+            table_elements: pick("table_elements", self.table_elements, defaults.table_elements, most.table_elements)?,
+            handles: u32::try_from(handles).unwrap_or(defaults.handles),
+            output_bytes: pick("output_bytes", self.output_bytes, defaults.output_bytes, most.output_bytes)?,
+            log_bytes: pick("log_bytes", self.log_bytes, defaults.log_bytes, most.log_bytes)?,
+            random_bytes: pick("random_bytes", self.random_bytes, defaults.random_bytes, most.random_bytes)?,
+            stage_bytes: pick("stage_bytes", self.stage_bytes, defaults.stage_bytes, most.stage_bytes)?,
+            stage_effects: pick("stage_effects", self.stage_effects, defaults.stage_effects, most.stage_effects)?,
+            recording_bytes: pick(
+                "recording_bytes",
+                self.recording_bytes,
+                defaults.recording_bytes,
+                most.recording_bytes,
+            )?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(edit: impl FnOnce(&mut Value)) -> Result<Manifest, String> {
+        let mut value = json!({"format": 1, "name": "report", "component": "report.wasm", "tier": 1,
+            "workspace": [{"name": "books", "access": "write", "write": ["reports/**"]}]});
+        edit(&mut value);
+        let text: ManifestText = serde_json::from_value(value).map_err(|e| e.to_string())?;
+        text.check(Digest::of(b"")).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn r21_a_manifest_without_a_tier_is_tier_3() {
+        assert_eq!(check(|_| ()).expect("valid").tier, Tier::Reversible);
+        let untiered = check(|v| {
+            v.as_object_mut().expect("object").remove("tier");
+        });
+        assert_eq!(untiered.expect("valid").tier, Tier::Irreversible);
+    }
+
+    #[test]
+    fn contradictions_and_unknown_keys_are_refused_with_the_key() {
+        for (edit, says) in [
+            ((|v| v["format"] = json!(2)) as fn(&mut Value), "`format`"),
+            (|v| v["tier"] = json!(0), "`tier`: tier 0 is read-only"),
+            (|v| v["tier"] = json!(4), "not a risk tier"),
+            (|v| v["workspace"][0]["access"] = json!("read"), "`workspace.books.write`"),
+            (|v| v["workspace"][0]["write"] = json!(["../x"]), "`workspace.books.write`"),
+            (|v| v["workspace"][0]["sensitive"] = json!(["all"]), "`all` is not a class"),
+            (|v| v["network"] = json!(true), "unknown field `network`"),
+            (|v| v["limits"] = json!({"fule": 1}), "unknown field `fule`"),
+            (|v| v["plan_ttl_s"] = json!(0), "`plan_ttl_s`"),
+            (|v| v["name"] = json!("Report"), "is not a tool name"),
+        ] {
+            let message = check(edit).map(|_| ()).expect_err(says);
+            assert!(message.contains(says), "{message} should contain {says}");
+        }
+    }
+
+    #[test]
+    fn every_limit_holds_at_its_ceiling_and_one_above() {
+        let most = serde_json::to_value(ExecutionLimits::CEILING).expect("json");
+        for (key, ceiling) in most.as_object().expect("object") {
+            let at = |value: u64| check(|v| v["limits"] = json!({key.clone(): value})).is_ok();
+            let ceiling = ceiling.as_u64().expect("number");
+            assert!(at(ceiling), "{key} at {ceiling}");
+            assert!(!at(ceiling + 1), "{key} above {ceiling}");
+            assert_eq!(at(0), key == "recording_bytes", "{key} at 0");
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Configuration: what the operator wrote, and what it means.
+//!
+//! Files are searched in one order (`--config`, `$TOOLKEEP_CONFIG`, the user's XDG folder, `/etc/toolkeep`), an
+//! environment variable `TOOLKEEP__SECTION__KEY` overrides a key, and unknown keys are errors that point at the line. A
+//! [`Config`] in hand is one whose folders are absolute, whose names parse and whose principals are
+//! unambiguous. There is no default workspace and no default principal but the user who runs the daemon.
+
+pub mod text;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use toolkeep_core::id::{AgentName, TenantName, UserName, WorkspaceName};
+use toolkeep_core::principal::Principal;
+
+use crate::ambient::Ambient;
+use text::ConfigText;
+
+/// The commented configuration that `toolkeep config init` writes.
+pub const TEMPLATE: &str = include_str!("config/template.toml");
+/// Largest configuration file, in bytes.
+pub const CONFIG_MAX_BYTES: u64 = 1024 * 1024;
+/// The tenant, user and agent of the person who runs the daemon, where the configuration names none.
+pub const LOCAL_NAME: &str = "local";
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Ledger, blobs and compiled artifacts; 0700.
+    pub state_dir: PathBuf,
+    /// Holds `agent/agent.sock` and `admin/admin.sock`.
+    pub runtime_dir: PathBuf,
+    /// Holds one manifest per tool, `*.toml`.
+    pub tools_dir: PathBuf,
+    /// The kind of deployment.
+    pub environment: Environment,
+    /// Group that may connect to the agent socket; the daemon's own if absent.
+    pub agent_group: Option<u32>,
+    /// Whether the requester may approve tier 3 alone, with a typed confirmation.
+    pub solo: bool,
+    /// Directories that manifests may name, with the tenant that owns each.
+    pub workspaces: BTreeMap<WorkspaceName, Workspace>,
+    /// Who a peer of the agent socket is, by uid.
+    pub principals: BTreeMap<u32, Principal>,
+    /// Who a peer of the admin socket is, by uid.
+    pub operators: BTreeMap<u32, OperatorIdentity>,
+    /// Bounds of the daemon.
+    pub limits: DaemonLimits,
+}
+
+/// A directory that tools may be granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// Absolute path of the host.
+    pub path: PathBuf,
+    /// The only tenant that sees it.
+    pub tenant: TenantName,
+}
+
+/// Who operates the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorIdentity {
+    /// The person.
+    pub user: UserName,
+    /// The tenant whose calls the operator sees.
+    pub tenant: TenantName,
+}
+
+/// The kind of deployment. Wildcard origins are refused in all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// One person's machine.
+    Dev,
+    /// A rehearsal.
+    Staging,
+    /// Real work.
+    Prod,
+}
+
+/// Bounds of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DaemonLimits {
+    /// Executions at one time; what exceeds them waits in a queue of the same size, then is refused.
+    pub executions: usize,
+    /// Connections per socket.
+    pub connections: usize,
+    /// How long a held plan waits for an approval, in milliseconds.
+    pub approval_ttl_ms: u64,
+    /// Bytes of before-contents that one plan may keep for undo; beyond it an overwrite is consequential.
+    pub undo_bytes: u64,
+    /// How long a graceful stop waits for calls in flight, in milliseconds.
+    pub drain_ms: u64,
+}
+
+impl Default for DaemonLimits {
+    fn default() -> Self {
+        Self {
+            executions: 64,
+            connections: 256,
+            approval_ttl_ms: 24 * 3600 * 1000,
+            undo_bytes: 256 * 1024 * 1024,
+            drain_ms: 20_000,
+        }
+    }
+}
+
+/// Where to look for a configuration.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// `--config`.
+    pub explicit: Option<PathBuf>,
+}
+
+/// A configuration with where it came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What it means.
+    pub config: Config,
+    /// Which file or variable set each key that is not a default.
+    pub origins: BTreeMap<String, String>,
+    /// Files that were read, in order.
+    pub files: Vec<PathBuf>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read the configuration `{path}`: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is too large.
+    #[error("the configuration `{0}` is larger than 1 MiB")]
+    TooLarge(PathBuf),
+    /// The text does not have the right shape; the message points at the line.
+    #[error("in `{origin}`: {message}")]
+    Shape {
+        /// File or variable.
+        origin: String,
+        /// Line, column, excerpt and problem.
+        message: String,
+    },
+    /// A value makes no sense.
+    #[error("`{key}`: {problem}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn value(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Value { key: key.into(), problem: problem.into() }
+    }
+}
+
+/// Find, read, merge and check the configuration.
+///
+/// # Errors
+/// A named file is missing, a text has the wrong shape, or a value makes no sense. A missing file in a search path is
+/// no error: then the defaults apply.
+pub fn load(options: &LoadOptions, ambient: &Ambient) -> Result<Loaded, ConfigError> {
+    let mut table = toml::Table::new();
+    let mut origins = BTreeMap::new();
+    let files = text::files(options, ambient)?;
+    for (path, content) in &files {
+        let origin = path.display().to_string();
+        text::merge(&mut table, &mut origins, content, &origin)?;
+    }
+    text::apply_environment(&mut table, &mut origins, ambient)?;
+    let shaped = ConfigText::from_table(table, &origins)?;
+    let base = files.last().and_then(|(path, _)| path.parent()).map(Path::to_path_buf);
+    let config = check(&shaped, base.as_deref(), ambient)?;
+    Ok(Loaded { config, origins, files: files.into_iter().map(|(path, _)| path).collect() })
+}
+
+/// What a configuration text means. Relative paths are relative to `base`, the folder of the file.
+///
+/// # Errors
+/// A value makes no sense.
+pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Result<Config, ConfigError> {
+    let own = ambient.own_uid();
+    let folder = |key: &str, given: &Option<PathBuf>, default: Option<PathBuf>| match given.clone().or(default) {
+        Some(path) => absolute(key, &path, base),
+        None => Err(ConfigError::value(key, "is not set and there is no home folder; write an absolute path")),
+    };
+    let daemon = &text.daemon;
+    let state_dir = folder("daemon.state_dir", &daemon.state_dir, default_state(ambient))?;
+    let runtime_dir = folder("daemon.runtime_dir", &daemon.runtime_dir, default_runtime(ambient, &state_dir))?;
+    let tools_dir = folder("daemon.tools_dir", &daemon.tools_dir, default_tools(ambient))?;
+    let workspaces = check_workspaces(text, base, &state_dir)?;
+    let mut principals = BTreeMap::new();
+    for entry in &text.principals {
+        let principal =
+            Principal { tenant: entry.tenant.clone(), user: entry.user.clone(), agent: entry.agent.clone() };
+        if principals.insert(entry.uid, principal).is_some() {
+            return Err(ConfigError::value("principal", format!("uid {} is mapped twice", entry.uid)));
+        }
+    }
+    let mut operators = BTreeMap::new();
+    for entry in &text.operators {
+        let identity = OperatorIdentity { user: entry.user.clone(), tenant: entry.tenant.clone() };
+        if operators.insert(entry.uid, identity).is_some() {
+            return Err(ConfigError::value("operator", format!("uid {} is mapped twice", entry.uid)));
+        }
+    }
+    if principals.is_empty() {
+        principals.insert(own, local_principal()?);
+    }
+    if operators.is_empty() {
+        operators.insert(own, OperatorIdentity { user: operator_name()?, tenant: local_principal()?.tenant });
+    }
+    Ok(Config {
+        state_dir,
+        runtime_dir,
+        tools_dir,
+        environment: daemon.environment.unwrap_or(Environment::Dev),
+        agent_group: daemon.agent_gid,
+        solo: daemon.solo.unwrap_or(false),
+        workspaces,
+        principals,
+        operators,
+        limits: check_limits(text)?,
+    })
+}
+
+fn check_limits(text: &ConfigText) -> Result<DaemonLimits, ConfigError> {
+    let defaults = DaemonLimits::default();
+    let within = |key: &str, value: Option<u64>, default: u64, most: u64| match value {
+        None => Ok(default),
+        Some(v) if (1..=most).contains(&v) => Ok(v),
+        Some(v) => Err(ConfigError::value(format!("limits.{key}"), format!("{v} is not between 1 and {most}"))),
+    };
+    let count = |key: &str, value: Option<u64>, default: usize, most: u64| {
+        within(key, value, default as u64, most).map(|v| usize::try_from(v).unwrap_or(default))
+    };
+    let limits = &text.limits;
+    Ok(DaemonLimits {
+        executions: count("executions", limits.executions, defaults.executions, 1024)?,
+        connections: count("connections", limits.connections, defaults.connections, 10_000)?,
+        approval_ttl_ms: within("approval_ttl_s", limits.approval_ttl_s, defaults.approval_ttl_ms / 1000, 2_592_000)?
+            * 1000,
+        undo_bytes: within("undo_bytes", limits.undo_bytes, defaults.undo_bytes, 1 << 40)?,
+        drain_ms: within("drain_ms", limits.drain_ms, defaults.drain_ms, 600_000)?,
+    })
+}
+
+fn check_workspaces(
+    text: &ConfigText,
+    base: Option<&Path>,
+    state_dir: &Path,
+) -> Result<BTreeMap<WorkspaceName, Workspace>, ConfigError> {
+    let mut workspaces = BTreeMap::new();
+    for entry in &text.workspaces {
+        let key = format!("workspace.{}.path", entry.name);
+        let path = absolute(&key, &entry.path, base)?;
+        refuse_dangerous(&key, &path, state_dir)?;
+        let tenant = match &entry.tenant {
+            Some(tenant) => tenant.clone(),
+            None => local_principal()?.tenant,
+        };
+        if workspaces.insert(entry.name.clone(), Workspace { path, tenant }).is_some() {
+            return Err(ConfigError::value("workspace", format!("`{}` is defined twice", entry.name)));
+        }
+    }
+    Ok(workspaces)
+}
+
+/// Roots that nobody means to hand to a tool, whatever they wrote.
+fn refuse_dangerous(key: &str, path: &Path, state_dir: &Path) -> Result<(), ConfigError> {
+    const NEVER: &[&str] = &[
+        "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys", "/usr",
+        "/var",
+    ];
+    if NEVER.iter().any(|never| path == Path::new(never)) {
+        return Err(ConfigError::value(key, format!("`{}` is never a workspace; name a folder inside", path.display())));
+    }
+    if path.starts_with("/proc") || path.starts_with("/sys") || path.starts_with("/dev") {
+        return Err(ConfigError::value(key, "kernel file systems are never workspaces"));
+    }
+    if path.starts_with(state_dir) || state_dir.starts_with(path) {
+        return Err(ConfigError::value(key, "the daemon's own state folder must lie outside of every workspace"));
+    }
+    Ok(())
+}
+
+fn absolute(key: &str, path: &Path, base: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    let joined = match base {
+        Some(base) if path.is_relative() => base.join(path),
+        _ => path.to_path_buf(),
+    };
+    if !joined.is_absolute() {
+        return Err(ConfigError::value(key, format!("`{}` is relative; write an absolute path", path.display())));
+    }
+    if joined.components().any(|c| matches!(c, std::path::Component::ParentDir)) {
+        return Err(ConfigError::value(key, format!("`{}` has `..`; write the path without", path.display())));
+    }
+    Ok(joined.components().collect())
+}
+
+fn local_principal() -> Result<Principal, ConfigError> {
+    let bug = |_| ConfigError::value("principal", "BUG: the built-in name does not parse");
+    let tenant: TenantName = LOCAL_NAME.parse().map_err(bug)?;
+    let user: UserName = LOCAL_NAME.parse().map_err(bug)?;
+    let agent: AgentName = LOCAL_NAME.parse().map_err(bug)?;
+    Ok(Principal { tenant, user, agent })
+}
+
+fn operator_name() -> Result<UserName, ConfigError> {
+    "operator".parse().map_err(|_| ConfigError::value("operator", "BUG: the built-in name does not parse"))
+}
+
+fn default_state(ambient: &Ambient) -> Option<PathBuf> {
+    if ambient.own_uid() == 0 {
+        return Some(PathBuf::from("/var/lib/toolkeep"));
+    }
+    xdg(ambient, "XDG_STATE_HOME", ".local/state").map(|p| p.join("toolkeep"))
+}
+
+fn default_runtime(ambient: &Ambient, state_dir: &Path) -> Option<PathBuf> {
+    if ambient.own_uid() == 0 {
+        return Some(PathBuf::from("/run/toolkeep"));
+    }
+    Some(match ambient.var("XDG_RUNTIME_DIR") {
+        Some(dir) => PathBuf::from(dir).join("toolkeep"),
+        None => state_dir.join("run"),
+    })
+}
+
+fn default_tools(ambient: &Ambient) -> Option<PathBuf> {
+    if ambient.own_uid() == 0 {
+        return Some(PathBuf::from("/etc/toolkeep/tools"));
+    }
+    xdg(ambient, "XDG_CONFIG_HOME", ".config").map(|p| p.join("toolkeep/tools"))
+}
+
+fn xdg(ambient: &Ambient, variable: &str, fallback: &str) -> Option<PathBuf> {
+    match ambient.var(variable) {
+        Some(dir) if Path::new(&dir).is_absolute() => Some(PathBuf::from(dir)),
+        _ => ambient.var("HOME").map(|home| PathBuf::from(home).join(fallback)),
+    }
+}

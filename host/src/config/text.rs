@@ -1,0 +1,241 @@
+//! The configuration as it is written: TOML files in search order, `conf.d` fragments, environment variables.
+//!
+//! This layer only knows shapes. What the values mean, and which of them make no sense together, is the layer above.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toolkeep_core::id::{AgentName, TenantName, UserName, WorkspaceName};
+
+use super::{CONFIG_MAX_BYTES, ConfigError, Environment, LoadOptions};
+use crate::ambient::Ambient;
+
+/// What every variable that overrides a key starts with.
+pub const ENV_PREFIX: &str = "TOOLKEEP__";
+
+/// A configuration file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigText {
+    /// `[daemon]`.
+    #[serde(default)]
+    pub daemon: DaemonText,
+    /// `[limits]`.
+    #[serde(default)]
+    pub limits: LimitsText,
+    /// `[[workspace]]`.
+    #[serde(default, rename = "workspace")]
+    pub workspaces: Vec<WorkspaceText>,
+    /// `[[principal]]`.
+    #[serde(default, rename = "principal")]
+    pub principals: Vec<PrincipalText>,
+    /// `[[operator]]`.
+    #[serde(default, rename = "operator")]
+    pub operators: Vec<OperatorText>,
+}
+
+/// `[daemon]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DaemonText {
+    /// See [`super::Config::state_dir`].
+    pub state_dir: Option<PathBuf>,
+    /// See [`super::Config::runtime_dir`].
+    pub runtime_dir: Option<PathBuf>,
+    /// See [`super::Config::tools_dir`].
+    pub tools_dir: Option<PathBuf>,
+    /// `dev`, `staging` or `prod`.
+    pub environment: Option<Environment>,
+    /// Group id that may connect to the agent socket.
+    pub agent_gid: Option<u32>,
+    /// See [`super::Config::solo`].
+    pub solo: Option<bool>,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsText {
+    /// See [`super::DaemonLimits::executions`].
+    pub executions: Option<u64>,
+    /// See [`super::DaemonLimits::connections`].
+    pub connections: Option<u64>,
+    /// Seconds that a held plan waits for an approval.
+    pub approval_ttl_s: Option<u64>,
+    /// See [`super::DaemonLimits::undo_bytes`].
+    pub undo_bytes: Option<u64>,
+    /// See [`super::DaemonLimits::drain_ms`].
+    pub drain_ms: Option<u64>,
+}
+
+/// `[[workspace]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceText {
+    /// What manifests call it.
+    pub name: WorkspaceName,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Who owns it; `local` if absent.
+    pub tenant: Option<TenantName>,
+}
+
+/// `[[principal]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrincipalText {
+    /// The uid of the connecting process.
+    pub uid: u32,
+    /// The tenant.
+    pub tenant: TenantName,
+    /// The person.
+    pub user: UserName,
+    /// The agent.
+    pub agent: AgentName,
+}
+
+/// `[[operator]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorText {
+    /// The uid of the connecting process.
+    pub uid: u32,
+    /// The person.
+    pub user: UserName,
+    /// The tenant whose calls the operator sees.
+    pub tenant: TenantName,
+}
+
+impl ConfigText {
+    /// Read the merged table.
+    ///
+    /// # Errors
+    /// A key is unknown or a value has the wrong type; the message names the key and what set it.
+    pub fn from_table(table: toml::Table, origins: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|e| {
+            let key = e.path().to_string();
+            let origin = origins
+                .iter()
+                .filter(|(known, _)| key.starts_with(known.as_str()) || known.starts_with(&key))
+                .map(|(_, origin)| origin.clone())
+                .next_back()
+                .unwrap_or_else(|| "the configuration".to_owned());
+            ConfigError::Shape { origin, message: format!("`{key}`: {}", e.inner().message()) }
+        })
+    }
+}
+
+/// The files that apply, with their texts: one base file and its `conf.d` fragments in order of their names.
+pub(super) fn files(options: &LoadOptions, ambient: &Ambient) -> Result<Vec<(PathBuf, String)>, ConfigError> {
+    let named = options.explicit.clone().or_else(|| ambient.var("TOOLKEEP_CONFIG").map(PathBuf::from));
+    if let Some(path) = named {
+        let text = read(&path)?;
+        return Ok(vec![(path, text)]);
+    }
+    let user = super::xdg(ambient, "XDG_CONFIG_HOME", ".config").map(|p| p.join("toolkeep/toolkeep.toml"));
+    let candidates = user.into_iter().chain([PathBuf::from("/etc/toolkeep/toolkeep.toml")]);
+    for path in candidates {
+        match read(&path) {
+            Ok(text) => return with_fragments(path, text),
+            Err(ConfigError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn with_fragments(path: PathBuf, text: String) -> Result<Vec<(PathBuf, String)>, ConfigError> {
+    let folder = path.with_file_name("conf.d");
+    let mut files = vec![(path, text)];
+    let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(files) };
+    let mut fragments: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|p| p.extension().is_some_and(|ext| ext == "toml"))
+        .collect();
+    fragments.sort();
+    for fragment in fragments {
+        let text = read(&fragment)?;
+        files.push((fragment, text));
+    }
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_path_buf(), source };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    file.take(CONFIG_MAX_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > CONFIG_MAX_BYTES {
+        return Err(ConfigError::TooLarge(path.to_path_buf()));
+    }
+    Ok(text)
+}
+
+/// Merge one file: tables by key, arrays of tables appended, everything else replaced.
+///
+/// The file is also read on its own, so that an unknown key is reported with its line.
+pub(super) fn merge(
+    into: &mut toml::Table,
+    origins: &mut BTreeMap<String, String>,
+    text: &str,
+    origin: &str,
+) -> Result<(), ConfigError> {
+    let shape = |message: String| ConfigError::Shape { origin: origin.to_owned(), message };
+    toml::from_str::<ConfigText>(text).map_err(|e| shape(e.to_string()))?;
+    let table: toml::Table = toml::from_str(text).map_err(|e| shape(e.to_string()))?;
+    for (section, value) in table {
+        match (into.get_mut(&section), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => {
+                for (key, value) in new {
+                    origins.insert(format!("{section}.{key}"), origin.to_owned());
+                    old.insert(key, value);
+                }
+            }
+            (Some(toml::Value::Array(old)), toml::Value::Array(new)) => old.extend(new),
+            (_, value) => {
+                if let toml::Value::Table(new) = &value {
+                    for key in new.keys() {
+                        origins.insert(format!("{section}.{key}"), origin.to_owned());
+                    }
+                } else {
+                    origins.insert(section.clone(), origin.to_owned());
+                }
+                into.insert(section, value);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Apply `TOOLKEEP__SECTION__KEY`. Values are read as TOML where they parse, as plain strings otherwise.
+pub(super) fn apply_environment(
+    table: &mut toml::Table,
+    origins: &mut BTreeMap<String, String>,
+    ambient: &Ambient,
+) -> Result<(), ConfigError> {
+    for (name, value) in ambient.vars_with_prefix(ENV_PREFIX) {
+        let path = name.strip_prefix(ENV_PREFIX).unwrap_or_default().to_ascii_lowercase();
+        let Some((section, key)) = path.split_once("__") else {
+            return Err(ConfigError::Shape {
+                origin: name.clone(),
+                message: "write `TOOLKEEP__SECTION__KEY`, for example `TOOLKEEP__DAEMON__STATE_DIR`".to_owned(),
+            });
+        };
+        let parsed = toml::from_str::<toml::Table>(&format!("v = {value}"))
+            .ok()
+            .and_then(|mut t| t.remove("v"))
+            .unwrap_or_else(|| toml::Value::String(value.clone()));
+        let entry = table.entry(section.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let toml::Value::Table(section_table) = entry else {
+            return Err(ConfigError::Shape {
+                origin: name.clone(),
+                message: format!("`{section}` is a list; a variable can set single keys only"),
+            });
+        };
+        section_table.insert(key.to_owned(), parsed);
+        origins.insert(format!("{section}.{key}"), name.clone());
+    }
+    Ok(())
+}

@@ -1,1 +1,15 @@
-//! placeholder
+//! Runs one execution of a component over a stage. The only crate that names wasmtime.
+//!
+//! A component is untrusted code. What it gets is a fresh store, fuel, a deadline, limits on everything that it can make
+//! grow, and imports that answer from the stage, a frozen clock and a seed. What comes back is plain owned
+//! data: an output or a fault, the staged effects, the recording and the usage. Nothing outside has
+//! changed when it returns.
+//!
+//! Three kinds of failure stay apart to the end: the tool's own error ([`execution::Ended::Error`]), the guest's fault
+//! ([`execution::Ended::Fault`]) and a fault of the host ([`fault::HostFault`]).
+
+pub mod beneath;
+pub mod capability;
+pub mod recording;
+pub mod stage;
+pub mod workspace;

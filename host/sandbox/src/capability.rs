@@ -1,0 +1,7 @@
+//! What a guest may ask of the host: one file per interface family, all over the state of one execution.
+//!
+//! Everything is inert until an order grants it: no environment, no arguments, a closed standard input, a
+//! frozen clock, seeded randomness, no workspace and no network. Nothing here holds a resource of the kernel on behalf of
+//! the guest, except the stage behind `files`.
+
+pub mod files;

@@ -20,6 +20,7 @@ pub mod limit;
 pub mod manifest;
 pub mod path;
 pub mod plan;
+pub mod policy;
 pub mod principal;
 pub mod receipt;
 pub mod refusal;

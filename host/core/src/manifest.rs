@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::{Access, ClockGrant, FileGrant, PathGlobs, SensitiveClass};
 use crate::digest::Digest;
+use crate::effect::Effect;
 use crate::id::{ToolName, WorkspaceName};
 use crate::limit::ExecutionLimits;
 use crate::tier::Tier;
@@ -43,6 +44,9 @@ pub struct ManifestText {
     /// Tiers of single tools of the component, where they differ.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tiers: BTreeMap<ToolName, Tier>,
+    /// Effect kinds that are held for an approval whatever their tier, for example `["file.delete"]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hold: Vec<String>,
     /// `frozen` (default) or `real`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockText>,
@@ -150,6 +154,8 @@ pub struct Manifest {
     pub tier: Tier,
     /// Tiers of single tools.
     pub tiers: BTreeMap<ToolName, Tier>,
+    /// Effect kinds that are held whatever their tier.
+    pub hold: Vec<String>,
     /// Which clock it sees.
     pub clock: ClockGrant,
     /// What it may do in which workspace.
@@ -216,6 +222,12 @@ impl ManifestText {
                 "tier 0 is read-only, but a workspace is granted with `access = \"write\"`; grant `read` or raise the tier",
             ));
         }
+        if let Some(unknown) = self.hold.iter().find(|kind| !Effect::KINDS.contains(&kind.as_str())) {
+            return Err(BadManifest::new(
+                "hold",
+                format!("`{unknown}` is not an effect kind; use {}", Effect::KINDS.join(", ")),
+            ));
+        }
         let ttl = self.plan_ttl_s.unwrap_or(PLAN_TTL_DEFAULT_S);
         if ttl == 0 || ttl > PLAN_TTL_MAX_S {
             return Err(BadManifest::new("plan_ttl_s", format!("{ttl} is not between 1 and {PLAN_TTL_MAX_S}")));
@@ -227,6 +239,7 @@ impl ManifestText {
             version: self.version.clone(),
             tier,
             tiers: self.tiers.clone(),
+            hold: self.hold.clone(),
             clock: match self.clock {
                 Some(ClockText::Real) => ClockGrant::Real,
                 Some(ClockText::Frozen) | None => ClockGrant::Frozen,
@@ -348,6 +361,7 @@ mod tests {
             (|v| v["network"] = json!(true), "unknown field `network`"),
             (|v| v["limits"] = json!({"fule": 1}), "unknown field `fule`"),
             (|v| v["plan_ttl_s"] = json!(0), "`plan_ttl_s`"),
+            (|v| v["hold"] = json!(["file.burn"]), "`file.burn` is not an effect kind"),
             (|v| v["name"] = json!("Report"), "is not a tool name"),
         ] {
             let message = check(edit).map(|_| ()).expect_err(says);

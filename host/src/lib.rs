@@ -1,1 +1,4 @@
 //! placeholder
+pub mod ambient;
+pub mod blobs;
+pub mod ledger;

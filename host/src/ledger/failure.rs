@@ -1,0 +1,126 @@
+//! Why the ledger refuses or fails.
+//!
+//! [`LedgerError`] is cloneable, because one failed batch is reported to everybody who waited for it. None of these texts is meant for
+//! an agent: callers map them to a refusal and put the text into the log.
+
+use std::sync::Arc;
+
+use toolkeep_core::audit::ChainBroken;
+
+use super::approval::ApprovalState;
+use super::rows::PlanState;
+
+/// Why a read or write of the ledger did not happen.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// The queue of writes is full: deny the call as `overloaded`.
+    #[error("the ledger's queue is full; try again in a moment")]
+    Overloaded,
+    /// The disk, or the size that the operator allows, is used up. Nothing of this write happened.
+    #[error("the disk of the ledger is full; free space, writing resumes by itself")]
+    DiskFull,
+    /// A write failed in a way that leaves open what is on the disk. No write succeeds until the daemon is restarted;
+    /// recovery then decides what happened.
+    #[error("the ledger stopped writing after a disk error ({0}); check the disk, then restart the daemon")]
+    Poisoned(Arc<str>),
+    /// The ledger was closed.
+    #[error("the ledger is closed")]
+    Closed,
+    /// Another process has it open.
+    #[error("`{0}` is in use by another daemon; stop it first")]
+    Locked(Arc<str>),
+    /// A newer version wrote it.
+    #[error("the ledger has schema version {found}, this daemon knows {known}; install a newer daemon")]
+    Newer {
+        /// The version on disk.
+        found: i64,
+        /// The newest that this program knows.
+        known: i64,
+    },
+    /// The file system or SQLite failed.
+    #[error("{what}: {cause}")]
+    Storage {
+        /// What was attempted.
+        what: &'static str,
+        /// What the system said.
+        cause: Arc<str>,
+    },
+    /// A check of the stored data failed.
+    #[error("the ledger is damaged: {0}; restore it from a backup")]
+    Damaged(Arc<str>),
+    /// The audit chain does not verify.
+    #[error("the audit chain does not verify: {0}")]
+    Chain(#[from] ChainBroken),
+    /// A row with this id exists already, or one that it needs does not.
+    #[error("the ledger refused a row: {0}")]
+    Refused(Arc<str>),
+}
+
+impl LedgerError {
+    pub(super) fn storage(what: &'static str, cause: &impl ToString) -> Self {
+        Self::Storage { what, cause: cause.to_string().into() }
+    }
+}
+
+/// Why an intent was not made: the world must not be changed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IntentRefused {
+    /// There is no such plan.
+    #[error("no such plan")]
+    NoSuchPlan,
+    /// Its approval is missing, not approved, used up, or leases another seal.
+    #[error("the approval cannot be used: it is {0}")]
+    ApprovalNotUsable(ApprovalState),
+    /// It needs an approval, and none was named; or the named one is not its own.
+    #[error("the plan's approval does not belong to it")]
+    WrongApproval,
+    /// The plan was committed, discarded or begun before.
+    #[error("the plan is {0}")]
+    NotCommittable(PlanState),
+    /// It is too old.
+    #[error("the plan has expired")]
+    Expired,
+    /// What it reverses was reversed before, or was never committed.
+    #[error("the call cannot be undone: it was not committed, or was undone before")]
+    NotUndoable,
+    /// Another call with the same idempotency key has made an intent.
+    #[error("the idempotency key belongs to another call")]
+    KeyTaken,
+    /// The ledger failed. After `Poisoned` the intent may or may not be on the disk; the next start decides.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Why an answer to an approval was not counted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ResolveRefused {
+    /// There is no such approval.
+    #[error("no such approval")]
+    NotFound,
+    /// It is not pending any more.
+    #[error("the approval is {0}")]
+    NotPending(ApprovalState),
+    /// The approver may not answer this one.
+    #[error("the requester cannot approve this plan: another person has to")]
+    Barred,
+    /// They have answered before.
+    #[error("this approver has answered before: another person has to agree")]
+    AlreadyAnswered,
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Why a plan was not discarded.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DiscardRefused {
+    /// There is no such plan in this scope.
+    #[error("no such plan")]
+    NotFound,
+    /// It was settled, or is being committed.
+    #[error("the plan is {0}")]
+    NotOpen(PlanState),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}

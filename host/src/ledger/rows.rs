@@ -1,0 +1,508 @@
+//! What callers hand to the ledger and get back from it: owned rows, one type per thing.
+//!
+//! Texts that the ledger only keeps (inputs, replies, steps, witnesses, recordings) are `Arc<str>`, parsed by whoever wrote them;
+//! the ledger looks into none of them but the reply of a call that ends without a commit. Times are
+//! milliseconds since the Unix epoch.
+
+use std::fmt;
+use std::sync::Arc;
+
+use toolkeep_core::call::{Mode, Outcome, Status, Usage};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName, ToolName, UserName};
+use toolkeep_core::plan::Plan;
+use toolkeep_core::principal::Principal;
+use toolkeep_core::receipt::Receipt;
+use toolkeep_core::refusal::Code;
+
+use super::approval::ApprovalState;
+
+/// How long a write may take to be safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Enqueued: written with the next batch, safe against a crash of the daemon within milliseconds, against power
+    /// loss with the next durable batch.
+    Lazy,
+    /// On the disk when the call returns.
+    Durable,
+}
+
+/// Whose rows a reader may see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// One tenant's. Foreign rows look missing.
+    Tenant(TenantName),
+    /// Everybody's: the admin plane only.
+    Operator,
+}
+
+impl Scope {
+    /// Whether rows of `tenant` are visible.
+    #[must_use]
+    pub fn sees(&self, tenant: &TenantName) -> bool {
+        match self {
+            Self::Tenant(own) => own == tenant,
+            Self::Operator => true,
+        }
+    }
+}
+
+/// The idempotency key under which a call was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallKey {
+    /// The key as the caller gave it, at most [`toolkeep_core::limit::KEY_MAX_BYTES`].
+    pub key: Arc<str>,
+    /// Digest of tool, input, mode and transaction: another request under the same key is a mismatch (D8).
+    pub request: Digest,
+}
+
+/// One call, as it stands.
+#[derive(Debug, Clone)]
+pub struct CallRow {
+    /// The call.
+    pub call: CallId,
+    /// Who acts.
+    pub principal: Principal,
+    /// Its run.
+    pub run: Option<RunId>,
+    /// The step of the run, chosen by the agent.
+    pub step: Option<Arc<str>>,
+    /// Which tool.
+    pub tool: ToolName,
+    /// SHA-256 of the component; absent if the call was refused before the tool was found.
+    pub component: Option<Digest>,
+    /// SHA-256 of the manifest; absent likewise.
+    pub manifest: Option<Digest>,
+    /// Commit or preview.
+    pub mode: Mode,
+    /// The canonical input.
+    pub input: Arc<str>,
+    /// Its digest.
+    pub input_digest: Digest,
+    /// How it went.
+    pub status: Status,
+    /// What became of the effects.
+    pub outcome: Outcome,
+    /// Why it was refused or failed.
+    pub error_code: Option<Code>,
+    /// The reply as it was sent, JSON.
+    pub reply: Arc<str>,
+    /// What it used.
+    pub usage: Usage,
+    /// The recording of its execution, JSON of [`toolkeep_core::event::Recording`]. Not read back with the call: see
+    /// [`super::Ledger::recording`].
+    pub recording: Option<Arc<str>>,
+    /// When it arrived.
+    pub started_ms: u64,
+    /// When it ended or came to rest.
+    pub ended_ms: u64,
+    /// The key that names it. Not read back with the call.
+    pub key: Option<CallKey>,
+}
+
+/// A call read back.
+#[derive(Debug, Clone)]
+pub struct StoredCall {
+    /// The call; without recording and key.
+    pub row: CallRow,
+    /// Its plan, if it made one.
+    pub plan: Option<PlanId>,
+}
+
+/// A blob whose content is kept in the ledger: at most [`crate::blobs::INLINE_MAX_BYTES`].
+#[derive(Debug, Clone)]
+pub struct InlineBlob {
+    /// SHA-256 of the content.
+    pub digest: Digest,
+    /// The content.
+    pub content: Arc<[u8]>,
+}
+
+/// A blob whose content is a file of the blob store, already durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileBlob {
+    /// SHA-256 of the content.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Contents that a plan needs, or that undo needs. Rows are written in the same transaction, files are pinned by it.
+#[derive(Debug, Clone, Default)]
+pub struct BlobSet {
+    /// Small contents.
+    pub inline: Vec<InlineBlob>,
+    /// Large contents.
+    pub files: Vec<FileBlob>,
+}
+
+/// A request for consent, as the decision made it.
+#[derive(Debug, Clone)]
+pub struct ApprovalRow {
+    /// The approval.
+    pub id: ApprovalId,
+    /// How many distinct people have to agree, at least 1.
+    pub approvers: u8,
+    /// The user who may not agree: the requester, where two people are wanted (D13).
+    pub barred: Option<UserName>,
+    /// Why the plan is held, for the approver.
+    pub reason: Arc<str>,
+    /// When it counts as rejected.
+    pub expires_at_ms: u64,
+}
+
+/// A sealed plan that is to be kept: previewed, or held for an approval.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// The call that made it. Its outcome is `previewed` or `pending`; in an [`Intent`], what the caller would be told
+    /// if the daemon stopped now.
+    pub call: CallRow,
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// Stat tuples of what was read, JSON: side data for the fast check at commit.
+    pub witnesses: Arc<str>,
+    /// What the effects write.
+    pub blobs: BlobSet,
+    /// The request for consent of a held plan.
+    pub approval: Option<ApprovalRow>,
+}
+
+/// The approval that a commit uses up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApprovalUse {
+    /// The approval.
+    pub id: ApprovalId,
+    /// The seal that it leases; it has to be the plan's.
+    pub seal: Digest,
+}
+
+/// Transaction 1 of a commit: from here on the world may change.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// The plan.
+    pub plan: PlanId,
+    /// The plan's own rows, if they are not stored yet: an automatically committed call is one transaction.
+    pub proposal: Option<Box<Proposal>>,
+    /// The approval to use up, for a held plan.
+    pub approval: Option<ApprovalUse>,
+    /// The call whose effects this plan reverses.
+    pub undoes: Option<CallId>,
+    /// How to apply and how to reverse, JSON of the commit engine.
+    pub steps: Arc<str>,
+    /// Contents that reversing needs.
+    pub undo_blobs: BlobSet,
+    /// The reply when everything is applied, JSON.
+    pub reply_when_done: Arc<str>,
+    /// The receipt, released by the outcome.
+    pub receipt: Option<Receipt>,
+}
+
+/// Names an intent: a plan has at most one, ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IntentId(pub(super) PlanId);
+
+impl IntentId {
+    /// The plan that is committed.
+    #[must_use]
+    pub const fn plan(self) -> PlanId {
+        self.0
+    }
+}
+
+/// How a commit ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// Everything was applied.
+    Committed,
+    /// Nothing is left of it.
+    RolledBack,
+    /// These targets could be neither applied nor rolled back.
+    Halted(Vec<String>),
+}
+
+/// Transaction 2 of a commit: what became of it.
+#[derive(Debug, Clone)]
+pub struct OutcomeRow {
+    /// The intent.
+    pub intent: IntentId,
+    /// How it ended. Only `Committed` releases the receipt.
+    pub settled: Settled,
+    /// The reply, final: kept with the call and under its key.
+    pub reply: Arc<str>,
+    /// Why it was not committed.
+    pub error_code: Option<Code>,
+    /// When it ended.
+    pub ended_ms: u64,
+}
+
+/// A commit that was begun and not ended: recovery's work.
+#[derive(Debug, Clone)]
+pub struct OpenIntent {
+    /// The intent.
+    pub intent: IntentId,
+    /// The verified plan.
+    pub plan: Plan,
+    /// The call.
+    pub call: CallId,
+    /// How to apply and how to reverse.
+    pub steps: Arc<str>,
+    /// The reply when everything is applied.
+    pub reply_when_done: Arc<str>,
+    /// The receipt that `Committed` releases.
+    pub receipt: Option<Receipt>,
+    /// When the intent was made.
+    pub made_ms: u64,
+}
+
+/// In which state a stored plan is. `Previewed` and `Held` can still be committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PlanState {
+    /// Shown; may be committed until it expires.
+    Previewed,
+    /// Waits for an approval, or is approved and not yet settled.
+    Held,
+    /// The intent is durable.
+    Committing,
+    /// Applied.
+    Committed,
+    /// Begun and taken back.
+    RolledBack,
+    /// Neither applied nor taken back in full.
+    Halted,
+    /// Thrown away by the caller or by an approver.
+    Discarded,
+    /// Too old.
+    Expired,
+}
+
+impl PlanState {
+    /// All states.
+    pub const ALL: [Self; 8] = [
+        Self::Previewed,
+        Self::Held,
+        Self::Committing,
+        Self::Committed,
+        Self::RolledBack,
+        Self::Halted,
+        Self::Discarded,
+        Self::Expired,
+    ];
+
+    /// The word for it, in rows and replies.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Previewed => "previewed",
+            Self::Held => "held",
+            Self::Committing => "committing",
+            Self::Committed => "committed",
+            Self::RolledBack => "rolled_back",
+            Self::Halted => "halted",
+            Self::Discarded => "discarded",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// The state that a word names.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+
+    /// Whether it can still be committed or discarded.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Previewed | Self::Held)
+    }
+}
+
+impl fmt::Display for PlanState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// A plan read back and verified.
+#[derive(Debug, Clone)]
+pub struct StoredPlan {
+    /// The plan.
+    pub plan: Plan,
+    /// Where it stands.
+    pub state: PlanState,
+    /// Stat tuples for the fast check.
+    pub witnesses: Arc<str>,
+    /// The call that made it.
+    pub call: StoredCall,
+    /// Its approval, for a held plan.
+    pub approval: Option<StoredApproval>,
+}
+
+/// One line of a list of plans.
+#[derive(Debug, Clone)]
+pub struct PlanLine {
+    /// The plan.
+    pub plan: PlanId,
+    /// What it is.
+    pub digest: Digest,
+    /// The call that made it.
+    pub call: CallId,
+    /// The tenant that owns it.
+    pub tenant: TenantName,
+    /// The tool that wants it.
+    pub tool: ToolName,
+    /// Where it stands.
+    pub state: PlanState,
+    /// Effects in all.
+    pub effects: u64,
+    /// When it was made.
+    pub made_ms: u64,
+    /// When it stops being committable.
+    pub expires_at_ms: u64,
+}
+
+/// One person's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vote {
+    /// Who.
+    pub approver: UserName,
+    /// Agreed or not.
+    pub approved: bool,
+    /// Why, in the approver's words.
+    pub reason: Arc<str>,
+    /// When.
+    pub at_ms: u64,
+}
+
+/// A request for consent, read back.
+#[derive(Debug, Clone)]
+pub struct StoredApproval {
+    /// What was asked.
+    pub row: ApprovalRow,
+    /// Where it stands.
+    pub state: ApprovalState,
+    /// The plan.
+    pub plan: PlanId,
+    /// The seal that it leases.
+    pub seal: Digest,
+    /// The call.
+    pub call: CallId,
+    /// Who asks.
+    pub requester: Principal,
+    /// The tool that wants it.
+    pub tool: ToolName,
+    /// When it was asked.
+    pub made_ms: u64,
+    /// The answers so far.
+    pub votes: Vec<Vote>,
+}
+
+/// Which approvals to list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApprovalFilter {
+    /// Only those in this state.
+    pub state: Option<ApprovalState>,
+}
+
+/// A person's answer to a request for consent.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// The approval.
+    pub id: ApprovalId,
+    /// Who answers. The admin plane has authenticated them.
+    pub approver: UserName,
+    /// Agree or not.
+    pub approve: bool,
+    /// Why.
+    pub reason: Arc<str>,
+}
+
+/// What an answer came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolved {
+    /// Counted; more people have to agree.
+    Counted {
+        /// How many agreed.
+        have: u8,
+        /// How many have to.
+        need: u8,
+    },
+    /// Enough people agreed: the plan may be settled.
+    Approved,
+    /// The plan and the call are discarded.
+    Rejected,
+}
+
+/// Why a plan is thrown away without having been committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discard {
+    /// Its owner does not want it any more.
+    Dropped,
+    /// The world changed, the tool was replaced, or a grant was taken away.
+    Stale,
+}
+
+/// How to reverse a committed call.
+#[derive(Debug, Clone)]
+pub struct UndoInfo {
+    /// The committed plan, verified.
+    pub plan: Plan,
+    /// The steps of its intent.
+    pub steps: Arc<str>,
+    /// When it was committed.
+    pub committed_ms: u64,
+    /// The call that reversed it, if one did.
+    pub undone_by: Option<CallId>,
+}
+
+/// One agent task.
+#[derive(Debug, Clone)]
+pub struct RunRow {
+    /// The run.
+    pub run: RunId,
+    /// Who opened it.
+    pub principal: Principal,
+    /// What it is for, in the agent's words; at most 256 bytes.
+    pub label: Arc<str>,
+    /// When it was opened.
+    pub opened_ms: u64,
+    /// When it was closed.
+    pub closed_ms: Option<u64>,
+}
+
+/// What the calls of a run add up to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunTotals {
+    /// Calls.
+    pub calls: u64,
+    /// Fuel of all of them.
+    pub fuel: u64,
+    /// Wall time of all of them, in milliseconds.
+    pub wall_ms: u64,
+}
+
+/// Where to go on in a list, and how many rows to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// The `next` of the page before; nothing for the first page.
+    pub cursor: Option<u64>,
+    /// At most so many rows, itself at most [`PAGE_MAX_ROWS`].
+    pub limit: u32,
+}
+
+/// Most rows of one page: a reply line holds them.
+pub const PAGE_MAX_ROWS: u32 = 1_000;
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { cursor: None, limit: 100 }
+    }
+}
+
+/// One page of a list.
+#[derive(Debug, Clone)]
+pub struct Paged<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// Where the next page starts; nothing at the end.
+    pub next: Option<u64>,
+}

@@ -186,7 +186,7 @@ pub fn load(options: &LoadOptions, ambient: &Ambient) -> Result<Loaded, ConfigEr
 /// # Errors
 /// A value makes no sense.
 pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Result<Config, ConfigError> {
-    let own = ambient.own_uid();
+    let own = rustix::process::geteuid().as_raw();
     let folder = |key: &str, given: &Option<PathBuf>, default: Option<PathBuf>| match given.clone().or(default) {
         Some(path) => absolute(key, &path, base),
         None => Err(ConfigError::value(key, "is not set and there is no home folder; write an absolute path")),
@@ -318,14 +318,14 @@ fn operator_name() -> Result<UserName, ConfigError> {
 }
 
 fn default_state(ambient: &Ambient) -> Option<PathBuf> {
-    if ambient.own_uid() == 0 {
+    if rustix::process::geteuid().as_raw() == 0 {
         return Some(PathBuf::from("/var/lib/toolkeep"));
     }
     xdg(ambient, "XDG_STATE_HOME", ".local/state").map(|p| p.join("toolkeep"))
 }
 
 fn default_runtime(ambient: &Ambient, state_dir: &Path) -> Option<PathBuf> {
-    if ambient.own_uid() == 0 {
+    if rustix::process::geteuid().as_raw() == 0 {
         return Some(PathBuf::from("/run/toolkeep"));
     }
     Some(match ambient.var("XDG_RUNTIME_DIR") {
@@ -335,7 +335,7 @@ fn default_runtime(ambient: &Ambient, state_dir: &Path) -> Option<PathBuf> {
 }
 
 fn default_tools(ambient: &Ambient) -> Option<PathBuf> {
-    if ambient.own_uid() == 0 {
+    if rustix::process::geteuid().as_raw() == 0 {
         return Some(PathBuf::from("/etc/toolkeep/tools"));
     }
     xdg(ambient, "XDG_CONFIG_HOME", ".config").map(|p| p.join("toolkeep/tools"))

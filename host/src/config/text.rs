@@ -215,7 +215,7 @@ pub(super) fn apply_environment(
     origins: &mut BTreeMap<String, String>,
     ambient: &Ambient,
 ) -> Result<(), ConfigError> {
-    for (name, value) in ambient.vars_with_prefix(ENV_PREFIX) {
+    for (name, value) in ambient.vars(ENV_PREFIX) {
         let path = name.strip_prefix(ENV_PREFIX).unwrap_or_default().to_ascii_lowercase();
         let Some((section, key)) = path.split_once("__") else {
             return Err(ConfigError::Shape {

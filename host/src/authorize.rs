@@ -1,0 +1,123 @@
+//! Stage 3, authorize: from a [`Call`] to a [`Grant`], what this caller may do with this tool.
+//!
+//! A grant is the intersection of what the manifest allows, what the caller's tenant owns and what the daemon's limits
+//! leave. It is a thing that later stages need in hand, not an answer that they could forget to ask for. Until policies
+//! can be written, the policy set is the built-in tier table, and its digest stands in every plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use toolkeep_core::capability::{Access, FileGrant};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::{TenantName, WorkspaceName};
+use toolkeep_core::limit::ExecutionLimits;
+use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::tier::Tier;
+use toolkeep_sandbox::stage::Mount;
+use toolkeep_sandbox::workspace::WorkspaceRoot;
+
+use crate::validate::Call;
+
+/// Names the built-in policy: the tier table with its defaults.
+#[must_use]
+pub fn builtin_policy_digest() -> Digest {
+    Digest::of(b"toolkeep.policy.tier-table.v1")
+}
+
+/// An opened workspace and the tenant that owns it.
+#[derive(Debug, Clone)]
+pub struct OwnedWorkspace {
+    /// The opened directory.
+    pub root: Arc<WorkspaceRoot>,
+    /// The only tenant that sees it.
+    pub tenant: TenantName,
+}
+
+/// All workspaces of the daemon.
+pub type Workspaces = BTreeMap<WorkspaceName, OwnedWorkspace>;
+
+/// Proof: what an authorized call may do.
+#[derive(Debug)]
+pub struct Grant {
+    call: Call,
+    mounts: Vec<Mount>,
+    limits: ExecutionLimits,
+    deadline: Duration,
+    tier: Tier,
+    policy_set: Digest,
+}
+
+impl Grant {
+    /// The call that it is for.
+    #[must_use]
+    pub const fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// Workspaces with what may be done in each.
+    #[must_use]
+    pub fn mounts(&self) -> &[Mount] {
+        &self.mounts
+    }
+
+    /// What the execution may use.
+    #[must_use]
+    pub const fn limits(&self) -> ExecutionLimits {
+        self.limits
+    }
+
+    /// The deadline of the execution: the manifest's, or a shorter one that the caller asked for.
+    #[must_use]
+    pub const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The tier that the manifest declares for the tool.
+    #[must_use]
+    pub const fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Which policy set granted it.
+    #[must_use]
+    pub const fn policy_set(&self) -> Digest {
+        self.policy_set
+    }
+}
+
+/// Decide what the call may do.
+///
+/// # Errors
+/// `denied`: the manifest names a workspace that the configuration does not have, or that another tenant owns. Both have
+/// one text.
+pub fn authorize(workspaces: &Workspaces, call: Call) -> Result<Grant, Refusal> {
+    let tool = Arc::clone(call.tool());
+    let tenant = &call.caller().principal().tenant;
+    let mut mounts = Vec::with_capacity(tool.manifest.files.len());
+    for grant in &tool.manifest.files {
+        let Some(owned) = workspaces.get(&grant.workspace).filter(|owned| owned.tenant == *tenant) else {
+            return Err(Refusal::new(
+                Code::Denied,
+                format!("`{}` needs the workspace `{}`, which you do not have", tool.name, grant.workspace),
+            )
+            .hint("ask the operator to add the workspace to the configuration"));
+        };
+        mounts.push(Mount { root: Arc::clone(&owned.root), grant: narrowed(grant, tool.tier) });
+    }
+    let limits = tool.manifest.limits;
+    let wanted = call.options().deadline_ms.unwrap_or(limits.deadline_ms);
+    let deadline = Duration::from_millis(wanted.min(limits.deadline_ms));
+    Ok(Grant { tier: tool.tier, mounts, limits, deadline, policy_set: builtin_policy_digest(), call })
+}
+
+/// A tier-0 tool never gets a writable grant, even where its component shares a manifest with writing tools.
+///
+/// The attempt then fails inside the guest and is recorded as a breach.
+fn narrowed(grant: &FileGrant, tier: Tier) -> FileGrant {
+    let mut narrowed = grant.clone();
+    if tier == Tier::ReadOnly {
+        narrowed.access = Access::Read;
+    }
+    narrowed
+}

@@ -1,0 +1,371 @@
+//! The catalog: which tools exist, read from the manifests folder.
+//!
+//! A catalog is immutable; a reload builds a new one beside it and swaps them, so that a call sees one or the other. A
+//! manifest that is invalid is refused with its reason and the tool that its file gave before stays. Nothing here runs
+//! guest code: names, descriptions and schemas come from the component's custom section.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+use toolkeep_core::descriptor::{Descriptor, Descriptors};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::ToolName;
+use toolkeep_core::manifest::{MANIFEST_MAX_BYTES, Manifest, ManifestText};
+use toolkeep_core::tier::Tier;
+
+/// Largest component, in bytes: a Python tool with its interpreter is 18 MB.
+pub const COMPONENT_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Most manifests in the folder.
+pub const MANIFESTS_MAX: usize = 10_000;
+
+/// One tool that an agent can call.
+#[derive(Debug)]
+pub struct Tool {
+    /// What agents call it.
+    pub name: ToolName,
+    /// What its component calls it.
+    pub local: ToolName,
+    /// The tier that the manifest declares.
+    pub tier: Tier,
+    /// What the operator granted.
+    pub manifest: Arc<Manifest>,
+    /// What the author said about it.
+    pub descriptor: Descriptor,
+    /// The file that runs.
+    pub component: Arc<ComponentFile>,
+    /// Checks inputs.
+    pub input: jsonschema::Validator,
+    /// Checks outputs.
+    pub output: jsonschema::Validator,
+}
+
+/// A component file as it was when the catalog was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComponentFile {
+    /// SHA-256 of the bytes.
+    pub digest: Digest,
+    /// Where it is. Its bytes are checked against the digest whenever they are read again.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// Operator's limits for compiling: CPU seconds and bytes.
+    pub compile: (Option<u64>, Option<u64>),
+}
+
+/// A manifest that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    /// The manifest.
+    pub file: PathBuf,
+    /// What is wrong and what to do.
+    pub problem: String,
+    /// Whether the tools that the file gave before are still offered.
+    pub kept_old: bool,
+}
+
+/// All tools at one moment.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    tools: BTreeMap<ToolName, Arc<Tool>>,
+    by_file: BTreeMap<PathBuf, Vec<Arc<Tool>>>,
+    problems: Vec<Problem>,
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// The manifest cannot be read.
+    #[error("cannot be read: {0}")]
+    Unreadable(std::io::Error),
+    /// It is too large.
+    #[error("is larger than {0} bytes")]
+    TooLarge(u64),
+    /// It is not TOML of the right shape.
+    #[error("{0}")]
+    Shape(String),
+    /// A value makes no sense.
+    #[error(transparent)]
+    Manifest(#[from] toolkeep_core::manifest::BadManifest),
+    /// The component is missing or unreadable.
+    #[error("`component`: `{path}` cannot be read: {source}")]
+    Component {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The component is not the pinned one.
+    #[error("`sha256`: the component has digest {found}, the manifest pins {pinned}; it changed, look at it before you accept it")]
+    Changed {
+        /// What it has.
+        found: Digest,
+        /// What it should have.
+        pinned: Digest,
+    },
+    /// The component is refused before anything of it runs.
+    #[error("`component`: {0}")]
+    Refused(String),
+    /// A schema is not a JSON Schema.
+    #[error("tool `{tool}`: its {which} schema is refused: {problem}")]
+    Schema {
+        /// The tool.
+        tool: ToolName,
+        /// `input`, `output` or `error`.
+        which: &'static str,
+        /// Why.
+        problem: String,
+    },
+    /// `tiers` names a tool that the component does not have.
+    #[error("`tiers.{0}`: the component has no such tool")]
+    UnknownTier(ToolName),
+    /// Another manifest already gives this name.
+    #[error("`name`: `{name}` is already given by `{other}`")]
+    NameTaken {
+        /// The name.
+        name: ToolName,
+        /// The other manifest.
+        other: PathBuf,
+    },
+    /// The joined name is too long.
+    #[error("`name`: {0}")]
+    Name(String),
+}
+
+impl Catalog {
+    /// The tool of this name.
+    #[must_use]
+    pub fn tool(&self, name: &ToolName) -> Option<Arc<Tool>> {
+        self.tools.get(name).cloned()
+    }
+
+    /// All tools in order of their names.
+    pub fn tools(&self) -> impl Iterator<Item = &Arc<Tool>> {
+        self.tools.values()
+    }
+
+    /// Manifests that could not be used.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Read the folder. `old` keeps the tools of files that became invalid.
+    #[must_use]
+    pub fn read(folder: &Path, old: &Self) -> Self {
+        let mut next = Self::default();
+        let mut files: Vec<PathBuf> = match std::fs::read_dir(folder) {
+            Ok(entries) => entries
+                .filter_map(|entry| entry.ok().map(|e| e.path()))
+                .filter(|path| path.extension().is_some_and(|ext| ext == "toml"))
+                .take(MANIFESTS_MAX)
+                .collect(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                next.problems.push(Problem { file: folder.into(), problem: error.to_string(), kept_old: false });
+                Vec::new()
+            }
+        };
+        files.sort();
+        for file in files {
+            let result = read_manifest(&file).and_then(|tools| next.add(&file, tools));
+            if let Err(error) = result {
+                let kept = old.by_file.get(&file).is_some_and(|tools| next.add(&file, tools.clone()).is_ok());
+                next.problems.push(Problem { file, problem: error.to_string(), kept_old: kept });
+            }
+        }
+        next
+    }
+
+    fn add(&mut self, file: &Path, tools: Vec<Arc<Tool>>) -> Result<(), Unusable> {
+        for tool in &tools {
+            if self.tools.contains_key(&tool.name) {
+                let other = self
+                    .by_file
+                    .iter()
+                    .find(|(_, list)| list.iter().any(|t| t.name == tool.name))
+                    .map_or_else(PathBuf::new, |(path, _)| path.clone());
+                return Err(Unusable::NameTaken { name: tool.name.clone(), other });
+            }
+        }
+        for tool in &tools {
+            self.tools.insert(tool.name.clone(), Arc::clone(tool));
+        }
+        self.by_file.insert(file.to_path_buf(), tools);
+        Ok(())
+    }
+}
+
+/// Read one manifest and everything that it names.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn read_manifest(file: &Path) -> Result<Vec<Arc<Tool>>, Unusable> {
+    let bytes = read_bounded(file, MANIFEST_MAX_BYTES as u64).map_err(|e| match e {
+        ReadError::TooLarge => Unusable::TooLarge(MANIFEST_MAX_BYTES as u64),
+        ReadError::Io(error) => Unusable::Unreadable(error),
+    })?;
+    let text = std::str::from_utf8(&bytes).map_err(|e| Unusable::Shape(e.to_string()))?;
+    let shaped: ManifestText = toml::from_str(text).map_err(|e| Unusable::Shape(e.to_string()))?;
+    let manifest = Arc::new(shaped.check(Digest::of(&bytes))?);
+    let path = file.parent().unwrap_or(Path::new(".")).join(&manifest.component);
+    let wasm = read_bounded(&path, COMPONENT_MAX_BYTES).map_err(|e| match e {
+        ReadError::TooLarge => Unusable::Refused(format!("is larger than {COMPONENT_MAX_BYTES} bytes")),
+        ReadError::Io(source) => Unusable::Component { path: path.clone(), source },
+    })?;
+    let digest = Digest::of(&wasm);
+    if let Some(pinned) = manifest.sha256.filter(|pinned| *pinned != digest) {
+        return Err(Unusable::Changed { found: digest, pinned });
+    }
+    let descriptors = toolkeep_sandbox::component::descriptors(&wasm).map_err(|e| Unusable::Refused(e.to_string()))?;
+    toolkeep_sandbox::compile::prescreen(&wasm).map_err(|e| Unusable::Refused(e.to_string()))?;
+    let component =
+        Arc::new(ComponentFile { digest, path, size: wasm.len() as u64, compile: manifest.compile });
+    tools_of(&manifest, descriptors, &component)
+}
+
+fn tools_of(
+    manifest: &Arc<Manifest>,
+    descriptors: Descriptors,
+    component: &Arc<ComponentFile>,
+) -> Result<Vec<Arc<Tool>>, Unusable> {
+    if let Some(unknown) = manifest.tiers.keys().find(|name| descriptors.tools.iter().all(|t| t.name != **name)) {
+        return Err(Unusable::UnknownTier(unknown.clone()));
+    }
+    let single = descriptors.tools.len() == 1;
+    descriptors
+        .tools
+        .into_iter()
+        .map(|descriptor| {
+            let local = descriptor.name.clone();
+            let name = if single {
+                manifest.name.clone()
+            } else {
+                format!("{}.{local}", manifest.name).parse().map_err(|e| Unusable::Name(format!("{e}")))?
+            };
+            let schema = |which, schema: &Value| compile_schema(&local, which, schema);
+            let (input, output) =
+                (schema("input", &descriptor.input_schema)?, schema("output", &descriptor.output_schema)?);
+            schema("error", &descriptor.error_schema)?;
+            Ok(Arc::new(Tool {
+                tier: manifest.tiers.get(&local).copied().unwrap_or(manifest.tier),
+                name,
+                local,
+                manifest: Arc::clone(manifest),
+                descriptor,
+                component: Arc::clone(component),
+                input,
+                output,
+            }))
+        })
+        .collect()
+}
+
+fn compile_schema(tool: &ToolName, which: &'static str, schema: &Value) -> Result<jsonschema::Validator, Unusable> {
+    jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft202012)
+        // Linear-time regular expressions: a schema must not be able to stall the daemon.
+        .with_pattern_options(jsonschema::PatternOptions::regex())
+        .build(schema)
+        .map_err(|e| Unusable::Schema { tool: tool.clone(), which, problem: e.to_string().chars().take(300).collect() })
+}
+
+enum ReadError {
+    TooLarge,
+    Io(std::io::Error),
+}
+
+fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, ReadError> {
+    let file = std::fs::File::open(path).map_err(ReadError::Io)?;
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
+    if bytes.len() as u64 > most { Err(ReadError::TooLarge) } else { Ok(bytes) }
+}
+
+impl Tool {
+    /// What `tools.list` shows: enough to choose a tool and to call it.
+    #[must_use]
+    pub fn listing(&self) -> Value {
+        let description = &self.descriptor.description;
+        json!({
+            "name": self.name,
+            "title": self.descriptor.title,
+            "description": format!(
+                "{}\n\nWhen: {}\n\nSide effects: {}\n\nErrors: {}",
+                description.what, description.when, description.side_effects, description.errors
+            ),
+            "tier": self.tier,
+            "read_only": self.tier == Tier::ReadOnly,
+            "input_schema": self.descriptor.input_schema,
+            "output_schema": self.descriptor.output_schema,
+        })
+    }
+
+    /// What `tools.describe` shows: the listing and everything that the operator granted.
+    #[must_use]
+    pub fn detail(&self) -> Value {
+        let mut detail = self.listing();
+        let workspaces: Vec<Value> = self
+            .manifest
+            .files
+            .iter()
+            .map(|grant| {
+                let access = match grant.access {
+                    toolkeep_core::capability::Access::Read => "read",
+                    toolkeep_core::capability::Access::Write => "write",
+                };
+                json!({"workspace": grant.workspace, "access": access, "read": grant.read.patterns(),
+                    "write": grant.write.patterns(), "sensitive": grant.sensitive.iter().map(|c| c.name()).collect::<Vec<_>>()})
+            })
+            .collect();
+        if let Value::Object(members) = &mut detail {
+            members.insert("version".to_owned(), json!(self.manifest.version));
+            members.insert("component".to_owned(), json!(self.component.digest));
+            members.insert("component_bytes".to_owned(), json!(self.component.size));
+            members.insert("manifest".to_owned(), json!(self.manifest.digest));
+            members.insert("declared_effects".to_owned(), json!(self.descriptor.effects));
+            members.insert("error_schema".to_owned(), self.descriptor.error_schema.clone());
+            members.insert("workspaces".to_owned(), json!(workspaces));
+            members.insert("limits".to_owned(), json!(self.manifest.limits));
+        }
+        detail
+    }
+}
+
+/// The catalog that is in force.
+#[derive(Debug)]
+pub struct CatalogHandle {
+    folder: PathBuf,
+    current: ArcSwap<Catalog>,
+}
+
+impl CatalogHandle {
+    /// Read the folder for the first time.
+    #[must_use]
+    pub fn open(folder: &Path) -> Self {
+        let first = Catalog::read(folder, &Catalog::default());
+        Self { folder: folder.to_path_buf(), current: ArcSwap::from_pointee(first) }
+    }
+
+    /// The catalog of this moment.
+    #[must_use]
+    pub fn current(&self) -> Arc<Catalog> {
+        self.current.load_full()
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Read the folder again and swap.
+    pub fn reload(&self) -> Arc<Catalog> {
+        let next = Arc::new(Catalog::read(&self.folder, &self.current.load()));
+        self.current.store(Arc::clone(&next));
+        next
+    }
+}

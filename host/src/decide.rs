@@ -1,0 +1,72 @@
+//! Stage 7, decide: from [`Planned`] to what happens to the plan.
+//!
+//! The verdict is a pure function of core; this stage gathers its facts and turns it into the proof that the next stage
+//! wants. A preview is decided about too, so that it can say what a commit would come to.
+
+use toolkeep_core::call::Mode;
+use toolkeep_core::effect::Effect;
+use toolkeep_core::policy::{Facts, Verdict, decide as verdict_of};
+use toolkeep_core::tier::Tier;
+
+use crate::seal::Planned;
+
+/// Proof: policy let this plan through without a human.
+#[derive(Debug)]
+pub struct Allowed(Planned);
+
+impl Allowed {
+    /// The plan and all that goes with it.
+    #[must_use]
+    pub fn into_planned(self) -> Planned {
+        self.0
+    }
+}
+
+/// What happens to a plan.
+#[derive(Debug)]
+pub enum Decision {
+    /// It changes nothing.
+    Nothing(Planned),
+    /// Commit it now.
+    Commit(Allowed),
+    /// Keep it until its owner commits it.
+    Preview(Planned),
+    /// Keep it until people agree.
+    Hold {
+        /// The plan.
+        planned: Planned,
+        /// How many distinct people have to agree.
+        approvers: u8,
+        /// Why, for the approver.
+        reason: String,
+    },
+    /// Throw it away.
+    Deny {
+        /// The plan.
+        planned: Planned,
+        /// What was tried.
+        breach: String,
+    },
+}
+
+/// Decide about a plan.
+#[must_use]
+pub fn decide(planned: Planned, undo_bytes: u64) -> Decision {
+    let call = planned.ticket().grant().call();
+    let mode = call.options().mode;
+    let tool = call.tool();
+    let verdict = verdict(&planned.plan().body().effects, tool.tier, &tool.manifest.hold, undo_bytes);
+    match (verdict, mode) {
+        (Verdict::Deny { breach }, _) => Decision::Deny { planned, breach },
+        (Verdict::Nothing, _) => Decision::Nothing(planned),
+        (Verdict::Commit | Verdict::Hold { .. }, Mode::Preview) => Decision::Preview(planned),
+        (Verdict::Commit, Mode::Commit) => Decision::Commit(Allowed(planned)),
+        (Verdict::Hold { approvers, reason }, Mode::Commit) => Decision::Hold { planned, approvers, reason },
+    }
+}
+
+/// The verdict about effects of a tool of this tier.
+#[must_use]
+pub fn verdict(effects: &[Effect], declared: Tier, hold: &[String], undo_bytes: u64) -> Verdict {
+    verdict_of(&Facts { effects, declared, hold, undo_bytes })
+}

@@ -1,0 +1,241 @@
+//! Stage 10, record: the entry of a call, opened before its first stage and closed after its last.
+//!
+//! An [`Entry`] is the call's row under construction. Every way out of the path closes it, so there is no reply without a
+//! row: [`Entry::close`] is the only maker of replies. Where the ledger cannot take the row, the caller gets a
+//! refusal instead of the result, because nothing runs unrecorded.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use toolkeep_core::call::{ApprovalView, CallRequest, Outcome, PlanView, Reply, Status, Usage};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::CallId;
+use toolkeep_core::limit::EFFECTS_SHOWN;
+use toolkeep_core::plan::Plan;
+use toolkeep_core::receipt::Receipt;
+use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_sandbox::execution::Execution;
+
+use crate::admit::Ticket;
+use crate::authenticate::Caller;
+use crate::ledger::CallRow;
+use crate::validate::Call;
+
+/// What a row says of an input that was refused before it was canonical.
+const NO_INPUT: &str = "null";
+
+/// The row of a call under construction.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    row: CallRow,
+    warnings: Vec<String>,
+}
+
+/// How a call ends, before it is made a reply.
+#[derive(Debug, Clone, Default)]
+pub struct Ending {
+    /// What the tool returned.
+    pub output: Option<Value>,
+    /// Why it did not do what was asked.
+    pub error: Option<Refusal>,
+    /// What it wants to change, or did.
+    pub plan: Option<PlanView>,
+    /// Whom it waits for.
+    pub approval: Option<ApprovalView>,
+    /// Proof of what was committed.
+    pub receipt: Option<Receipt>,
+}
+
+impl Ending {
+    /// A call that ended with a refusal.
+    #[must_use]
+    pub fn refused(refusal: Refusal) -> Self {
+        Self { error: Some(refusal), ..Self::default() }
+    }
+
+    /// A call that returned an output.
+    #[must_use]
+    pub fn output(output: &Value) -> Self {
+        Self { output: Some(output.clone()), ..Self::default() }
+    }
+
+    /// With its plan.
+    #[must_use]
+    pub fn plan(mut self, plan: &Plan) -> Self {
+        self.plan = Some(view(plan));
+        self
+    }
+}
+
+/// A plan as a reply shows it.
+#[must_use]
+pub fn view(plan: &Plan) -> PlanView {
+    PlanView {
+        id: plan.id(),
+        digest: plan.digest(),
+        totals: plan.totals(),
+        effects: plan.body().effects.iter().take(EFFECTS_SHOWN).cloned().collect(),
+        expires_at_ms: plan.binding().expires_at_ms,
+    }
+}
+
+/// The status that a refusal gives to a call.
+#[must_use]
+pub const fn status_of(code: Code) -> Status {
+    match code {
+        Code::Unauthorized
+        | Code::Denied
+        | Code::BudgetExceeded
+        | Code::RateLimited
+        | Code::CircuitOpen
+        | Code::Killed
+        | Code::LoopDetected
+        | Code::GateUnmet
+        | Code::ApprovalRejected
+        | Code::ApprovalExpired => Status::Denied,
+        Code::ApprovalRequired => Status::Held,
+        Code::UnknownOutcome => Status::Unknown,
+        Code::InvalidInput
+        | Code::NotFound
+        | Code::OutOfFuel
+        | Code::DeadlineExceeded
+        | Code::MemoryExceeded
+        | Code::OutputTooLarge
+        | Code::ToolFailed
+        | Code::ToolTrapped
+        | Code::StalePlan
+        | Code::PlanDiverged
+        | Code::IdempotencyMismatch
+        | Code::InFlight
+        | Code::Overloaded
+        | Code::Halted
+        | Code::Internal => Status::Failed,
+    }
+}
+
+impl Entry {
+    /// Open the entry of a request.
+    #[must_use]
+    pub fn open(caller: &Caller, request: &CallRequest, call: CallId, started_ms: u64) -> Self {
+        Self {
+            row: CallRow {
+                call,
+                principal: caller.principal().clone(),
+                run: request.run,
+                step: request.step.as_deref().map(Into::into),
+                tool: request.tool.clone(),
+                component: None,
+                manifest: None,
+                mode: request.mode,
+                input: NO_INPUT.into(),
+                input_digest: Digest::of(NO_INPUT.as_bytes()),
+                status: Status::Failed,
+                outcome: Outcome::None,
+                error_code: None,
+                reply: NO_INPUT.into(),
+                usage: Usage::default(),
+                recording: None,
+                started_ms,
+                ended_ms: started_ms,
+                key: None,
+            },
+            warnings: Vec::new(),
+        }
+    }
+
+    /// An entry of a stored call that goes on: a plan that is settled later.
+    #[must_use]
+    pub const fn resume(row: CallRow) -> Self {
+        Self { row, warnings: Vec::new() }
+    }
+
+    /// The tool is known and the input valid.
+    pub fn validated(&mut self, call: &Call) {
+        self.row.component = Some(call.tool().component.digest);
+        self.row.manifest = Some(call.tool().manifest.digest);
+        self.row.input = Arc::clone(call.input());
+        self.row.input_digest = call.input_digest();
+    }
+
+    /// The call holds its key.
+    pub fn admitted(&mut self, ticket: &Ticket) {
+        self.row.key = ticket.call_key();
+    }
+
+    /// The execution ended.
+    pub fn executed(&mut self, execution: &Execution) {
+        self.row.usage = execution.usage;
+        self.row.recording = serde_json::to_string(&execution.recording).ok().map(Into::into);
+    }
+
+    /// Something that the caller should know besides.
+    pub fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
+    }
+
+    /// The call.
+    #[must_use]
+    pub const fn call(&self) -> CallId {
+        self.row.call
+    }
+
+    /// The row as it stands.
+    #[must_use]
+    pub const fn row(&self) -> &CallRow {
+        &self.row
+    }
+
+    /// The reply that `ending` gives, without ending the entry.
+    #[must_use]
+    pub fn reply(&self, status: Status, outcome: Outcome, ending: Ending) -> Reply {
+        debug_assert!(Outcome::allowed(status, outcome), "BUG: {status:?} with {outcome:?} is not in the table");
+        Reply {
+            status,
+            outcome,
+            call_id: self.row.call,
+            output: ending.output,
+            error: ending.error,
+            plan: ending.plan,
+            approval: ending.approval,
+            receipt: ending.receipt,
+            usage: self.row.usage,
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    /// End the entry: the row with its reply.
+    #[must_use]
+    pub fn close(mut self, status: Status, outcome: Outcome, ending: Ending, now_ms: u64) -> CallRow {
+        self.row.ended_ms = now_ms;
+        self.row.usage.wall_ms = now_ms.saturating_sub(self.row.started_ms);
+        self.row.error_code = ending.error.as_ref().map(|refusal| refusal.code);
+        let reply = self.reply(status, outcome, ending);
+        self.row.status = status;
+        self.row.outcome = outcome;
+        self.row.reply = encode(&reply);
+        self.row
+    }
+
+    /// End the entry with a refusal.
+    #[must_use]
+    pub fn refuse(self, refusal: Refusal, outcome: Outcome, now_ms: u64) -> CallRow {
+        let status = status_of(refusal.code);
+        self.close(status, outcome, Ending::refused(refusal), now_ms)
+    }
+}
+
+/// A reply as JSON text.
+#[must_use]
+pub fn encode(reply: &Reply) -> Arc<str> {
+    match serde_json::to_string(reply) {
+        Ok(text) => text.into(),
+        Err(error) => {
+            tracing::error!(%error, call = %reply.call_id, "a reply could not be written as JSON");
+            format!(
+                r#"{{"status":"failed","outcome":"none","call_id":"{}","usage":{{"fuel":0,"wall_ms":0,"memory_peak":0,"host_calls":0}},"warnings":[]}}"#,
+                reply.call_id
+            )
+            .into()
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Screen: what a tool returned is checked before it leaves, and before any of its effects is committed.
+//!
+//! The output must be strict JSON that the tool's own output schema allows. It stands before the plan is sealed, not after
+//! the commit: a tool that returns nonsense has failed, and a failed call leaves nothing behind.
+
+use serde_json::Value;
+use toolkeep_core::json;
+use toolkeep_core::refusal::{Code, Refusal};
+
+use crate::catalog::Tool;
+use crate::validate::problems;
+
+/// Proof: an output that the schema allows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Screened(Value);
+
+impl Screened {
+    /// The output.
+    #[must_use]
+    pub const fn value(&self) -> &Value {
+        &self.0
+    }
+}
+
+/// Check an output.
+///
+/// # Errors
+/// `tool_trapped`: it is not JSON, or not what the tool's output schema allows.
+pub fn screen(tool: &Tool, output: &str) -> Result<Screened, Refusal> {
+    let broken = |message: String| Refusal::new(Code::ToolTrapped, message);
+    let value = json::parse(output.as_bytes())
+        .map_err(|e| broken(format!("`{}` returned something that is not JSON: {e}", tool.name)))?;
+    if tool.output.is_valid(&value) {
+        return Ok(Screened(value));
+    }
+    let mut refusal = broken(format!("`{}` returned an output that its own schema forbids", tool.name));
+    refusal.fields = problems(&tool.output, &value, "/output");
+    Err(refusal)
+}

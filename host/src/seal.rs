@@ -1,0 +1,120 @@
+//! Stage 6, plan: from [`Executed`] to [`Planned`], the staged effects sealed under a digest.
+//!
+//! Only an execution that returned an output which its schema allows gets here with effects; everything else has ended
+//! before. The plan names whose it is, which component, manifest, policy and input it came from, what was read, and what
+//! would change. What it needs at commit, but what does not name it, travels beside it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::PlanId;
+use toolkeep_core::plan::{Plan, PlanBody, SealBinding};
+use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_sandbox::stage::{Content, Witness};
+
+use crate::admit::Ticket;
+use crate::ambient::Ambient;
+use crate::execute::Executed;
+use crate::screen::Screened;
+
+/// Bytes of randomness in a plan's nonce.
+const NONCE_BYTES: usize = 16;
+
+/// Proof: what a call wants to change, sealed.
+#[derive(Debug)]
+pub struct Planned {
+    ticket: Box<Ticket>,
+    output: Screened,
+    plan: Arc<Plan>,
+    witnesses: Vec<Witness>,
+    contents: BTreeMap<Digest, Content>,
+}
+
+impl Planned {
+    /// The ticket that the call holds.
+    #[must_use]
+    pub const fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    /// What the tool returned.
+    #[must_use]
+    pub const fn output(&self) -> &Screened {
+        &self.output
+    }
+
+    /// The plan.
+    #[must_use]
+    pub const fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Stat tuples of what was read.
+    #[must_use]
+    pub fn witnesses(&self) -> &[Witness] {
+        &self.witnesses
+    }
+
+    /// What the effects write, by digest.
+    #[must_use]
+    pub const fn contents(&self) -> &BTreeMap<Digest, Content> {
+        &self.contents
+    }
+
+    /// Take apart: ticket, output, plan, witnesses and contents.
+    #[must_use]
+    #[expect(clippy::type_complexity, reason = "one consumer takes all five")]
+    pub fn into_parts(self) -> (Box<Ticket>, Screened, Arc<Plan>, Vec<Witness>, BTreeMap<Digest, Content>) {
+        (self.ticket, self.output, self.plan, self.witnesses, self.contents)
+    }
+}
+
+/// Sixteen random bytes in hexadecimal.
+#[must_use]
+pub fn nonce(ambient: &Ambient) -> String {
+    ambient.random::<NONCE_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Seal what an execution staged.
+///
+/// # Errors
+/// `memory_exceeded`: more effects than a plan holds. `stale_plan`: the caller expected another plan.
+pub fn seal(executed: Executed, output: Screened, ambient: &Ambient) -> Result<Planned, Refusal> {
+    let (ticket, execution) = executed.into_parts();
+    let grant = ticket.grant();
+    let call = grant.call();
+    let tool = call.tool();
+    let body = PlanBody {
+        format: toolkeep_core::plan::FORMAT,
+        principal: call.caller().principal().clone(),
+        tool: tool.name.clone(),
+        component: tool.component.digest,
+        manifest: tool.manifest.digest,
+        policy_set: grant.policy_set(),
+        input: call.input_digest(),
+        read_set: execution.staged.read_set,
+        effects: execution.staged.effects,
+    };
+    let binding = SealBinding {
+        run: call.options().run,
+        call: call.id(),
+        expires_at_ms: ambient.now_ms().saturating_add(tool.manifest.plan_ttl_ms),
+        nonce: nonce(ambient),
+    };
+    let plan = Plan::seal(body, PlanId::new(ambient.uuid_v7()), binding)
+        .map_err(|e| Refusal::new(Code::MemoryExceeded, e.to_string()))?;
+    if let Some(expected) = call.options().expect_plan.filter(|expected| *expected != plan.digest()) {
+        return Err(Refusal::new(
+            Code::StalePlan,
+            format!("this call makes plan {}, not the expected {expected}", plan.digest()),
+        ));
+    }
+    Ok(Planned {
+        output,
+        plan: Arc::new(plan),
+        witnesses: execution.staged.witnesses,
+        contents: execution.staged.contents,
+        ticket,
+    })
+}

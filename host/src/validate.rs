@@ -1,0 +1,174 @@
+//! Stage 2, validate: from a request to a [`Call`] of an exact tool with an input that its schema allows.
+//!
+//! Every problem is reported at once, each with its JSON Pointer and what was expected, because the reader is often a
+//! model that corrects itself. Identity is not looked for in the input.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use toolkeep_core::call::{CallRequest, Mode};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::{CallId, RunId};
+use toolkeep_core::json;
+use toolkeep_core::limit::{KEY_MAX_BYTES, STEP_MAX_BYTES};
+use toolkeep_core::refusal::{Code, FieldProblem, Refusal};
+
+use crate::authenticate::Caller;
+use crate::catalog::{Catalog, Tool};
+
+/// Most field problems in one refusal: a model reads them all.
+pub const PROBLEMS_MAX: usize = 16;
+/// Longest problem text in characters; schema errors quote the value.
+const PROBLEM_MAX_CHARS: usize = 240;
+
+/// Proof: a request for an exact tool with a valid input.
+#[derive(Debug)]
+pub struct Call {
+    caller: Caller,
+    tool: Arc<Tool>,
+    id: CallId,
+    input: Arc<str>,
+    input_digest: Digest,
+    request_digest: Digest,
+    options: CallOptions,
+}
+
+/// What the caller asked besides tool and input.
+#[derive(Debug, Clone, Default)]
+pub struct CallOptions {
+    /// Commit or preview.
+    pub mode: Mode,
+    /// The run.
+    pub run: Option<RunId>,
+    /// The step of the run.
+    pub step: Option<String>,
+    /// Names the call for retries.
+    pub key: Option<String>,
+    /// A shorter deadline, in milliseconds.
+    pub deadline_ms: Option<u64>,
+    /// Commit only this plan.
+    pub expect_plan: Option<Digest>,
+}
+
+impl Call {
+    /// Who acts.
+    #[must_use]
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The exact tool.
+    #[must_use]
+    pub const fn tool(&self) -> &Arc<Tool> {
+        &self.tool
+    }
+
+    /// The call's id.
+    #[must_use]
+    pub const fn id(&self) -> CallId {
+        self.id
+    }
+
+    /// The input as RFC 8785 canonical JSON.
+    #[must_use]
+    pub const fn input(&self) -> &Arc<str> {
+        &self.input
+    }
+
+    /// SHA-256 of the canonical input.
+    #[must_use]
+    pub const fn input_digest(&self) -> Digest {
+        self.input_digest
+    }
+
+    /// What an idempotency key is bound to: tool, input and mode.
+    #[must_use]
+    pub const fn request_digest(&self) -> Digest {
+        self.request_digest
+    }
+
+    /// What the caller asked besides.
+    #[must_use]
+    pub const fn options(&self) -> &CallOptions {
+        &self.options
+    }
+}
+
+/// Check a request.
+///
+/// # Errors
+/// `not_found` for an unknown tool; `invalid_input` with every field that is wrong.
+pub fn validate(catalog: &Catalog, caller: &Caller, request: CallRequest, id: CallId) -> Result<Call, Refusal> {
+    let tool = catalog.tool(&request.tool).ok_or_else(|| {
+        Refusal::new(Code::NotFound, format!("no tool is called `{}`", request.tool)).hint("ask `tools.list` for the names")
+    })?;
+    check_options(&request)?;
+    check_input(&tool, &request.input)?;
+    let (input, input_digest) = json::input_digest(&request.input)
+        .map_err(|e| Refusal::new(Code::InvalidInput, format!("the input cannot be made canonical: {e}")))?;
+    let request_digest = Digest::of_parts(
+        "toolkeep.request.v1",
+        &[tool.name.as_str().as_bytes(), input_digest.as_bytes(), request.mode.word().as_bytes()],
+    );
+    Ok(Call {
+        caller: caller.clone(),
+        tool,
+        id,
+        input: input.into(),
+        input_digest,
+        request_digest,
+        options: CallOptions {
+            mode: request.mode,
+            run: request.run,
+            step: request.step,
+            key: request.idempotency_key,
+            deadline_ms: request.deadline_ms,
+            expect_plan: request.expect_plan,
+        },
+    })
+}
+
+fn check_options(request: &CallRequest) -> Result<(), Refusal> {
+    let printable = |text: &str, most: usize| (1..=most).contains(&text.len()) && !text.chars().any(char::is_control);
+    let mut refusal = Refusal::new(Code::InvalidInput, "a parameter of the call is wrong");
+    if request.idempotency_key.as_deref().is_some_and(|key| !printable(key, KEY_MAX_BYTES)) {
+        refusal = refusal.field("/idempotency_key", "is empty, too long or has control characters", "1 to 128 bytes");
+    }
+    if request.step.as_deref().is_some_and(|step| !printable(step, STEP_MAX_BYTES)) {
+        refusal = refusal.field("/step", "is empty, too long or has control characters", "1 to 128 bytes");
+    }
+    if request.deadline_ms == Some(0) {
+        refusal = refusal.field("/deadline_ms", "is 0", "at least 1 millisecond");
+    }
+    if refusal.fields.is_empty() { Ok(()) } else { Err(refusal) }
+}
+
+fn check_input(tool: &Tool, input: &Value) -> Result<(), Refusal> {
+    if tool.input.is_valid(input) {
+        return Ok(());
+    }
+    let fields = problems(&tool.input, input, "/input");
+    let mut refusal =
+        Refusal::new(Code::InvalidInput, format!("the input is not valid for `{}`", tool.name));
+    refusal.fields = fields;
+    Err(refusal)
+}
+
+/// Every problem that a schema finds, at most [`PROBLEMS_MAX`].
+pub(crate) fn problems(schema: &jsonschema::Validator, value: &Value, prefix: &str) -> Vec<FieldProblem> {
+    let shorten = |text: String| -> String {
+        if text.chars().count() <= PROBLEM_MAX_CHARS {
+            return text;
+        }
+        text.chars().take(PROBLEM_MAX_CHARS).chain(['…']).collect()
+    };
+    schema
+        .iter_errors(value)
+        .take(PROBLEMS_MAX)
+        .map(|error| FieldProblem {
+            pointer: format!("{prefix}{}", error.instance_path()),
+            problem: shorten(error.to_string()),
+            expected: format!("what the schema says at `{}`", error.schema_path()),
+        })
+        .collect()
+}

@@ -4,4 +4,11 @@
 //! frozen clock, seeded randomness, no workspace and no network. Nothing here holds a resource of the kernel on behalf of
 //! the guest, except the stage behind `files`.
 
+pub(crate) mod clock;
+mod command;
+pub mod context;
 pub mod files;
+pub mod log;
+mod poll;
+pub(crate) mod random;
+mod stream;

@@ -9,7 +9,12 @@
 //! ([`execution::Ended::Fault`]) and a fault of the host ([`fault::HostFault`]).
 
 pub mod beneath;
+mod bindings;
 pub mod capability;
+mod engine;
+pub mod fault;
+mod limiter;
 pub mod recording;
 pub mod stage;
+mod state;
 pub mod workspace;

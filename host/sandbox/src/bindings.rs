@@ -1,0 +1,16 @@
+//! The contract in `wit/`, as Rust: generated for the host's side of the world `guest`.
+//!
+//! The generated traits are implemented in `capability`; the generated [`GuestPre`] holds a component that is ready to be
+//! instantiated. Nothing else in this crate knows the names of the contract's functions.
+
+#![expect(missing_docs, reason = "generated: the documentation is in wit/")]
+#![expect(missing_debug_implementations, reason = "generated: handles of the engine")]
+
+wasmtime::component::bindgen!({
+    path: "../../wit",
+    world: "guest",
+    imports: { default: trappable },
+    exports: { default: async },
+});
+
+pub(crate) use exports::toolkeep::tool::tool as contract;

@@ -1,0 +1,231 @@
+//! The engine: which WebAssembly is accepted, how it is metered, and how much memory a pool of instances may take.
+//!
+//! Every setting that matters is stated, also where it equals the default of this release. Two engines are made from one
+//! configuration: pooled ones that run tools, and a plain one that only compiles; what the second compiles the
+//! first accepts, because allocation is not part of the compile key. [`fingerprint`] names the configuration: compiled
+//! artifacts are stored under it, and fuel of two recordings compares only under the same one.
+
+use std::hash::{Hash, Hasher};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use toolkeep_core::digest::Hasher as Sha256;
+use toolkeep_core::limit::ExecutionLimits;
+use wasmparser::WasmFeatures;
+use wasmtime::{
+    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, OperatorCost, OptLevel, PoolingAllocationConfig,
+    RegallocAlgorithm, Strategy,
+};
+
+use crate::fault::HostFault;
+
+/// Executions of one tenant at one time: each holds one slot of its pool.
+pub const POOL_SLOTS: u32 = 64;
+/// Time between two epochs: a spinning guest yields to its neighbours, and is cancelled, this often.
+pub const EPOCH: Duration = Duration::from_millis(10);
+/// Linear memories of one component: tools have one; an adapter may bring a second.
+pub const MEMORIES_MAX: u32 = 2;
+/// Tables of one component: a Rust tool has two, a component linked from libraries a few more.
+pub const TABLES_MAX: u32 = 8;
+/// Tables of one core module.
+const TABLES_PER_MODULE_MAX: u32 = 4;
+/// Elements of one table; all tables together are limited per call.
+pub const TABLE_ELEMENTS_MAX: usize = 262_144;
+/// Core instances of one component: an interpreter with its libraries has about a hundred.
+pub const CORE_INSTANCES_MAX: u32 = 200;
+/// Bytes of metadata of one component instance with its core instances.
+const INSTANCE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Stack of guest code, in bytes: deep enough for recursive parsers, small enough to end a runaway recursion.
+const WASM_STACK_BYTES: usize = 512 * 1024;
+/// Stack of one execution, in bytes: the guest's part and three times as much for the host functions that it calls.
+const ASYNC_STACK_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of a linear memory that stay resident between two executions: most tools touch less, so nothing is unmapped.
+const MEMORY_KEEP_RESIDENT_BYTES: usize = 256 * 1024;
+/// Bytes of a table that stay resident between two executions.
+const TABLE_KEEP_RESIDENT_BYTES: usize = 16 * 1024;
+/// Unused slots that keep an image of the component that they ran last.
+const WARM_SLOTS_MAX: u32 = 32;
+/// Fuel for one page of `memory.grow`: about the work of mapping and zeroing it.
+const GROW_PAGE_FUEL: u8 = 255;
+
+/// Everything that decides what compiled code looks like and means.
+fn common() -> Config {
+    let mut cost = OperatorCost::new();
+    // Bulk operations are charged by the byte and the element already; growing would be free.
+    cost.variable.memory_grow_per_page = GROW_PAGE_FUEL;
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        .cranelift_regalloc_algorithm(RegallocAlgorithm::Backtracking)
+        .cranelift_nan_canonicalization(true)
+        .consume_fuel(true)
+        .operator_cost(cost)
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK_BYTES)
+        .async_stack_size(ASYNC_STACK_BYTES)
+        .async_stack_zeroing(false)
+        .memory_init_cow(true)
+        .guard_before_linear_memory(true)
+        .concurrency_support(false)
+        .shared_memory(false);
+    config
+        .wasm_component_model(true)
+        .wasm_bulk_memory(true)
+        .wasm_multi_value(true)
+        .wasm_simd(true)
+        .wasm_extended_const(true)
+        .relaxed_simd_deterministic(true)
+        .wasm_features(refused_proposals(), false);
+    config
+}
+
+/// Proposals that no toolchain for tools needs: each is code of the engine that a hostile component would reach.
+fn refused_proposals() -> WasmFeatures {
+    WasmFeatures::TAIL_CALL
+        | WasmFeatures::RELAXED_SIMD
+        | WasmFeatures::THREADS
+        | WasmFeatures::SHARED_EVERYTHING_THREADS
+        | WasmFeatures::MULTI_MEMORY
+        | WasmFeatures::MEMORY64
+        | WasmFeatures::CUSTOM_PAGE_SIZES
+        | WasmFeatures::EXCEPTIONS
+        | WasmFeatures::LEGACY_EXCEPTIONS
+        | WasmFeatures::FUNCTION_REFERENCES
+        | WasmFeatures::GC
+        | WasmFeatures::GC_TYPES
+        | WasmFeatures::STACK_SWITCHING
+        | WasmFeatures::WIDE_ARITHMETIC
+        | WasmFeatures::CM_ASYNC
+        | WasmFeatures::CM_ASYNC_STACKFUL
+        | WasmFeatures::CM_MORE_ASYNC_BUILTINS
+        | WasmFeatures::CM_THREADING
+        | WasmFeatures::CM_ERROR_CONTEXT
+        | WasmFeatures::CM_GC
+        | WasmFeatures::CM_MAP
+        | WasmFeatures::CM64
+        | WasmFeatures::CM_FIXED_LENGTH_LISTS
+        | WasmFeatures::CM_IMPLEMENTS
+}
+
+fn pool() -> PoolingAllocationConfig {
+    let memory = usize::try_from(ExecutionLimits::CEILING.memory_bytes).unwrap_or(usize::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(POOL_SLOTS)
+        .total_stacks(POOL_SLOTS)
+        .total_memories(POOL_SLOTS * MEMORIES_MAX)
+        .total_tables(POOL_SLOTS * TABLES_MAX)
+        .total_core_instances(POOL_SLOTS * CORE_INSTANCES_MAX)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_tables_per_component(TABLES_MAX)
+        .max_memories_per_module(1)
+        .max_tables_per_module(TABLES_PER_MODULE_MAX)
+        .max_memory_size(memory)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .max_component_instance_size(INSTANCE_BYTES_MAX)
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
+        .max_unused_warm_slots(WARM_SLOTS_MAX)
+        .linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_BYTES)
+        .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// An engine with a pool of its own.
+pub(crate) fn pooled() -> Result<Engine, HostFault> {
+    let mut config = common();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+    Engine::new(&config).map_err(HostFault::engine)
+}
+
+/// An engine that compiles, and runs at most one execution at a time: without a pool, so that it lives
+/// inside a small address space.
+pub(crate) fn plain() -> Result<Engine, HostFault> {
+    let mut config = common();
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&config).map_err(HostFault::engine)
+}
+
+/// What names the configuration of an engine, for example `wasmtime-48-` and 16 hexadecimal digits.
+pub(crate) fn fingerprint(engine: &Engine) -> String {
+    let mut hasher = Fingerprint(Sha256::new());
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    let digest: String = hasher.0.finish().to_hex().chars().take(16).collect();
+    format!("wasmtime-48-{digest}")
+}
+
+/// Lets SHA-256 take what would go into a hash table's hasher, so that the result is stable between processes.
+struct Fingerprint(Sha256);
+
+impl Hasher for Fingerprint {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+/// One thread that advances the epoch of every engine.
+#[derive(Debug)]
+pub(crate) struct Ticker {
+    engines: Arc<Mutex<Vec<Tick>>>,
+    /// Dropped with the ticker, which ends the thread.
+    _stop: SyncSender<()>,
+}
+
+struct Tick(EngineWeak);
+
+impl std::fmt::Debug for Tick {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
+impl Ticker {
+    pub(crate) fn start() -> Result<Self, HostFault> {
+        let engines = Arc::new(Mutex::new(Vec::<Tick>::new()));
+        let (stop, stopped) = sync_channel::<()>(0);
+        let ticked = Arc::clone(&engines);
+        let tick = move || {
+            while stopped.recv_timeout(EPOCH) == Err(RecvTimeoutError::Timeout) {
+                let mut engines = ticked.lock().unwrap_or_else(PoisonError::into_inner);
+                engines.retain(|tick| tick.0.upgrade().map(|engine| engine.increment_epoch()).is_some());
+            }
+        };
+        let spawned = std::thread::Builder::new().name("epoch".to_owned()).spawn(tick);
+        spawned.map(|_| Self { engines, _stop: stop }).map_err(|error| HostFault::Internal(error.to_string()))
+    }
+
+    pub(crate) fn add(&self, engine: &Engine) {
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner).push(Tick(engine.weak()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r10_what_the_plain_engine_compiles_the_pooled_one_accepts() {
+        let (plain, pooled) = (plain().expect("plain"), pooled().expect("pooled"));
+        assert_eq!(fingerprint(&plain), fingerprint(&pooled));
+        let other = Engine::new(&Config::new()).expect("default");
+        assert_ne!(fingerprint(&plain), fingerprint(&other));
+    }
+
+    #[test]
+    fn the_ticker_advances_epochs_and_forgets_engines() {
+        let ticker = Ticker::start().expect("ticker");
+        let engine = plain().expect("engine");
+        ticker.add(&engine);
+        drop(engine);
+        let empty = || ticker.engines.lock().expect("lock").is_empty();
+        while !empty() {
+            std::thread::yield_now();
+        }
+    }
+}

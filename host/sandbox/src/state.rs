@@ -1,0 +1,145 @@
+//! The state behind one store: everything that the imports of one execution answer from, and the linker that joins both.
+//!
+//! A state is made per execution and dropped with its store. Parts that a component does not import stay empty: making
+//! one costs a few small allocations. Each entry into the host is counted and charged with fuel, so that a
+//! guest which spins inside of host calls runs out of fuel like one that spins outside.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc::Sender;
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime::{CallHook, Engine, Store, StoreContextMut, Trap};
+use wasmtime_wasi::p2::bindings::{cli, clocks, random as wasi_random, sockets};
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsCtx, WasiSocketsCtxView};
+use wasmtime_wasi_io::bindings::wasi::io;
+
+use crate::bindings::toolkeep::tool as contract;
+use crate::capability::clock::Clock;
+use crate::capability::context::{Context, Progress};
+use crate::capability::log::Log;
+use crate::capability::random::Random;
+use crate::fault::HostFault;
+use crate::limiter::Limiter;
+use crate::recording::Recorder;
+
+/// Fuel for one call into the host: about the work of entering it, lifting a few values and recording the answer.
+pub const HOST_CALL_FUEL: u64 = 1_000;
+
+/// What the imports of one execution answer from.
+pub(crate) struct State {
+    pub(crate) table: ResourceTable,
+    pub(crate) limiter: Limiter,
+    pub(crate) recorder: Recorder,
+    pub(crate) log: Log,
+    pub(crate) clock: Clock,
+    pub(crate) random: Random,
+    pub(crate) context: Context,
+    pub(crate) deadline: Duration,
+    pub(crate) progress: Option<Sender<Progress>>,
+    pub(crate) progress_left: u32,
+    /// Made when a component asks for a socket, which it then does not get.
+    pub(crate) sockets: Option<WasiSocketsCtx>,
+    /// Fuel when the guest called the host last.
+    pub(crate) fuel_left: u64,
+    /// Calls of imports.
+    pub(crate) host_calls: u64,
+    /// Fuel to take when the host returns to the guest.
+    pub(crate) fuel_due: u64,
+    /// Whether guest code returned last, rather than called the host.
+    pub(crate) returned: bool,
+}
+
+impl State {
+    /// Count and charge one call of an import.
+    fn enter(&mut self) -> &mut Self {
+        self.host_calls = self.host_calls.saturating_add(1);
+        self.fuel_due = self.fuel_due.saturating_add(HOST_CALL_FUEL);
+        self
+    }
+
+    fn sockets(&mut self) -> WasiSocketsCtxView<'_> {
+        let state = self.enter();
+        // The default context denies every use.
+        let ctx = state.sockets.get_or_insert_with(WasiSocketsCtx::default);
+        WasiSocketsCtxView { ctx, table: &mut state.table }
+    }
+}
+
+/// Keep the books at every crossing between guest and host. Only what imports did is charged: the engine also crosses
+/// at epochs, and fuel must not depend on those.
+pub(crate) fn keep_books(store: &mut Store<State>) {
+    store.call_hook(|mut store: StoreContextMut<'_, State>, crossing| match crossing {
+        CallHook::CallingHost => {
+            let fuel = store.get_fuel()?;
+            let state = store.data_mut();
+            state.fuel_left = fuel;
+            state.returned = false;
+            Ok(())
+        }
+        CallHook::ReturningFromHost => {
+            let due = std::mem::take(&mut store.data_mut().fuel_due);
+            if due == 0 {
+                return Ok(());
+            }
+            let left = store.get_fuel()?.checked_sub(due);
+            store.set_fuel(left.unwrap_or(0))?;
+            left.map(|_| ()).ok_or_else(|| Trap::OutOfFuel.into())
+        }
+        CallHook::ReturningFromWasm => {
+            store.data_mut().returned = true;
+            Ok(())
+        }
+        CallHook::CallingWasm => Ok(()),
+    });
+}
+
+/// Every import that exists. Whether one gives anything depends on the order of the execution.
+pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>, HostFault> {
+    let mut linker = Linker::new(engine);
+    let joined = add_own(&mut linker)
+        .and_then(|()| add_io(&mut linker))
+        .and_then(|()| add_command(&mut linker))
+        .and_then(|()| add_sockets(&mut linker));
+    joined.map(|()| linker).map_err(HostFault::engine)
+}
+
+fn add_own(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    contract::context::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    contract::log::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    contract::progress::add_to_linker::<State, HasSelf<State>>(linker, State::enter)
+}
+
+fn add_io(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    io::error::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    io::poll::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    io::streams::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    clocks::monotonic_clock::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    clocks::wall_clock::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    wasi_random::random::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    wasi_random::insecure::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    wasi_random::insecure_seed::add_to_linker::<State, HasSelf<State>>(linker, State::enter)
+}
+
+fn add_command(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    cli::environment::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    cli::exit::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    cli::stdin::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    cli::stdout::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    cli::stderr::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    cli::terminal_input::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    cli::terminal_output::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    cli::terminal_stdin::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    cli::terminal_stdout::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    cli::terminal_stderr::add_to_linker::<State, HasSelf<State>>(linker, State::enter)
+}
+
+fn add_sockets(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    let network = sockets::network::LinkOptions::default();
+    sockets::network::add_to_linker::<State, WasiSockets>(linker, &network, State::sockets)?;
+    sockets::instance_network::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
+    sockets::ip_name_lookup::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
+    sockets::tcp::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
+    sockets::tcp_create_socket::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
+    sockets::udp::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
+    sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(linker, State::sockets)
+}

@@ -1,0 +1,67 @@
+//! Replies on their way out: one buffer per connection, written in as few system calls as the peer allows.
+//!
+//! Nothing here waits. How many bytes may gather is bounded by the connection, which stops reading requests from a peer
+//! that does not read replies.
+
+use std::io;
+
+use tokio::net::unix::WriteHalf;
+
+use super::bounds::BUFFER_KEPT_BYTES;
+use super::envelope::RequestId;
+use super::reply::{self, Body};
+
+/// Bytes that are not written yet.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    bytes: Vec<u8>,
+    /// How many of them are written.
+    written: usize,
+}
+
+impl Outbox {
+    /// Add the line that answers `id`.
+    pub(super) fn push(&mut self, id: Option<&RequestId>, body: &Body) {
+        reply::write_line(&mut self.bytes, id, body);
+    }
+
+    /// Add a line that is already written as such.
+    pub(super) fn push_line(&mut self, line: &[u8]) {
+        self.bytes.extend_from_slice(line);
+    }
+
+    /// Bytes that wait.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    /// Whether none wait.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Write what the socket takes now; the number of bytes.
+    ///
+    /// # Errors
+    /// The socket failed or the peer is gone.
+    pub(super) fn write(&mut self, writer: &WriteHalf<'_>) -> io::Result<usize> {
+        let before = self.written;
+        while let Some(rest) = self.bytes.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match writer.try_write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let count = self.written - before;
+        if self.is_empty() {
+            self.written = 0;
+            self.bytes.clear();
+            if self.bytes.capacity() > BUFFER_KEPT_BYTES {
+                self.bytes = Vec::new();
+            }
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,329 @@
+//! Parameters of methods, as they are written on the wire.
+//!
+//! One type per shape, each of which refuses unknown members; `_meta` is taken away before. Identity is no parameter of
+//! anything. The input of a call is moved out before the rest is read, so that a large one is never copied.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use toolkeep_core::call::{CallRequest, Mode};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, ToolName};
+use toolkeep_core::json;
+use toolkeep_core::receipt::Receipt;
+use toolkeep_core::refusal::{Code, Refusal};
+
+use super::reply::{Fault, INVALID_PARAMS};
+use crate::call::{PlanName, UndoTarget};
+
+/// No parameters.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// `tools.describe`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfTool {
+    pub(super) tool: ToolName,
+}
+
+/// `calls.get`, `calls.cancel`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfCall {
+    pub(super) call: CallId,
+}
+
+/// `runs.get`, `runs.show`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfRun {
+    pub(super) run: RunId,
+}
+
+/// `plans.discard`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfPlanId {
+    pub(super) plan: PlanId,
+}
+
+/// `plans.commit`: an id, or the digest that a preview gave.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfPlan {
+    pub(super) plan: PlanText,
+}
+
+/// `plans.get`, `plans.show`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlanPage {
+    pub(super) plan: PlanText,
+    /// How many effects to skip.
+    #[serde(default)]
+    pub(super) cursor: u64,
+    /// Whether to add text diffs.
+    #[serde(default)]
+    pub(super) diffs: bool,
+}
+
+/// `plans.list`, `runs.list`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    /// How many entries to skip.
+    #[serde(default)]
+    pub(super) cursor: u64,
+}
+
+/// `approvals.get`, `approvals.show`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfApproval {
+    pub(super) approval: ApprovalId,
+}
+
+/// `approvals.wait`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WaitApproval {
+    pub(super) approval: ApprovalId,
+    #[serde(default)]
+    pub(super) timeout_ms: Option<u64>,
+}
+
+/// `approvals.list`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListApprovals {
+    /// Resolved ones too.
+    #[serde(default)]
+    pub(super) all: bool,
+}
+
+/// `approvals.approve`, `approvals.reject`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Decision {
+    pub(super) approval: ApprovalId,
+    /// For the record, and for the agent.
+    #[serde(default)]
+    pub(super) reason: String,
+    /// What the operator typed to confirm a plan of tier 3.
+    #[serde(default)]
+    pub(super) confirm: Option<String>,
+}
+
+/// `undo.propose`, `undo.call`: a call or a run.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Undo {
+    #[serde(default)]
+    call: Option<CallId>,
+    #[serde(default)]
+    run: Option<RunId>,
+    /// Only for `undo.call`.
+    #[serde(default)]
+    pub(super) preview: bool,
+}
+
+impl Undo {
+    /// What to undo.
+    ///
+    /// # Errors
+    /// Neither or both are named.
+    pub(super) fn target(&self) -> Result<UndoTarget, Fault> {
+        match (self.call, self.run) {
+            (Some(call), None) => Ok(UndoTarget::Call(call)),
+            (None, Some(run)) => Ok(UndoTarget::Run(run)),
+            (None, None) | (Some(_), Some(_)) => {
+                Err(bad("name either `call` or `run`").map_field("/call", "exactly one of `call` and `run`"))
+            }
+        }
+    }
+}
+
+/// `receipts.verify`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VerifyReceipt {
+    pub(super) receipt: Receipt,
+}
+
+/// `tools.install`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InstallTool {
+    /// Absolute path of the manifest on the daemon's machine.
+    pub(super) manifest: std::path::PathBuf,
+}
+
+/// `session.authenticate`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ShowToken {
+    /// Content of the token file. It is never logged; the type has no `Debug`.
+    pub(super) token: String,
+}
+
+/// A plan by id or by digest.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct PlanText(pub(super) PlanName);
+
+/// Why a text names no plan.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a plan id (`plan_` and a UUID) or a plan digest (64 hexadecimal digits)")]
+pub(super) struct NotAPlan;
+
+impl TryFrom<String> for PlanText {
+    type Error = NotAPlan;
+
+    fn try_from(text: String) -> Result<Self, NotAPlan> {
+        if let Ok(id) = text.parse::<PlanId>() {
+            return Ok(Self(PlanName::Id(id)));
+        }
+        text.parse::<Digest>().map(|digest| Self(PlanName::Digest(digest))).map_err(|_| NotAPlan)
+    }
+}
+
+/// `calls.execute`, `calls.preview` without the input.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallParams {
+    tool: ToolName,
+    #[serde(default)]
+    mode: Option<Mode>,
+    #[serde(default)]
+    run: Option<RunId>,
+    #[serde(default)]
+    step: Option<String>,
+    #[serde(default)]
+    idempotency_key: Option<String>,
+    #[serde(default)]
+    deadline_ms: Option<u64>,
+    #[serde(default)]
+    expect_plan: Option<Digest>,
+}
+
+/// A call, and whether the client wants to hear of its progress.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) request: CallRequest,
+    /// `_meta.progress` is `true`.
+    pub(super) progress: bool,
+}
+
+/// Read the parameters of a call. `calls.preview` is `calls.execute` whose mode is fixed.
+///
+/// # Errors
+/// A member is unknown, missing or of the wrong type.
+pub(super) fn call(mut params: Map<String, Value>, fixed: Option<Mode>) -> Result<Call, Fault> {
+    let input = params.remove("input").ok_or_else(|| {
+        bad("`input` is missing").map_field("/input", "the tool's input, an object as its schema says")
+    })?;
+    let meta = params.remove("_meta");
+    let rest: CallParams = read(params)?;
+    let mode = match (fixed, rest.mode) {
+        (None, mode) => mode.unwrap_or_default(),
+        (Some(fixed), None) => fixed,
+        (Some(fixed), Some(mode)) if fixed == mode => fixed,
+        (Some(_), Some(_)) => {
+            return Err(bad("`calls.preview` only previews").map_field("/mode", "`preview`, or leave it out"));
+        }
+    };
+    let progress = meta.as_ref().is_some_and(|meta| meta.get("progress") == Some(&Value::Bool(true)));
+    Ok(Call {
+        request: CallRequest {
+            tool: rest.tool,
+            input,
+            mode,
+            run: rest.run,
+            step: rest.step,
+            idempotency_key: rest.idempotency_key,
+            deadline_ms: rest.deadline_ms,
+            expect_plan: rest.expect_plan,
+            meta,
+        },
+        progress,
+    })
+}
+
+/// Read parameters of one shape.
+///
+/// # Errors
+/// A member is unknown, missing or of the wrong type; the fault points at it.
+pub(super) fn read<T: DeserializeOwned>(mut params: Map<String, Value>) -> Result<T, Fault> {
+    params.remove("_meta");
+    let value = Value::Object(params);
+    // Only what is refused is read a second time, then with a note of where the reader is.
+    match T::deserialize(&value) {
+        Ok(params) => Ok(params),
+        Err(_) => json::typed(value).map_err(|e| Fault::protocol(INVALID_PARAMS, e.into())),
+    }
+}
+
+fn bad(message: &str) -> Fault {
+    Fault::protocol(INVALID_PARAMS, Refusal::new(Code::InvalidInput, message))
+}
+
+impl Fault {
+    fn map_field(mut self, pointer: &str, expected: &str) -> Self {
+        let problem = self.refusal.message.clone();
+        self.refusal = Box::new(self.refusal.field(pointer, problem, expected));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().expect("object").clone()
+    }
+
+    fn refused<T: DeserializeOwned>(value: Value) -> (i32, String) {
+        let fault = read::<T>(object(value)).err().expect("refused");
+        (fault.number, fault.refusal.message)
+    }
+
+    #[test]
+    fn unknown_members_are_refused_and_meta_is_tolerated() {
+        assert!(read::<Nothing>(object(json!({}))).is_ok());
+        assert!(read::<Nothing>(object(json!({"_meta": {"anything": [1]}}))).is_ok());
+        let (number, message) = refused::<Nothing>(json!({"x": 1}));
+        assert_eq!(number, INVALID_PARAMS);
+        assert!(message.contains("unknown field `x`"), "{message}");
+    }
+
+    #[test]
+    fn a_call_moves_its_input_and_keeps_its_mode() {
+        let read = |value| call(object(value), None).map_err(|f| f.refusal.message);
+        let made = read(json!({"tool": "t", "input": {"a": 1}, "_meta": {"progress": true}})).expect("call");
+        assert_eq!((made.request.mode, made.progress), (Mode::Commit, true));
+        assert_eq!(made.request.input, json!({"a": 1}));
+        assert!(!read(json!({"tool": "t", "input": {}})).expect("call").progress);
+        assert_eq!(read(json!({"tool": "t"})).map(|_| ()), Err("`input` is missing".to_owned()));
+        let principal = read(json!({"tool": "t", "input": {}, "principal": "root"})).expect_err("no identity");
+        assert!(principal.contains("unknown field `principal`"), "{principal}");
+        let preview = call(object(json!({"tool": "t", "input": {}, "mode": "commit"})), Some(Mode::Preview));
+        assert!(preview.is_err(), "a preview never commits");
+    }
+
+    #[test]
+    fn a_plan_is_named_by_id_or_digest_and_a_target_exactly_once() {
+        let digest = "ab".repeat(32);
+        assert!(matches!(read::<OfPlan>(object(json!({"plan": digest}))).expect("digest").plan.0, PlanName::Digest(_)));
+        let (_, message) = refused::<OfPlan>(json!({"plan": "latest"}));
+        assert!(message.contains("expected a plan id"), "{message}");
+        let undo = |value| read::<Undo>(object(value)).expect("shape").target().is_ok();
+        let call = "call_00000000-0000-0000-0000-000000000007";
+        let run = "run_00000000-0000-0000-0000-000000000007";
+        assert!(undo(json!({"call": call})) && undo(json!({"run": run})));
+        assert!(!undo(json!({})) && !undo(json!({"call": call, "run": run})));
+    }
+}

@@ -1,0 +1,67 @@
+//! What a connection needs to know of the plane that it belongs to.
+//!
+//! A connection frames, bounds and answers; a plane knows who may connect and which methods exist. There are two
+//! planes, [`super::agent::AgentPlane`] and [`super::admin::AdminPlane`], and neither can name a method of the other.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::Poll;
+
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+use toolkeep_core::refusal::{Code, Refusal};
+
+use super::envelope::RequestId;
+use super::reply::Body;
+use crate::authenticate::Peer;
+
+/// A request that is being worked on. Dropping it cancels an execution, never a commit.
+pub(super) type Work = Pin<Box<dyn Future<Output = Body> + Send>>;
+
+/// What became of a request so far.
+pub(super) enum Dispatch {
+    /// It is answered.
+    Now(Body),
+    /// It takes time.
+    Later(Work),
+}
+
+/// Where progress of a request goes: lines of the request's own connection.
+#[derive(Debug, Clone)]
+pub(super) struct Notes {
+    /// The request that they are about.
+    pub(super) id: RequestId,
+    /// Full when the peer reads slowly; then notes are dropped.
+    pub(super) lines: mpsc::Sender<Vec<u8>>,
+}
+
+/// One side of the trust boundary.
+pub(super) trait Plane: Send + Sync + 'static {
+    /// What one connection proved about its peer.
+    type Session: Send;
+
+    /// Who connects.
+    ///
+    /// # Errors
+    /// Nobody who may.
+    fn open(&self, peer: Peer) -> Result<Self::Session, Refusal>;
+
+    /// Begin to answer a request.
+    fn dispatch(&self, session: &mut Self::Session, method: &str, params: Map<String, Value>, notes: Notes)
+    -> Dispatch;
+}
+
+/// Make work whose panic is a reply: a request is answered whatever becomes of it.
+pub(super) fn guarded(mut work: Work) -> Work {
+    Box::pin(std::future::poll_fn(move |context| {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(poll) => poll,
+            Err(_) => {
+                tracing::error!("BUG: a request panicked; it is answered `internal`");
+                let refusal = Refusal::new(Code::Internal, "the daemon failed while it worked on this request");
+                Poll::Ready(Body::Error(refusal.into()))
+            }
+        }
+    }))
+}

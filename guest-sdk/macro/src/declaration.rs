@@ -42,13 +42,7 @@ impl Declaration {
                            say what the tool changes, or remove `effects(...)`";
             return Err(syn::Error::new(ident.span(), message));
         }
-        Ok(Self {
-            name,
-            options,
-            description,
-            args,
-            returns,
-        })
+        Ok(Self { name, options, description, args, returns })
     }
 }
 
@@ -71,34 +65,24 @@ fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     name.len() <= MAX_NAME_BYTES
         && name.bytes().next().is_some_and(plain)
-        && name
-            .bytes()
-            .all(|byte| plain(byte) || matches!(byte, b'.' | b'_' | b'-'))
+        && name.bytes().all(|byte| plain(byte) || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 fn signature(function: &ItemFn) -> syn::Result<(TokenStream, TokenStream)> {
     let signature = &function.sig;
     let refuse = |message: &str| syn::Error::new(signature.ident.span(), message);
     if signature.asyncness.is_some() || signature.unsafety.is_some() || signature.abi.is_some() {
-        return Err(refuse(
-            "a tool is a plain function: not async, unsafe or extern",
-        ));
+        return Err(refuse("a tool is a plain function: not async, unsafe or extern"));
     }
     if !signature.generics.params.is_empty() {
-        return Err(refuse(
-            "a tool has no type, lifetime or const parameters; its schema must be one",
-        ));
+        return Err(refuse("a tool has no type, lifetime or const parameters; its schema must be one"));
     }
     let mut inputs = signature.inputs.iter();
     let (Some(FnArg::Typed(argument)), None) = (inputs.next(), inputs.next()) else {
-        return Err(refuse(
-            "a tool takes exactly one argument, a struct that derives `Deserialize` and `JsonSchema`",
-        ));
+        return Err(refuse("a tool takes exactly one argument, a struct that derives `Deserialize` and `JsonSchema`"));
     };
     let ReturnType::Type(_, returns) = &signature.output else {
-        return Err(refuse(
-            "a tool returns `Result<Output, toolkeep_sdk::Error>`, or an error type of its own",
-        ));
+        return Err(refuse("a tool returns `Result<Output, toolkeep_sdk::Error>`, or an error type of its own"));
     };
     Ok((argument.ty.to_token_stream(), returns.to_token_stream()))
 }
@@ -111,14 +95,8 @@ fn doc_lines(attributes: &[Attribute]) -> syn::Result<Vec<String>> {
             _ => None,
         })
         .map(|value| match value {
-            Expr::Lit(ExprLit {
-                lit: Lit::Str(text),
-                ..
-            }) => Ok(text.value()),
-            other => Err(syn::Error::new_spanned(
-                other,
-                "the doc comment of a tool must be written out here",
-            )),
+            Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Ok(text.value()),
+            other => Err(syn::Error::new_spanned(other, "the doc comment of a tool must be written out here")),
         })
         .collect()
 }
@@ -128,8 +106,7 @@ mod tests {
     use super::Declaration;
     use crate::options::Options;
 
-    const DOC: &str =
-        "/// Adds.\n///\n/// When: asked.\n/// Side effects: writes.\n/// Errors: none.\n";
+    const DOC: &str = "/// Adds.\n///\n/// When: asked.\n/// Side effects: writes.\n/// Errors: none.\n";
 
     fn declare(options: &str, function: &str) -> Result<Declaration, String> {
         let options: Options = syn::parse_str(options).unwrap();
@@ -139,11 +116,7 @@ mod tests {
 
     #[test]
     fn the_name_is_that_of_the_function_with_dashes() {
-        let tool = declare(
-            "",
-            &format!("{DOC}fn add_note(args: Args) -> Result<Out, Error> {{}}"),
-        )
-        .unwrap();
+        let tool = declare("", &format!("{DOC}fn add_note(args: Args) -> Result<Out, Error> {{}}")).unwrap();
         assert_eq!(tool.name, "add-note");
         assert_eq!(tool.description.side_effects, "writes.");
     }
@@ -153,40 +126,19 @@ mod tests {
         for name in ["", "Add", "-add", "add note", "ädd", &"a".repeat(65)] {
             let function = format!("{DOC}fn add(args: Args) -> Result<Out, Error> {{}}");
             let refusal = declare(&format!("name = {name:?}"), &function).unwrap_err();
-            assert!(
-                refusal.starts_with(&format!("`{name}` is no name of a tool")),
-                "{refusal}"
-            );
+            assert!(refusal.starts_with(&format!("`{name}` is no name of a tool")), "{refusal}");
         }
         let longest = format!("name = {:?}", "a".repeat(64));
-        assert!(
-            declare(
-                &longest,
-                &format!("{DOC}fn add(args: Args) -> Result<Out, Error> {{}}")
-            )
-            .is_ok()
-        );
+        assert!(declare(&longest, &format!("{DOC}fn add(args: Args) -> Result<Out, Error> {{}}")).is_ok());
     }
 
     #[test]
     fn signatures_that_are_no_tool_are_refused() {
         let cases = [
-            (
-                "async fn add(args: Args) -> Result<Out, Error> {}",
-                "a tool is a plain function",
-            ),
-            (
-                "fn add<T>(args: T) -> Result<Out, Error> {}",
-                "a tool has no type",
-            ),
-            (
-                "fn add() -> Result<Out, Error> {}",
-                "a tool takes exactly one argument",
-            ),
-            (
-                "fn add(a: A, b: B) -> Result<Out, Error> {}",
-                "a tool takes exactly one argument",
-            ),
+            ("async fn add(args: Args) -> Result<Out, Error> {}", "a tool is a plain function"),
+            ("fn add<T>(args: T) -> Result<Out, Error> {}", "a tool has no type"),
+            ("fn add() -> Result<Out, Error> {}", "a tool takes exactly one argument"),
+            ("fn add(a: A, b: B) -> Result<Out, Error> {}", "a tool takes exactly one argument"),
             ("fn add(args: Args) {}", "a tool returns `Result"),
         ];
         for (function, expected) in cases {
@@ -199,19 +151,13 @@ mod tests {
     fn a_comment_that_denies_the_listed_effects_is_refused() {
         let function = "/// A.\n///\n/// When: b.\n/// Side effects: None.\n/// Errors: c.\nfn add(a: A) -> R {}";
         let refusal = declare(r#"effects("file.write")"#, function).unwrap_err();
-        assert!(
-            refusal.contains("says `Side effects: none`, but the attribute lists effects"),
-            "{refusal}"
-        );
+        assert!(refusal.contains("says `Side effects: none`, but the attribute lists effects"), "{refusal}");
         assert!(declare("", function).is_ok());
     }
 
     #[test]
     fn a_doc_comment_from_elsewhere_is_refused() {
         let function = "#[doc = include_str!(\"a.md\")]\nfn add(a: A) -> R {}";
-        assert_eq!(
-            declare("", function).unwrap_err(),
-            "the doc comment of a tool must be written out here"
-        );
+        assert_eq!(declare("", function).unwrap_err(), "the doc comment of a tool must be written out here");
     }
 }

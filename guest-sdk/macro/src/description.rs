@@ -67,15 +67,9 @@ impl Part {
     fn example(self) -> &'static str {
         match self {
             Self::What => "/// Adds a note to the notebook.",
-            Self::When => {
-                "/// When: the user wants to keep something for later. Not for reminders."
-            }
-            Self::SideEffects => {
-                "/// Side effects: writes one file into the workspace `notes`; or: none."
-            }
-            Self::Errors => {
-                "/// Errors: conflict if a note with this title exists; or: none of its own."
-            }
+            Self::When => "/// When: the user wants to keep something for later. Not for reminders.",
+            Self::SideEffects => "/// Side effects: writes one file into the workspace `notes`; or: none.",
+            Self::Errors => "/// Errors: conflict if a note with this title exists; or: none of its own.",
         }
     }
 }
@@ -98,33 +92,15 @@ impl fmt::Display for Problem {
         match self {
             Self::Missing(parts) => {
                 let shown: Vec<&str> = parts.iter().map(|part| part.shown()).collect();
-                write!(
-                    out,
-                    "the doc comment of this tool lacks {}",
-                    shown.join(" and ")
-                )?;
-                write!(
-                    out,
-                    "\na model decides by it whether to call the tool; write for example:"
-                )?;
-                parts
-                    .iter()
-                    .try_for_each(|part| write!(out, "\n    {}", part.example()))
+                write!(out, "the doc comment of this tool lacks {}", shown.join(" and "))?;
+                write!(out, "\na model decides by it whether to call the tool; write for example:")?;
+                parts.iter().try_for_each(|part| write!(out, "\n    {}", part.example()))
             }
             Self::Empty(part) => {
-                write!(
-                    out,
-                    "the part {} has no text; write for example:\n    {}",
-                    part.shown(),
-                    part.example()
-                )
+                write!(out, "the part {} has no text; write for example:\n    {}", part.shown(), part.example())
             }
             Self::Twice(part) => {
-                write!(
-                    out,
-                    "the part {} is there twice; join the two into one paragraph",
-                    part.shown()
-                )
+                write!(out, "the part {} is there twice; join the two into one paragraph", part.shown())
             }
             Self::TooLong(part, chars) => write!(
                 out,
@@ -167,10 +143,8 @@ impl Description {
     }
 
     fn from_parts(found: &[(Part, String)]) -> Result<Self, Problem> {
-        let missing: Vec<Part> = Part::ALL
-            .into_iter()
-            .filter(|part| !found.iter().any(|(seen, _)| seen == part))
-            .collect();
+        let missing: Vec<Part> =
+            Part::ALL.into_iter().filter(|part| !found.iter().any(|(seen, _)| seen == part)).collect();
         if !missing.is_empty() {
             return Err(Problem::Missing(missing));
         }
@@ -261,12 +235,8 @@ mod tests {
 
     #[test]
     fn a_comment_that_starts_with_a_label_lacks_the_first_paragraph() {
-        let problem =
-            parse("When: asked.\n\nAdds.\n\nSide effects: none.\nErrors: none.").unwrap_err();
-        assert!(
-            problem.starts_with("the doc comment of this tool lacks a first paragraph"),
-            "{problem}"
-        );
+        let problem = parse("When: asked.\n\nAdds.\n\nSide effects: none.\nErrors: none.").unwrap_err();
+        assert!(problem.starts_with("the doc comment of this tool lacks a first paragraph"), "{problem}");
     }
 
     #[test]
@@ -284,17 +254,9 @@ mod tests {
 
     #[test]
     fn a_part_of_the_longest_length_is_taken_and_one_character_more_is_not() {
-        let with = |chars: usize| {
-            parse(&format!(
-                "{}\n\nWhen: a.\nSide effects: none.\nErrors: none.",
-                "ä".repeat(chars)
-            ))
-        };
+        let with =
+            |chars: usize| parse(&format!("{}\n\nWhen: a.\nSide effects: none.\nErrors: none.", "ä".repeat(chars)));
         assert!(with(MAX_PART_CHARS).is_ok());
-        assert!(
-            with(MAX_PART_CHARS + 1)
-                .unwrap_err()
-                .contains("has 1001 characters, at most 1000")
-        );
+        assert!(with(MAX_PART_CHARS + 1).unwrap_err().contains("has 1001 characters, at most 1000"));
     }
 }

@@ -31,13 +31,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> syn::Result<T
 }
 
 fn implementation(declaration: &Declaration, function: &ItemFn) -> TokenStream {
-    let Declaration {
-        name,
-        options,
-        description,
-        args,
-        returns,
-    } = declaration;
+    let Declaration { name, options, description, args, returns } = declaration;
     let ident = &function.sig.ident;
     let visibility = &function.vis;
     let comment = format!("The tool `{name}`, for `toolkeep_sdk::export!`.");
@@ -45,10 +39,7 @@ fn implementation(declaration: &Declaration, function: &ItemFn) -> TokenStream {
         Some(title) => quote! { ::core::option::Option::Some(#title) },
         None => quote! { ::core::option::Option::None },
     };
-    let effects = options
-        .effects
-        .iter()
-        .map(|variant| Ident::new(variant, Span::call_site()));
+    let effects = options.effects.iter().map(|variant| Ident::new(variant, Span::call_site()));
     let deterministic = options.deterministic;
     let (what, when) = (&description.what, &description.when);
     let (side_effects, errors) = (&description.side_effects, &description.errors);
@@ -98,18 +89,10 @@ mod tests {
             /// Errors: none.
             pub fn add(args: Args) -> Result<Out, Error> { body(args) }
         };
-        let text = expand(quote! { effects("file.write") }, item)
-            .unwrap()
-            .to_string();
-        assert!(
-            text.contains("pub fn add (args : Args) -> Result < Out , Error >"),
-            "{text}"
-        );
+        let text = expand(quote! { effects("file.write") }, item).unwrap().to_string();
+        assert!(text.contains("pub fn add (args : Args) -> Result < Out , Error >"), "{text}");
         assert!(text.contains("pub enum add { }"), "{text}");
-        assert!(
-            text.contains("effects : & [:: toolkeep_sdk :: EffectKind :: FileWrite]"),
-            "{text}"
-        );
+        assert!(text.contains("effects : & [:: toolkeep_sdk :: EffectKind :: FileWrite]"), "{text}");
     }
 
     #[test]

@@ -20,7 +20,5 @@ use proc_macro::TokenStream;
 /// Options: `name = "..."`, `title = "..."`, `effects("file.write", ...)`, `deterministic`.
 #[proc_macro_attribute]
 pub fn tool(attribute: TokenStream, item: TokenStream) -> TokenStream {
-    expand::expand(attribute.into(), item.into())
-        .unwrap_or_else(|error| error.into_compile_error())
-        .into()
+    expand::expand(attribute.into(), item.into()).unwrap_or_else(|error| error.into_compile_error()).into()
 }

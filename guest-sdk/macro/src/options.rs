@@ -47,10 +47,7 @@ impl Parse for Options {
         while !input.is_empty() {
             let option = input.call(Ident::parse_any)?;
             if seen.contains(&option) {
-                return Err(syn::Error::new(
-                    option.span(),
-                    format!("the option `{option}` is there twice"),
-                ));
+                return Err(syn::Error::new(option.span(), format!("the option `{option}` is there twice")));
             }
             options.take(&option, input)?;
             seen.push(option);
@@ -80,9 +77,7 @@ impl Options {
         } else {
             return Err(syn::Error::new(
                 option.span(),
-                format!(
-                    "unknown option `{option}`; use `name`, `title`, `effects` or `deterministic`"
-                ),
+                format!("unknown option `{option}`; use `name`, `title`, `effects` or `deterministic`"),
             ));
         }
         Ok(())
@@ -104,21 +99,12 @@ fn effects(kinds: &Punctuated<LitStr, Token![,]>) -> syn::Result<Vec<&'static st
     for literal in kinds {
         let value = literal.value();
         let Some(kind) = EFFECT_KINDS.into_iter().find(|(name, _)| *name == value) else {
-            let known: Vec<String> = EFFECT_KINDS
-                .iter()
-                .map(|(name, _)| format!("`{name}`"))
-                .collect();
-            let message = format!(
-                "unknown effect kind `{value}`; use one of {}",
-                known.join(", ")
-            );
+            let known: Vec<String> = EFFECT_KINDS.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let message = format!("unknown effect kind `{value}`; use one of {}", known.join(", "));
             return Err(syn::Error::new(literal.span(), message));
         };
         if found.contains(&kind) {
-            return Err(syn::Error::new(
-                literal.span(),
-                format!("the effect kind `{value}` is there twice"),
-            ));
+            return Err(syn::Error::new(literal.span(), format!("the effect kind `{value}` is there twice")));
         }
         found.push(kind);
     }
@@ -140,10 +126,7 @@ mod tests {
             r#"name = "note-add", title = "Add a note", effects("file.write", "dir.create"), deterministic,"#,
         )
         .unwrap();
-        assert_eq!(
-            options.name.map(|(name, _)| name),
-            Some("note-add".to_owned())
-        );
+        assert_eq!(options.name.map(|(name, _)| name), Some("note-add".to_owned()));
         assert_eq!(options.title.as_deref(), Some("Add a note"));
         assert_eq!(options.effects, ["DirCreate", "FileWrite"]);
         assert!(options.deterministic);
@@ -157,35 +140,20 @@ mod tests {
              `file.metadata`, `file.rename`, `file.write`, `http.request`, `kv.add`, `kv.delete`, `kv.set`, \
              `message.send`"
         );
-        assert_eq!(
-            refusal(r#"effects("kv.set", "kv.set")"#),
-            "the effect kind `kv.set` is there twice"
-        );
+        assert_eq!(refusal(r#"effects("kv.set", "kv.set")"#), "the effect kind `kv.set` is there twice");
     }
 
     #[test]
     fn an_unknown_or_repeated_option_is_refused() {
-        assert_eq!(
-            refusal("readonly"),
-            "unknown option `readonly`; use `name`, `title`, `effects` or `deterministic`"
-        );
-        assert_eq!(
-            refusal("deterministic, deterministic"),
-            "the option `deterministic` is there twice"
-        );
+        assert_eq!(refusal("readonly"), "unknown option `readonly`; use `name`, `title`, `effects` or `deterministic`");
+        assert_eq!(refusal("deterministic, deterministic"), "the option `deterministic` is there twice");
     }
 
     #[test]
     fn a_title_is_bounded() {
         let with = |chars: usize| format!("title = \"{}\"", "t".repeat(chars));
         assert!(syn::parse_str::<Options>(&with(80)).is_ok());
-        assert_eq!(
-            refusal(&with(81)),
-            "a title is one line of 1 to 80 characters"
-        );
-        assert_eq!(
-            refusal(&with(0)),
-            "a title is one line of 1 to 80 characters"
-        );
+        assert_eq!(refusal(&with(81)), "a title is one line of 1 to 80 characters");
+        assert_eq!(refusal(&with(0)), "a title is one line of 1 to 80 characters");
     }
 }

@@ -35,7 +35,16 @@ pub(super) struct OfCall {
     pub(super) call: CallId,
 }
 
-/// `runs.get`, `runs.show`.
+/// `runs.open`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OpenRun {
+    /// What the run is for, shown to operators.
+    #[serde(default)]
+    pub(super) label: Option<String>,
+}
+
+/// `runs.get`, `runs.close`, `runs.show`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfRun {
@@ -103,17 +112,26 @@ pub(super) struct ListApprovals {
     pub(super) all: bool,
 }
 
-/// `approvals.approve`, `approvals.reject`.
+/// `approvals.approve`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Decision {
+pub(super) struct Approve {
     pub(super) approval: ApprovalId,
-    /// For the record, and for the agent.
+    /// For the record.
     #[serde(default)]
     pub(super) reason: String,
     /// What the operator typed to confirm a plan of tier 3.
     #[serde(default)]
     pub(super) confirm: Option<String>,
+}
+
+/// `approvals.reject`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reject {
+    pub(super) approval: ApprovalId,
+    /// For the record, and for the agent.
+    pub(super) reason: String,
 }
 
 /// `undo.propose`, `undo.call`: a call or a run.

@@ -1,0 +1,140 @@
+//! The front doors: JSON-RPC 2.0 over two Unix sockets, one for agents and one for operators.
+//!
+//! This part knows lines, requests and connections and hands typed requests to [`Host`]; what they do is decided there.
+//! Each socket lies in a directory of its own, so that the permissions of the file system separate the
+//! planes before a byte is read. Nothing here grows beyond a bound of [`bounds`]. There is no TCP and no HTTP here.
+
+mod admin;
+mod agent;
+pub mod bounds;
+mod connection;
+mod envelope;
+mod line;
+pub mod method;
+mod outbox;
+mod params;
+mod plane;
+mod reply;
+mod server;
+mod signal;
+pub mod socket;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch as channel;
+use tokio::task::JoinSet;
+
+use self::admin::AdminPlane;
+use self::agent::AgentPlane;
+use self::bounds::Bounds;
+use self::signal::{Asked, Signals};
+use self::socket::{Access, DirectoryLock, Door, SocketError, SocketPaths};
+use self::watch::Watch;
+use crate::call::Host;
+
+/// What the doors need besides the [`Host`].
+#[derive(Debug)]
+pub struct Doors {
+    /// Holds `agent/` and `admin/`.
+    pub runtime_dir: PathBuf,
+    /// Holds the manifests, which are watched.
+    pub tools_dir: PathBuf,
+    /// Group that may connect as an agent.
+    pub agent_group: Option<u32>,
+    /// See [`Bounds`].
+    pub bounds: Bounds,
+    /// The lock of `runtime_dir`, claimed before the [`Host`] started.
+    pub lock: DirectoryLock,
+    /// Where a service manager listens: the value of `$NOTIFY_SOCKET`.
+    pub notify_socket: Option<String>,
+}
+
+/// Why the daemon could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A socket could not be opened.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The signal handlers could not be installed.
+    #[error("cannot install signal handlers: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// How a daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Everything in flight was answered.
+    Gracefully,
+    /// The time or the patience ran out; executions were cancelled, commits finish or are recovered at the next start.
+    InHaste,
+}
+
+/// Open both doors and serve until told to stop.
+///
+/// # Errors
+/// A socket cannot be opened. Afterwards nothing that a peer does is an error.
+pub async fn serve(host: Host, doors: Doors) -> Result<Stopped, ServeError> {
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let paths = SocketPaths::beneath(&doors.runtime_dir);
+    let agent_door = Door::open(&paths.agent, Access::agent(doors.agent_group), &doors.lock)?;
+    let admin_door = Door::open(&paths.admin, Access::admin(), &doors.lock)?;
+    let (stop, stopped) = channel::channel(false);
+    let stop = Arc::new(stop);
+    let agent = Arc::new(AgentPlane::new(host.clone(), stopped.clone()));
+    let admin = Arc::new(AdminPlane::new(host.clone(), Arc::clone(&stop)));
+    let mut serving = JoinSet::new();
+    serving.spawn(server::serve(agent_door, agent, doors.bounds, stopped.clone()));
+    serving.spawn(server::serve(admin_door, admin, doors.bounds, stopped.clone()));
+    tracing::info!(agent = %paths.agent.display(), admin = %paths.admin.display(), "ready");
+    tell_manager(&doors, "READY=1");
+
+    until_stop(&host, &doors, &mut signals, stopped).await;
+
+    tracing::info!("stopping: calls in flight are finished");
+    tell_manager(&doors, "STOPPING=1");
+    stop.send_replace(true);
+    host.drain();
+    let finish = async {
+        while serving.join_next().await.is_some() {}
+        host.drained(doors.bounds.drain).await
+    };
+    let stopped = tokio::select! {
+        true = finish => Stopped::Gracefully,
+        () = tokio::time::sleep(doors.bounds.drain) => Stopped::InHaste,
+        () = signals.stop() => Stopped::InHaste,
+    };
+    tracing::info!(?stopped, "stopped");
+    Ok(stopped)
+}
+
+/// Reload when asked or when a manifest changes, until a signal or an operator says stop.
+async fn until_stop(host: &Host, doors: &Doors, signals: &mut Signals, mut stopped: channel::Receiver<bool>) {
+    let mut manifests = Watch::new(&doors.tools_dir);
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => return,
+                Asked::Reload => reload(host, "SIGHUP").await,
+            },
+            () = manifests.changed() => reload(host, "the manifests changed").await,
+            _ = stopped.wait_for(|stopping| *stopping) => return,
+        }
+    }
+}
+
+async fn reload(host: &Host, why: &str) {
+    match host.reload().await {
+        Ok(report) => tracing::info!(why, %report, "the manifests were read again"),
+        Err(refusal) => {
+            tracing::warn!(why, code = refusal.code.word(), message = refusal.message, "the old tools stay")
+        }
+    }
+}
+
+fn tell_manager(doors: &Doors, state: &str) {
+    if let Some(socket) = &doors.notify_socket {
+        signal::notify_manager(socket, state);
+    }
+}

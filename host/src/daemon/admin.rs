@@ -1,0 +1,160 @@
+//! The admin plane: from methods to the [`Host`].
+//!
+//! A session is an [`Operator`]. Where agent and operator share a uid the kernel cannot tell them apart; then the session
+//! stays closed until the peer shows the token with `session.authenticate`, and every other method answers
+//! `unauthorized`. Calling a tool is no method here: an operator who wants to be an agent uses the agent socket.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use toolkeep_core::refusal::{Code, Refusal};
+
+use super::agent::later;
+use super::method::AdminMethod;
+use super::params;
+use super::plane::{Dispatch, Notes, Plane};
+use super::reply::{Body, Fault, INVALID_PARAMS};
+use crate::authenticate::{Operator, Peer};
+use crate::call::Host;
+
+/// The admin socket.
+#[derive(Debug)]
+pub(super) struct AdminPlane {
+    host: Host,
+    /// Told `true` by `daemon.drain`.
+    stop: Arc<watch::Sender<bool>>,
+}
+
+/// What an admin connection proved so far.
+#[derive(Debug)]
+pub(super) struct AdminSession {
+    peer: Peer,
+    /// Why the uid alone is not enough, until the token was shown.
+    proof: Result<Arc<Operator>, Refusal>,
+}
+
+impl AdminPlane {
+    /// A plane in front of `host` that can tell the daemon to stop.
+    pub(super) const fn new(host: Host, stop: Arc<watch::Sender<bool>>) -> Self {
+        Self { host, stop }
+    }
+
+    /// A wrong token is never ignored, not even where none was needed.
+    fn authenticate(&self, session: &mut AdminSession, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let shown: params::ShowToken = params::read(params)?;
+        session.proof = self.host.authenticate_operator(session.peer, Some(&shown.token)).map(Arc::new);
+        match &session.proof {
+            Ok(operator) => Ok(Dispatch::Now(Body::Value(json!({"operator": operator.user()})))),
+            Err(refusal) => Err(refusal.clone().into()),
+        }
+    }
+
+    fn begin(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        Ok(match method {
+            // Dispatched before there is an operator; with one there is nothing left to do.
+            AdminMethod::SessionAuthenticate => Dispatch::Now(Body::Value(json!({"operator": op.user()}))),
+            AdminMethod::ApprovalsList => {
+                let list: params::ListApprovals = params::read(params)?;
+                later(async move { host.approvals(&op, list.all).await.into() })
+            }
+            AdminMethod::ApprovalsShow => {
+                let of: params::OfApproval = params::read(params)?;
+                later(async move { host.approval_detail(&op, of.approval).await.into() })
+            }
+            AdminMethod::ApprovalsApprove => {
+                let made: params::Approve = params::read(params)?;
+                later(
+                    async move { host.approve(&op, made.approval, &made.reason, made.confirm.as_deref()).await.into() },
+                )
+            }
+            AdminMethod::ApprovalsReject => {
+                let made: params::Reject = params::read(params)?;
+                later(async move { host.reject(&op, made.approval, &made.reason).await.into() })
+            }
+            AdminMethod::ToolsInstall => {
+                let install: params::InstallTool = params::read(params)?;
+                check_absolute(&install.manifest)?;
+                later(async move { host.install(&op, &install.manifest).await.into() })
+            }
+            AdminMethod::ToolsList => {
+                params::read::<params::Nothing>(params)?;
+                Dispatch::Now(host.installed(&op).into())
+            }
+            AdminMethod::ToolsReload => {
+                params::read::<params::Nothing>(params)?;
+                later(async move { host.reload().await.into() })
+            }
+            AdminMethod::PlansList => {
+                let page: params::Page = params::read(params)?;
+                later(async move { host.plans(&op, page.cursor).await.into() })
+            }
+            AdminMethod::PlansShow => {
+                let page: params::PlanPage = params::read(params)?;
+                later(async move { host.plan_detail(&op, page.plan.0, page.cursor, page.diffs).await.into() })
+            }
+            AdminMethod::RunsList => {
+                let page: params::Page = params::read(params)?;
+                later(async move { host.runs(&op, page.cursor).await.into() })
+            }
+            AdminMethod::RunsShow => {
+                let of: params::OfRun = params::read(params)?;
+                later(async move { host.run_detail(&op, of.run).await.into() })
+            }
+            AdminMethod::UndoCall => {
+                let undo: params::Undo = params::read(params)?;
+                let target = undo.target()?;
+                later(async move { host.undo(&op, target, undo.preview).await.into() })
+            }
+            AdminMethod::AuditVerify => {
+                params::read::<params::Nothing>(params)?;
+                later(async move { host.audit_verify(&op).await.into() })
+            }
+            AdminMethod::HealthGet => {
+                params::read::<params::Nothing>(params)?;
+                later(async move { Body::Value(host.health(&op).await) })
+            }
+            AdminMethod::DaemonDrain => {
+                params::read::<params::Nothing>(params)?;
+                tracing::info!(operator = op.user().as_str(), "an operator stops the daemon");
+                self.stop.send_replace(true);
+                Dispatch::Now(Body::Value(json!({"draining": true})))
+            }
+        })
+    }
+}
+
+impl Plane for AdminPlane {
+    type Session = AdminSession;
+
+    /// Whoever connects may show the token; until then every method answers why the uid is not enough.
+    fn open(&self, peer: Peer) -> Result<Self::Session, Refusal> {
+        let proof = self.host.authenticate_operator(peer, None).map(Arc::new);
+        Ok(AdminSession { peer, proof })
+    }
+
+    fn dispatch(&self, session: &mut Self::Session, method: &str, params: Map<String, Value>, _: Notes) -> Dispatch {
+        let begun = match (AdminMethod::named(method), &session.proof) {
+            (None, _) => Err(Fault::no_method(method)),
+            (Some(AdminMethod::SessionAuthenticate), _) => self.authenticate(session, params),
+            (Some(method), Ok(operator)) => self.begin(operator, method, params),
+            (Some(_), Err(refusal)) => Err(refusal.clone().into()),
+        };
+        begun.unwrap_or_else(|fault| Dispatch::Now(Body::Error(fault)))
+    }
+}
+
+/// The daemon's working directory means nothing to an operator.
+fn check_absolute(manifest: &Path) -> Result<(), Fault> {
+    if manifest.is_absolute() {
+        return Ok(());
+    }
+    let refusal = Refusal::new(Code::InvalidInput, "`manifest` is a relative path").field(
+        "/manifest",
+        "is relative",
+        "an absolute path on the daemon's machine",
+    );
+    Err(Fault::protocol(INVALID_PARAMS, refusal))
+}

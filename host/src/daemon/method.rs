@@ -1,0 +1,131 @@
+//! The methods that exist, one closed table per plane.
+//!
+//! A plane looks names up in its own table only, so a method of the other plane is as unknown as one that nobody
+//! wrote. The dispatchers match these enums exhaustively: a method in a table without a body does not compile.
+//! `docs/protocol.md` describes each; a test compares the lists.
+
+macro_rules! methods {
+    ($(#[$doc:meta])* $name:ident { $($(#[$each:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$each])* $variant,)* }
+
+        impl $name {
+            /// Every method of the plane.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The method of this name, if the plane has it.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($word => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+
+            /// The name on the wire.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+    };
+}
+
+methods! {
+    /// What an agent can ask. Nothing here grants, approves, installs or stops anything.
+    AgentMethod {
+        /// Version, bounds and whether the daemon is ready.
+        HostInfo = "host.info",
+        /// The tools that the caller may call.
+        ToolsList = "tools.list",
+        /// One tool with its schemas.
+        ToolsDescribe = "tools.describe",
+        /// Begin a run.
+        RunsOpen = "runs.open",
+        /// A run and its calls.
+        RunsGet = "runs.get",
+        /// End a run.
+        RunsClose = "runs.close",
+        /// Call a tool.
+        CallsExecute = "calls.execute",
+        /// Call a tool and commit nothing.
+        CallsPreview = "calls.preview",
+        /// The reply of a call, or its state.
+        CallsGet = "calls.get",
+        /// Stop an execution.
+        CallsCancel = "calls.cancel",
+        /// A plan, a page of its effects, and diffs.
+        PlansGet = "plans.get",
+        /// Commit a previewed plan.
+        PlansCommit = "plans.commit",
+        /// Throw a previewed plan away.
+        PlansDiscard = "plans.discard",
+        /// The state of an approval.
+        ApprovalsGet = "approvals.get",
+        /// Wait until an approval is resolved.
+        ApprovalsWait = "approvals.wait",
+        /// Preview the undoing of a call or a run.
+        UndoPropose = "undo.propose",
+        /// Check the signature of a receipt.
+        ReceiptsVerify = "receipts.verify",
+    }
+}
+
+methods! {
+    /// What an operator can ask.
+    AdminMethod {
+        /// Show the admin token, where agent and operator share a uid.
+        SessionAuthenticate = "session.authenticate",
+        /// Approvals that wait, or all.
+        ApprovalsList = "approvals.list",
+        /// One approval with everything that its plan would change.
+        ApprovalsShow = "approvals.show",
+        /// Consent to one plan.
+        ApprovalsApprove = "approvals.approve",
+        /// Refuse one plan.
+        ApprovalsReject = "approvals.reject",
+        /// Install a tool from its manifest.
+        ToolsInstall = "tools.install",
+        /// Every manifest and what became of it.
+        ToolsList = "tools.list",
+        /// Read the manifests again.
+        ToolsReload = "tools.reload",
+        /// Plans of the tenant.
+        PlansList = "plans.list",
+        /// One plan.
+        PlansShow = "plans.show",
+        /// Runs of the tenant.
+        RunsList = "runs.list",
+        /// One run and its calls.
+        RunsShow = "runs.show",
+        /// Undo a call or a run, or preview that.
+        UndoCall = "undo.call",
+        /// Verify the audit chain.
+        AuditVerify = "audit.verify",
+        /// Whether the daemon is well.
+        HealthGet = "health.get",
+        /// Stop gracefully.
+        DaemonDrain = "daemon.drain",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_finds_its_own_method_and_no_plane_finds_what_is_the_others_alone() {
+        for method in AgentMethod::ALL {
+            assert_eq!(AgentMethod::named(method.name()), Some(*method));
+        }
+        for method in AdminMethod::ALL {
+            assert_eq!(AdminMethod::named(method.name()), Some(*method));
+        }
+        for powerful in ["approvals.approve", "approvals.reject", "tools.install", "undo.call", "daemon.drain"] {
+            assert!(AgentMethod::named(powerful).is_none(), "{powerful}");
+            assert!(AdminMethod::named(powerful).is_some(), "{powerful}");
+        }
+        assert!(AdminMethod::named("calls.execute").is_none(), "an operator is not an agent");
+    }
+}

@@ -151,7 +151,8 @@ impl Error {
         self.retry_after
     }
 
-    /// What was attempted when the file system refused; keeps the kind.
+    /// What was attempted when the file system refused; keeps the kind. The operating system's numbers
+    /// stay out: they differ between a component and a native test.
     pub(crate) fn from_io(doing: &str, error: &io::Error) -> Self {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -159,7 +160,9 @@ impl Error {
             io::ErrorKind::AlreadyExists => ErrorKind::Conflict,
             _ => ErrorKind::Failed,
         };
-        if doing.is_empty() { Self::new(kind, error.to_string()) } else { Self::new(kind, format!("{doing}: {error}")) }
+        let text = error.to_string();
+        let text = text.rsplit_once(" (os error ").map_or(text.as_str(), |(text, _)| text);
+        if doing.is_empty() { Self::new(kind, text) } else { Self::new(kind, format!("{doing}: {text}")) }
     }
 }
 

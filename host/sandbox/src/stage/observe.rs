@@ -1,0 +1,255 @@
+//! What an execution learned about the lower layer (D10).
+//!
+//! Each node and directory keeps its own observations; the read set is collected from them when the stage is sealed.
+//! Content is hashed while it is served, and reads that follow each other become one range, so that reading a file from
+//! start to end costs one digest. A read of bytes that were served before adds nothing: the tuple vouches
+//! for them, and a tuple that changed ends the execution.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustix::io::Errno;
+use toolkeep_core::digest::{Digest, Hasher};
+use toolkeep_core::plan::{EntryKind, Observation, ReadEntry, listing_digest};
+
+use super::tree::{Directory, FileContent};
+use super::tree::{Kind, Listing, Lower, NewNode, NodeId, Slot, Tree};
+use super::{OBSERVATIONS_MAX, StageError, Witness};
+use crate::beneath::{self, Seen};
+
+/// The parts of one file that were served, by first byte.
+#[derive(Debug, Default)]
+pub(super) struct Ranges(BTreeMap<u64, Range>);
+
+#[derive(Debug)]
+struct Range {
+    end: u64,
+    hasher: Hasher,
+}
+
+impl Ranges {
+    /// Take bytes served from `offset`. Says whether a new range began.
+    fn extend(&mut self, offset: u64, bytes: &[u8]) -> bool {
+        let end = offset.saturating_add(bytes.len() as u64);
+        if let Some((_, range)) = self.0.range_mut(..=offset).next_back()
+            && range.end >= offset
+        {
+            let known = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
+            if let Some(fresh) = bytes.get(known..)
+                && !fresh.is_empty()
+            {
+                range.hasher.update(fresh);
+                range.end = end;
+            }
+            return false;
+        }
+        let mut hasher = Hasher::new();
+        hasher.update(bytes);
+        self.0.insert(offset, Range { end, hasher });
+        true
+    }
+
+    /// The digest of the first `size` bytes, if they were served as one range.
+    fn whole(&self, size: u64) -> Option<Digest> {
+        self.0.get(&0).filter(|range| range.end == size).map(|range| range.hasher.clone().finish())
+    }
+}
+
+impl Lower {
+    /// The digest of the whole content, if it is known without reading it again.
+    pub(super) fn known_digest(&self) -> Option<Digest> {
+        if self.seen.size == 0 {
+            return Some(Hasher::new().finish());
+        }
+        self.digest.or_else(|| self.ranges.whole(self.seen.size))
+    }
+}
+
+impl Tree {
+    /// The guest learns that the entry exists, and its kind and size.
+    pub(super) fn observe(&mut self, id: NodeId) -> Result<(), StageError> {
+        if let Some(lower) = &mut self.node_mut(id)?.lower {
+            lower.observed = true;
+        }
+        Ok(())
+    }
+
+    /// The guest is served bytes of the lower file.
+    pub(super) fn observe_bytes(&mut self, id: NodeId, offset: u64, bytes: &[u8]) -> Result<(), StageError> {
+        let Some(lower) = &mut self.node_mut(id)?.lower else { return Ok(()) };
+        if lower.ranges.extend(offset, bytes) { self.count_observation() } else { Ok(()) }
+    }
+
+    fn count_observation(&mut self) -> Result<(), StageError> {
+        self.observations += 1;
+        if self.observations > OBSERVATIONS_MAX {
+            return Err(StageError::Full { what: "observations", limit: OBSERVATIONS_MAX as u64 });
+        }
+        Ok(())
+    }
+
+    /// The error for a lower entry that is not what it was.
+    pub(super) fn stale(&self, id: NodeId) -> StageError {
+        let found = self.node(id).and_then(|node| Ok((self.mount(node.mount)?.root.name().clone(), node)));
+        match found {
+            Ok((workspace, node)) => {
+                let path = node.lower.as_ref().map_or_else(|| node.path.clone(), |lower| lower.path.clone());
+                StageError::Stale { workspace, path }
+            }
+            Err(error) => error,
+        }
+    }
+
+    /// Refuse a lower entry whose state is not the one that was seen first.
+    pub(super) fn same_state(&self, id: NodeId, seen: &Seen) -> Result<(), StageError> {
+        match &self.node(id)?.lower {
+            Some(lower) if lower.seen.tuple != seen.tuple => Err(self.stale(id)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The error for a lower entry that could not be opened again: a file system's, or that it is not what it was.
+    pub(super) fn reopened(&self, id: NodeId, error: Errno) -> StageError {
+        match error {
+            Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::LOOP | Errno::PERM | Errno::XDEV | Errno::INVAL => {
+                self.stale(id)
+            }
+            other => StageError::Io(other),
+        }
+    }
+
+    /// What has `name` in the merged directory. Looks into the lower layer once per name.
+    pub(super) fn lookup(&mut self, directory: NodeId, name: &str) -> Result<Option<NodeId>, StageError> {
+        let node = self.node(directory)?;
+        let held = node.directory()?;
+        if let Some(slot) = held.slots.get(name) {
+            return Ok(slot.now);
+        }
+        let Some(lower) = &node.lower else { return Ok(None) };
+        let listed = held.listing.as_ref().map(|listing| listing.names.contains_key(name));
+        if listed == Some(false) {
+            return Ok(None);
+        }
+        let was_absent = held.absent.contains(name);
+        let mount = node.mount;
+        let lower_path = lower.path.join(name).map_err(|bad| StageError::BadPath(bad.problem))?;
+        let path = node.path.join(name).map_err(|bad| StageError::BadPath(bad.problem))?;
+        let root = &self.mount(mount)?.root;
+        let Some(seen) = beneath::look(root.fd(), &lower_path).map_err(lookup_error)? else {
+            if listed == Some(true) {
+                return Err(self.stale(directory));
+            }
+            if self.directory_mut(directory)?.absent.insert(name.into()) {
+                self.count_observation()?;
+            }
+            return Ok(None);
+        };
+        if was_absent {
+            return Err(self.stale(directory));
+        }
+        let kind = match (seen.entry, seen.refused) {
+            (_, Some(refused)) => Kind::Refused(refused),
+            (EntryKind::Directory, None) => Kind::Directory(Directory::default()),
+            (EntryKind::Symlink, None) => Kind::Symlink,
+            (EntryKind::File | EntryKind::Refused, None) => Kind::File(FileContent::Lower),
+        };
+        let lower = Lower { path: lower_path, seen, digest: None, observed: false, ranges: Ranges::default() };
+        let found = self.add(NewNode { mount, path, parent: Some(directory), lower: Some(lower), kind })?;
+        self.directory_mut(directory)?.slots.insert(name.into(), Slot { now: Some(found), under: Some(found) });
+        Ok(Some(found))
+    }
+
+    /// Read the entries of the lower directory, or check that they are those that were read before.
+    pub(super) fn load_listing(&mut self, id: NodeId) -> Result<(), StageError> {
+        self.observe(id)?;
+        let node = self.node(id)?;
+        let held = node.directory()?;
+        let Some(lower) = &node.lower else { return Ok(()) };
+        let root = &self.mount(node.mount)?.root;
+        if let Some(listing) = &held.listing {
+            let seen = beneath::look(root.fd(), &lower.path).map_err(StageError::Io)?;
+            return if seen.is_some_and(|seen| seen.tuple == listing.tuple) { Ok(()) } else { Err(self.stale(id)) };
+        }
+        let (names, seen) = match beneath::list(root.fd(), &lower.path) {
+            Ok(found) => found,
+            Err(Errno::OVERFLOW) => {
+                return Err(StageError::Full { what: "entries of one directory", limit: beneath::LISTING_MAX as u64 });
+            }
+            Err(error) => return Err(self.reopened(id, error)),
+        };
+        let appeared = held.absent.iter().any(|name| names.contains_key(name));
+        let vanished = held.slots.iter().any(|(name, slot)| slot.under.is_some() && !names.contains_key(name));
+        if appeared || vanished {
+            return Err(self.stale(id));
+        }
+        self.count_entries(names.len())?;
+        self.directory_mut(id)?.listing = Some(Listing { names, tuple: seen.tuple });
+        Ok(())
+    }
+
+    /// The read set and its witnesses, sorted.
+    pub(super) fn observations(&self) -> Result<(Vec<ReadEntry>, Vec<Witness>), StageError> {
+        let mut entries = BTreeSet::new();
+        let mut witnesses = BTreeSet::new();
+        for id in self.ids() {
+            let node = self.node(id)?;
+            let Some(lower) = &node.lower else { continue };
+            let workspace = self.mount(node.mount)?.root.name();
+            let mut tuple = lower.seen.tuple;
+            let mut seen = lower.observed;
+            let mut saw = |path: &toolkeep_core::path::WorkspacePath, observation| {
+                entries.insert(ReadEntry { workspace: workspace.clone(), path: path.clone(), observation });
+            };
+            if lower.observed {
+                saw(&lower.path, Observation::Stat { entry: lower.seen.entry, size: lower.seen.size });
+            }
+            for (offset, range) in &lower.ranges.0 {
+                let (sha256, length) = (range.hasher.clone().finish(), range.end.saturating_sub(*offset));
+                saw(&lower.path, Observation::Content { offset: *offset, length, sha256 });
+                seen = true;
+            }
+            if let Kind::Directory(directory) = &node.kind {
+                if let Some(listing) = &directory.listing {
+                    let sha256 = listing_digest(listing.names.iter().map(|(name, kind)| (&**name, *kind)));
+                    saw(&lower.path, Observation::List { sha256 });
+                    tuple = listing.tuple;
+                    seen = true;
+                }
+                for name in &directory.absent {
+                    let path = lower.path.join(name).map_err(|bad| StageError::BadPath(bad.problem))?;
+                    saw(&path, Observation::Absent);
+                }
+            }
+            if seen {
+                witnesses.insert(Witness { workspace: workspace.clone(), path: lower.path.clone(), tuple });
+            }
+        }
+        Ok((entries.into_iter().collect(), witnesses.into_iter().collect()))
+    }
+}
+
+/// A component that is a link or a mount by now cannot be looked through.
+const fn lookup_error(error: Errno) -> StageError {
+    match error {
+        Errno::LOOP => StageError::Loop,
+        other => StageError::Io(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_that_follow_each_other_become_one_range() {
+        let bytes: Vec<u8> = (0..100).collect();
+        let mut ranges = Ranges::default();
+        assert!(ranges.extend(0, &bytes[..10]));
+        assert!(!ranges.extend(10, &bytes[10..30]));
+        assert!(!ranges.extend(5, &bytes[5..15]), "served before");
+        assert!(!ranges.extend(20, &bytes[20..50]), "half of it served before");
+        assert!(ranges.extend(60, &bytes[60..70]));
+        assert_eq!(ranges.whole(50), Some(Digest::of(&bytes[..50])));
+        assert_eq!(ranges.whole(51), None);
+        assert_eq!(ranges.0.len(), 2);
+    }
+}

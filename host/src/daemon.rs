@@ -22,9 +22,12 @@ mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
+use toolkeep_core::refusal::{Code, Refusal};
 
 use self::admin::AdminPlane;
 use self::agent::AgentPlane;
@@ -32,7 +35,10 @@ use self::bounds::Bounds;
 use self::signal::{Asked, Signals};
 use self::socket::{Access, DirectoryLock, Door, SocketError, SocketPaths};
 use self::watch::Watch;
-use crate::call::Host;
+use crate::host::Host;
+
+/// How long replies that are ready may take to be written when the daemon stops.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// What the doors need besides the [`Host`].
 #[derive(Debug)]
@@ -97,12 +103,13 @@ pub async fn serve(host: Host, doors: Doors) -> Result<Stopped, ServeError> {
     stop.send_replace(true);
     host.drain();
     let finish = async {
-        while serving.join_next().await.is_some() {}
-        host.drained(doors.bounds.drain).await
+        let in_time = host.drained(doors.bounds.drain).await;
+        // Everything has its reply; what remains is to write them.
+        let written = async { while serving.join_next().await.is_some() {} };
+        tokio::time::timeout(LAST_WRITES, written).await.is_ok() && in_time
     };
     let stopped = tokio::select! {
-        true = finish => Stopped::Gracefully,
-        () = tokio::time::sleep(doors.bounds.drain) => Stopped::InHaste,
+        graceful = finish => if graceful { Stopped::Gracefully } else { Stopped::InHaste },
         () = signals.stop() => Stopped::InHaste,
     };
     tracing::info!(?stopped, "stopped");
@@ -116,21 +123,27 @@ async fn until_stop(host: &Host, doors: &Doors, signals: &mut Signals, mut stopp
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => return,
-                Asked::Reload => reload(host, "SIGHUP").await,
+                Asked::Reload => reload_because(host, "SIGHUP").await,
             },
-            () = manifests.changed() => reload(host, "the manifests changed").await,
+            () = manifests.changed() => reload_because(host, "the manifests changed").await,
             _ = stopped.wait_for(|stopping| *stopping) => return,
         }
     }
 }
 
-async fn reload(host: &Host, why: &str) {
-    match host.reload().await {
+async fn reload_because(host: &Host, why: &str) {
+    match reload(host).await {
         Ok(report) => tracing::info!(why, %report, "the manifests were read again"),
-        Err(refusal) => {
-            tracing::warn!(why, code = refusal.code.word(), message = refusal.message, "the old tools stay")
-        }
+        Err(refusal) => tracing::error!(why, message = refusal.message, "the manifests were not read"),
     }
+}
+
+/// Read the manifests again, where files may be waited for.
+async fn reload(host: &Host) -> Result<Value, Refusal> {
+    let host = host.clone();
+    tokio::task::spawn_blocking(move || host.reload())
+        .await
+        .map_err(|error| Refusal::new(Code::Internal, format!("reading the manifests failed: {error}")))
 }
 
 fn tell_manager(doors: &Doors, state: &str) {

@@ -17,7 +17,7 @@ use super::params;
 use super::plane::{Dispatch, Notes, Plane};
 use super::reply::{Body, Fault, INVALID_PARAMS};
 use crate::authenticate::{Operator, Peer};
-use crate::call::Host;
+use crate::host::Host;
 
 /// The admin socket.
 #[derive(Debug)]
@@ -81,27 +81,27 @@ impl AdminPlane {
             }
             AdminMethod::ToolsList => {
                 params::read::<params::Nothing>(params)?;
-                Dispatch::Now(host.installed(&op).into())
+                Dispatch::Now(Body::Value(host.tools_admin(&op)))
             }
             AdminMethod::ToolsReload => {
                 params::read::<params::Nothing>(params)?;
-                later(async move { host.reload().await.into() })
+                later(async move { super::reload(&host).await.into() })
             }
             AdminMethod::PlansList => {
                 let page: params::Page = params::read(params)?;
                 later(async move { host.plans(&op, page.cursor).await.into() })
             }
             AdminMethod::PlansShow => {
-                let page: params::PlanPage = params::read(params)?;
-                later(async move { host.plan_detail(&op, page.plan.0, page.cursor, page.diffs).await.into() })
+                let page: params::PlanShow = params::read(params)?;
+                later(async move { host.plan_detail(&op, page.plan.0, page.cursor).await.into() })
             }
             AdminMethod::RunsList => {
                 let page: params::Page = params::read(params)?;
                 later(async move { host.runs(&op, page.cursor).await.into() })
             }
             AdminMethod::RunsShow => {
-                let of: params::OfRun = params::read(params)?;
-                later(async move { host.run_detail(&op, of.run).await.into() })
+                let page: params::RunPage = params::read(params)?;
+                later(async move { host.run_detail(&op, page.run, page.cursor).await.into() })
             }
             AdminMethod::UndoCall => {
                 let undo: params::Undo = params::read(params)?;
@@ -114,7 +114,7 @@ impl AdminPlane {
             }
             AdminMethod::HealthGet => {
                 params::read::<params::Nothing>(params)?;
-                later(async move { Body::Value(host.health(&op).await) })
+                Dispatch::Now(Body::Value(host.health(&op)))
             }
             AdminMethod::DaemonDrain => {
                 params::read::<params::Nothing>(params)?;

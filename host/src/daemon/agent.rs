@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use toolkeep_core::call::Mode;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_sandbox::execution::Progress;
 
 use super::bounds::{NOTES_MAX, WAIT_DEFAULT_MS, WAIT_MAX_MS};
 use super::method::AgentMethod;
@@ -16,7 +17,8 @@ use super::params;
 use super::plane::{Dispatch, Notes, Plane, Work};
 use super::reply::{self, Body, Fault};
 use crate::authenticate::{Caller, Peer};
-use crate::call::{Answer, Host, ProgressNote};
+use crate::host::Host;
+use crate::record::Answer;
 
 /// The agent socket.
 #[derive(Debug)]
@@ -54,11 +56,11 @@ impl AgentPlane {
             }
             AgentMethod::RunsOpen => {
                 let open: params::OpenRun = params::read(params)?;
-                later(async move { host.open_run(&caller, open.label.as_deref()).await.into() })
+                Dispatch::Now(host.open_run(&caller, &open.label).into())
             }
             AgentMethod::RunsGet => {
-                let of: params::OfRun = params::read(params)?;
-                later(async move { host.run(&caller, of.run).await.into() })
+                let page: params::RunPage = params::read(params)?;
+                later(async move { host.run(&caller, page.run, page.cursor).await.into() })
             }
             AgentMethod::RunsClose => {
                 let of: params::OfRun = params::read(params)?;
@@ -147,7 +149,7 @@ fn call(host: Host, caller: Arc<Caller>, call: params::Call, notes: Notes) -> Di
 }
 
 /// Pass the news of a call on until it is done. News that the peer does not read in time are dropped.
-async fn with_news(mut work: Work, mut news: mpsc::Receiver<ProgressNote>, notes: Notes) -> Body {
+async fn with_news(mut work: Work, mut news: mpsc::Receiver<Progress>, notes: Notes) -> Body {
     loop {
         tokio::select! {
             biased;

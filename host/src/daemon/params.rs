@@ -14,7 +14,7 @@ use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::reply::{Fault, INVALID_PARAMS};
-use crate::call::{PlanName, UndoTarget};
+use crate::host::{PlanName, UndoTarget};
 
 /// No parameters.
 #[derive(Debug, Deserialize)]
@@ -41,10 +41,10 @@ pub(super) struct OfCall {
 pub(super) struct OpenRun {
     /// What the run is for, shown to operators.
     #[serde(default)]
-    pub(super) label: Option<String>,
+    pub(super) label: String,
 }
 
-/// `runs.get`, `runs.close`, `runs.show`.
+/// `runs.close`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfRun {
@@ -65,7 +65,7 @@ pub(super) struct OfPlan {
     pub(super) plan: PlanText,
 }
 
-/// `plans.get`, `plans.show`.
+/// `plans.get`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PlanPage {
@@ -78,13 +78,33 @@ pub(super) struct PlanPage {
     pub(super) diffs: bool,
 }
 
+/// `plans.show`: with the text contents that diffs are made of.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlanShow {
+    pub(super) plan: PlanText,
+    /// How many effects to skip.
+    #[serde(default)]
+    pub(super) cursor: u64,
+}
+
+/// `runs.get`, `runs.show`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RunPage {
+    pub(super) run: RunId,
+    /// The `next_cursor` of the page before.
+    #[serde(default)]
+    pub(super) cursor: Option<u64>,
+}
+
 /// `plans.list`, `runs.list`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
-    /// How many entries to skip.
+    /// The `next_cursor` of the page before.
     #[serde(default)]
-    pub(super) cursor: u64,
+    pub(super) cursor: Option<u64>,
 }
 
 /// `approvals.get`, `approvals.show`.

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_sandbox::execution::Progress;
 
 use super::envelope::RequestId;
-use crate::call::{Answer, ProgressNote};
+use crate::record::Answer;
 
 /// The text is not JSON.
 pub const PARSE_ERROR: i32 = -32_700;
@@ -124,7 +125,7 @@ pub(super) fn write_line(out: &mut Vec<u8>, id: Option<&RequestId>, body: &Body)
 }
 
 /// The line of a `call.progress` notification.
-pub(super) fn progress_line(id: &RequestId, note: &ProgressNote) -> Vec<u8> {
+pub(super) fn progress_line(id: &RequestId, note: &Progress) -> Vec<u8> {
     let mut out = b"{\"jsonrpc\":\"2.0\",\"method\":\"call.progress\",\"params\":{\"request\":".to_vec();
     write_id(&mut out, id);
     out.extend_from_slice(b",\"done\":");
@@ -184,7 +185,7 @@ mod tests {
         assert_eq!(parsed["id"], json!("a\"\n\u{2028}b"));
         assert_eq!(parsed["error"]["code"], json!(Code::NotFound.rpc()));
         assert_eq!(parsed["error"]["data"]["code"], json!("not_found"));
-        let note = ProgressNote { done: 1, total: None, message: "half\r\n".to_owned() };
+        let note = Progress { done: 1, total: None, message: "half\r\n".to_owned() };
         let text = String::from_utf8(progress_line(&id, &note)).expect("text");
         assert_eq!(text.matches('\n').count(), 1, "{text}");
         let parsed: Value = serde_json::from_str(&text).expect("json");

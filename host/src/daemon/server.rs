@@ -24,11 +24,12 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// Serve one door until `stop` says so and every connection has ended. Dropping the future drops the connections.
 pub(super) async fn serve<P: Plane>(door: Door, plane: Arc<P>, bounds: Bounds, mut stop: watch::Receiver<bool>) {
     let mut connections: JoinSet<End> = JoinSet::new();
+    let for_connections = stop.clone();
     loop {
         tokio::select! {
             accepted = door.listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() < bounds.connections => {
-                    connections.spawn(connection::serve(stream, Arc::clone(&plane), bounds, stop.clone()));
+                    connections.spawn(connection::serve(stream, Arc::clone(&plane), bounds, for_connections.clone()));
                 }
                 Ok((stream, _)) => turn_away(stream, connections.len()).await,
                 Err(error) => {

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::call::ProgressNote;
+use toolkeep_sandbox::execution::Progress;
 
 /// Knows: `echo` (answers its parameters), `wait` (until `release`), `news` (a note, then an answer), `panic`.
 #[derive(Default)]
@@ -50,7 +50,7 @@ impl Plane for Shared {
             })),
             "soon" => Dispatch::Later(Box::pin(async move { Body::Value(Value::Object(params)) })),
             "news" => Dispatch::Later(Box::pin(async move {
-                let note = ProgressNote { done: 1, total: Some(2), message: "half".to_owned() };
+                let note = Progress { done: 1, total: Some(2), message: "half".to_owned() };
                 notes.lines.try_send(super::super::reply::progress_line(&notes.id, &note)).expect("room");
                 Body::Value(json!("done"))
             })),

@@ -126,7 +126,7 @@ async fn until_stop(host: &Host, doors: &Doors, signals: &mut Signals, mut stopp
                 Asked::Reload => reload_because(host, "SIGHUP").await,
             },
             () = manifests.changed() => reload_because(host, "the manifests changed").await,
-            _ = stopped.wait_for(|stopping| *stopping) => return,
+            () = server::stop_asked(&mut stopped) => return,
         }
     }
 }

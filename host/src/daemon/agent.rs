@@ -16,6 +16,7 @@ use super::method::AgentMethod;
 use super::params;
 use super::plane::{Dispatch, Notes, Plane, Work};
 use super::reply::{self, Body, Fault};
+use super::server::stop_asked;
 use crate::authenticate::{Caller, Peer};
 use crate::host::Host;
 use crate::record::Answer;
@@ -170,7 +171,7 @@ async fn until_stop(
 ) -> Result<Answer, Refusal> {
     tokio::select! {
         answer = waiting => answer,
-        _ = stop.wait_for(|stopping| *stopping) => {
+        () = stop_asked(&mut stop) => {
             Err(Refusal::new(Code::Overloaded, "the daemon is stopping; the approval still waits").after_ms(WAIT_AGAIN_MS))
         }
     }

@@ -38,12 +38,19 @@ pub(super) async fn serve<P: Plane>(door: Door, plane: Arc<P>, bounds: Bounds, m
                 }
             },
             Some(ended) = connections.join_next(), if !connections.is_empty() => note(ended),
-            _ = stop.wait_for(|stopping| *stopping) => break,
+            () = stop_asked(&mut stop) => break,
         }
     }
     drop(door);
     while let Some(ended) = connections.join_next().await {
         note(ended);
+    }
+}
+
+/// Wait until the daemon is to stop. One whose owner is gone stops too.
+pub(super) async fn stop_asked(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stopping| *stopping).await.is_err() {
+        tracing::debug!("nobody is left who could ask to stop");
     }
 }
 

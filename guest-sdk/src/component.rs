@@ -81,11 +81,15 @@ pub trait Component {
     }
 }
 
-/// Fails the build if two tools have one name. Called by [`export!`](crate::export).
+/// Most tools in one component: the host's bound.
+const MAX_TOOLS: usize = 64;
+
+/// Fails the build if two tools have one name or there are more than 64. Called by [`export!`](crate::export).
 ///
 /// # Panics
-/// At compile time, if two names are the same.
-pub const fn assert_distinct_names(tools: &[Entry]) {
+/// At compile time, for these two reasons.
+pub const fn assert_table(tools: &[Entry]) {
+    assert!(tools.len() <= MAX_TOOLS, "a component has at most 64 tools; make two of it");
     let mut rest = tools;
     while let Some((first, others)) = rest.split_first() {
         let mut candidates = others;

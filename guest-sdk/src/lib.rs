@@ -132,7 +132,7 @@ macro_rules! export {
                 &[$($crate::component::Entry::of::<$tool>()),+];
         }
 
-        const _: () = $crate::component::assert_distinct_names(
+        const _: () = $crate::component::assert_table(
             <ToolkeepComponent as $crate::Component>::TOOLS,
         );
 

@@ -20,12 +20,22 @@ const IN_PLACE: [&str; 8] = ["$ref", "allOf", "anyOf", "oneOf", "if", "then", "e
 /// The schema of what is read into `T`, closed.
 pub(crate) fn of_input<T: JsonSchema>() -> Schema {
     let mut schema = settings().for_deserialize().into_generator().into_root_schema_for::<T>();
+    if schema.get("type").is_none() && every_variant_is_an_object(&schema) {
+        schema.insert("type".to_owned(), Value::String("object".to_owned()));
+    }
     let is_object = schema.get("type").and_then(Value::as_str) == Some("object");
-    if is_object && !says_about_others(&schema) && schema.get("properties").is_none() {
+    let composed = IN_PLACE.iter().any(|keyword| schema.get(*keyword).is_some());
+    if is_object && !composed && !says_about_others(&schema) && schema.get("properties").is_none() {
         schema.insert("properties".to_owned(), Value::Object(Map::new()));
     }
     close(&mut schema);
     without_title(schema)
+}
+
+/// An enum of structs has its type in each variant only; the host wants it said once for all.
+fn every_variant_is_an_object(schema: &Schema) -> bool {
+    let variants = ["oneOf", "anyOf"].into_iter().find_map(|keyword| schema.get(keyword)).and_then(Value::as_array);
+    variants.is_some_and(|all| all.iter().all(|one| one.get("type").and_then(Value::as_str) == Some("object")))
 }
 
 /// The schema of what is written from `T`.
@@ -189,6 +199,11 @@ mod tests {
         assert!(takes::<Shape>(&json!({"shape": "line", "from": {"x": 1}, "to": {"x": 2}})));
         assert!(!takes::<Shape>(&json!({"shape": "dot", "x": 1, "y": 2})));
         assert!(!takes::<Shape>(&json!({"shape": "line", "from": {"x": 1, "y": 1}, "to": {"x": 2}})));
+    }
+
+    #[test]
+    fn an_enum_of_structs_says_that_it_is_an_object() {
+        assert_eq!(of_input::<Shape>().get("type"), Some(&json!("object")));
     }
 
     #[test]

@@ -24,9 +24,8 @@ const MAX_PATH_BYTES: usize = 4096;
 /// Most files that one walk lists; what has more is to be walked in parts.
 const MAX_FILES: usize = 100_000;
 
-/// Deepest directory that a walk enters: far deeper than source trees are, and shallow enough that a
-/// hostile tree cannot keep a walk busy.
-const MAX_DEPTH: usize = 128;
+/// Deepest path, in parts: the host's bound. It also keeps a walk from being led ever deeper.
+const MAX_DEPTH: usize = 64;
 
 /// One workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +71,8 @@ impl Workspace {
     ///
     /// # Errors
     /// Invalid-input for what the host would refuse: an absolute path, `.` or `..`, an empty part, a
-    /// slash at the end, a control character, more than 255 bytes a part or 4,096 in all.
+    /// slash at the end, a control character or backslash, more than 255 bytes a part, 4,096 bytes in
+    /// all or 64 parts.
     pub fn path(&self, relative: &str) -> Result<PathBuf, Error> {
         match problem(relative) {
             None => Ok(self.root.join(relative)),
@@ -155,7 +155,7 @@ impl Workspace {
     ///
     /// # Errors
     /// As [`Self::path`]; not-found if there is no such directory; failed for names that are not UTF-8,
-    /// more than 100,000 files or more than 128 levels; what the host answers.
+    /// more than 100,000 files or 64 levels; what the host answers.
     pub fn walk(&self, under: &str, enter: impl Fn(&str) -> bool) -> Result<Vec<String>, Error> {
         if !under.is_empty() && self.is_file(under)? {
             return Ok(vec![under.to_owned()]);
@@ -166,7 +166,7 @@ impl Workspace {
             for (path, is_directory) in self.entries(&directory)? {
                 if !is_directory {
                     files.push(path);
-                } else if depth >= MAX_DEPTH {
+                } else if depth + 1 >= MAX_DEPTH {
                     return Err(Error::failed(format!("`{directory}` is more than {MAX_DEPTH} directories deep")));
                 } else if enter(&path) {
                     open.push((path, depth + 1));
@@ -218,8 +218,11 @@ fn problem(relative: &str) -> Option<String> {
     if relative.starts_with('/') {
         return Some("it must be relative".to_owned());
     }
-    if relative.chars().any(char::is_control) {
-        return Some("it has a control character".to_owned());
+    if relative.chars().any(|char| char.is_control() || char == '\\') {
+        return Some("it has a control character or a backslash".to_owned());
+    }
+    if relative.split('/').count() > MAX_DEPTH {
+        return Some(format!("it has more than {MAX_DEPTH} parts"));
     }
     relative.split('/').find_map(|part| match part {
         "" => Some("it is empty, or has an empty part or a slash at its end".to_owned()),
@@ -248,15 +251,19 @@ mod tests {
             ("", "it is empty, or has an empty part or a slash at its end"),
             ("a//b", "it is empty, or has an empty part or a slash at its end"),
             ("a/", "it is empty, or has an empty part or a slash at its end"),
-            ("a\0b", "it has a control character"),
+            ("a\0b", "it has a control character or a backslash"),
+            ("a\\b", "it has a control character or a backslash"),
         ];
         for (path, expected) in cases {
             assert_eq!(problem(path).as_deref(), Some(expected), "{path:?}");
         }
         assert_eq!(problem(&"a".repeat(256)).as_deref(), Some("a part has more than 255 bytes"));
-        let deep = "a/".repeat(2047);
-        assert_eq!(problem(&format!("{deep}aa")), None);
-        assert_eq!(problem(&format!("{deep}aaa")).as_deref(), Some("it has more than 4096 bytes"));
+        let long = format!("{}/", "a".repeat(127)).repeat(31);
+        assert_eq!(problem(&format!("{long}{}", "a".repeat(128))), None);
+        let longer = format!("{long}{}", "a".repeat(129));
+        assert_eq!(problem(&longer).as_deref(), Some("it has more than 4096 bytes"));
+        assert_eq!(problem(&format!("{}a", "a/".repeat(63))), None);
+        assert_eq!(problem(&format!("{}a", "a/".repeat(64))).as_deref(), Some("it has more than 64 parts"));
     }
 
     #[test]

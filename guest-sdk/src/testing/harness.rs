@@ -18,10 +18,10 @@ use crate::testing::{Effect, Outcome};
 use crate::{input, schema};
 
 /// What a call has until its deadline unless a test says otherwise: the host's default.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Fuel of a call unless a test says otherwise.
-const FUEL: u64 = 1_000_000_000;
+/// Fuel of a call unless a test says otherwise: the host's default.
+const FUEL: u64 = 2_000_000_000;
 
 /// Workspaces and context for calls of tools. Its directories go when it is dropped.
 ///

@@ -3,9 +3,6 @@
 //! The generated traits are implemented in `capability`; the generated [`GuestPre`] holds a component that is ready to be
 //! instantiated. Nothing else in this crate knows the names of the contract's functions.
 
-#![expect(missing_docs, reason = "generated: the documentation is in wit/")]
-#![expect(missing_debug_implementations, reason = "generated: handles of the engine")]
-
 wasmtime::component::bindgen!({
     path: "../../wit",
     world: "guest",

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn r10_what_the_plain_engine_compiles_the_pooled_one_accepts() {
+    fn t_r10_what_the_plain_engine_compiles_the_pooled_one_accepts() {
         let (plain, pooled) = (plain().expect("plain"), pooled().expect("pooled"));
         assert_eq!(fingerprint(&plain), fingerprint(&pooled));
         let other = Engine::new(&Config::new()).expect("default");

@@ -7,6 +7,8 @@
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Trap, WasmBacktrace};
 
+use crate::stage::StageError;
+
 /// How an execution broke one of its bounds, or broke down by itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -110,6 +112,9 @@ pub(crate) fn sort(error: &wasmtime::Error, circumstances: &Circumstances) -> Br
     if let Some(Stop(fault)) = error.downcast_ref::<Stop>() {
         return Broken::Guest(fault.clone());
     }
+    if let Some(fault) = error.downcast_ref::<StageError>().and_then(of_stage) {
+        return Broken::Guest(fault);
+    }
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => return Broken::Guest(Fault::OutOfFuel),
         Some(Trap::Interrupt) => return Broken::Guest(Fault::Deadline),
@@ -137,6 +142,15 @@ pub(crate) fn sort(error: &wasmtime::Error, circumstances: &Circumstances) -> Br
         });
     }
     Broken::Guest(Fault::Trap(text))
+}
+
+/// The guest's fault behind an error that ended a stage; none where the host failed.
+pub(crate) fn of_stage(error: &StageError) -> Option<Fault> {
+    match error {
+        StageError::Full { .. } => Some(Fault::StageFull(error.to_string())),
+        StageError::Stale { .. } => Some(Fault::Stale(error.to_string())),
+        _ => None,
+    }
 }
 
 /// The frames of the guest at the time of the error, for the operator's log.

@@ -11,10 +11,17 @@
 pub mod beneath;
 mod bindings;
 pub mod capability;
-mod engine;
+pub mod compile;
+pub mod component;
+pub mod describe;
+pub mod engine;
+pub mod execution;
 pub mod fault;
 mod limiter;
+pub mod pool;
+pub mod prescreen;
 pub mod recording;
+pub mod sandbox;
 pub mod stage;
 mod state;
 pub mod workspace;

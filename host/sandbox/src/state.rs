@@ -21,6 +21,7 @@ use crate::capability::random::Random;
 use crate::fault::HostFault;
 use crate::limiter::Limiter;
 use crate::recording::Recorder;
+use crate::stage::Stage;
 
 /// Fuel for one call into the host: about the work of entering it, lifting a few values and recording the answer.
 pub const HOST_CALL_FUEL: u64 = 1_000;
@@ -35,6 +36,8 @@ pub(crate) struct State {
     pub(crate) random: Random,
     pub(crate) context: Context,
     pub(crate) deadline: Duration,
+    /// None if the component does not import `wasi:filesystem`.
+    pub(crate) stage: Option<Stage>,
     pub(crate) progress: Option<Sender<Progress>>,
     pub(crate) progress_left: u32,
     /// Made when a component asks for a socket, which it then does not get.

@@ -12,7 +12,7 @@ use crate::fault::{Fault, Stop};
 use crate::state::State;
 
 /// Most pollables in one poll: the host walks them all.
-pub const POLL_MAX: usize = 256;
+pub(crate) const POLL_MAX: usize = 256;
 
 fn again(pollable: &Resource<DynPollable>) -> Resource<DynPollable> {
     Resource::new_borrow(pollable.rep())

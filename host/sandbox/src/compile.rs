@@ -1,0 +1,304 @@
+//! Compiling, in a process of its own: a hostile component may cost the child its CPU, its memory or its life, not ours.
+//!
+//! The child is the same program under a hidden subcommand. It limits itself before it reads a byte of the component, and
+//! refuses to work with descriptors beyond its three standard ones, so that there is nothing in it to reach for. Component
+//! in on standard input, one framed answer out on standard output. Limits scale with the size of the
+//! component, because an interpreter honestly needs a hundred times the time of a small tool.
+//!
+//! Caching, also of refusals, is the caller's.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::engine;
+use crate::fault::HostFault;
+use crate::prescreen::COMPONENT_MAX_BYTES;
+pub use crate::prescreen::{ComponentFacts, Refused, prescreen};
+
+/// The hidden subcommand of the child.
+pub const SUBCOMMAND: &str = "compile-worker";
+/// Descriptors that the child may have open: its three, and what the engine needs for a moment.
+const DESCRIPTORS_MAX: u64 = 16;
+/// Longest explanation that the child may give, in bytes.
+const EXPLANATION_MAX_BYTES: usize = 4 * 1024;
+/// CPU time for the smallest component, in seconds: 0.1 s suffice, a loaded machine is slow.
+const CPU_BASE_S: u64 = 5;
+/// CPU time for each MiB of a component, in seconds: an interpreter needs about one.
+const CPU_PER_MIB_S: u64 = 6;
+/// Address space for the smallest component: the program, its threads and their arenas.
+const MEMORY_BASE_BYTES: u64 = 1024 * 1024 * 1024;
+/// Address space for each byte of a component.
+const MEMORY_PER_BYTE: u64 = 160;
+/// Compiled bytes for each byte of a component, at most; measured: 2 to 5.
+const NATIVE_PER_BYTE: u64 = 32;
+/// Compiled bytes of the smallest component, at most.
+const NATIVE_BASE_BYTES: u64 = 4 * 1024 * 1024;
+/// What an allocation failure looks like on the child's standard error.
+const OUT_OF_MEMORY_TEXTS: [&str; 3] = ["memory allocation of", "Cannot allocate memory", "os error 12"];
+
+/// Every answer of the child starts with this.
+const MAGIC: &[u8; 8] = b"tkcomp1\n";
+const COMPILED: u8 = 0;
+const REFUSED: u8 = 1;
+
+/// What compiling one component may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// CPU time of all threads, in seconds.
+    pub cpu_s: u64,
+    /// Address space, in bytes.
+    pub memory_bytes: u64,
+    /// Time on the wall, in seconds.
+    pub wall_s: u64,
+}
+
+impl CompileLimits {
+    /// Limits for a component of `bytes`: 45 KB gives 5 s, 18 MB gives two minutes.
+    #[must_use]
+    pub const fn for_size(bytes: u64) -> Self {
+        let cpu_s = CPU_BASE_S + bytes.saturating_mul(CPU_PER_MIB_S) / (1024 * 1024);
+        let memory_bytes = MEMORY_BASE_BYTES + bytes.saturating_mul(MEMORY_PER_BYTE);
+        Self { cpu_s, memory_bytes, wall_s: cpu_s * 2 }
+    }
+
+    /// These limits with what an operator set instead: CPU seconds, bytes of memory.
+    #[must_use]
+    pub fn overridden(self, cpu_s: Option<u64>, memory_bytes: Option<u64>) -> Self {
+        let cpu_s = cpu_s.unwrap_or(self.cpu_s);
+        Self { cpu_s, memory_bytes: memory_bytes.unwrap_or(self.memory_bytes), wall_s: cpu_s.saturating_mul(2) }
+    }
+}
+
+/// Why there is no compiled component.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileRefused {
+    /// It used its CPU time or its time on the wall.
+    #[error(
+        "compiling took more than {cpu_s} s of CPU or {wall_s} s in all; raise `limits.compile_cpu_s` if the component is trusted"
+    )]
+    OutOfTime {
+        /// CPU seconds that it had.
+        cpu_s: u64,
+        /// Wall seconds that it had.
+        wall_s: u64,
+    },
+    /// It used its memory.
+    #[error(
+        "compiling took more than {memory_bytes} bytes of memory; raise `limits.compile_memory_bytes` if the component is trusted"
+    )]
+    OutOfMemory {
+        /// Bytes that it had.
+        memory_bytes: u64,
+    },
+    /// The component is not valid, or uses something that is switched off.
+    #[error("the component does not compile: {0}")]
+    Invalid(String),
+    /// The child died of something else, or gave no answer.
+    #[error("the compiler broke down on this component: {0}")]
+    Crashed(String),
+    /// There is no child: a fault of the host.
+    #[error("the compiler could not be started: {0}")]
+    NotStarted(String),
+}
+
+impl CompileRefused {
+    /// Whether the component is to blame, so that the refusal may be remembered. Time and memory depend on limits
+    /// and load, but a component that exceeds them once is not tried again under the same limits.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        !matches!(self, Self::NotStarted(_))
+    }
+}
+
+/// Compile in this process. For the child, for authors' machines and for tests; the daemon uses [`in_child`].
+///
+/// # Errors
+/// The component is not valid, or the engine cannot be made.
+pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileRefused> {
+    let engine = engine::plain().map_err(|fault: HostFault| CompileRefused::NotStarted(fault.to_string()))?;
+    engine.precompile_component(wasm).map_err(|error| CompileRefused::Invalid(explained(&format!("{error:#}"))))
+}
+
+fn explained(text: &str) -> String {
+    text.get(..text.floor_char_boundary(EXPLANATION_MAX_BYTES)).unwrap_or_default().to_owned()
+}
+
+/// The body of the child: `arguments` are what follows the subcommand. Reads standard input, writes standard output.
+pub fn child_main(arguments: impl Iterator<Item = String>) -> ExitCode {
+    match child(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            let _unheard = writeln!(std::io::stderr(), "{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn child(mut arguments: impl Iterator<Item = String>) -> Result<(), String> {
+    let mut number = |what: &str| {
+        let text = arguments.next().ok_or_else(|| format!("the argument {what} is missing"))?;
+        text.parse::<u64>().map_err(|_| format!("{what} is not a number"))
+    };
+    let (cpu_s, memory_bytes) = (number("CPU seconds")?, number("memory bytes")?);
+    refuse_inherited_descriptors()?;
+    confine(cpu_s, memory_bytes).map_err(|error| format!("limits could not be set: {error}"))?;
+    let mut wasm = Vec::new();
+    let most = COMPONENT_MAX_BYTES as u64 + 1;
+    std::io::stdin().lock().take(most).read_to_end(&mut wasm).map_err(|error| error.to_string())?;
+    let (kind, answer) = match prescreen(&wasm).map_err(|refused| refused.to_string()) {
+        Err(text) => (REFUSED, text.into_bytes()),
+        Ok(_) => match compile(&wasm) {
+            Ok(native) => (COMPILED, native),
+            Err(CompileRefused::Invalid(text)) => (REFUSED, text.into_bytes()),
+            Err(other) => return Err(other.to_string()),
+        },
+    };
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(MAGIC).and_then(|()| out.write_all(&[kind])).and_then(|()| out.write_all(&answer));
+    written.and_then(|()| out.flush()).map_err(|error| error.to_string())
+}
+
+/// A descriptor that somebody left open is a way out: there must be none.
+fn refuse_inherited_descriptors() -> Result<(), String> {
+    let entries = std::fs::read_dir("/proc/self/fd").map_err(|error| error.to_string())?;
+    // One more is the directory that is being read.
+    let open = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let beyond = open.filter(|number| *number > 2).count();
+    if beyond > 1 { Err(format!("{} inherited descriptors; there must be none", beyond - 1)) } else { Ok(()) }
+}
+
+fn confine(cpu_s: u64, memory_bytes: u64) -> rustix::io::Result<()> {
+    let limit = |resource, most: u64| {
+        let ceiling = getrlimit(resource).maximum.unwrap_or(u64::MAX).min(most);
+        setrlimit(resource, Rlimit { current: Some(ceiling), maximum: Some(ceiling) })
+    };
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    limit(Resource::Core, 0)?;
+    limit(Resource::Cpu, cpu_s)?;
+    limit(Resource::As, memory_bytes)?;
+    limit(Resource::Fsize, 0)?;
+    limit(Resource::Nofile, DESCRIPTORS_MAX)
+}
+
+/// Compile in a child process: `program` is this program, which understands [`SUBCOMMAND`].
+///
+/// # Errors
+/// Says whether time, memory, the component or the child was the reason.
+pub async fn in_child(program: &Path, wasm: &[u8], limits: CompileLimits) -> Result<Vec<u8>, CompileRefused> {
+    let not_started = |error: std::io::Error| CompileRefused::NotStarted(error.to_string());
+    let mut child = tokio::process::Command::new(program)
+        .arg(SUBCOMMAND)
+        .arg(limits.cpu_s.to_string())
+        .arg(limits.memory_bytes.to_string())
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(not_started)?;
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(CompileRefused::NotStarted("it has no standard streams".to_owned()));
+    };
+    let native_max = NATIVE_BASE_BYTES + (wasm.len() as u64).saturating_mul(NATIVE_PER_BYTE);
+    let (mut answer, mut complaint) = (Vec::new(), Vec::new());
+    let talk = async {
+        let feed = async {
+            // A child that stops listening has its reason, which its exit tells.
+            let _unheard = stdin.write_all(wasm).await;
+            drop(stdin);
+        };
+        let mut stdout = stdout.take(native_max + MAGIC.len() as u64 + 1);
+        let mut stderr = stderr.take(EXPLANATION_MAX_BYTES as u64);
+        let (_, heard, complained) =
+            tokio::join!(feed, stdout.read_to_end(&mut answer), stderr.read_to_end(&mut complaint));
+        heard.and(complained)?;
+        child.wait().await
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(limits.wall_s), talk).await;
+    match ended {
+        Err(_) => {
+            // Reaped here, so that the caller finds no process of a finished compilation.
+            let _gone = child.kill().await;
+            Err(CompileRefused::OutOfTime { cpu_s: limits.cpu_s, wall_s: limits.wall_s })
+        }
+        Ok(Err(error)) => Err(CompileRefused::Crashed(error.to_string())),
+        Ok(Ok(status)) => verdict(status, answer, &String::from_utf8_lossy(&complaint), limits),
+    }
+}
+
+fn verdict(
+    status: ExitStatus,
+    mut answer: Vec<u8>,
+    complaint: &str,
+    limits: CompileLimits,
+) -> Result<Vec<u8>, CompileRefused> {
+    use std::os::unix::process::ExitStatusExt;
+    if let Some(signal) = status.signal() {
+        let cpu = [Signal::XCPU, Signal::KILL].iter().any(|known| known.as_raw() == signal);
+        if cpu {
+            return Err(CompileRefused::OutOfTime { cpu_s: limits.cpu_s, wall_s: limits.wall_s });
+        }
+    }
+    if OUT_OF_MEMORY_TEXTS.iter().any(|text| complaint.contains(text)) {
+        return Err(CompileRefused::OutOfMemory { memory_bytes: limits.memory_bytes });
+    }
+    let head = MAGIC.len() + 1;
+    if !status.success() || answer.len() < head || !answer.starts_with(MAGIC) {
+        return Err(CompileRefused::Crashed(explained(&format!("{status}: {}", complaint.trim()))));
+    }
+    let body = answer.split_off(head);
+    match answer.last() {
+        Some(&COMPILED) => Ok(body),
+        Some(&REFUSED) => {
+            let text = explained(&String::from_utf8_lossy(&body));
+            if OUT_OF_MEMORY_TEXTS.iter().any(|known| text.contains(known)) {
+                return Err(CompileRefused::OutOfMemory { memory_bytes: limits.memory_bytes });
+            }
+            Err(CompileRefused::Invalid(text))
+        }
+        _ => Err(CompileRefused::Crashed("it gave an answer of an unknown kind".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    const LIMITS: CompileLimits = CompileLimits { cpu_s: 1, memory_bytes: 2, wall_s: 3 };
+
+    #[test]
+    fn limits_scale_with_size_and_an_operator_may_set_others() {
+        let small = CompileLimits::for_size(45_000);
+        let python = CompileLimits::for_size(18_300_000);
+        assert_eq!(small.cpu_s, 5);
+        assert!((90..=130).contains(&python.cpu_s) && python.memory_bytes < 4 << 30);
+        let set = python.overridden(Some(7), None);
+        assert_eq!((set.cpu_s, set.wall_s, set.memory_bytes), (7, 14, python.memory_bytes));
+    }
+
+    #[test]
+    fn t_r9_every_end_of_the_child_has_one_reason() {
+        let end = |status: i32, answer: &[u8], complaint: &str| {
+            verdict(ExitStatus::from_raw(status), answer.to_vec(), complaint, LIMITS)
+        };
+        assert_eq!(end(0, b"tkcomp1\n\0native", ""), Ok(b"native".to_vec()));
+        assert_eq!(end(0, b"tkcomp1\n\x01bad", ""), Err(CompileRefused::Invalid("bad".to_owned())));
+        assert!(matches!(end(0, b"tkcomp1\n\x02", ""), Err(CompileRefused::Crashed(_))));
+        assert!(matches!(end(0, b"tkcomp1\n", ""), Err(CompileRefused::Crashed(_))));
+        assert!(matches!(end(0, b"other...\0native", ""), Err(CompileRefused::Crashed(_))));
+        assert!(matches!(end(256, b"tkcomp1\n\0native", ""), Err(CompileRefused::Crashed(_))));
+        assert!(matches!(end(6, b"", "memory allocation of 5 bytes failed"), Err(CompileRefused::OutOfMemory { .. })));
+        assert!(matches!(end(24, b"", ""), Err(CompileRefused::OutOfTime { .. })));
+        assert!(matches!(end(11, b"", ""), Err(CompileRefused::Crashed(_))));
+    }
+}

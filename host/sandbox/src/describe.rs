@@ -1,0 +1,84 @@
+//! Asking a component what its tools are, by running it: for the author's machine, never for the daemon.
+//!
+//! `toolkeep tools pack` calls `describe` once and writes the answer into the component. The daemon reads what was
+//! written. The guest runs in an empty sandbox: no workspace, no log, a fixed clock and a fixed seed, so that the same
+//! component always describes itself in the same words.
+
+use std::time::{Duration, Instant};
+
+use toolkeep_core::call::Mode;
+use toolkeep_core::capability::ClockGrant;
+use toolkeep_core::descriptor::SECTION_MAX_BYTES;
+use toolkeep_core::id::{CallId, NotAnId};
+use toolkeep_core::limit::ExecutionLimits;
+use toolkeep_core::principal::Principal;
+use wasmtime::component::Component;
+
+use crate::bindings::GuestPre;
+use crate::capability::context::Context;
+use crate::compile::{Refused, prescreen};
+use crate::engine::{self, Ticker};
+use crate::execution::{self, Cancel, Ended, Entry, Ingredients};
+use crate::fault::{Fault, HostFault};
+use crate::state::{self, State};
+
+/// Fuel for describing 64 tools with large schemas.
+const FUEL: u64 = 1_000_000_000;
+/// Time for it.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why there is no description.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoDescription {
+    /// It is not a component that could run.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It does not compile, or does not fit the contract.
+    #[error("the component cannot be run: {0}")]
+    Unfit(String),
+    /// It failed while it described itself.
+    #[error("`describe` failed: {0}")]
+    Fault(Fault),
+    /// The host failed.
+    #[error(transparent)]
+    Host(#[from] HostFault),
+}
+
+/// What `describe` of the component answers: a JSON text, not yet checked.
+///
+/// # Errors
+/// The component is refused, cannot run, or fails.
+pub async fn describe(wasm: &[u8]) -> Result<String, NoDescription> {
+    prescreen(wasm)?;
+    let unfit = |error: wasmtime::Error| NoDescription::Unfit(format!("{error:#}"));
+    let engine = engine::plain()?;
+    let ticker = Ticker::start()?;
+    ticker.add(&engine);
+    let component = Component::new(&engine, wasm).map_err(unfit)?;
+    let ready = state::linker(&engine)?.instantiate_pre(&component).and_then(GuestPre::new).map_err(unfit)?;
+    let limits = ExecutionLimits { fuel: FUEL, output_bytes: SECTION_MAX_BYTES as u64, ..ExecutionLimits::default() };
+    let ingredients = Ingredients {
+        context: nobody().map_err(|error| HostFault::Internal(error.to_string()))?,
+        limits: &limits,
+        deadline: DEADLINE,
+        clock: ClockGrant::Frozen,
+        wall_clock_ns: 0,
+        seed: [0; 32],
+        stage: None,
+        progress: None,
+    };
+    let state = State::new(ingredients, Instant::now());
+    let ran = execution::run(&engine, &ready, Entry::Describe, &limits, state, &Cancel::new()).await?;
+    match ran.ended {
+        Ended::Output(text) => Ok(text),
+        Ended::Fault(fault) => Err(NoDescription::Fault(fault)),
+        Ended::Error(error) => Err(NoDescription::Fault(Fault::Trap(error.message))),
+    }
+}
+
+/// The caller of a call that nobody made.
+fn nobody() -> Result<Context, NotAnId> {
+    let principal = Principal { tenant: "none".parse()?, user: "none".parse()?, agent: "none".parse()? };
+    let call: CallId = "call_00000000-0000-0000-0000-000000000000".parse()?;
+    Ok(Context { principal, run: String::new(), call, mode: Mode::Preview })
+}

@@ -1,0 +1,425 @@
+//! One execution: a fresh store, one call into the guest, and everything that came of it as plain owned data.
+//!
+//! The order says what the guest gets; nothing else reaches it. The call ends by itself, by fuel, at its deadline or when
+//! it is cancelled, also while the guest waits inside of the host. However it ends, the store is dropped before anything
+//! else happens, and only an execution that returned an output has effects.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Sender;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use toolkeep_core::call::Usage;
+use toolkeep_core::capability::ClockGrant;
+use toolkeep_core::digest::DIGEST_BYTES;
+use toolkeep_core::event::Recording;
+use toolkeep_core::id::ToolName;
+use toolkeep_core::limit::{ExecutionLimits, MESSAGE_MAX_BYTES};
+use toolkeep_core::refusal::FieldProblem;
+use wasmtime::component::ResourceTable;
+use wasmtime::{Engine, Store, UpdateDeadline};
+
+use crate::bindings::{GuestPre, contract};
+use crate::capability::clock::Clock;
+use crate::capability::context::{Context, PROGRESS_MAX, Progress};
+use crate::capability::log::{Level, Log, LogLine, Source};
+use crate::capability::random::Random;
+use crate::fault::{self, Broken, Circumstances, Fault, HostFault};
+use crate::limiter::Limiter;
+use crate::pool::Loaded;
+use crate::recording::Recorder;
+use crate::stage::{Mount, Spool, Stage, StageLimits, Staged};
+use crate::state::{self, State};
+
+/// Bytes that one call between guest and host may carry: the largest output with room for its encoding.
+const CROSSING_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Problems with fields that one error of a tool may name; a model cannot use more.
+pub const FIELDS_MAX: usize = 100;
+
+/// Everything that one execution gets.
+#[derive(Debug)]
+pub struct Order {
+    /// What runs.
+    pub loaded: Arc<Loaded>,
+    /// Name of the tool inside of the component.
+    pub tool: ToolName,
+    /// Its input: a JSON text that was checked against its schema.
+    pub input: Arc<str>,
+    /// What it learns about its call.
+    pub context: Context,
+    /// What it may use.
+    pub limits: ExecutionLimits,
+    /// How long it may take, from now; at most `limits.deadline_ms`, less if the caller asked for less.
+    pub deadline: Duration,
+    /// Which clock it sees.
+    pub clock: ClockGrant,
+    /// The wall clock at admission, nanoseconds since the Unix epoch.
+    pub wall_clock_ns: u64,
+    /// Seed of its randomness.
+    pub seed: [u8; DIGEST_BYTES],
+    /// The workspaces that it sees.
+    pub mounts: Vec<Mount>,
+    /// Where large contents go.
+    pub spool: Spool,
+    /// Ends it early.
+    pub cancel: Cancel,
+    /// Who hears how far it has come.
+    pub progress: Option<Sender<Progress>>,
+}
+
+/// Everything that came of one execution.
+#[derive(Debug)]
+pub struct Execution {
+    /// How it ended.
+    pub ended: Ended,
+    /// What it wants to change; nothing but the breaches unless it ended with an output.
+    pub staged: Staged,
+    /// What it saw.
+    pub recording: Recording,
+    /// What it used. `wall_ms` is the time of the execution alone.
+    pub usage: Usage,
+    /// What it said and printed.
+    pub log: Vec<LogLine>,
+    /// Bytes of text that the log dropped.
+    pub log_dropped: u64,
+}
+
+/// How an execution ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// With a text that the tool calls its output; whether it is valid is for the caller to check.
+    Output(String),
+    /// With an error of the tool's own.
+    Error(GuestError),
+    /// By a fault of the guest.
+    Fault(Fault),
+}
+
+/// A tool's own error. All texts come from an untrusted author.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestError {
+    /// Which kind it says it is.
+    pub kind: GuestErrorKind,
+    /// At most [`MESSAGE_MAX_BYTES`].
+    pub message: String,
+    /// Its own error value as JSON text, not yet checked.
+    pub detail: Option<String>,
+    /// At most [`FIELDS_MAX`].
+    pub fields: Vec<FieldProblem>,
+    /// How long to wait before the next attempt, in milliseconds; only with [`GuestErrorKind::Transient`].
+    pub after_ms: Option<u64>,
+}
+
+/// The kinds of a tool's own errors, as the contract has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestErrorKind {
+    /// The input makes no sense to the tool.
+    InvalidInput,
+    /// Something that the input names does not exist.
+    NotFound,
+    /// The tool refuses.
+    Denied,
+    /// The world is in the wrong state.
+    Conflict,
+    /// It may work later.
+    Transient,
+    /// Everything else.
+    Failed,
+}
+
+/// Ends an execution early, from anywhere. Cheap to clone; all clones are the same switch.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<Switch>);
+
+#[derive(Debug, Default)]
+struct Switch {
+    set: AtomicBool,
+    changed: Notify,
+}
+
+impl Cancel {
+    /// A switch that is not set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Set it, for good.
+    pub fn cancel(&self) {
+        self.0.set.store(true, Ordering::Release);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Whether it is set.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.set.load(Ordering::Acquire)
+    }
+
+    /// Wait until it is set.
+    pub async fn cancelled(&self) {
+        let changed = self.0.changed.notified();
+        if !self.is_cancelled() {
+            changed.await;
+        }
+    }
+}
+
+/// What is called in the guest.
+pub(crate) enum Entry<'a> {
+    Invoke { tool: &'a str, input: &'a str },
+    Describe,
+}
+
+/// What is known when the store is gone.
+pub(crate) struct Ran {
+    pub(crate) ended: Ended,
+    pub(crate) fuel: u64,
+    pub(crate) state: State,
+}
+
+/// How the call into the guest came to its end.
+enum End {
+    Returned(wasmtime::Result<Result<String, contract::Error>>),
+    Panicked(String),
+    Deadline,
+    Cancelled,
+}
+
+/// The parts of an order that a state is made of.
+pub(crate) struct Ingredients<'a> {
+    pub(crate) context: Context,
+    pub(crate) limits: &'a ExecutionLimits,
+    pub(crate) deadline: Duration,
+    pub(crate) clock: ClockGrant,
+    pub(crate) wall_clock_ns: u64,
+    pub(crate) seed: [u8; DIGEST_BYTES],
+    pub(crate) stage: Option<Stage>,
+    pub(crate) progress: Option<Sender<Progress>>,
+}
+
+impl State {
+    pub(crate) fn new(ingredients: Ingredients<'_>, started: Instant) -> Self {
+        let Ingredients { context, limits, deadline, clock, wall_clock_ns, seed, stage, progress } = ingredients;
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits.handles as usize);
+        Self {
+            table,
+            limiter: Limiter::new(limits.memory_bytes, limits.table_elements),
+            recorder: Recorder::new(limits.recording_bytes),
+            log: Log::new(limits.log_bytes),
+            clock: Clock::new(clock, wall_clock_ns, started),
+            random: Random::new(seed, limits.random_bytes),
+            context,
+            deadline,
+            stage,
+            progress,
+            progress_left: PROGRESS_MAX,
+            sockets: None,
+            fuel_left: limits.fuel,
+            host_calls: 0,
+            fuel_due: 0,
+            returned: false,
+        }
+    }
+}
+
+/// Run one call to its end and drop its store.
+pub(crate) async fn run(
+    engine: &Engine,
+    ready: &GuestPre<State>,
+    entry: Entry<'_>,
+    limits: &ExecutionLimits,
+    state: State,
+    cancel: &Cancel,
+) -> Result<Ran, HostFault> {
+    let deadline = state.deadline;
+    let mut store = fresh_store(engine, limits, state)?;
+    let end = drive(call(&mut store, ready, entry), deadline, cancel).await;
+    let left = store.get_fuel().unwrap_or(0);
+    let state = store.into_data();
+    let ended = judge(end, limits, &state)?;
+    Ok(Ran { ended, fuel: limits.fuel.saturating_sub(left), state })
+}
+
+fn fresh_store(engine: &Engine, limits: &ExecutionLimits, state: State) -> Result<Store<State>, HostFault> {
+    let ends = Instant::now().checked_add(state.deadline);
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_fuel(limits.fuel).map_err(HostFault::engine)?;
+    store.set_hostcall_fuel(CROSSING_MAX_BYTES);
+    store.set_max_component_handles(limits.handles as usize);
+    store.set_epoch_deadline(1);
+    // Every epoch the guest lets others run, which is also when it can be cancelled; past its end it traps.
+    store.epoch_deadline_callback(move |_| {
+        let over = ends.is_some_and(|ends| Instant::now() >= ends);
+        Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+    });
+    state::keep_books(&mut store);
+    Ok(store)
+}
+
+async fn call(
+    store: &mut Store<State>,
+    ready: &GuestPre<State>,
+    entry: Entry<'_>,
+) -> wasmtime::Result<Result<String, contract::Error>> {
+    let guest = ready.instantiate_async(&mut *store).await?;
+    let tool = guest.toolkeep_tool_tool();
+    match entry {
+        Entry::Invoke { tool: name, input } => tool.call_invoke(store, name, input).await,
+        Entry::Describe => tool.call_describe(store).await.map(Ok),
+    }
+}
+
+/// Let the call run until it returns, panics, takes too long or is cancelled.
+async fn drive(
+    call: impl Future<Output = wasmtime::Result<Result<String, contract::Error>>>,
+    deadline: Duration,
+    cancel: &Cancel,
+) -> End {
+    let mut call = pin!(call);
+    let guarded = poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::as_mut(&mut call).poll(context)));
+        match polled {
+            Ok(poll) => poll.map(End::Returned),
+            Err(panic) => Poll::Ready(End::Panicked(panic_text(&*panic))),
+        }
+    });
+    tokio::select! {
+        biased;
+        end = guarded => end,
+        () = cancel.cancelled() => End::Cancelled,
+        () = tokio::time::sleep(deadline) => End::Deadline,
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text").to_owned()
+}
+
+fn judge(end: End, limits: &ExecutionLimits, state: &State) -> Result<Ended, HostFault> {
+    let error = match end {
+        End::Cancelled => return Ok(Ended::Fault(Fault::Cancelled)),
+        End::Deadline => return Ok(Ended::Fault(Fault::Deadline)),
+        End::Panicked(text) => return Err(HostFault::Panicked(text)),
+        End::Returned(Ok(Ok(output))) => return Ok(measured(output, limits.output_bytes)),
+        End::Returned(Ok(Err(error))) => return Ok(own_error(error, limits.output_bytes)),
+        End::Returned(Err(error)) => error,
+    };
+    if let Some(frames) = fault::frames(&error) {
+        state.log.write(Source::Host, Level::Debug, &frames);
+    }
+    let circumstances =
+        Circumstances { refused: state.limiter.refused, returned: state.returned, output_limit: limits.output_bytes };
+    match fault::sort(&error, &circumstances) {
+        Broken::Guest(fault) => Ok(Ended::Fault(fault)),
+        Broken::Host(fault) => Err(fault),
+    }
+}
+
+fn measured(output: String, limit: u64) -> Ended {
+    let size = output.len() as u64;
+    if size > limit { Ended::Fault(Fault::OutputTooLarge { limit, size }) } else { Ended::Output(output) }
+}
+
+fn own_error(error: contract::Error, limit: u64) -> Ended {
+    let (kind, failure) = match error {
+        contract::Error::InvalidInput(failure) => (GuestErrorKind::InvalidInput, failure),
+        contract::Error::NotFound(failure) => (GuestErrorKind::NotFound, failure),
+        contract::Error::Denied(failure) => (GuestErrorKind::Denied, failure),
+        contract::Error::Conflict(failure) => (GuestErrorKind::Conflict, failure),
+        contract::Error::Failed(failure) => (GuestErrorKind::Failed, failure),
+        contract::Error::Transient(retry) => {
+            let contract::Retry { message, detail, after_ms } = retry;
+            let error = (GuestErrorKind::Transient, contract::Failure { message, detail, fields: Vec::new() });
+            return bounded(error, after_ms, limit);
+        }
+    };
+    bounded((kind, failure), None, limit)
+}
+
+fn bounded((kind, failure): (GuestErrorKind, contract::Failure), after_ms: Option<u64>, limit: u64) -> Ended {
+    let size = failure.detail.as_ref().map_or(0, String::len) as u64;
+    if size > limit {
+        return Ended::Fault(Fault::OutputTooLarge { limit, size });
+    }
+    let fields = failure.fields.into_iter().take(FIELDS_MAX).map(|field| FieldProblem {
+        pointer: shortened(field.pointer),
+        problem: shortened(field.problem),
+        expected: shortened(field.expected),
+    });
+    let fields = fields.collect();
+    let message = shortened(failure.message);
+    Ended::Error(GuestError { kind, message, detail: failure.detail, fields, after_ms })
+}
+
+fn shortened(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MESSAGE_MAX_BYTES));
+    text
+}
+
+/// Carry out an order on the engine that its component was loaded for.
+pub(crate) async fn carry_out(
+    order: Order,
+    engine: &Engine,
+    fingerprint: &str,
+    slot: OwnedSemaphorePermit,
+) -> Result<Execution, HostFault> {
+    let started = Instant::now();
+    let ready = order.loaded.ready().ok_or(HostFault::Retired)?;
+    let stage = order.loaded.uses_files().then(|| {
+        let limits = StageLimits { bytes: order.limits.stage_bytes, effects: order.limits.stage_effects };
+        Stage::new(order.mounts, limits, order.spool).with_wall_clock(order.wall_clock_ns)
+    });
+    let state = State::new(
+        Ingredients {
+            context: order.context,
+            limits: &order.limits,
+            deadline: order.deadline,
+            clock: order.clock,
+            wall_clock_ns: order.wall_clock_ns,
+            seed: order.seed,
+            stage: stage.clone(),
+            progress: order.progress,
+        },
+        started,
+    );
+    let entry = Entry::Invoke { tool: order.tool.as_str(), input: &order.input };
+    let Ran { ended, fuel, state } = run(engine, &ready, entry, &order.limits, state, &order.cancel).await?;
+    drop(slot);
+    let (log, log_dropped) = state.log.finish();
+    let recording = state.recorder.finish(fingerprint.to_owned(), &order.seed, order.wall_clock_ns);
+    let (memory_peak, host_calls) = (state.limiter.memory_peak(), state.host_calls);
+    // Streams and descriptors of the guest hold the stage.
+    drop(state);
+    let (ended, staged) = sealed(ended, stage).await?;
+    let wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let usage = Usage { fuel, wall_ms, memory_peak, host_calls };
+    Ok(Execution { ended, staged, recording, usage, log, log_dropped })
+}
+
+/// Only an output seals what was staged; anything else keeps nothing but the refused attempts.
+async fn sealed(ended: Ended, stage: Option<Stage>) -> Result<(Ended, Staged), HostFault> {
+    let Some(stage) = stage else { return Ok((ended, Staged::default())) };
+    let breaches = stage.breaches();
+    let unsealed = Staged { breaches, ..Staged::default() };
+    if !matches!(ended, Ended::Output(_)) {
+        return Ok((ended, unsealed));
+    }
+    // Sealing reads and hashes what is overwritten: not on a thread that serves others.
+    let sealed = tokio::task::spawn_blocking(move || stage.seal()).await;
+    match sealed.map_err(|error| HostFault::Panicked(error.to_string()))? {
+        Ok(staged) => Ok((ended, staged)),
+        Err(error) => match fault::of_stage(&error) {
+            Some(fault) => Ok((Ended::Fault(fault), unsealed)),
+            None => Err(HostFault::Stage(error.to_string())),
+        },
+    }
+}

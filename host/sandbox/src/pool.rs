@@ -1,0 +1,220 @@
+//! Pools: one engine with its slots for each tenant, so that memory of one tenant is never reused for another (D14).
+//!
+//! Pools are made when a tenant first needs one and released when others need room and it is idle. What was loaded into a
+//! released pool is retired: a [`Loaded`] keeps neither the engine nor the memory alive, so a cache of them
+//! may be as large as it likes. A full pool makes callers wait a bounded time in a bounded queue.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::TenantName;
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use crate::bindings::GuestPre;
+use crate::engine::{self, POOL_SLOTS, Ticker};
+use crate::fault::HostFault;
+use crate::state::{self, State};
+
+/// Pools that live at one time: each reserves address space for its slots.
+pub const POOLS_MAX: usize = 16;
+/// Executions of one tenant that may wait for a slot.
+pub const WAITING_MAX: u32 = 256;
+/// How long one of them waits before it is told to come later.
+pub const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// A compiled component, as `host` hands it over.
+///
+/// # Safety of what it holds
+/// `native` is machine code that will be run. Only the artifact store makes one, after it has checked the MAC over exactly
+/// these bytes, the engine's fingerprint and the component's digest.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// SHA-256 of the component that it was compiled from.
+    pub component: Digest,
+    /// What [`crate::compile`] made of it.
+    pub native: Vec<u8>,
+}
+
+/// A component that is ready to run for one tenant.
+pub struct Loaded {
+    component: Digest,
+    uses_files: bool,
+    pool: Weak<Pool>,
+    ready: RwLock<Option<Arc<GuestPre<State>>>>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("component", &self.component).finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// The component.
+    #[must_use]
+    pub const fn component(&self) -> Digest {
+        self.component
+    }
+
+    /// Whether it imports `wasi:filesystem`; otherwise an execution needs no stage.
+    #[must_use]
+    pub const fn uses_files(&self) -> bool {
+        self.uses_files
+    }
+
+    /// Whether its pool was released: load the component again.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.pool.strong_count() == 0 || self.ready().is_none()
+    }
+
+    pub(crate) fn pool(&self) -> Result<Arc<Pool>, HostFault> {
+        self.pool.upgrade().ok_or(HostFault::Retired)
+    }
+
+    pub(crate) fn ready(&self) -> Option<Arc<GuestPre<State>>> {
+        self.ready.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn retire(&self) {
+        *self.ready.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// One tenant's engine.
+pub(crate) struct Pool {
+    pub(crate) engine: Engine,
+    linker: Linker<State>,
+    slots: Arc<Semaphore>,
+    waiting: AtomicU32,
+    used: AtomicU64,
+    loaded: Mutex<Vec<Weak<Loaded>>>,
+}
+
+impl Pool {
+    fn new(ticker: &Ticker) -> Result<Self, HostFault> {
+        let engine = engine::pooled()?;
+        ticker.add(&engine);
+        let linker = state::linker(&engine)?;
+        let slots = Arc::new(Semaphore::new(POOL_SLOTS as usize));
+        let (waiting, used) = (AtomicU32::new(0), AtomicU64::new(0));
+        Ok(Self { engine, linker, slots, waiting, used, loaded: Mutex::new(Vec::new()) })
+    }
+
+    /// A slot, at once or after a bounded wait.
+    pub(crate) async fn slot(&self) -> Result<OwnedSemaphorePermit, HostFault> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(slot);
+        }
+        let _place = Place::take(&self.waiting).ok_or(HostFault::Overloaded)?;
+        let slot = tokio::time::timeout(WAIT_MAX, Arc::clone(&self.slots).acquire_owned()).await;
+        slot.map_err(|_| HostFault::Overloaded)?.map_err(|_| HostFault::Retired)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.slots.available_permits() == POOL_SLOTS as usize && self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    fn load(self: &Arc<Self>, artifact: &Artifact) -> Result<Arc<Loaded>, HostFault> {
+        let component = deserialize(&self.engine, &artifact.native)?;
+        let uses_files =
+            component.component_type().imports(&self.engine).any(|(name, _)| name.starts_with("wasi:filesystem/"));
+        let unfit = |error: wasmtime::Error| HostFault::Unfit(format!("{error:#}"));
+        let ready = self.linker.instantiate_pre(&component).and_then(GuestPre::new).map_err(unfit)?;
+        let loaded = Arc::new(Loaded {
+            component: artifact.component,
+            uses_files,
+            pool: Arc::downgrade(self),
+            ready: RwLock::new(Some(Arc::new(ready))),
+        });
+        let mut all = locked(&self.loaded);
+        all.retain(|one| one.strong_count() > 0);
+        all.push(Arc::downgrade(&loaded));
+        Ok(loaded)
+    }
+
+    fn retire(&self) {
+        self.slots.close();
+        for loaded in locked(&self.loaded).drain(..) {
+            if let Some(loaded) = loaded.upgrade() {
+                loaded.retire();
+            }
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "the one place where native code enters; see the contract of `Artifact`")]
+fn deserialize(engine: &Engine, native: &[u8]) -> Result<Component, HostFault> {
+    // SAFETY: an `Artifact` holds exactly what this version's compiler made, because its MAC was checked by the only
+    // place that constructs one; the engine refuses bytes of another version or configuration by itself.
+    unsafe { Component::deserialize(engine, native) }.map_err(HostFault::engine)
+}
+
+/// A place in the queue, given back when dropped.
+struct Place<'a>(&'a AtomicU32);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicU32) -> Option<Self> {
+        let taken = waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < WAITING_MAX).then_some(n + 1));
+        taken.ok().map(|_| Self(waiting))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The pools of all tenants.
+pub(crate) struct Pools {
+    ticker: Ticker,
+    live: Mutex<HashMap<TenantName, Arc<Pool>>>,
+    /// Counts loads, to know which pool was used least recently.
+    turn: AtomicU64,
+    most: usize,
+}
+
+impl Pools {
+    pub(crate) fn new(most: usize) -> Result<Self, HostFault> {
+        let most = most.clamp(1, POOLS_MAX);
+        Ok(Self { ticker: Ticker::start()?, live: Mutex::default(), turn: AtomicU64::new(0), most })
+    }
+
+    pub(crate) fn load(&self, tenant: &TenantName, artifact: &Artifact) -> Result<Arc<Loaded>, HostFault> {
+        let pool = self.pool_of(tenant)?;
+        pool.load(artifact)
+    }
+
+    /// Remember that a pool was used.
+    pub(crate) fn touch(&self, pool: &Pool) {
+        pool.used.store(self.turn.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    fn pool_of(&self, tenant: &TenantName) -> Result<Arc<Pool>, HostFault> {
+        let mut live = locked(&self.live);
+        if let Some(pool) = live.get(tenant) {
+            self.touch(pool);
+            return Ok(Arc::clone(pool));
+        }
+        if live.len() >= self.most {
+            let idle = live.iter().filter(|(_, pool)| pool.is_idle());
+            let oldest = idle.min_by_key(|(_, pool)| pool.used.load(Ordering::Relaxed)).map(|(name, _)| name.clone());
+            let released = oldest.and_then(|name| live.remove(&name)).ok_or(HostFault::Overloaded)?;
+            released.retire();
+        }
+        let pool = Arc::new(Pool::new(&self.ticker)?);
+        self.touch(&pool);
+        live.insert(tenant.clone(), Arc::clone(&pool));
+        Ok(pool)
+    }
+}

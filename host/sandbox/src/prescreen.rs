@@ -1,0 +1,319 @@
+//! The look at a component before it is compiled: is it one, does it ask for what exists, and is any part of it absurd.
+//!
+//! Compiling runs in a process of its own with limits of its own, so this is the first sieve, not the last: it turns away
+//! what no toolchain makes and what costs a compiler much more than its size. The bounds are several times
+//! what Rust, JavaScript and Python components have. Unknown imports are refused by name, so that the author learns which.
+
+use wasmparser::{
+    ComponentExportSectionReader, ComponentImportSectionReader, ComponentInstance, FunctionBody, Operator, Parser,
+    Payload,
+};
+
+use crate::component::BadComponent;
+
+/// Largest component, in bytes: an interpreter with its standard library has 12 to 18 MB.
+pub const COMPONENT_MAX_BYTES: usize = 32 * 1024 * 1024;
+/// Modules and components in a component, nested ones included.
+pub const PARTS_MAX: u64 = 256;
+/// Levels of components in components: bindings nest two.
+pub const DEPTH_MAX: u64 = 8;
+/// Instantiations written down in a component, nested ones included.
+pub const INSTANCES_MAX: u64 = 1_000;
+/// Imports of a component.
+pub const IMPORTS_MAX: u64 = 100;
+/// Functions of a component; an interpreter has about 30,000.
+pub const FUNCTIONS_MAX: u64 = 200_000;
+/// Bytes of one function: the main loop of an interpreter has some 100 KiB.
+pub const BODY_MAX_BYTES: u64 = 1024 * 1024;
+/// Locals of one function: register allocation grows with them.
+pub const LOCALS_MAX: u64 = 10_000;
+/// Loops inside of loops in one function.
+pub const LOOP_DEPTH_MAX: u64 = 64;
+/// Locals times loops of one function: each local may live across each loop.
+pub const LOCALS_BY_LOOPS_MAX: u64 = 4_000_000;
+/// Blocks inside of blocks: a large `switch` nests one for each case.
+pub const BLOCK_DEPTH_MAX: u64 = 5_000;
+/// Targets of all branch tables of one function.
+pub const BRANCH_TARGETS_MAX: u64 = 65_536;
+/// Data and element segments of one module: snapshots are written with up to 10,000.
+pub const SEGMENTS_MAX: u64 = 10_000;
+/// Types, globals, tables, memories, imports and exports of one module, each.
+pub const ITEMS_MAX: u64 = 50_000;
+
+/// Which interfaces exist, by package. Versions are compared by [`offers`].
+const OFFERED: [(&str, &str, &[&str]); 7] = [
+    ("toolkeep:tool", "0.1.", &["context", "log", "progress"]),
+    (
+        "wasi:cli",
+        "0.2.",
+        &[
+            "environment",
+            "exit",
+            "stdin",
+            "stdout",
+            "stderr",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stdin",
+            "terminal-stdout",
+            "terminal-stderr",
+        ],
+    ),
+    ("wasi:clocks", "0.2.", &["monotonic-clock", "wall-clock"]),
+    ("wasi:filesystem", "0.2.", &["types", "preopens"]),
+    ("wasi:io", "0.2.", &["error", "poll", "streams"]),
+    ("wasi:random", "0.2.", &["random", "insecure", "insecure-seed"]),
+    // Offered because interpreters import them unasked; every use is denied.
+    (
+        "wasi:sockets",
+        "0.2.",
+        &["network", "instance-network", "ip-name-lookup", "tcp", "tcp-create-socket", "udp", "udp-create-socket"],
+    ),
+];
+
+/// The export without which a component is no tool.
+const TOOL: &str = "toolkeep:tool/tool@0.1.";
+
+/// What was seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ComponentFacts {
+    /// Bytes of the file.
+    pub size: u64,
+    /// Names of what it imports.
+    pub imports: Vec<String>,
+    /// Functions of all modules.
+    pub functions: u64,
+    /// Bytes of the largest function.
+    pub largest_body: u64,
+    /// Most locals of a function.
+    pub most_locals: u64,
+    /// Deepest loop nesting of a function.
+    pub deepest_loop: u64,
+    /// Deepest block nesting of a function.
+    pub deepest_block: u64,
+    /// Most locals times loops of a function.
+    pub locals_by_loops: u64,
+    /// Most branch-table targets of a function.
+    pub branch_targets: u64,
+    /// Most data or element segments of a module.
+    pub segments: u64,
+}
+
+/// Why a component is not compiled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Larger than [`COMPONENT_MAX_BYTES`].
+    #[error("the component has {size} bytes; at most {limit} are accepted")]
+    TooLarge {
+        /// Bytes that it has.
+        size: u64,
+        /// Bytes that it may have.
+        limit: u64,
+    },
+    /// Not a component.
+    #[error(transparent)]
+    Bad(#[from] BadComponent),
+    /// It asks for something that does not exist here.
+    #[error(
+        "the component imports `{0}`, which does not exist here: a tool may import wasi 0.2 (io, cli, clocks, random, filesystem) and toolkeep:tool 0.1"
+    )]
+    UnknownImport(String),
+    /// It has nothing to call.
+    #[error("the component does not export `toolkeep:tool/tool@0.1.0`: build it with the SDK")]
+    NoTool,
+    /// Absurd.
+    #[error("the component has {count} {what}; at most {limit} are accepted")]
+    Over {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is.
+        count: u64,
+        /// How much there may be.
+        limit: u64,
+    },
+}
+
+/// Whether an import of this name is offered.
+#[must_use]
+pub fn offers(import: &str) -> bool {
+    let Some((interface, version)) = import.split_once('@') else { return false };
+    let Some((package, interface)) = interface.split_once('/') else { return false };
+    OFFERED.iter().any(|(offered, prefix, interfaces)| {
+        *offered == package
+            && interfaces.contains(&interface)
+            && version.strip_prefix(prefix).is_some_and(|patch| patch.parse::<u16>().is_ok())
+    })
+}
+
+/// Look at a component without compiling it.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn prescreen(wasm: &[u8]) -> Result<ComponentFacts, Refused> {
+    if wasm.len() > COMPONENT_MAX_BYTES {
+        return Err(Refused::TooLarge { size: wasm.len() as u64, limit: COMPONENT_MAX_BYTES as u64 });
+    }
+    let mut screen = Screen::default();
+    screen.facts.size = wasm.len() as u64;
+    for payload in Parser::new(0).parse_all(wasm) {
+        screen.look(&payload.map_err(malformed)?)?;
+    }
+    if screen.has_tool { Ok(screen.facts) } else { Err(Refused::NoTool) }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+fn malformed(error: wasmparser::BinaryReaderError) -> Refused {
+    Refused::Bad(BadComponent::Malformed(error.to_string()))
+}
+
+const fn at_most(what: &'static str, count: u64, limit: u64) -> Result<(), Refused> {
+    if count > limit { Err(Refused::Over { what, count, limit }) } else { Ok(()) }
+}
+
+#[derive(Default)]
+struct Screen {
+    facts: ComponentFacts,
+    /// Open modules and components; 1 is the component itself.
+    depth: u64,
+    parts: u64,
+    instances: u64,
+    has_tool: bool,
+}
+
+impl Screen {
+    fn look(&mut self, payload: &Payload<'_>) -> Result<(), Refused> {
+        match payload {
+            Payload::Version { encoding: wasmparser::Encoding::Module, .. } if self.depth == 0 => {
+                Err(BadComponent::NotAComponent.into())
+            }
+            Payload::Version { .. } => {
+                self.depth += 1;
+                self.parts += 1;
+                at_most("levels of components", self.depth, DEPTH_MAX)?;
+                at_most("modules and components", self.parts, PARTS_MAX)
+            }
+            Payload::End(_) => {
+                self.depth = self.depth.saturating_sub(1);
+                Ok(())
+            }
+            Payload::ComponentImportSection(reader) if self.depth == 1 => self.look_at_imports(reader),
+            Payload::ComponentExportSection(reader) if self.depth == 1 => self.look_at_exports(reader),
+            Payload::InstanceSection(reader) => self.count_instances(reader.count()),
+            Payload::ComponentInstanceSection(reader) => {
+                let made = reader.clone().into_iter().flatten();
+                let made = made.filter(|instance| matches!(instance, ComponentInstance::Instantiate { .. })).count();
+                self.count_instances(u32::try_from(made).unwrap_or(u32::MAX))
+            }
+            Payload::CodeSectionEntry(body) => self.look_at_function(body),
+            Payload::DataSection(reader) => self.look_at_segments("data segments", reader.count()),
+            Payload::ElementSection(reader) => self.look_at_segments("element segments", reader.count()),
+            Payload::TypeSection(reader) => at_most("types in a module", reader.count().into(), ITEMS_MAX),
+            Payload::GlobalSection(reader) => at_most("globals in a module", reader.count().into(), ITEMS_MAX),
+            Payload::TableSection(reader) => at_most("tables in a module", reader.count().into(), ITEMS_MAX),
+            Payload::MemorySection(reader) => at_most("memories in a module", reader.count().into(), ITEMS_MAX),
+            Payload::ImportSection(reader) => at_most("imports of a module", reader.count().into(), ITEMS_MAX),
+            Payload::ExportSection(reader) => at_most("exports of a module", reader.count().into(), ITEMS_MAX),
+            Payload::ComponentTypeSection(reader) => at_most("types", reader.count().into(), ITEMS_MAX),
+            Payload::ComponentAliasSection(reader) => at_most("aliases", reader.count().into(), ITEMS_MAX),
+            Payload::ComponentCanonicalSection(reader) => at_most("adapters", reader.count().into(), ITEMS_MAX),
+            _ => Ok(()),
+        }
+    }
+
+    fn look_at_imports(&mut self, reader: &ComponentImportSectionReader<'_>) -> Result<(), Refused> {
+        for import in reader.clone() {
+            let name = import.map_err(malformed)?.name.name;
+            if !offers(name) {
+                return Err(Refused::UnknownImport(name.chars().take(128).collect()));
+            }
+            self.facts.imports.push(name.to_owned());
+            at_most("imports", self.facts.imports.len() as u64, IMPORTS_MAX)?;
+        }
+        Ok(())
+    }
+
+    fn look_at_exports(&mut self, reader: &ComponentExportSectionReader<'_>) -> Result<(), Refused> {
+        for export in reader.clone() {
+            self.has_tool |= export.map_err(malformed)?.name.name.starts_with(TOOL);
+        }
+        Ok(())
+    }
+
+    const fn count_instances(&mut self, more: u32) -> Result<(), Refused> {
+        self.instances += more as u64;
+        at_most("instances", self.instances, INSTANCES_MAX)
+    }
+
+    fn look_at_segments(&mut self, what: &'static str, count: u32) -> Result<(), Refused> {
+        self.facts.segments = self.facts.segments.max(count.into());
+        at_most(what, count.into(), SEGMENTS_MAX)
+    }
+
+    fn look_at_function(&mut self, body: &FunctionBody<'_>) -> Result<(), Refused> {
+        self.facts.functions += 1;
+        at_most("functions", self.facts.functions, FUNCTIONS_MAX)?;
+        let range = body.range();
+        let size = (range.end - range.start) as u64;
+        at_most("bytes in a function", size, BODY_MAX_BYTES)?;
+        let mut locals = 0_u64;
+        for group in body.get_locals_reader().map_err(malformed)? {
+            locals = locals.saturating_add(group.map_err(malformed)?.0.into());
+        }
+        at_most("locals in a function", locals, LOCALS_MAX)?;
+        let shape = Shape::of(body)?;
+        let by_loops = locals.saturating_mul(shape.loops);
+        at_most("locals times loops in a function", by_loops, LOCALS_BY_LOOPS_MAX)?;
+        let facts = &mut self.facts;
+        facts.largest_body = facts.largest_body.max(size);
+        facts.most_locals = facts.most_locals.max(locals);
+        facts.locals_by_loops = facts.locals_by_loops.max(by_loops);
+        facts.deepest_loop = facts.deepest_loop.max(shape.deepest_loop);
+        facts.deepest_block = facts.deepest_block.max(shape.deepest_block);
+        facts.branch_targets = facts.branch_targets.max(shape.branch_targets);
+        Ok(())
+    }
+}
+
+/// How the blocks of one function lie in each other.
+#[derive(Default)]
+struct Shape {
+    loops: u64,
+    deepest_loop: u64,
+    deepest_block: u64,
+    branch_targets: u64,
+}
+
+impl Shape {
+    fn of(body: &FunctionBody<'_>) -> Result<Self, Refused> {
+        let mut shape = Self::default();
+        // Whether each open block is a loop.
+        let mut open: Vec<bool> = Vec::new();
+        let mut loops_open = 0_u64;
+        let mut operators = body.get_operators_reader().map_err(malformed)?;
+        while !operators.eof() {
+            match operators.read().map_err(malformed)? {
+                Operator::Loop { .. } => {
+                    shape.loops += 1;
+                    loops_open += 1;
+                    shape.deepest_loop = shape.deepest_loop.max(loops_open);
+                    at_most("loops inside of loops", loops_open, LOOP_DEPTH_MAX)?;
+                    open.push(true);
+                }
+                Operator::Block { .. } | Operator::If { .. } => open.push(false),
+                Operator::End => {
+                    if open.pop() == Some(true) {
+                        loops_open -= 1;
+                    }
+                }
+                Operator::BrTable { targets } => {
+                    shape.branch_targets = shape.branch_targets.saturating_add(targets.len().into());
+                    at_most("branch targets in a function", shape.branch_targets, BRANCH_TARGETS_MAX)?;
+                }
+                _ => {}
+            }
+            shape.deepest_block = shape.deepest_block.max(open.len() as u64);
+            at_most("blocks inside of blocks", open.len() as u64, BLOCK_DEPTH_MAX)?;
+        }
+        Ok(shape)
+    }
+}

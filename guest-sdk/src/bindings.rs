@@ -3,6 +3,8 @@
 //! Public for [`export!`](crate::export) alone. The contract is read from beside the SDK, so a tool's
 //! own crate needs no WIT files.
 
+#![expect(clippy::error_impl_error, reason = "generated: the contract calls its variant `error`")]
+
 use crate::component::Component;
 use crate::error::{Error, ErrorKind};
 use exports::toolkeep::tool::tool as contract;
@@ -20,11 +22,11 @@ impl<C: Component> contract::Guest for C {
     }
 
     fn invoke(name: String, input: String) -> Result<String, contract::Error> {
-        <C as Component>::invoke(&name, &input).map_err(lower)
+        <C as Component>::invoke(&name, &input).map_err(|error| lower(&error))
     }
 }
 
-fn lower(error: Error) -> contract::Error {
+fn lower(error: &Error) -> contract::Error {
     let kind = error.kind();
     let message = error.message().to_owned();
     let detail = error.detail().map(ToString::to_string);

@@ -19,6 +19,23 @@ pub const PATH_MAX_BYTES: usize = 4096;
 /// Deepest path in components: bounds recursion and undo.
 pub const DEPTH_MAX: usize = 64;
 
+/// What the name of every temporary of a commit starts with.
+pub const TEMPORARY_PREFIX: &str = ".toolkeep-";
+/// What it ends with.
+pub const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// Whether a name is one that commits give to their temporaries: `.toolkeep-`, 32 lower-case hexadecimal digits, `-`, a
+/// step and `.tmp`. Listings leave such names out, and guests may not create them.
+#[must_use]
+pub fn is_temporary(name: &str) -> bool {
+    let inner = name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX));
+    inner.and_then(|inner| inner.split_once('-')).is_some_and(|(transaction, step)| {
+        transaction.len() == 32
+            && transaction.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            && !step.is_empty()
+    })
+}
+
 /// A normal path inside a workspace. The root itself is [`WorkspacePath::root`], written `""`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use toolkeep_core::path::WorkspacePath;
+use toolkeep_core::path::{WorkspacePath, is_temporary};
 use toolkeep_core::plan::EntryKind;
 
 /// Most entries of one directory that are read, in entries: the listing of a larger one is refused.
@@ -194,6 +194,7 @@ pub fn open_directory(root: BorrowedFd<'_>, path: &WorkspacePath) -> Result<(Own
 /// The entries of a directory by name, with the kinds that the directory itself tells.
 ///
 /// A file with several hard links is a [`EntryKind::File`] here: links are counted when the entry itself is looked at.
+/// Temporaries of commits that are under way are left out: they are no part of anybody's world.
 /// A name that is not UTF-8 appears with replacement characters and as [`EntryKind::Refused`].
 ///
 /// # Errors
@@ -213,6 +214,7 @@ pub fn list(root: BorrowedFd<'_>, path: &WorkspacePath) -> Result<(BTreeMap<Box<
             return Err(Errno::OVERFLOW);
         }
         match entry.file_name().to_str() {
+            Ok(name) if is_temporary(name) => {}
             Ok(name) => {
                 let kind = match entry.file_type() {
                     FileType::Unknown => kind_of_child(&fd, name)?,

@@ -27,7 +27,6 @@ pub use prepare::{Attempt, Kept, Ready, Undo, prepare};
 pub use recover::{Recovered, recover};
 pub use step::{
     DirectoryNode, FORMAT, FileNode, Node, NotATransaction, Prepared, Spot, Step, TRANSACTION_BYTES, TransactionId,
-    is_temporary,
 };
 pub use sweep::{Nest, discard, nests, sweep_orphans};
 pub use tree::Roots;

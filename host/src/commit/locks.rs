@@ -7,17 +7,19 @@
 //! notice of it; against them stand the checks of [`crate::commit::files`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+use toolkeep_core::effect::Effect;
 use toolkeep_core::id::WorkspaceName;
 use toolkeep_core::path::WorkspacePath;
-use toolkeep_core::plan::{Observation, PlanBody};
+use toolkeep_core::plan::{Observation, ReadEntry};
 
 type Key = (WorkspaceName, WorkspacePath);
 
 /// The paths that one commit depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Claim {
+struct Claim {
     /// Changed: nobody else may change or read them, what is beneath them, or what they are beneath of.
     changed: BTreeSet<Key>,
     /// Read: nobody else may change them or a directory above them.
@@ -27,14 +29,12 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// What a plan changes and has read.
-    #[must_use]
-    pub fn of(plan: &PlanBody) -> Self {
+    fn of(effects: &[Effect], read_set: &[ReadEntry]) -> Self {
         let mut claim = Self::default();
-        for effect in &plan.effects {
+        for effect in effects {
             claim.changed.extend(effect.paths().map(|path| (effect.workspace().clone(), path.clone())));
         }
-        for entry in &plan.read_set {
+        for entry in read_set {
             let key = (entry.workspace.clone(), entry.path.clone());
             match entry.observation {
                 Observation::List { .. } => claim.listed.insert(key),
@@ -78,66 +78,84 @@ struct Queue {
     claims: BTreeMap<u64, (Claim, bool)>,
 }
 
-/// The claims of all commits of this host.
 #[derive(Debug, Default)]
-pub struct PathLocks {
+struct Shared {
     queue: Mutex<Queue>,
-    changed: Condvar,
+    changed: Notify,
 }
 
-/// A granted claim; dropping it lets the next ones go.
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The claims of all commits of this host. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct PathLocks(Arc<Shared>);
+
+/// A claim, waiting or granted; dropping it lets the next ones go.
 #[derive(Debug)]
 #[must_use = "the paths are held only as long as this lives"]
 pub struct HeldPaths {
-    locks: Arc<PathLocks>,
+    shared: Arc<Shared>,
     ticket: u64,
 }
 
 impl PathLocks {
-    /// No claims.
-    #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self::default())
+    /// Wait until the paths of a plan meet no earlier claim. Dropping the future withdraws the claim.
+    pub async fn lock(&self, effects: &[Effect], read_set: &[ReadEntry]) -> HeldPaths {
+        self.hold(Claim::of(effects, read_set)).await
     }
 
-    /// Wait until the claim meets no earlier one. Blocks the thread; call it where blocking is allowed.
-    pub fn hold(self: &Arc<Self>, claim: Claim) -> HeldPaths {
-        let mut queue = self.lock();
-        let ticket = queue.next;
-        queue.next += 1;
-        queue.claims.insert(ticket, (claim, false));
+    async fn hold(&self, claim: Claim) -> HeldPaths {
+        let held = {
+            let mut queue = self.0.queue();
+            let ticket = queue.next;
+            queue.next += 1;
+            queue.claims.insert(ticket, (claim, false));
+            HeldPaths { shared: Arc::clone(&self.0), ticket }
+        };
         loop {
-            let free = queue
-                .claims
-                .get(&ticket)
-                .is_some_and(|(claim, _)| !queue.claims.range(..ticket).any(|(_, (earlier, _))| earlier.meets(claim)));
-            if free {
-                if let Some((_, granted)) = queue.claims.get_mut(&ticket) {
-                    *granted = true;
-                }
-                return HeldPaths { locks: Arc::clone(self), ticket };
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            // Listens from here on, so that a claim that ends during the look is not missed.
+            changed.as_mut().enable();
+            if held.grant() {
+                return held;
             }
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            changed.await;
         }
     }
 
     /// Commits that hold their paths, and commits that wait for theirs.
     #[must_use]
     pub fn load(&self) -> (usize, usize) {
-        let queue = self.lock();
+        let queue = self.0.queue();
         let held = queue.claims.values().filter(|(_, granted)| *granted).count();
         (held, queue.claims.len() - held)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+impl HeldPaths {
+    /// Whether no earlier claim is met; then this one counts as held.
+    fn grant(&self) -> bool {
+        let mut queue = self.shared.queue();
+        let free = queue
+            .claims
+            .get(&self.ticket)
+            .is_some_and(|(claim, _)| !queue.claims.range(..self.ticket).any(|(_, (earlier, _))| earlier.meets(claim)));
+        if let Some((_, granted)) = queue.claims.get_mut(&self.ticket) {
+            *granted = free;
+        }
+        free
     }
 }
 
 impl Drop for HeldPaths {
     fn drop(&mut self) {
-        self.locks.lock().claims.remove(&self.ticket);
-        self.locks.changed.notify_all();
+        self.shared.queue().claims.remove(&self.ticket);
+        self.shared.changed.notify_waiters();
     }
 }
 
@@ -177,22 +195,24 @@ mod tests {
     #[test]
     fn t_f13_overlapping_commits_never_run_together_and_all_run() {
         use std::sync::atomic::{AtomicUsize, Ordering};
-        let locks = PathLocks::new();
-        let inside: Arc<Vec<AtomicUsize>> = Arc::new((0..4).map(|_| AtomicUsize::new(0)).collect());
+        let locks = PathLocks::default();
+        let inside: Vec<AtomicUsize> = (0..4).map(|_| AtomicUsize::new(0)).collect();
         std::thread::scope(|scope| {
             for thread in 0..32_usize {
-                let (locks, inside) = (Arc::clone(&locks), Arc::clone(&inside));
+                let (locks, inside) = (&locks, &inside);
                 scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
                     for round in 0..100_usize {
-                        let (one, two) = ((thread + round) % 4, (thread * 7 + round * 3) % 4);
-                        let names = [format!("f{one}"), format!("f{two}")];
-                        let held = locks.hold(claim(&[&names[0], &names[1]], &[], &[]));
-                        for file in BTreeSet::from([one, two]) {
-                            assert_eq!(inside[file].fetch_add(1, Ordering::SeqCst), 0, "two commits in one file");
+                        let files = BTreeSet::from([(thread + round) % 4, (thread * 7 + round * 3) % 4]);
+                        let names: Vec<String> = files.iter().map(|file| format!("f{file}")).collect();
+                        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                        let held = runtime.block_on(locks.hold(claim(&names, &[], &[])));
+                        for file in &files {
+                            assert_eq!(inside[*file].fetch_add(1, Ordering::SeqCst), 0, "two commits in one file");
                         }
                         std::thread::yield_now();
-                        for file in BTreeSet::from([one, two]) {
-                            inside[file].fetch_sub(1, Ordering::SeqCst);
+                        for file in &files {
+                            inside[*file].fetch_sub(1, Ordering::SeqCst);
                         }
                         drop(held);
                     }
@@ -200,5 +220,25 @@ mod tests {
             }
         });
         assert_eq!(locks.load(), (0, 0));
+    }
+
+    #[test]
+    fn t_f13_a_withdrawn_claim_holds_nobody_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+        runtime.block_on(async {
+            let locks = PathLocks::default();
+            let first = locks.hold(claim(&["a"], &[], &[])).await;
+            {
+                let mut second = std::pin::pin!(locks.hold(claim(&["a", "b"], &[], &[])));
+                let waker = std::task::Waker::noop();
+                let mut context = std::task::Context::from_waker(waker);
+                assert!(std::future::Future::poll(second.as_mut(), &mut context).is_pending());
+                assert_eq!(locks.load(), (1, 1));
+            }
+            let third = locks.hold(claim(&["b"], &[], &[])).await;
+            assert_eq!(locks.load(), (2, 0));
+            drop((first, third));
+            assert_eq!(locks.load(), (0, 0));
+        });
     }
 }

@@ -40,7 +40,7 @@ pub enum ApplyError {
     },
     /// The disk did not confirm; recovery after a restart settles it.
     #[error(transparent)]
-    Poisoned(#[from] SyncFailed),
+    Failed(#[from] SyncFailed),
 }
 
 /// Apply the steps. The caller has made them durable and holds the paths.

@@ -13,13 +13,13 @@ use rustix::io::Errno;
 use toolkeep_core::digest::{Digest, Hasher};
 use toolkeep_core::effect::{Effect, FileState};
 use toolkeep_core::id::WorkspaceName;
-use toolkeep_core::path::WorkspacePath;
+use toolkeep_core::path::{WorkspacePath, is_temporary};
 use toolkeep_core::plan::{EntryKind, Observation, PlanBody, ReadEntry, listing_digest};
 use toolkeep_sandbox::beneath::{self, Seen, StatTuple};
 use toolkeep_sandbox::stage::Witness;
 
 use crate::commit::files::fault::{CommitError, Difference};
-use crate::commit::files::step::{Spot, is_temporary};
+use crate::commit::files::step::Spot;
 use crate::commit::files::tree::{self, Roots};
 
 /// Nanoseconds within which two changes of a file may carry one time stamp: the coarsest clock of a file system in use.
@@ -133,11 +133,14 @@ impl Check<'_> {
     }
 
     fn listing(&self, spot: &Spot, sha256: &Digest) -> Result<(), CommitError> {
-        let (entries, _) =
+        let (entries, seen) =
             beneath::list(tree::root(self.roots, &spot.workspace)?.fd(), &spot.path).map_err(|errno| match errno {
                 errno if tree::is_detour(errno) => CommitError::stale(spot, Difference::Kind),
                 errno => CommitError::system("list", spot, errno),
             })?;
+        if self.trusts(spot, &seen) {
+            return Ok(());
+        }
         let shown = entries.iter().map(|(name, kind)| (&**name, *kind)).filter(|(name, _)| !is_temporary(name));
         if listing_digest(shown) == *sha256 { Ok(()) } else { Err(CommitError::stale(spot, Difference::Entries)) }
     }

@@ -136,6 +136,12 @@ pub struct Remnant {
     pub found: String,
 }
 
+impl std::fmt::Display for Remnant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}` in workspace `{}`: {}", self.path, self.workspace, self.found)
+    }
+}
+
 impl Remnant {
     pub(super) fn at(spot: &Spot, found: impl Into<String>) -> Self {
         Self { workspace: spot.workspace.clone(), path: spot.path.clone(), found: found.into() }

@@ -13,14 +13,12 @@ use rustix::io::Errno;
 use toolkeep_core::digest::{Digest, Hasher};
 use toolkeep_core::effect::{Effect, FileState};
 use toolkeep_core::id::WorkspaceName;
-use toolkeep_core::path::WorkspacePath;
+use toolkeep_core::path::{WorkspacePath, is_temporary};
 use toolkeep_sandbox::beneath;
 use toolkeep_sandbox::stage::Content;
 
 use crate::commit::files::fault::{CommitError, Difference};
-use crate::commit::files::step::{
-    DirectoryNode, FORMAT, FileNode, Key, Node, Prepared, Spot, Step, TransactionId, is_temporary,
-};
+use crate::commit::files::step::{DirectoryNode, FORMAT, FileNode, Key, Node, Prepared, Spot, Step, TransactionId};
 use crate::commit::files::temporary::{Batch, Fresh};
 use crate::commit::files::tree::{self, Directory, Found, Kind, Roots};
 use crate::commit::files::{attributes, sweep};
@@ -241,7 +239,7 @@ impl<'a, 'u> Builder<'a, 'u> {
         let fresh = self.write(&temporary, after)?;
         attributes::carry(&old, &fresh.file)
             .map_err(|errno| CommitError::system("carry owner and attributes of", &target, errno))?;
-        fresh.permit(before.mode)?;
+        fresh.permit(after.mode)?;
         let node = node_of(&fresh.found()?, after.sha256, false);
         self.batch.add(fresh)?;
         self.put(&target, &temporary, node.clone());

@@ -11,14 +11,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::WorkspaceName;
-use toolkeep_core::path::WorkspacePath;
+use toolkeep_core::path::{TEMPORARY_PREFIX, TEMPORARY_SUFFIX, WorkspacePath, is_temporary};
 
 /// The only format of steps that this version writes and reads.
 pub const FORMAT: u32 = 1;
 /// Bytes of a transaction id: too many to guess the name of a temporary.
 pub const TRANSACTION_BYTES: usize = 16;
-const PREFIX: &str = ".toolkeep-";
-const SUFFIX: &str = ".tmp";
 
 /// Names one attempt to apply a plan: 32 lower-case hexadecimal digits from the system's randomness.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,23 +42,16 @@ impl TransactionId {
     }
 
     pub(super) fn temporary(&self, index: usize) -> String {
-        format!("{PREFIX}{}-{index}{SUFFIX}", self.0)
+        format!("{TEMPORARY_PREFIX}{}-{index}{TEMPORARY_SUFFIX}", self.0)
     }
 
     pub(super) fn restored(&self, index: usize) -> String {
-        format!("{PREFIX}{}-{index}r{SUFFIX}", self.0)
+        format!("{TEMPORARY_PREFIX}{}-{index}r{TEMPORARY_SUFFIX}", self.0)
     }
 
     pub(super) fn owns(&self, name: &str) -> bool {
-        is_temporary(name) && name.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with(self.0.as_str()))
+        is_temporary(name) && name.strip_prefix(TEMPORARY_PREFIX).is_some_and(|rest| rest.starts_with(self.0.as_str()))
     }
-}
-
-/// Whether a name is one that commits give to their temporaries. Listings leave such names out.
-#[must_use]
-pub fn is_temporary(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX)) else { return false };
-    rest.split_once('-').is_some_and(|(id, _)| TransactionId::try_from(id.to_owned()).is_ok())
 }
 
 impl TryFrom<String> for TransactionId {

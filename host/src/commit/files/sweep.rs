@@ -12,12 +12,11 @@ use serde::{Deserialize, Serialize};
 use toolkeep_core::effect::Effect;
 use toolkeep_core::id::WorkspaceName;
 use toolkeep_core::path::WorkspacePath;
-use toolkeep_sandbox::beneath;
 
 use crate::commit::files::fault::{CommitError, Remnant};
 use crate::commit::files::rollback::{Held, held};
 use crate::commit::files::step::{Key, Node, Prepared, Spot, Step, TransactionId};
-use crate::commit::files::tree::{self, Directory, Kind, Roots};
+use crate::commit::files::tree::{Directory, Kind, Roots};
 
 /// A directory that holds temporaries while a plan is committed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,14 +58,13 @@ pub fn sweep_orphans(nests: &[Nest], transaction: &TransactionId, roots: &Roots)
     let mut removed = 0;
     for nest in nests {
         let spot = Spot { workspace: nest.workspace.clone(), path: nest.directory.clone(), parent: None };
-        let fd = tree::root(roots, &nest.workspace)?.fd();
-        let entries = match beneath::list(fd, &nest.directory) {
-            Ok((entries, _)) => entries,
-            Err(errno) if tree::is_detour(errno) => continue,
-            Err(errno) => return Err(CommitError::system("list", &spot, errno)),
+        let directory = match Directory::open(roots, &nest.workspace, &nest.directory) {
+            Ok(directory) => directory,
+            Err(CommitError::Stale(_)) => continue,
+            Err(other) => return Err(other),
         };
-        let directory = Directory::open(roots, &nest.workspace, &nest.directory)?;
-        for name in entries.keys().filter(|name| transaction.owns(name)) {
+        let names = directory.names().map_err(|errno| CommitError::system("list", &spot, errno))?;
+        for name in names.iter().filter(|name| transaction.owns(name)) {
             drop_name(&directory, name).map_err(|errno| CommitError::system("sweep", &spot, errno))?;
             removed += 1;
         }

@@ -11,7 +11,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 use toolkeep_core::digest::{Digest, Hasher};
 use toolkeep_core::id::WorkspaceName;
@@ -92,6 +92,17 @@ impl Directory {
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// The names in it, except those that are not UTF-8.
+    pub(super) fn names(&self) -> Result<Vec<String>, Errno> {
+        let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+        let mut reader = RawDir::new(&self.fd, buffer.spare_capacity_mut());
+        let mut names = Vec::new();
+        while let Some(entry) = reader.next() {
+            names.extend(entry?.file_name().to_str().ok().map(str::to_owned));
+        }
+        Ok(names)
     }
 
     /// Open a regular file with one link for reading.

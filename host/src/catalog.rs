@@ -22,6 +22,9 @@ pub const COMPONENT_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Most manifests in the folder.
 pub const MANIFESTS_MAX: usize = 10_000;
 
+/// The first part of names that the daemon keeps for itself.
+const RESERVED: &str = "toolkeep";
+
 /// One tool that an agent can call.
 #[derive(Debug)]
 pub struct Tool {
@@ -234,6 +237,9 @@ fn tools_of(
 ) -> Result<Vec<Arc<Tool>>, Unusable> {
     if let Some(unknown) = manifest.tiers.keys().find(|name| descriptors.tools.iter().all(|t| t.name != **name)) {
         return Err(Unusable::UnknownTier(unknown.clone()));
+    }
+    if manifest.name.as_str().split('.').next() == Some(RESERVED) {
+        return Err(Unusable::Name(format!("names that start with `{RESERVED}` are the daemon's own")));
     }
     let single = descriptors.tools.len() == 1;
     descriptors

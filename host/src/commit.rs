@@ -1,4 +1,188 @@
-//! Commit: the only stage that changes the outside world.
+//! Stage 8, commit: the only stage that changes the outside world.
+//!
+//! One order (D4 of the design, in our words): check the world against the plan, write the new contents beside their
+//! targets, make the intent durable (that is the commit point), apply, confirm. A crash before the intent leaves nothing;
+//! after it, recovery finishes or takes back, or says exactly what it could not settle. The reply and the receipt
+//! are made with the intent, so that recovery releases the very same bytes.
 
 pub mod files;
 pub mod locks;
+
+mod settle;
+mod undo;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use ed25519_dalek::SigningKey;
+use toolkeep_core::audit::AuditKind;
+use toolkeep_core::call::{Outcome, Reply, Status};
+use toolkeep_core::effect::{Effect, FileState};
+use toolkeep_core::refusal::{Code, Refusal};
+
+use crate::ambient::Ambient;
+use crate::blobs::Blobs;
+use crate::ledger::{Durability, Ledger, LedgerError, OpenIntent, OutcomeRow, Settled};
+use crate::record::encode;
+use files::{CommitError, Prepared, Recovered, Roots};
+use locks::PathLocks;
+
+pub use settle::commit;
+pub use undo::Reversal;
+
+/// Applies plans.
+#[derive(Debug)]
+pub struct Committer {
+    ledger: Ledger,
+    blobs: Blobs,
+    roots: Roots,
+    locks: Arc<PathLocks>,
+    ambient: Ambient,
+    runtime: tokio::runtime::Handle,
+    key: Arc<SigningKey>,
+    undo_bytes: u64,
+    poisoned: OnceLock<String>,
+    halted: AtomicUsize,
+}
+
+/// Why recovery could not be completed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The ledger cannot be read or written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The steps of an intent cannot be read.
+    #[error("the steps of plan {plan} cannot be read: {problem}")]
+    Steps {
+        /// The plan.
+        plan: toolkeep_core::id::PlanId,
+        /// Why.
+        problem: String,
+    },
+    /// The workspace cannot be looked at.
+    #[error("plan {plan}: {source}")]
+    World {
+        /// The plan.
+        plan: toolkeep_core::id::PlanId,
+        /// Why.
+        source: CommitError,
+    },
+    /// A task of the recovery panicked.
+    #[error("BUG: recovery panicked")]
+    Panicked,
+}
+
+impl Committer {
+    /// A committer over opened workspaces. Call it inside of the runtime that drives the ledger.
+    #[must_use]
+    pub fn new(ledger: Ledger, blobs: Blobs, roots: Roots, ambient: Ambient, undo_bytes: u64) -> Self {
+        Self {
+            key: ledger.signing_key(),
+            ledger,
+            blobs,
+            roots,
+            locks: PathLocks::new(),
+            ambient,
+            runtime: tokio::runtime::Handle::current(),
+            undo_bytes,
+            poisoned: OnceLock::new(),
+            halted: AtomicUsize::new(0),
+        }
+    }
+
+    /// `well`, or why nothing is committed any more.
+    #[must_use]
+    pub fn health(&self) -> String {
+        self.poisoned.get().map_or_else(|| "well".to_owned(), |why| format!("poisoned: {why}"))
+    }
+
+    /// How many commits of this life were halted.
+    #[must_use]
+    pub fn halted(&self) -> usize {
+        self.halted.load(Ordering::Relaxed)
+    }
+
+    /// The content that a file of the plan has in the workspace now, if it is still the one that the plan names.
+    pub async fn present_content(&self, effect: &Effect, state: &FileState) -> Option<Vec<u8>> {
+        let root = Arc::clone(self.roots.get(effect.workspace())?);
+        let path = effect.paths().next()?.clone();
+        let wanted = state.clone();
+        tokio::task::spawn_blocking(move || undo::content_if_unchanged(&root, &path, &wanted)).await.ok().flatten()
+    }
+
+    /// Settle every intent that the last life left open.
+    ///
+    /// # Errors
+    /// The ledger or a workspace cannot be read: the daemon must not start.
+    pub async fn recover(&self) -> Result<(), RecoverError> {
+        for intent in self.ledger.open_intents().await? {
+            let plan = intent.plan.id();
+            let steps: Prepared = serde_json::from_str(&intent.steps)
+                .map_err(|e| RecoverError::Steps { plan, problem: e.to_string() })?;
+            let saved = self.undo_contents(&intent.plan).await;
+            let roots = self.roots.clone();
+            let recovered = tokio::task::spawn_blocking(move || {
+                files::recover(&steps, &roots, &|digest| saved.get(digest).cloned())
+            })
+            .await
+            .map_err(|_| RecoverError::Panicked)?
+            .map_err(|source| RecoverError::World { plan, source })?;
+            self.close_recovered(&intent, recovered).await?;
+        }
+        Ok(())
+    }
+
+    async fn close_recovered(&self, intent: &OpenIntent, recovered: Recovered) -> Result<(), LedgerError> {
+        let plan = intent.plan.id();
+        let (settled, reply, code) = match recovered {
+            Recovered::RolledForward => {
+                tracing::warn!(%plan, call = %intent.call, "finished a commit that the last life began");
+                (Settled::Committed, Arc::clone(&intent.reply_when_done), None)
+            }
+            Recovered::RolledBack => {
+                tracing::warn!(%plan, call = %intent.call, "took back a commit that the last life began");
+                let refusal = Refusal::new(Code::StalePlan, "the world changed while the plan was applied; it was taken back");
+                (Settled::RolledBack, unsettled_reply(intent, Outcome::Discarded, refusal), Some(Code::StalePlan))
+            }
+            Recovered::Halted(remnants) => {
+                self.halted.fetch_add(1, Ordering::Relaxed);
+                let list: Vec<String> = remnants.iter().map(ToString::to_string).collect();
+                tracing::error!(%plan, call = %intent.call, ?list, "a commit is halted: look at these targets");
+                let refusal = halted_refusal(&list);
+                (Settled::Halted(list), unsettled_reply(intent, Outcome::Halted, refusal), Some(Code::Halted))
+            }
+        };
+        let row = OutcomeRow {
+            intent: intent.intent,
+            settled,
+            reply,
+            error_code: code,
+            ended_ms: self.ambient.now_ms(),
+        };
+        self.ledger.outcome(row, Durability::Durable).await?;
+        let facts = serde_json::json!({"recovered": plan, "call": intent.call});
+        self.ledger.audit(AuditKind::Daemon, &facts)
+    }
+}
+
+/// What a caller is told of a halted commit.
+fn halted_refusal(list: &[String]) -> Refusal {
+    Refusal::new(Code::Halted, format!("{} target(s) could be neither applied nor taken back: {}", list.len(), list.join("; ")))
+}
+
+/// The reply of a commit that was begun and did not get done.
+fn unsettled_reply(intent: &OpenIntent, outcome: Outcome, refusal: Refusal) -> Arc<str> {
+    match serde_json::from_str::<Reply>(&intent.reply_when_done) {
+        Ok(mut reply) => {
+            reply.status = Status::Failed;
+            reply.outcome = outcome;
+            reply.error = Some(refusal);
+            reply.receipt = None;
+            encode(&reply)
+        }
+        Err(error) => {
+            tracing::error!(%error, plan = %intent.plan.id(), "the prepared reply cannot be read");
+            Arc::clone(&intent.reply_when_done)
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Stage 7, decide: from [`Planned`] to what happens to the plan.
 //!
 //! The verdict is a pure function of core; this stage gathers its facts and turns it into the proof that the next stage
-//! wants. A preview is decided about too, so that it can say what a commit would come to.
+//! wants. A preview is decided about too, so that one that policy forbids is denied at once.
 
 use toolkeep_core::call::Mode;
 use toolkeep_core::effect::Effect;
@@ -22,6 +22,15 @@ impl Allowed {
     }
 }
 
+/// Whose consent a held plan needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// How many distinct people have to agree.
+    pub approvers: u8,
+    /// Why, for the approver.
+    pub reason: String,
+}
+
 /// What happens to a plan.
 #[derive(Debug)]
 pub enum Decision {
@@ -35,10 +44,8 @@ pub enum Decision {
     Hold {
         /// The plan.
         planned: Planned,
-        /// How many distinct people have to agree.
-        approvers: u8,
-        /// Why, for the approver.
-        reason: String,
+        /// Whose consent.
+        need: Need,
     },
     /// Throw it away.
     Deny {
@@ -49,7 +56,7 @@ pub enum Decision {
     },
 }
 
-/// Decide about a plan.
+/// Decide about a plan. `undo_bytes` is how much before-content may be kept for undo.
 #[must_use]
 pub fn decide(planned: Planned, undo_bytes: u64) -> Decision {
     let call = planned.ticket().grant().call();
@@ -61,7 +68,9 @@ pub fn decide(planned: Planned, undo_bytes: u64) -> Decision {
         (Verdict::Nothing, _) => Decision::Nothing(planned),
         (Verdict::Commit | Verdict::Hold { .. }, Mode::Preview) => Decision::Preview(planned),
         (Verdict::Commit, Mode::Commit) => Decision::Commit(Allowed(planned)),
-        (Verdict::Hold { approvers, reason }, Mode::Commit) => Decision::Hold { planned, approvers, reason },
+        (Verdict::Hold { approvers, reason }, Mode::Commit) => {
+            Decision::Hold { planned, need: Need { approvers, reason } }
+        }
     }
 }
 

@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use toolkeep_core::call::Usage;
 use toolkeep_core::refusal::{Code, FieldProblem, Refusal};
-use toolkeep_sandbox::{Context, Ended, Execution, Fault, GuestError, Order, Progress, Sandbox};
+use toolkeep_sandbox::execution::{Cancel, Context, Ended, Execution, GuestError, Order, Progress, Sandbox};
+use toolkeep_sandbox::fault::{Fault, HostFault};
 
 use crate::admit::Ticket;
 use crate::ambient::Ambient;
@@ -32,9 +32,46 @@ pub struct Executor {
 #[derive(Debug)]
 pub struct Line {
     /// Set when nobody waits for the call any more.
-    pub cancel: toolkeep_sandbox::Cancel,
+    cancel: Cancel,
     /// Where progress goes.
-    pub progress: Option<tokio::sync::mpsc::Sender<Progress>>,
+    progress: Option<tokio::sync::mpsc::Sender<Progress>>,
+}
+
+/// The caller's end of a [`Line`]: dropped while armed, it cancels the execution.
+#[derive(Debug)]
+pub struct LineGuard {
+    cancel: Cancel,
+    armed: bool,
+}
+
+impl Line {
+    /// Both ends.
+    #[must_use]
+    pub fn new(progress: Option<tokio::sync::mpsc::Sender<Progress>>) -> (Self, LineGuard) {
+        let cancel = Cancel::new();
+        (Self { cancel: cancel.clone(), progress }, LineGuard { cancel, armed: true })
+    }
+}
+
+impl LineGuard {
+    /// What cancels the execution.
+    #[must_use]
+    pub fn cancel(&self) -> Cancel {
+        self.cancel.clone()
+    }
+
+    /// The call ended: nothing to cancel.
+    pub fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for LineGuard {
+    fn drop(&mut self) {
+        if self.armed {
+            self.cancel.cancel();
+        }
+    }
 }
 
 /// Proof: one attempt ended, and how.
@@ -105,19 +142,15 @@ pub async fn execute(executor: &Executor, ticket: Box<Ticket>, line: Line) -> Re
     Ok(Executed { ticket, execution })
 }
 
-/// What the reply says of what was used; `wall_ms` is set when the call ends.
-#[must_use]
-pub fn usage(execution: &Execution) -> Usage {
-    execution.usage
-}
-
-/// The refusal that an ended execution gives, if it did not return an output.
-#[must_use]
-pub fn refusal(ended: &Ended, tool: &str) -> Option<Refusal> {
+/// The output of an execution that returned one.
+///
+/// # Errors
+/// The refusal that its own error or fault gives.
+pub fn output<'a>(ended: &'a Ended, tool: &str) -> Result<&'a str, Refusal> {
     match ended {
-        Ended::Output(_) => None,
-        Ended::Error(error) => Some(guest_error(error)),
-        Ended::Fault(fault) => Some(guest_fault(fault, tool)),
+        Ended::Output(text) => Ok(text),
+        Ended::Error(error) => Err(guest_error(error)),
+        Ended::Fault(fault) => Err(guest_fault(fault, tool)),
     }
 }
 

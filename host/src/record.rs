@@ -12,13 +12,14 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::CallId;
 use toolkeep_core::limit::EFFECTS_SHOWN;
 use toolkeep_core::plan::Plan;
+use toolkeep_core::principal::Principal;
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
-use toolkeep_sandbox::execution::Execution;
 
 use crate::admit::Ticket;
-use crate::authenticate::Caller;
+use crate::execute::Executed;
 use crate::ledger::CallRow;
+use crate::screen::Screened;
 use crate::validate::Call;
 
 /// What a row says of an input that was refused before it was canonical.
@@ -55,8 +56,8 @@ impl Ending {
 
     /// A call that returned an output.
     #[must_use]
-    pub fn output(output: &Value) -> Self {
-        Self { output: Some(output.clone()), ..Self::default() }
+    pub fn output(output: &Screened) -> Self {
+        Self { output: Some(output.value().clone()), ..Self::default() }
     }
 
     /// With its plan.
@@ -64,6 +65,71 @@ impl Ending {
     pub fn plan(mut self, plan: &Plan) -> Self {
         self.plan = Some(view(plan));
         self
+    }
+}
+
+/// What a caller gets: the text of a reply, with the parts that doors look at.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The reply, JSON. The stored bytes, where a retry is answered.
+    pub reply: Arc<str>,
+    /// How it went.
+    pub status: Status,
+    /// What became of the effects.
+    pub outcome: Outcome,
+    /// Why it did not do what was asked.
+    pub code: Option<Code>,
+    /// Whether the bytes were stored before and are given again.
+    pub replayed: bool,
+}
+
+impl Answer {
+    /// A reply that was just made.
+    #[must_use]
+    pub fn of(reply: &Reply) -> Self {
+        Self {
+            reply: encode(reply),
+            status: reply.status,
+            outcome: reply.outcome,
+            code: reply.error.as_ref().map(|refusal| refusal.code),
+            replayed: false,
+        }
+    }
+
+    /// The reply of a closed row.
+    #[must_use]
+    pub fn of_row(row: &CallRow) -> Self {
+        Self {
+            reply: Arc::clone(&row.reply),
+            status: row.status,
+            outcome: row.outcome,
+            code: row.error_code,
+            replayed: false,
+        }
+    }
+
+    /// A reply that is stored. Its parts are read from its text.
+    #[must_use]
+    pub fn stored(reply: Arc<str>, replayed: bool) -> Self {
+        /// The parts of a reply that doors look at.
+        #[derive(serde::Deserialize)]
+        struct Parts {
+            status: Status,
+            outcome: Outcome,
+            error: Option<Error>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Error {
+            code: Code,
+        }
+        let parts = serde_json::from_str::<Parts>(&reply).ok();
+        Self {
+            status: parts.as_ref().map_or(Status::Failed, |parts| parts.status),
+            outcome: parts.as_ref().map_or(Outcome::None, |parts| parts.outcome),
+            code: parts.and_then(|parts| parts.error.map(|error| error.code)),
+            reply,
+            replayed,
+        }
     }
 }
 
@@ -116,11 +182,11 @@ pub const fn status_of(code: Code) -> Status {
 impl Entry {
     /// Open the entry of a request.
     #[must_use]
-    pub fn open(caller: &Caller, request: &CallRequest, call: CallId, started_ms: u64) -> Self {
+    pub fn open(principal: &Principal, request: &CallRequest, call: CallId, started_ms: u64) -> Self {
         Self {
             row: CallRow {
                 call,
-                principal: caller.principal().clone(),
+                principal: principal.clone(),
                 run: request.run,
                 step: request.step.as_deref().map(Into::into),
                 tool: request.tool.clone(),
@@ -153,8 +219,13 @@ impl Entry {
     pub fn validated(&mut self, call: &Call) {
         self.row.component = Some(call.tool().component.digest);
         self.row.manifest = Some(call.tool().manifest.digest);
-        self.row.input = Arc::clone(call.input());
-        self.row.input_digest = call.input_digest();
+        self.input(Arc::clone(call.input()), call.input_digest());
+    }
+
+    /// The canonical input is known.
+    pub fn input(&mut self, canonical: Arc<str>, digest: Digest) {
+        self.row.input = canonical;
+        self.row.input_digest = digest;
     }
 
     /// The call holds its key.
@@ -163,7 +234,8 @@ impl Entry {
     }
 
     /// The execution ended.
-    pub fn executed(&mut self, execution: &Execution) {
+    pub fn executed(&mut self, executed: &Executed) {
+        let execution = executed.execution();
         self.row.usage = execution.usage;
         self.row.recording = serde_json::to_string(&execution.recording).ok().map(Into::into);
     }
@@ -216,9 +288,12 @@ impl Entry {
         self.row
     }
 
-    /// End the entry with a refusal.
+    /// End the entry with a refusal. A fault of the host is no result, so it gives the key back.
     #[must_use]
-    pub fn refuse(self, refusal: Refusal, outcome: Outcome, now_ms: u64) -> CallRow {
+    pub fn refuse(mut self, refusal: Refusal, outcome: Outcome, now_ms: u64) -> CallRow {
+        if matches!(refusal.code, Code::Internal | Code::Overloaded | Code::Halted) {
+            self.row.key = None;
+        }
         let status = status_of(refusal.code);
         self.close(status, outcome, Ending::refused(refusal), now_ms)
     }

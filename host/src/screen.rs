@@ -8,6 +8,7 @@ use toolkeep_core::json;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::catalog::Tool;
+use crate::execute::{self, Executed};
 use crate::validate::problems;
 
 /// Proof: an output that the schema allows.
@@ -22,11 +23,18 @@ impl Screened {
     }
 }
 
-/// Check an output.
+/// Check what an execution ended with.
 ///
 /// # Errors
-/// `tool_trapped`: it is not JSON, or not what the tool's output schema allows.
-pub fn screen(tool: &Tool, output: &str) -> Result<Screened, Refusal> {
+/// The tool's own error, the guest's fault, or `tool_trapped`: the output is not JSON, or not what the tool's output schema
+/// allows.
+pub fn screen(executed: &Executed) -> Result<Screened, Refusal> {
+    let tool = executed.ticket().grant().call().tool();
+    let output = execute::output(&executed.execution().ended, tool.name.as_str())?;
+    check(tool, output)
+}
+
+fn check(tool: &Tool, output: &str) -> Result<Screened, Refusal> {
     let broken = |message: String| Refusal::new(Code::ToolTrapped, message);
     let value = json::parse(output.as_bytes())
         .map_err(|e| broken(format!("`{}` returned something that is not JSON: {e}", tool.name)))?;

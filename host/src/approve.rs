@@ -1,0 +1,251 @@
+//! Stage 7, approve: from a decision to [`Approved`], the right to commit one plan once.
+//!
+//! There are three ways to it, and no fourth: policy allowed the plan ([`automatic`]), its owner commits a preview that
+//! policy allows, or people agreed to exactly this seal. The last two come as a [`Consent`] from the ledger and are
+//! verified again ([`rehydrate`]): that the plan is the one that was sealed, that it is open and young enough, and that tool,
+//! manifest and policy are still those it was made with. Plans that are not committed now are kept here ([`preview`],
+//! [`hold`]).
+
+pub mod keep;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::CallId;
+use toolkeep_core::plan::Plan;
+use toolkeep_core::policy::{Verdict, plan_tier};
+use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::tier::Tier;
+use toolkeep_sandbox::stage::{Content, Witness};
+
+use crate::admit::Ticket;
+use crate::authorize::builtin_policy_digest;
+use crate::catalog::Catalog;
+use crate::decide::{Allowed, Need, verdict};
+use crate::ledger::approval::ApprovalState;
+use crate::ledger::{ApprovalUse, CallRow, PlanState, StoredPlan};
+use crate::record::{Ending, Entry};
+
+pub use keep::{PlanStore, hold, hold_stored, preview};
+
+/// What calls that reverse another call name as their tool. No manifest can give this name.
+pub const UNDO_TOOL: &str = "toolkeep.undo";
+
+/// Proof: this plan may be committed, once.
+#[derive(Debug)]
+pub struct Approved {
+    plan: Arc<Plan>,
+    witnesses: Vec<Witness>,
+    contents: Contents,
+    entry: Entry,
+    ending: Ending,
+    lease: Option<ApprovalUse>,
+    undoes: Option<CallId>,
+    ticket: Option<Box<Ticket>>,
+}
+
+/// The parts of an approved plan, for the commit.
+#[derive(Debug)]
+pub struct ApprovedParts {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// Stat tuples of what was read.
+    pub witnesses: Vec<Witness>,
+    /// Where the contents are. Staged contents mean that the plan has no row yet.
+    pub contents: Contents,
+    /// The call's entry, to be closed by the commit.
+    pub entry: Entry,
+    /// What the reply says besides.
+    pub ending: Ending,
+    /// The approval that the commit uses up.
+    pub lease: Option<ApprovalUse>,
+    /// The call that it reverses.
+    pub undoes: Option<CallId>,
+    /// The slot, held until the commit is done.
+    pub ticket: Option<Box<Ticket>>,
+}
+
+impl Approved {
+    /// The call.
+    #[must_use]
+    pub const fn call(&self) -> CallId {
+        self.entry.call()
+    }
+
+    /// Take apart: only the commit does.
+    #[must_use]
+    pub fn into_parts(self) -> ApprovedParts {
+        let Self { plan, witnesses, contents, entry, ending, lease, undoes, ticket } = self;
+        ApprovedParts { plan, witnesses, contents, entry, ending, lease, undoes, ticket }
+    }
+}
+
+/// Where the contents are that a plan writes.
+#[derive(Debug)]
+pub enum Contents {
+    /// Still with the execution that staged them.
+    Staged(BTreeMap<Digest, Content>),
+    /// In the blob store.
+    Stored,
+}
+
+/// Policy allowed the plan.
+#[must_use]
+pub fn automatic(allowed: Allowed, entry: Entry) -> Approved {
+    let (ticket, output, plan, witnesses, contents) = allowed.into_planned().into_parts();
+    Approved {
+        ending: Ending::output(&output).plan(&plan),
+        plan,
+        witnesses,
+        contents: Contents::Staged(contents),
+        entry,
+        lease: None,
+        undoes: None,
+        ticket: Some(ticket),
+    }
+}
+
+/// Who agreed that a stored plan be committed.
+#[derive(Debug)]
+pub enum Consent {
+    /// Its owner, to a preview.
+    Owner(Box<StoredPlan>),
+    /// As many people as the hold wanted.
+    People(Box<StoredPlan>),
+    /// The operator, to the reversal of a call.
+    Operator(Box<StoredPlan>),
+}
+
+impl Consent {
+    /// The plan as it is stored.
+    #[must_use]
+    pub fn stored(&self) -> &StoredPlan {
+        match self {
+            Self::Owner(stored) | Self::People(stored) | Self::Operator(stored) => stored,
+        }
+    }
+
+    /// The call.
+    #[must_use]
+    pub fn call(&self) -> CallId {
+        self.stored().call.row.call
+    }
+}
+
+/// Verify a stored plan and the consent to it.
+///
+/// # Errors
+/// `stale_plan`: it is not open any more, too old, or made with another tool, manifest or policy. `approval_required`: not
+/// enough people agreed. `denied`: policy refuses it now.
+pub fn rehydrate(consent: Consent, catalog: &Catalog, undo_bytes: u64, now_ms: u64) -> Result<Approved, Refusal> {
+    let required = |message: &str| Refusal::new(Code::ApprovalRequired, message);
+    let verdict = standing(&consent.stored().plan, catalog, undo_bytes, now_ms)?;
+    if let Verdict::Deny { breach } = verdict {
+        return Err(Refusal::new(Code::Denied, breach));
+    }
+    match consent {
+        Consent::Owner(stored) => match (stored.state, verdict) {
+            (PlanState::Previewed, Verdict::Commit | Verdict::Nothing) => open(*stored, None),
+            (PlanState::Previewed, Verdict::Hold { reason, .. }) => Err(required(&reason)),
+            (PlanState::Held, _) => Err(required("the plan waits for an approval")),
+            (state, _) => Err(not_open(state)),
+        },
+        Consent::Operator(stored) => match stored.state {
+            PlanState::Previewed if stored.plan.body().tool.as_str() == UNDO_TOOL => open(*stored, None),
+            PlanState::Previewed => Err(required("an operator commits reversals only")),
+            state => Err(not_open(state)),
+        },
+        Consent::People(stored) => {
+            if stored.state != PlanState::Held {
+                return Err(not_open(stored.state));
+            }
+            let approval = stored.approval.as_ref().filter(|approval| {
+                approval.state == ApprovalState::Approved && approval.seal == stored.plan.seal_digest()
+            });
+            let Some(approval) = approval else { return Err(required("the plan is not approved")) };
+            let lease = ApprovalUse { id: approval.row.id, seal: approval.seal };
+            open(*stored, Some(lease))
+        }
+    }
+}
+
+/// What a stored plan needs before its owner may commit it; nothing if policy allows it.
+///
+/// # Errors
+/// As [`rehydrate`].
+pub fn need(stored: &StoredPlan, catalog: &Catalog, undo_bytes: u64, now_ms: u64) -> Result<Option<Need>, Refusal> {
+    match standing(&stored.plan, catalog, undo_bytes, now_ms)? {
+        Verdict::Nothing | Verdict::Commit => Ok(None),
+        Verdict::Hold { approvers, reason } => Ok(Some(Need { approvers, reason })),
+        Verdict::Deny { breach } => Err(Refusal::new(Code::Denied, breach)),
+    }
+}
+
+fn open(stored: StoredPlan, lease: Option<ApprovalUse>) -> Result<Approved, Refusal> {
+    let witnesses = serde_json::from_str(&stored.witnesses)
+        .map_err(|_| Refusal::new(Code::Internal, "the stored plan's witnesses cannot be read"))?;
+    let output = output_of(&stored.call.row);
+    let undoes = undone_call(&stored.call.row);
+    let plan = Arc::new(stored.plan);
+    Ok(Approved {
+        ending: Ending { output, ..Ending::default() }.plan(&plan),
+        plan,
+        witnesses,
+        contents: Contents::Stored,
+        entry: Entry::resume(stored.call.row),
+        lease,
+        undoes,
+        ticket: None,
+    })
+}
+
+/// The output that the stored reply carries: the tool returned it when the plan was made.
+pub(crate) fn output_of(row: &CallRow) -> Option<serde_json::Value> {
+    let mut reply: serde_json::Value = serde_json::from_str(&row.reply).ok()?;
+    reply.get_mut("output").map(serde_json::Value::take).filter(|output| !output.is_null())
+}
+
+/// The input of a call of [`UNDO_TOOL`].
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct UndoInput {
+    /// The call to reverse.
+    pub call: CallId,
+}
+
+/// The call that a stored call reverses, if it reverses one.
+fn undone_call(row: &CallRow) -> Option<CallId> {
+    if row.tool.as_str() != UNDO_TOOL {
+        return None;
+    }
+    serde_json::from_str::<UndoInput>(&row.input).ok().map(|input| input.call)
+}
+
+fn not_open(state: PlanState) -> Refusal {
+    Refusal::new(Code::StalePlan, format!("the plan is {state}"))
+}
+
+/// The verdict of this moment, after checking that the plan was made with what is in force now.
+fn standing(plan: &Plan, catalog: &Catalog, undo_bytes: u64, now_ms: u64) -> Result<Verdict, Refusal> {
+    let body = plan.body();
+    let stale = |what: &str| Err(Refusal::new(Code::StalePlan, format!("{what} since the plan was made")));
+    if now_ms >= plan.binding().expires_at_ms {
+        return Err(Refusal::new(Code::StalePlan, "the plan has expired"));
+    }
+    if body.policy_set != builtin_policy_digest() {
+        return stale("the policy changed");
+    }
+    if body.tool.as_str() == UNDO_TOOL {
+        // A reversal has no manifest: the tier of its own effects decides.
+        let declared = plan_tier(&body.effects, undo_bytes).max(Tier::Reversible);
+        return Ok(verdict(&body.effects, declared, &[], undo_bytes));
+    }
+    let Some(tool) = catalog.tool(&body.tool) else { return stale("the tool was removed") };
+    if tool.component.digest != body.component {
+        return stale("the component of the tool changed");
+    }
+    if tool.manifest.digest != body.manifest {
+        return stale("the manifest of the tool changed");
+    }
+    Ok(verdict(&body.effects, tool.tier, &tool.manifest.hold, undo_bytes))
+}

@@ -1,0 +1,335 @@
+//! One commit, from an [`Approved`] plan to its recorded outcome.
+//!
+//! It runs on a thread that may block, from the moment it holds its paths to the moment its outcome is enqueued: file
+//! calls, flushes and waiting for the intent are one sequence that nothing cancels.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use toolkeep_core::call::{Outcome, Reply, Status, Usage};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::effect::{Effect, FileState};
+use toolkeep_core::id::{CallId, ReceiptId};
+use toolkeep_core::plan::Plan;
+use toolkeep_core::receipt::{Receipt, Statement};
+use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_sandbox::stage::Content;
+
+use super::files::{self, ApplyError, Attempt, CommitError, Prepared, Ready, TransactionId, Undo, Witnessed};
+use super::locks::Claim;
+use super::{Committer, halted_refusal};
+use crate::admit::ledger_refusal;
+use crate::approve::{Approved, ApprovedParts, Contents};
+use crate::ledger::{
+    BlobSet, CallRow, Discard, Durability, FileBlob, InlineBlob, Intent, IntentId, IntentRefused, LedgerError,
+    OutcomeRow, Proposal, Scope, Settled,
+};
+use crate::record::{Answer, Ending, status_of};
+
+/// Permission bits that new files and directories do not get.
+const UMASK: u32 = 0o022;
+const NS_PER_MS: u64 = 1_000_000;
+
+/// Commit an approved plan: atomically, once, on record.
+pub async fn commit(committer: &Arc<Committer>, approved: Approved) -> Answer {
+    let call = approved.call();
+    let committer = Arc::clone(committer);
+    match tokio::task::spawn_blocking(move || commit_blocking(&committer, approved)).await {
+        Ok(answer) => answer,
+        Err(_) => Answer::of(&panicked(call)),
+    }
+}
+
+fn commit_blocking(committer: &Committer, approved: Approved) -> Answer {
+    let mut parts = approved.into_parts();
+    let _slot = parts.ticket.take();
+    let _paths = committer.locks.hold(Claim::of(parts.plan.body()));
+    match prepare(committer, &parts) {
+        Ok(made) => intend(committer, parts, &made),
+        Err(refusal) => abandon(committer, parts, refusal),
+    }
+}
+
+fn panicked(call: CallId) -> Reply {
+    let message = "BUG: a commit panicked; the next start decides what happened";
+    Reply {
+        status: Status::Unknown,
+        outcome: Outcome::Unknown,
+        call_id: call,
+        output: None,
+        error: Some(Refusal::new(Code::UnknownOutcome, message)),
+        plan: None,
+        approval: None,
+        receipt: None,
+        usage: Usage::default(),
+        warnings: Vec::new(),
+    }
+}
+
+/// What was made ready on the disk, and what the undo store holds for it.
+struct Made {
+    prepared: Prepared,
+    undo: BlobSet,
+}
+
+fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<Made, Refusal> {
+    if let Some(why) = committer.poisoned.get() {
+        return Err(Refusal::new(Code::Halted, format!("nothing is committed until the daemon is restarted: {why}")));
+    }
+    let stored;
+    let contents = match &parts.contents {
+        Contents::Staged(contents) => contents,
+        Contents::Stored => {
+            stored = committer.stored_contents(&parts.plan)?;
+            &stored
+        }
+    };
+    let plan = &parts.plan;
+    let since_ms = parts.entry.row().started_ms;
+    let since_ns = i64::try_from(since_ms.saturating_mul(NS_PER_MS)).unwrap_or(i64::MAX);
+    let witnessed = Witnessed { entries: &parts.witnesses, since_ns };
+    files::check(plan.body(), witnessed, &committer.roots).map_err(|e| committer.commit_refusal(&e))?;
+    let destroyed = plan.body().effects.iter().filter_map(Effect::destroyed).map(|before| before.size);
+    let all_fit = destroyed.fold(0, u64::saturating_add) <= committer.undo_bytes;
+    let fits = |_: &FileState| all_fit;
+    let mut spilled = Vec::new();
+    let mut spill = |state: &FileState, source: &mut dyn Read| {
+        committer.blobs.put(&state.sha256, state.size, source)?;
+        spilled.push(FileBlob { digest: state.sha256, size: state.size });
+        Ok(())
+    };
+    let attempt = Attempt { id: TransactionId::new(committer.ambient.random()), umask: UMASK };
+    let undo = Undo { fits: &fits, spill: &mut spill };
+    let find = |digest: &Digest| contents.get(digest).cloned();
+    let Ready { prepared, undo } = files::prepare(&plan.body().effects, &committer.roots, &attempt, &find, undo)
+        .map_err(|e| committer.commit_refusal(&e))?;
+    let inline =
+        undo.into_iter().map(|kept| InlineBlob { digest: kept.sha256, content: kept.bytes.into() }).collect();
+    Ok(Made { prepared, undo: BlobSet { inline, files: spilled } })
+}
+
+/// Transaction 1: from here on the world may change.
+fn intend(committer: &Committer, parts: ApprovedParts, made: &Made) -> Answer {
+    let now_ms = committer.ambient.now_ms();
+    let (intent, done) = match intent(committer, &parts, made, now_ms) {
+        Ok(intent) => intent,
+        Err(refusal) => return forget(committer, parts, made, refusal),
+    };
+    match committer.runtime.block_on(committer.ledger.intent(intent)) {
+        Ok(intent) => apply(committer, parts, made, intent, done),
+        Err(IntentRefused::Ledger(error @ LedgerError::Poisoned(_))) => {
+            // The intent may be on the disk: only the next start can tell, so what was prepared stays for it.
+            committer.poison(&error.to_string());
+            unknown(parts, now_ms)
+        }
+        Err(error) => forget(committer, parts, made, intent_refusal(&error)),
+    }
+}
+
+/// The intent, and the row of the call when everything is applied.
+fn intent(
+    committer: &Committer,
+    parts: &ApprovedParts,
+    made: &Made,
+    now_ms: u64,
+) -> Result<(Intent, CallRow), Refusal> {
+    let receipt = receipt(committer, parts, now_ms)?;
+    let steps = serde_json::to_string(&made.prepared)
+        .map_err(|e| Refusal::new(Code::Internal, format!("the steps cannot be written: {e}")))?;
+    let mut ending = parts.ending.clone();
+    ending.receipt = Some(receipt.clone());
+    let done = parts.entry.clone().close(Status::Ok, Outcome::Committed, ending, now_ms);
+    let intent = Intent {
+        plan: parts.plan.id(),
+        proposal: proposal(parts, now_ms)?,
+        approval: parts.lease,
+        undoes: parts.undoes,
+        steps: steps.into(),
+        undo_blobs: made.undo.clone(),
+        reply_when_done: Arc::clone(&done.reply),
+        receipt: Some(receipt),
+    };
+    Ok((intent, done))
+}
+
+/// The world, then transaction 2.
+fn apply(committer: &Committer, parts: ApprovedParts, made: &Made, intent: IntentId, done: CallRow) -> Answer {
+    let applied = files::apply(&made.prepared, &committer.roots);
+    let now_ms = committer.ambient.now_ms();
+    let (settled, row) = match applied {
+        Ok(applied) => {
+            for leftover in &applied.leftovers {
+                tracing::warn!(call = %parts.entry.call(), "a temporary could not be removed: {leftover}");
+            }
+            (Settled::Committed, done)
+        }
+        Err(ApplyError::RolledBack(cause)) => {
+            let refusal = Refusal::new(Code::StalePlan, format!("{cause}; what was applied was taken back"));
+            (Settled::RolledBack, close(parts, Outcome::Discarded, refusal, now_ms))
+        }
+        Err(ApplyError::Halted { remnants, .. }) => {
+            committer.halted.fetch_add(1, Ordering::Relaxed);
+            let list: Vec<String> = remnants.iter().map(ToString::to_string).collect();
+            tracing::error!(call = %parts.entry.call(), ?list, "a commit is halted: look at these targets");
+            let refusal = halted_refusal(&list);
+            (Settled::Halted(list), close(parts, Outcome::Halted, refusal, now_ms))
+        }
+        Err(ApplyError::Poisoned(failed)) => {
+            committer.poison(&failed.to_string());
+            return unknown(parts, now_ms);
+        }
+    };
+    let answer = Answer::of_row(&row);
+    let durability = if matches!(settled, Settled::Committed) { Durability::Lazy } else { Durability::Durable };
+    let outcome =
+        OutcomeRow { intent, settled, reply: row.reply, error_code: row.error_code, ended_ms: row.ended_ms };
+    if let Err(error) = committer.runtime.block_on(committer.ledger.outcome(outcome, durability)) {
+        tracing::error!(%error, "an outcome was not recorded; the next start will find the intent");
+        committer.poison(&error.to_string());
+    }
+    answer
+}
+
+fn close(parts: ApprovedParts, outcome: Outcome, refusal: Refusal, now_ms: u64) -> CallRow {
+    let mut ending = Ending::refused(refusal);
+    ending.plan = parts.ending.plan;
+    parts.entry.close(Status::Failed, outcome, ending, now_ms)
+}
+
+/// What a caller is told when only the next start can say what happened.
+fn unknown(parts: ApprovedParts, now_ms: u64) -> Answer {
+    let message = "the disk failed while the plan was applied; the next start decides";
+    let mut ending = Ending::refused(Refusal::new(Code::UnknownOutcome, message));
+    ending.plan = parts.ending.plan;
+    Answer::of_row(&parts.entry.close(Status::Unknown, Outcome::Unknown, ending, now_ms))
+}
+
+/// Drop what was prepared, then end as if nothing had been.
+fn forget(committer: &Committer, parts: ApprovedParts, made: &Made, refusal: Refusal) -> Answer {
+    if let Err(error) = files::discard(&made.prepared, &committer.roots) {
+        tracing::warn!(%error, "a temporary could not be removed; it is removed at the next start");
+    }
+    abandon(committer, parts, refusal)
+}
+
+/// End a commit that changed nothing.
+fn abandon(committer: &Committer, parts: ApprovedParts, refusal: Refusal) -> Answer {
+    let now_ms = committer.ambient.now_ms();
+    if matches!(parts.contents, Contents::Staged(_)) {
+        let outcome = if status_of(refusal.code) == Status::Held { Outcome::Pending } else { Outcome::Discarded };
+        let row = parts.entry.refuse(refusal, outcome, now_ms);
+        let answer = Answer::of_row(&row);
+        if let Err(error) = committer.ledger.record_call(row) {
+            tracing::error!(%error, "an abandoned commit was not recorded");
+        }
+        return answer;
+    }
+    if refusal.code == Code::StalePlan {
+        let discarded = committer.ledger.discard(&Scope::Operator, parts.plan.id(), Discard::Stale);
+        if let Ok(reply) = committer.runtime.block_on(discarded) {
+            return Answer::stored(reply, false);
+        }
+    }
+    let outcome = if status_of(refusal.code) == Status::Held { Outcome::Pending } else { Outcome::None };
+    Answer::of_row(&parts.entry.refuse(refusal, outcome, now_ms))
+}
+
+fn receipt(committer: &Committer, parts: &ApprovedParts, now_ms: u64) -> Result<Receipt, Refusal> {
+    let body = parts.plan.body();
+    let statement = Statement {
+        format: 1,
+        receipt: ReceiptId::new(committer.ambient.uuid_v7()),
+        call: parts.entry.call(),
+        run: parts.plan.binding().run,
+        principal: body.principal.clone(),
+        tool: body.tool.clone(),
+        component: body.component,
+        plan: parts.plan.id(),
+        plan_digest: parts.plan.digest(),
+        totals: parts.plan.totals(),
+        committed_at_ms: now_ms,
+    };
+    Receipt::sign(statement, &committer.key).map_err(|e| Refusal::new(Code::Internal, e.to_string()))
+}
+
+/// The rows of a plan that has none yet.
+fn proposal(parts: &ApprovedParts, now_ms: u64) -> Result<Option<Box<Proposal>>, Refusal> {
+    if matches!(parts.contents, Contents::Stored) {
+        return Ok(None);
+    }
+    let witnesses = serde_json::to_string(&parts.witnesses)
+        .map_err(|_| Refusal::new(Code::Internal, "the plan's witnesses could not be written"))?;
+    let call = row_if_stopped_now(parts, now_ms);
+    // What an applied plan wrote is in the workspace: the store does not need it again.
+    let blobs = BlobSet::default();
+    Ok(Some(Box::new(Proposal { call, plan: Arc::clone(&parts.plan), witnesses: witnesses.into(), blobs, approval: None })))
+}
+
+/// What the caller would be told if the daemon stopped now.
+fn row_if_stopped_now(parts: &ApprovedParts, now_ms: u64) -> CallRow {
+    let refusal = Refusal::new(Code::UnknownOutcome, "the daemon stopped while the plan was applied");
+    let mut ending = Ending::refused(refusal);
+    ending.plan.clone_from(&parts.ending.plan);
+    parts.entry.clone().close(Status::Unknown, Outcome::Unknown, ending, now_ms)
+}
+
+fn intent_refusal(error: &IntentRefused) -> Refusal {
+    let code = match error {
+        IntentRefused::NoSuchPlan => return Refusal::not_found("plan"),
+        IntentRefused::ApprovalNotUsable(_) | IntentRefused::WrongApproval => Code::ApprovalRequired,
+        IntentRefused::NotCommittable(_) | IntentRefused::Expired => Code::StalePlan,
+        IntentRefused::NotUndoable => Code::Denied,
+        IntentRefused::KeyTaken => Code::InFlight,
+        IntentRefused::Ledger(error) => return ledger_refusal(error),
+    };
+    Refusal::new(code, error.to_string())
+}
+
+impl Committer {
+    /// Commit nothing more until the next start.
+    fn poison(&self, why: &str) {
+        tracing::error!(why, "commits stop: the disk cannot be trusted; restart the daemon after checking it");
+        let _first = self.poisoned.set(why.to_owned());
+    }
+
+    pub(super) fn commit_refusal(&self, error: &CommitError) -> Refusal {
+        match error {
+            CommitError::Stale(stale) => Refusal::new(Code::StalePlan, stale.to_string()),
+            CommitError::Poisoned(failed) => {
+                self.poison(&failed.to_string());
+                Refusal::new(Code::Halted, "the disk did not confirm a write; nothing was changed")
+            }
+            CommitError::Workspace(_) | CommitError::Order(_) | CommitError::Content(_) | CommitError::Format(_) => {
+                Refusal::new(Code::StalePlan, error.to_string())
+            }
+            CommitError::Undo(_) | CommitError::System { .. } => {
+                tracing::error!(%error, "a commit could not be prepared");
+                Refusal::new(Code::Internal, error.to_string()).hint("nothing was changed; try again")
+            }
+        }
+    }
+
+    /// What a stored plan writes, from the blob store.
+    fn stored_contents(&self, plan: &Plan) -> Result<BTreeMap<Digest, Content>, Refusal> {
+        let mut contents = BTreeMap::new();
+        for effect in &plan.body().effects {
+            let Effect::FileWrite { after, .. } = effect else { continue };
+            if contents.contains_key(&after.sha256) {
+                continue;
+            }
+            match self.blobs.content_blocking(&after.sha256) {
+                Ok(Some(content)) => {
+                    contents.insert(after.sha256, content);
+                }
+                Ok(None) => return Err(Refusal::new(Code::StalePlan, "a content of the plan is not kept any more")),
+                Err(error) => {
+                    tracing::error!(%error, "a content of a plan cannot be read");
+                    return Err(Refusal::new(Code::Internal, "a content of the plan cannot be read"));
+                }
+            }
+        }
+        Ok(contents)
+    }
+}

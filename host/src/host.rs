@@ -1,0 +1,209 @@
+//! The host: what the stages share, and the life of the daemon around them.
+//!
+//! One [`Host`] owns the ledger, the stores, the catalog and the sandbox. Doors get a clone of it and nothing else. Opening
+//! one recovers first: no call is accepted before every intent of the last life is settled or reported as halted.
+
+mod consent;
+mod flights;
+mod inquiry;
+mod life;
+mod runs;
+mod undo;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use serde_json::json;
+use toolkeep_core::audit::AuditKind;
+use toolkeep_core::call::{Outcome, Reply, Status, Usage};
+use toolkeep_core::id::CallId;
+use toolkeep_core::refusal::{Code, Refusal};
+
+use crate::admit::{Admission, ledger_refusal};
+use crate::ambient::Ambient;
+use crate::approve::PlanStore;
+use crate::authenticate::{Authenticator, Caller, Operator, Peer};
+use crate::authorize::Workspaces;
+use crate::blobs::Blobs;
+use crate::catalog::CatalogHandle;
+use crate::commit::Committer;
+use crate::config::Config;
+use crate::execute::{Executed, Executor};
+use crate::ledger::{CallRow, Ledger};
+use crate::record::{Answer, Ending, Entry, status_of};
+
+pub use consent::Notices;
+pub use flights::{Flight, Flights};
+pub use inquiry::PlanName;
+pub use life::StartError;
+pub use undo::UndoTarget;
+
+/// Everything behind the doors. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Host(Arc<Services>);
+
+#[derive(Debug)]
+struct Services {
+    config: Config,
+    ambient: Ambient,
+    authenticator: Authenticator,
+    workspaces: Workspaces,
+    catalog: CatalogHandle,
+    admission: Admission,
+    ledger: Ledger,
+    blobs: Blobs,
+    executor: Executor,
+    committer: Arc<Committer>,
+    flights: Flights,
+    notices: Notices,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Host {
+    /// Who connects to the agent socket.
+    ///
+    /// # Errors
+    /// `unauthorized`.
+    pub fn authenticate(&self, peer: Peer) -> Result<Caller, Refusal> {
+        self.0.authenticator.caller(peer)
+    }
+
+    /// Who connects to the admin socket.
+    ///
+    /// # Errors
+    /// `unauthorized`.
+    pub fn authenticate_operator(&self, peer: Peer, token: Option<&str>) -> Result<Operator, Refusal> {
+        self.0.authenticator.operator(peer, token)
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub(crate) fn ambient(&self) -> &Ambient {
+        &self.0.ambient
+    }
+
+    pub(crate) fn workspaces(&self) -> &Workspaces {
+        &self.0.workspaces
+    }
+
+    pub(crate) fn catalog(&self) -> &CatalogHandle {
+        &self.0.catalog
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.0.admission
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.0.ledger
+    }
+
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.0.executor
+    }
+
+    pub(crate) fn committer(&self) -> &Committer {
+        &self.0.committer
+    }
+
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.0.flights
+    }
+
+    pub(crate) fn undo_bytes(&self) -> u64 {
+        self.0.config.limits.undo_bytes
+    }
+
+    pub(crate) fn plan_store(&self) -> PlanStore {
+        PlanStore {
+            ledger: self.0.ledger.clone(),
+            blobs: self.0.blobs.clone(),
+            ambient: self.0.ambient.clone(),
+            approval_ttl_ms: self.0.config.limits.approval_ttl_ms,
+            solo: self.0.config.solo,
+        }
+    }
+
+    /// Run in a task of its own, so that nobody's impatience ends it.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.0.runtime.spawn(work)
+    }
+
+    /// End an entry and record it. Nothing is answered that is not recorded.
+    pub(crate) fn record(&self, entry: Entry, status: Status, outcome: Outcome, ending: Ending) -> Answer {
+        let row = entry.close(status, outcome, ending, self.0.ambient.now_ms());
+        self.record_row(row)
+    }
+
+    /// End an entry with a refusal and record it.
+    pub(crate) fn record_refusal(&self, entry: Entry, refusal: Refusal) -> Answer {
+        if matches!(refusal.code, Code::ToolTrapped | Code::Halted | Code::Internal) {
+            tracing::warn!(call = %entry.call(), tool = %entry.row().tool, code = refusal.code.word(), "{}", refusal.message);
+        }
+        let row = entry.refuse(refusal, Outcome::None, self.0.ambient.now_ms());
+        self.record_row(row)
+    }
+
+    fn record_row(&self, row: CallRow) -> Answer {
+        let answer = Answer::of_row(&row);
+        let call = row.call;
+        match self.0.ledger.record_call(row) {
+            Ok(()) => answer,
+            Err(error) => self.refused_now(call, ledger_refusal(&error)),
+        }
+    }
+
+    /// The answer to a request whose call is not changed by it, or could not be recorded: a result is withheld.
+    pub(crate) fn refused_now(&self, call: CallId, refusal: Refusal) -> Answer {
+        let status = status_of(refusal.code);
+        let outcome = if status == Status::Held { Outcome::Pending } else { Outcome::None };
+        Answer::of(&Reply {
+            status,
+            outcome,
+            call_id: call,
+            output: None,
+            error: Some(refusal),
+            plan: None,
+            approval: None,
+            receipt: None,
+            usage: Usage::default(),
+            warnings: Vec::new(),
+        })
+    }
+
+    /// The answer to a call whose task panicked.
+    pub(crate) fn broken(&self, call: CallId) -> Answer {
+        tracing::error!(%call, "BUG: the task of a call panicked");
+        self.refused_now(call, Refusal::new(Code::Internal, "the host failed; nothing more was changed"))
+    }
+
+    /// Note attempts that the stage refused.
+    pub(crate) fn report_breaches(&self, entry: &mut Entry, executed: &Executed) {
+        let breaches = &executed.execution().staged.breaches;
+        for breach in breaches {
+            self.audit_breach(entry.row(), breach);
+        }
+        if !breaches.is_empty() {
+            entry.warn(format!("the tool tried {} thing(s) that its grant does not allow", breaches.len()));
+        }
+        let dropped = executed.execution().log_dropped;
+        if dropped > 0 {
+            entry.warn(format!("{dropped} byte(s) of the tool's log were dropped"));
+        }
+    }
+
+    pub(crate) fn audit_breach(&self, row: &CallRow, what: &str) {
+        tracing::warn!(call = %row.call, tool = %row.tool, breach = what, "a boundary was tested");
+        let facts = json!({"call": row.call, "tool": row.tool, "principal": row.principal, "what": what});
+        if let Err(error) = self.0.ledger.audit(AuditKind::Breach, &facts) {
+            tracing::error!(%error, call = %row.call, "a breach could not be put on record");
+        }
+    }
+}

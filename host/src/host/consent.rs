@@ -1,0 +1,250 @@
+//! Consent: plans that wait, the people who answer, and the callers who wait for the answer.
+//!
+//! An answer is counted by the ledger, durably and once. When it is enough, the host settles the plan by itself; the agent
+//! does not have to come back. Waiting callers are woken, never polled for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use toolkeep_core::call::Outcome;
+use toolkeep_core::display::visible;
+use toolkeep_core::id::{ApprovalId, CallId, PlanId};
+use toolkeep_core::refusal::{Code, Refusal};
+
+use super::{Host, PlanName};
+use crate::admit::ledger_refusal;
+use crate::approve::{self, Consent};
+use crate::authenticate::{Caller, Credential, Operator};
+use crate::ledger::approval::ApprovalState;
+use crate::ledger::{
+    ApprovalFilter, Discard, DiscardRefused, Page, Resolution, ResolveRefused, Resolved, Scope, StoredApproval,
+};
+use crate::record::Answer;
+
+/// Longest reason of an approver, in bytes.
+pub const REASON_MAX_BYTES: usize = 2_000;
+/// Longest that one `approvals.wait` waits, in milliseconds.
+pub const WAIT_MAX_MS: u64 = 600_000;
+
+/// Wakes callers that wait for an approval.
+#[derive(Debug, Clone, Default)]
+pub struct Notices(Arc<Notify>);
+
+impl Notices {
+    /// Something was resolved.
+    pub fn announce(&self) {
+        self.0.notify_waiters();
+    }
+}
+
+impl Host {
+    /// The owner of a previewed plan wants it committed: it is, or it is held, or it is refused.
+    pub async fn commit_plan(&self, caller: &Caller, name: PlanName) -> Result<Answer, Refusal> {
+        let stored = self.own_plan(caller, name).await?;
+        if stored.call.row.outcome == Outcome::Committed {
+            return Ok(Answer::stored(Arc::clone(&stored.call.row.reply), true));
+        }
+        let need = approve::need(&stored, &self.catalog().current(), self.undo_bytes(), self.ambient().now_ms());
+        match need {
+            Ok(Some(need)) if stored.approval.is_none() => {
+                approve::hold_stored(&self.plan_store(), stored, &need).await
+            }
+            Ok(_) | Err(_) => Ok(self.settle_stored(Consent::Owner(Box::new(stored))).await),
+        }
+    }
+
+    /// Throw a plan of the caller's own away.
+    ///
+    /// # Errors
+    /// `not_found`, or `stale_plan`: it is not open any more.
+    pub async fn discard_plan(&self, caller: &Caller, plan: PlanId) -> Result<Answer, Refusal> {
+        self.own_plan(caller, PlanName::Id(plan)).await?;
+        let scope = Scope::Tenant(caller.principal().tenant.clone());
+        let reply = self.ledger().discard(&scope, plan, Discard::Dropped).await.map_err(|e| discard_refusal(&e))?;
+        self.0.notices.announce();
+        Ok(Answer::stored(reply, false))
+    }
+
+    /// A plan that could not be settled: thrown away if the world moved on, left as it is otherwise.
+    pub(crate) async fn not_settled(&self, plan: PlanId, call: CallId, refusal: Refusal) -> Answer {
+        if refusal.code == Code::StalePlan
+            && let Ok(reply) = self.ledger().discard(&Scope::Operator, plan, Discard::Stale).await
+        {
+            return Answer::stored(reply, false);
+        }
+        self.refused_now(call, refusal)
+    }
+
+    /// An approval of the caller's own.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn approval(&self, caller: &Caller, id: ApprovalId) -> Result<Value, Refusal> {
+        Ok(line(&self.own_approval(caller, id).await?))
+    }
+
+    /// Wait until an approval is resolved and its plan settled, at most `timeout_ms`; then the call's reply as it stands.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn wait_approval(&self, caller: &Caller, id: ApprovalId, timeout_ms: u64) -> Result<Answer, Refusal> {
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(timeout_ms.min(WAIT_MAX_MS));
+        loop {
+            let notice = self.0.notices.0.notified();
+            tokio::pin!(notice);
+            notice.as_mut().enable();
+            let approval = self.own_approval(caller, id).await?;
+            let scope = Scope::Tenant(caller.principal().tenant.clone());
+            let call = self.ledger().call(&scope, approval.call).await.map_err(|e| ledger_refusal(&e))?;
+            let call = call.ok_or_else(|| Refusal::not_found("call"))?;
+            let waits = call.row.outcome == Outcome::Pending;
+            if !waits || tokio::time::timeout_at(deadline, notice).await.is_err() {
+                return Ok(Answer::of_row(&call.row));
+            }
+        }
+    }
+
+    async fn own_approval(&self, caller: &Caller, id: ApprovalId) -> Result<StoredApproval, Refusal> {
+        let scope = Scope::Tenant(caller.principal().tenant.clone());
+        let found = self.ledger().approval(&scope, id).await.map_err(|e| ledger_refusal(&e))?;
+        found.filter(|a| a.requester == *caller.principal()).ok_or_else(|| Refusal::not_found("approval"))
+    }
+
+    /// Approvals of the operator's tenant: those that wait, or all.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn approvals(&self, operator: &Operator, all: bool) -> Result<Value, Refusal> {
+        let filter = ApprovalFilter { state: (!all).then_some(ApprovalState::Pending) };
+        let scope = Scope::Tenant(operator.tenant().clone());
+        let page = self.ledger().approvals(&scope, filter, Page::default()).await.map_err(|e| ledger_refusal(&e))?;
+        Ok(json!({"approvals": page.items.iter().map(line).collect::<Vec<_>>()}))
+    }
+
+    /// One approval with the whole plan, for the operator.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn approval_detail(&self, operator: &Operator, id: ApprovalId) -> Result<Value, Refusal> {
+        let (scope, approval) = self.tenant_approval(operator, id).await?;
+        let stored = self.stored_plan(&scope, PlanName::Id(approval.plan)).await?;
+        let mut value = line(&approval);
+        if let Value::Object(members) = &mut value {
+            members.insert("plan".to_owned(), self.plan_page(&stored, 0, true).await);
+            members.insert("input".to_owned(), serde_json::from_str(&stored.call.row.input).unwrap_or(Value::Null));
+        }
+        Ok(value)
+    }
+
+    async fn tenant_approval(&self, operator: &Operator, id: ApprovalId) -> Result<(Scope, StoredApproval), Refusal> {
+        let scope = Scope::Tenant(operator.tenant().clone());
+        let found = self.ledger().approval(&scope, id).await.map_err(|e| ledger_refusal(&e))?;
+        Ok((scope, found.ok_or_else(|| Refusal::not_found("approval"))?))
+    }
+
+    /// Agree to a plan. `confirm` is the start of the plan's digest (12 digits), typed by the operator; irreversible plans
+    /// need it. When enough people agreed, the plan is settled before this returns.
+    ///
+    /// # Errors
+    /// `denied`: this operator may not agree, or the confirmation is wrong. `not_found`, `approval_rejected`,
+    /// `approval_expired`.
+    pub async fn approve(
+        &self,
+        operator: &Operator,
+        id: ApprovalId,
+        reason: &str,
+        confirm: Option<&str>,
+    ) -> Result<Value, Refusal> {
+        let (scope, approval) = self.tenant_approval(operator, id).await?;
+        let stored = self.stored_plan(&scope, PlanName::Id(approval.plan)).await?;
+        let digest = stored.plan.digest().short();
+        let need = approve::need(&stored, &self.catalog().current(), self.undo_bytes(), self.ambient().now_ms())?;
+        if need.is_some_and(|need| need.approvers > 1) && confirm != Some(digest.as_str()) {
+            return Err(Refusal::new(Code::Denied, "this plan cannot be undone, so it needs a typed confirmation")
+                .hint(format!("look at the plan, then repeat with the confirmation `{digest}`")));
+        }
+        match operator.credential() {
+            Credential::AdminUid(_) | Credential::AdminToken(_) => {}
+            Credential::AgentUid(_) => return Err(Refusal::new(Code::Denied, "an agent does not approve")),
+        }
+        match self.resolve(operator, id, reason, true).await? {
+            Resolved::Counted { have, need } => {
+                Ok(json!({"approval": id, "state": "pending", "have": have, "need": need}))
+            }
+            Resolved::Approved => {
+                let stored = self.stored_plan(&scope, PlanName::Id(approval.plan)).await?;
+                let answer = self.settle_stored(Consent::People(Box::new(stored))).await;
+                self.0.notices.announce();
+                let reply: Value = serde_json::from_str(&answer.reply).unwrap_or(Value::Null);
+                Ok(json!({"approval": id, "state": "approved", "reply": reply}))
+            }
+            Resolved::Rejected => Err(Refusal::new(Code::Internal, "BUG: an agreement was counted as a rejection")),
+        }
+    }
+
+    /// Refuse a plan. Its call ends as denied, with the reason.
+    ///
+    /// # Errors
+    /// As [`Self::approve`].
+    pub async fn reject(&self, operator: &Operator, id: ApprovalId, reason: &str) -> Result<Value, Refusal> {
+        self.tenant_approval(operator, id).await?;
+        self.resolve(operator, id, reason, false).await?;
+        self.0.notices.announce();
+        Ok(json!({"approval": id, "state": "rejected"}))
+    }
+
+    async fn resolve(
+        &self,
+        operator: &Operator,
+        id: ApprovalId,
+        reason: &str,
+        approve: bool,
+    ) -> Result<Resolved, Refusal> {
+        if reason.len() > REASON_MAX_BYTES {
+            return Err(Refusal::new(Code::InvalidInput, "the reason is too long").field(
+                "/reason",
+                format!("has {} bytes", reason.len()),
+                "at most 2000 bytes",
+            ));
+        }
+        let resolution = Resolution { id, approver: operator.user().clone(), approve, reason: reason.into() };
+        self.ledger().resolve(resolution).await.map_err(|e| resolve_refusal(&e))
+    }
+}
+
+fn line(approval: &StoredApproval) -> Value {
+    let votes: Vec<Value> = approval
+        .votes
+        .iter()
+        .map(|vote| {
+            json!({"approver": vote.approver, "approved": vote.approved, "reason": visible(&vote.reason), "at_ms": vote.at_ms})
+        })
+        .collect();
+    json!({"id": approval.row.id, "state": approval.state.to_string(), "tool": approval.tool, "plan": approval.plan,
+        "seal": approval.seal, "call_id": approval.call, "requester": approval.requester,
+        "approvers": approval.row.approvers, "reason": &*approval.row.reason, "made_at_ms": approval.made_ms,
+        "expires_at_ms": approval.row.expires_at_ms, "votes": votes})
+}
+
+fn resolve_refusal(error: &ResolveRefused) -> Refusal {
+    let code = match error {
+        ResolveRefused::NotFound => return Refusal::not_found("approval"),
+        ResolveRefused::NotPending(ApprovalState::Expired) => Code::ApprovalExpired,
+        ResolveRefused::NotPending(ApprovalState::Rejected) => Code::ApprovalRejected,
+        ResolveRefused::NotPending(_) => Code::StalePlan,
+        ResolveRefused::Barred | ResolveRefused::AlreadyAnswered => Code::Denied,
+        ResolveRefused::Ledger(error) => return ledger_refusal(error),
+    };
+    Refusal::new(code, error.to_string())
+}
+
+fn discard_refusal(error: &DiscardRefused) -> Refusal {
+    match error {
+        DiscardRefused::NotFound => Refusal::not_found("plan"),
+        DiscardRefused::Ledger(error) => ledger_refusal(error),
+        other => Refusal::new(Code::StalePlan, other.to_string()),
+    }
+}
+

@@ -1,0 +1,88 @@
+//! Calls in flight: which calls execute at this moment, so that they can be cancelled and waited for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+use toolkeep_core::id::CallId;
+use toolkeep_core::principal::Principal;
+use toolkeep_sandbox::execution::Cancel;
+
+/// All calls in flight.
+#[derive(Debug, Clone, Default)]
+pub struct Flights(Arc<Board>);
+
+#[derive(Debug, Default)]
+struct Board {
+    calls: Mutex<HashMap<CallId, (Arc<Principal>, Cancel)>>,
+    landed: Notify,
+}
+
+/// One call in flight; leaves the board when it is dropped.
+#[derive(Debug)]
+pub struct Flight {
+    board: Arc<Board>,
+    call: CallId,
+}
+
+impl Flights {
+    /// A call begins.
+    #[must_use]
+    pub fn enter(&self, call: CallId, principal: Arc<Principal>, cancel: Cancel) -> Flight {
+        self.lock().insert(call, (principal, cancel));
+        Flight { board: Arc::clone(&self.0), call }
+    }
+
+    /// Cancel a call of this principal. Returns whether it was in flight.
+    #[must_use]
+    pub fn cancel(&self, principal: &Principal, call: CallId) -> bool {
+        match self.lock().get(&call) {
+            Some((owner, cancel)) if **owner == *principal => {
+                cancel.cancel();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a call of this principal is in flight.
+    #[must_use]
+    pub fn contains(&self, principal: &Principal, call: CallId) -> bool {
+        self.lock().get(&call).is_some_and(|(owner, _)| **owner == *principal)
+    }
+
+    /// How many calls are in flight.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Cancel everything.
+    pub fn cancel_all(&self) {
+        for (_, cancel) in self.lock().values() {
+            cancel.cancel();
+        }
+    }
+
+    /// Wait until nothing is in flight.
+    pub async fn all_landed(&self) {
+        loop {
+            let landed = self.0.landed.notified();
+            if self.count() == 0 {
+                return;
+            }
+            landed.await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, (Arc<Principal>, Cancel)>> {
+        self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.board.calls.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.call);
+        self.board.landed.notify_waiters();
+    }
+}

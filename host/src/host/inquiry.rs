@@ -1,0 +1,257 @@
+//! Questions about calls, plans and tools. Nothing here changes anything.
+//!
+//! Every answer is scoped: an agent sees what its own principal made, an operator what the tenant made. An id of somebody
+//! else gets the answer of an id that does not exist.
+
+use serde_json::{Value, json};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::effect::{Effect, FileState};
+use toolkeep_core::id::{CallId, PlanId, ToolName};
+use toolkeep_core::limit::{DIFF_MAX_BYTES, EFFECTS_SHOWN};
+use toolkeep_core::receipt::Receipt;
+use toolkeep_core::refusal::{Code, Refusal};
+
+use super::Host;
+use crate::admit::ledger_refusal;
+use crate::authenticate::{Caller, Operator};
+use crate::ledger::{LedgerHealth, Page, Scope, StoredPlan};
+use crate::record::Answer;
+
+/// Most bytes of file content that one answer carries for diffs.
+const DIFF_TOTAL_MAX_BYTES: u64 = 2 * 1024 * 1024;
+
+/// How a plan is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanName {
+    /// The stored plan.
+    Id(PlanId),
+    /// The latest open plan with this content.
+    Digest(Digest),
+}
+
+impl Host {
+    /// All tools, and what is wrong with manifests that give none.
+    #[must_use]
+    pub fn tools(&self, _caller: &Caller) -> Value {
+        let catalog = self.catalog().current();
+        json!({"tools": catalog.tools().map(|tool| tool.listing()).collect::<Vec<_>>()})
+    }
+
+    /// One tool with everything that it was granted.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub fn tool(&self, _caller: &Caller, name: &ToolName) -> Result<Value, Refusal> {
+        let tool = self.catalog().current().tool(name).ok_or_else(|| Refusal::not_found("tool"))?;
+        Ok(tool.detail())
+    }
+
+    /// All tools and all problems of the manifests folder, for the operator.
+    #[must_use]
+    pub fn tools_admin(&self, _operator: &Operator) -> Value {
+        let catalog = self.catalog().current();
+        json!({
+            "folder": self.catalog().folder(),
+            "tools": catalog.tools().map(|tool| tool.detail()).collect::<Vec<_>>(),
+            "problems": catalog.problems(),
+        })
+    }
+
+    /// The state of a call: its reply as it stands.
+    ///
+    /// # Errors
+    /// `in_flight` while it executes, `not_found`.
+    pub async fn call_state(&self, caller: &Caller, call: CallId) -> Result<Answer, Refusal> {
+        if self.flights().contains(caller.principal(), call) {
+            return Err(Refusal::new(Code::InFlight, format!("call {call} is running")).after_ms(1_000));
+        }
+        let scope = Scope::Tenant(caller.principal().tenant.clone());
+        let stored = self.ledger().call(&scope, call).await.map_err(|e| ledger_refusal(&e))?;
+        match stored.filter(|stored| stored.row.principal == *caller.principal()) {
+            Some(stored) => Ok(Answer::of_row(&stored.row)),
+            None => Err(Refusal::not_found("call")),
+        }
+    }
+
+    /// Cancel a call that executes. A commit that has begun goes on.
+    ///
+    /// # Errors
+    /// `not_found`: no such call is in flight.
+    pub fn cancel(&self, caller: &Caller, call: CallId) -> Result<Value, Refusal> {
+        if self.flights().cancel(caller.principal(), call) {
+            Ok(json!({"call_id": call, "cancelling": true}))
+        } else {
+            Err(Refusal::not_found("call in flight"))
+        }
+    }
+
+    /// A page of a plan's effects, with diffs if wanted.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn plan(&self, caller: &Caller, name: PlanName, cursor: u64, diffs: bool) -> Result<Value, Refusal> {
+        let stored = self.own_plan(caller, name).await?;
+        Ok(self.plan_page(&stored, cursor, diffs).await)
+    }
+
+    /// A plan of the caller's own.
+    pub(crate) async fn own_plan(&self, caller: &Caller, name: PlanName) -> Result<StoredPlan, Refusal> {
+        let scope = Scope::Tenant(caller.principal().tenant.clone());
+        let stored = self.stored_plan(&scope, name).await?;
+        if stored.plan.body().principal == *caller.principal() {
+            Ok(stored)
+        } else {
+            Err(Refusal::not_found("plan"))
+        }
+    }
+
+    pub(crate) async fn stored_plan(&self, scope: &Scope, name: PlanName) -> Result<StoredPlan, Refusal> {
+        let found = match name {
+            PlanName::Id(id) => self.ledger().plan(scope, id).await,
+            PlanName::Digest(digest) => {
+                self.ledger().plan_by_digest(scope, digest, self.ambient().now_ms()).await
+            }
+        };
+        found.map_err(|e| ledger_refusal(&e))?.ok_or_else(|| Refusal::not_found("plan"))
+    }
+
+    pub(crate) async fn plan_page(&self, stored: &StoredPlan, cursor: u64, diffs: bool) -> Value {
+        let plan = &stored.plan;
+        let body = plan.body();
+        let from = usize::try_from(cursor).unwrap_or(usize::MAX).min(body.effects.len());
+        let shown: Vec<&Effect> = body.effects.iter().skip(from).take(EFFECTS_SHOWN).collect();
+        let next = from + shown.len();
+        let mut page = json!({
+            "id": plan.id(), "digest": plan.digest(), "seal": plan.seal_digest(), "state": stored.state.to_string(),
+            "call_id": stored.call.row.call, "tool": body.tool, "principal": body.principal,
+            "component": body.component, "manifest": body.manifest, "input": body.input,
+            "totals": plan.totals(), "reads": body.read_set.len(), "expires_at_ms": plan.binding().expires_at_ms,
+            "effects": shown, "cursor": from,
+            "next_cursor": (next < body.effects.len()).then_some(next),
+        });
+        if diffs && let Value::Object(members) = &mut page {
+            members.insert("contents".to_owned(), self.contents_of(&shown).await);
+        }
+        page
+    }
+
+    /// Text contents by digest, as far as they are kept, are text, and fit.
+    async fn contents_of(&self, effects: &[&Effect]) -> Value {
+        let mut left = DIFF_TOTAL_MAX_BYTES;
+        let mut found = serde_json::Map::new();
+        for effect in effects {
+            let after = match effect {
+                Effect::FileWrite { after, .. } => Some(after),
+                Effect::FileDelete { .. }
+                | Effect::FileRename { .. }
+                | Effect::FileMetadata { .. }
+                | Effect::DirCreate { .. }
+                | Effect::DirDelete { .. } => None,
+            };
+            for state in [effect.destroyed(), after].into_iter().flatten() {
+                let key = state.sha256.to_hex();
+                if state.size > DIFF_MAX_BYTES || state.size > left || found.contains_key(&key) {
+                    continue;
+                }
+                if let Some(text) = self.text_of(effect, state).await {
+                    left = left.saturating_sub(state.size);
+                    found.insert(key, Value::String(text));
+                }
+            }
+        }
+        Value::Object(found)
+    }
+
+    /// A content from the blob store, or from the workspace while it is still what the plan says.
+    async fn text_of(&self, effect: &Effect, state: &FileState) -> Option<String> {
+        let stored = self.0.blobs.read(&state.sha256).await.ok().flatten();
+        let bytes = match stored {
+            Some(bytes) => bytes,
+            None => self.0.committer.present_content(effect, state).await?,
+        };
+        String::from_utf8(bytes).ok()
+    }
+
+    /// Whether a receipt is this daemon's and unchanged.
+    ///
+    /// # Errors
+    /// `denied`: it is not, and why.
+    pub fn verify_receipt(&self, receipt: &Receipt) -> Result<Value, Refusal> {
+        let key = self.ledger().signing_key().verifying_key();
+        match receipt.verify(&key) {
+            Ok(()) => Ok(json!({"valid": true, "receipt": receipt.statement.receipt, "call_id": receipt.statement.call,
+                "plan_digest": receipt.statement.plan_digest})),
+            Err(error) => {
+                Err(Refusal::new(Code::Denied, error.to_string()).hint("do not trust what the receipt claims"))
+            }
+        }
+    }
+
+    /// What an agent may know about the daemon.
+    #[must_use]
+    pub fn info(&self) -> Value {
+        json!({
+            "name": "toolkeep", "version": env!("CARGO_PKG_VERSION"), "protocol": 1,
+            "environment": self.0.config.environment, "draining": self.admission().draining(),
+            "tools": self.catalog().current().tools().count(),
+        })
+    }
+
+    /// How the daemon is, for the operator.
+    #[must_use]
+    pub fn health(&self, _operator: &Operator) -> Value {
+        let ledger = match self.ledger().health() {
+            LedgerHealth::Well => json!({"state": "well"}),
+            LedgerHealth::DiskFull => json!({"state": "disk_full"}),
+            LedgerHealth::Poisoned(reason) => json!({"state": "poisoned", "reason": &*reason}),
+        };
+        json!({
+            "ready": self.ready(), "draining": self.admission().draining(), "in_flight": self.flights().count(),
+            "ledger": ledger, "commit": self.0.committer.health(), "halted": self.0.committer.halted(),
+            "tools": self.catalog().current().tools().count(), "problems": self.catalog().current().problems(),
+            "engine": self.executor().sandbox.fingerprint(), "solo": self.0.config.solo,
+        })
+    }
+
+    /// All plans of the operator's tenant, newest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn plans(&self, operator: &Operator, cursor: Option<u64>) -> Result<Value, Refusal> {
+        let scope = Scope::Tenant(operator.tenant().clone());
+        let page = Page { cursor, ..Page::default() };
+        let plans = self.ledger().plans(&scope, None, page).await.map_err(|e| ledger_refusal(&e))?;
+        let lines: Vec<Value> = plans
+            .items
+            .iter()
+            .map(|line| {
+                json!({"id": line.plan, "digest": line.digest, "call_id": line.call, "tool": line.tool,
+                    "state": line.state.to_string(), "effects": line.effects, "made_at_ms": line.made_ms,
+                    "expires_at_ms": line.expires_at_ms})
+            })
+            .collect();
+        Ok(json!({"plans": lines, "next_cursor": plans.next}))
+    }
+
+    /// One plan in full, for the operator.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn plan_detail(&self, operator: &Operator, name: PlanName, cursor: u64) -> Result<Value, Refusal> {
+        let stored = self.stored_plan(&Scope::Tenant(operator.tenant().clone()), name).await?;
+        Ok(self.plan_page(&stored, cursor, true).await)
+    }
+
+    /// Verify the whole audit chain.
+    ///
+    /// # Errors
+    /// `halted`: the chain is broken, and where.
+    pub async fn audit_verify(&self, _operator: &Operator) -> Result<Value, Refusal> {
+        let head = self.ledger().audit_head().await.map_err(|e| ledger_refusal(&e))?;
+        match self.ledger().verify_audit(1, head.seq).await {
+            Ok(entries) => Ok(json!({"verified": entries, "head": {"seq": head.seq, "digest": head.digest}})),
+            Err(error) => Err(Refusal::new(Code::Halted, error.to_string())
+                .hint("stop the daemon, keep the state folder as it is, and look for who changed it")),
+        }
+    }
+}

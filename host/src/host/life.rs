@@ -1,0 +1,300 @@
+//! The life of the daemon: open the state, recover, run, drain.
+//!
+//! Start is one order: state folders, ledger (which checks itself after an unclean stop), workspaces, recovery of every
+//! open intent, plans that people approved but that were not settled, catalog. Only then does the host accept calls. A
+//! stop waits for calls in flight, never for callers.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use toolkeep_core::audit::AuditKind;
+use toolkeep_core::digest::Digest;
+use toolkeep_core::refusal::Refusal;
+use toolkeep_sandbox::engine::{Sandbox, SandboxConfig};
+use toolkeep_sandbox::fault::HostFault;
+use toolkeep_sandbox::workspace::{WorkspaceError, WorkspaceRoot};
+
+use super::{Flights, Host, Notices, Services};
+use crate::admit::Admission;
+use crate::ambient::Ambient;
+use crate::approve::Consent;
+use crate::artifacts::{ArtifactError, Artifacts};
+use crate::authenticate::{Authenticator, Operator};
+use crate::authorize::{OwnedWorkspace, Workspaces};
+use crate::blobs::{BlobError, Blobs};
+use crate::catalog::CatalogHandle;
+use crate::commit::{Committer, RecoverError};
+use crate::config::Config;
+use crate::execute::Executor;
+use crate::ledger::approval::ApprovalState;
+use crate::ledger::{ApprovalFilter, Ledger, LedgerError, Page, Scope};
+use crate::load::Loader;
+
+/// How often plans and approvals are looked through for expired ones.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often unreferenced blobs are collected.
+const COLLECT_EVERY: Duration = Duration::from_secs(600);
+/// Characters of the admin token: 32 random bytes in hexadecimal.
+const TOKEN_BYTES: usize = 32;
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A folder of the daemon cannot be made or used.
+    #[error("`{path}`: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The ledger does not open.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The blob store does not open.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The artifact store does not open.
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactError),
+    /// The sandbox refuses its configuration.
+    #[error("the sandbox does not start: {0}")]
+    Sandbox(#[from] HostFault),
+    /// A workspace cannot be opened.
+    #[error("`workspace.{name}.path`: {source}")]
+    Workspace {
+        /// The workspace.
+        name: toolkeep_core::id::WorkspaceName,
+        /// Why.
+        source: WorkspaceError,
+    },
+    /// Recovery could not look at the world.
+    #[error("recovery failed: {0}")]
+    Recover(#[from] RecoverError),
+    /// The daemon cannot find its own program, which compiles components.
+    #[error("the daemon's own program cannot be found: {0}")]
+    Program(std::io::Error),
+}
+
+impl Host {
+    /// Open everything and recover.
+    ///
+    /// # Errors
+    /// Something of the state, the workspaces or the sandbox cannot be used. Nothing was accepted.
+    pub async fn start(config: Config, ambient: Ambient) -> Result<Self, StartError> {
+        let state = &config.state_dir;
+        private_folder(state)?;
+        let ledger = Ledger::open(&state.join("ledger"), ambient.clone()).await?;
+        let blobs = Blobs::open(&state.join("blobs"), ledger.clone(), ambient.clone())?;
+        let artifacts = Artifacts::open(&state.join("artifacts"), &ambient)?;
+        let workspaces = open_workspaces(&config)?;
+        let roots = workspaces.iter().map(|(name, owned)| (name.clone(), Arc::clone(&owned.root))).collect();
+        let committer =
+            Arc::new(Committer::new(ledger.clone(), blobs.clone(), roots, ambient.clone(), config.limits.undo_bytes));
+        committer.recover().await?;
+        let sandbox = Arc::new(Sandbox::new(SandboxConfig::default())?);
+        let program = std::env::current_exe().map_err(StartError::Program)?;
+        let token = admin_token(&config.runtime_dir, &ambient)?;
+        let host = Self(Arc::new(Services {
+            authenticator: Authenticator::new(&config, token),
+            catalog: CatalogHandle::open(&config.tools_dir),
+            admission: Admission::new(config.limits.executions),
+            executor: Executor {
+                loader: Loader::new(Arc::clone(&sandbox), artifacts, program),
+                sandbox,
+                spool: blobs.spool(),
+                ambient: ambient.clone(),
+            },
+            workspaces,
+            committer,
+            ledger,
+            blobs,
+            flights: Flights::default(),
+            notices: Notices::default(),
+            runtime: tokio::runtime::Handle::current(),
+            ambient,
+            config,
+        }));
+        host.settle_approved().await;
+        host.report_problems();
+        host.note("start");
+        host.keep_house();
+        Ok(host)
+    }
+
+    /// Plans that people approved before the last stop, and that were not settled.
+    async fn settle_approved(&self) {
+        let filter = ApprovalFilter { state: Some(ApprovalState::Approved) };
+        let mut page = Page::default();
+        loop {
+            let approvals = match self.ledger().approvals(&Scope::Operator, filter, page).await {
+                Ok(approvals) => approvals,
+                Err(error) => {
+                    tracing::error!(%error, "approved plans could not be looked up");
+                    return;
+                }
+            };
+            for approval in approvals.items {
+                if let Ok(Some(stored)) = self.ledger().plan(&Scope::Operator, approval.plan).await {
+                    let answer = self.settle_stored(Consent::People(Box::new(stored))).await;
+                    tracing::info!(plan = %approval.plan, outcome = ?answer.outcome, "settled a plan approved before the last stop");
+                }
+            }
+            match approvals.next {
+                Some(next) => page.cursor = Some(next),
+                None => return,
+            }
+        }
+    }
+
+    fn keep_house(&self) {
+        let host = self.clone();
+        self.spawn(async move {
+            let mut sweep = tokio::time::interval(SWEEP_EVERY);
+            let mut collect = tokio::time::interval(COLLECT_EVERY);
+            loop {
+                tokio::select! {
+                    _ = sweep.tick() => host.expire().await,
+                    _ = collect.tick() => match host.0.blobs.collect().await {
+                        Ok(removed) if removed > 0 => tracing::info!(removed, "unreferenced blobs were removed"),
+                        Ok(_) => {}
+                        Err(error) => tracing::warn!(%error, "blobs could not be collected"),
+                    },
+                }
+                if host.admission().draining() {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn expire(&self) {
+        match self.ledger().expire_due(self.ambient().now_ms()).await {
+            Ok(calls) if calls.is_empty() => {}
+            Ok(calls) => {
+                for call in calls {
+                    tracing::warn!(%call, "nobody answered in time: the plan expired");
+                }
+                self.0.notices.announce();
+            }
+            Err(error) => tracing::error!(%error, "expired plans could not be looked through"),
+        }
+    }
+
+    /// Read the manifests folder again.
+    #[must_use]
+    pub fn reload(&self) -> serde_json::Value {
+        let catalog = self.catalog().reload();
+        self.report_problems();
+        json!({"tools": catalog.tools().map(|tool| tool.name.clone()).collect::<Vec<_>>(), "problems": catalog.problems()})
+    }
+
+    fn report_problems(&self) {
+        for problem in self.catalog().current().problems() {
+            tracing::warn!(file = %problem.file.display(), kept_old = problem.kept_old, "manifest refused: {}", problem.problem);
+        }
+    }
+
+    /// Copy a manifest and its component into the manifests folder, compile, and offer the tools.
+    ///
+    /// # Errors
+    /// The manifest, the component or a schema is refused; nothing was changed.
+    pub async fn install(&self, operator: &Operator, manifest: &Path) -> Result<serde_json::Value, Refusal> {
+        let folder = self.catalog().folder().to_path_buf();
+        let source = manifest.to_path_buf();
+        let installed = tokio::task::spawn_blocking(move || crate::install::install(&folder, &source))
+            .await
+            .map_err(|e| Refusal::new(toolkeep_core::refusal::Code::Internal, e.to_string()))??;
+        for tool in installed.components() {
+            self.executor().loader.artifact(tool).await?;
+        }
+        let catalog = self.catalog().reload();
+        let facts = json!({"installed": installed.names(), "component": installed.digest(), "by": operator.user()});
+        if let Err(error) = self.ledger().audit(AuditKind::Tool, &facts) {
+            tracing::error!(%error, "an installation could not be put on record");
+        }
+        Ok(json!({"installed": installed.names(), "component": installed.digest(), "manifest": installed.file(),
+            "problems": catalog.problems()}))
+    }
+
+    fn note(&self, what: &str) {
+        let facts = json!({"what": what, "version": env!("CARGO_PKG_VERSION"), "environment": self.0.config.environment});
+        if let Err(error) = self.ledger().audit(AuditKind::Daemon, &facts) {
+            tracing::error!(%error, "the daemon's own life could not be put on record");
+        }
+    }
+
+    /// Whether calls are accepted.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        !self.admission().draining()
+    }
+
+    /// Accept no more calls.
+    pub fn drain(&self) {
+        self.admission().drain();
+    }
+
+    /// Wait for calls in flight, cancel those that do not end in time, and close the ledger. Says whether all ended by
+    /// themselves.
+    pub async fn drained(&self, within: Duration) -> bool {
+        self.drain();
+        let in_time = tokio::time::timeout(within, self.flights().all_landed()).await.is_ok();
+        if !in_time {
+            self.flights().cancel_all();
+            let grace = Duration::from_secs(5);
+            if tokio::time::timeout(grace, self.flights().all_landed()).await.is_err() {
+                tracing::warn!("calls in flight did not end after they were cancelled");
+            }
+        }
+        self.note("stop");
+        if let Err(error) = self.ledger().close().await {
+            tracing::error!(%error, "the ledger did not close cleanly");
+        }
+        in_time
+    }
+}
+
+fn open_workspaces(config: &Config) -> Result<Workspaces, StartError> {
+    let mut opened = BTreeMap::new();
+    for (name, workspace) in &config.workspaces {
+        let root = WorkspaceRoot::open(name.clone(), &workspace.path)
+            .map_err(|source| StartError::Workspace { name: name.clone(), source })?;
+        opened.insert(name.clone(), OwnedWorkspace { root: Arc::new(root), tenant: workspace.tenant.clone() });
+    }
+    Ok(opened)
+}
+
+/// Make a folder that only the daemon can enter.
+fn private_folder(path: &Path) -> Result<(), StartError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| StartError::Folder { path: path.to_path_buf(), source })
+}
+
+/// The digest of the admin token, which is made at the first start.
+fn admin_token(runtime_dir: &Path, ambient: &Ambient) -> Result<Digest, StartError> {
+    let folder = runtime_dir.join("admin");
+    private_folder(&folder)?;
+    let path = folder.join("token");
+    let failed = |source| StartError::Folder { path: path.clone(), source };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) if text.trim().len() >= TOKEN_BYTES => text,
+        Ok(_) => return Err(failed(std::io::Error::other("the token is too short; remove the file, a new one is made"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let text: String = ambient.random::<TOKEN_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect();
+            let mut options = std::fs::OpenOptions::new();
+            let mut file = options.write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+            std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
+            text
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    Ok(Digest::of(text.trim().as_bytes()))
+}

@@ -1,0 +1,168 @@
+//! Undo: the third entry point of the path. The reversal of a committed call is a plan like any other.
+//!
+//! The inverse effects are made from what the intent kept, checked against the world (a target that somebody changed since
+//! is refused, nothing is overwritten), sealed, and then previewed, held or committed by the same stages as every plan. It is
+//! recorded as a call of the tool [`UNDO_TOOL`] by whoever asked for it.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use toolkeep_core::call::{CallRequest, Mode, Outcome, Status};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::{CallId, PlanId, RunId};
+use toolkeep_core::json;
+use toolkeep_core::plan::{Plan, PlanBody, SealBinding};
+use toolkeep_core::principal::Principal;
+use toolkeep_core::refusal::{Code, Refusal};
+
+use super::{Host, PlanName};
+use crate::admit::ledger_refusal;
+use crate::approve::{Consent, UNDO_TOOL, UndoInput};
+use crate::authenticate::{Caller, Operator};
+use crate::authorize::builtin_policy_digest;
+use crate::ledger::{Durability, Page, Proposal, Scope, UndoInfo};
+use crate::record::{Answer, Ending, Entry};
+use crate::seal::nonce;
+
+/// How long a reversal stays committable, in milliseconds: 15 minutes.
+const UNDO_TTL_MS: u64 = 900_000;
+/// The agent name under which an operator's reversals are recorded.
+const OPERATOR_AGENT: &str = "operator";
+
+/// What to reverse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UndoTarget {
+    /// One call.
+    Call(CallId),
+    /// The latest call of a run that is committed and not yet reversed.
+    Run(RunId),
+}
+
+impl Host {
+    /// An agent asks for the reversal of its own call: a previewed plan, to be committed like any other.
+    ///
+    /// # Errors
+    /// `not_found`, `stale_plan`: a target changed since, or `denied`: the call cannot be reversed.
+    pub async fn propose_undo(&self, caller: &Caller, target: UndoTarget) -> Result<Answer, Refusal> {
+        let scope = Scope::Tenant(caller.principal().tenant.clone());
+        let (call, info) = self.undoable(&scope, target).await?;
+        if info.plan.body().principal != *caller.principal() {
+            return Err(Refusal::not_found("call"));
+        }
+        let (answer, _) = self.preview_undo(caller.principal(), call, info).await?;
+        Ok(answer)
+    }
+
+    /// An operator reverses a call of the tenant: at once, or only shown.
+    ///
+    /// # Errors
+    /// As [`Self::propose_undo`].
+    pub async fn undo(&self, operator: &Operator, target: UndoTarget, preview: bool) -> Result<Answer, Refusal> {
+        let scope = Scope::Tenant(operator.tenant().clone());
+        let (call, info) = self.undoable(&scope, target).await?;
+        let agent = OPERATOR_AGENT.parse().map_err(|_| Refusal::new(Code::Internal, "BUG: the agent name"))?;
+        let principal = Principal { tenant: operator.tenant().clone(), user: operator.user().clone(), agent };
+        let (answer, plan) = self.preview_undo(&principal, call, info).await?;
+        if preview {
+            return Ok(answer);
+        }
+        let stored = self.stored_plan(&scope, PlanName::Id(plan)).await?;
+        Ok(self.settle_stored(Consent::Operator(Box::new(stored))).await)
+    }
+
+    async fn undoable(&self, scope: &Scope, target: UndoTarget) -> Result<(CallId, UndoInfo), Refusal> {
+        let call = match target {
+            UndoTarget::Call(call) => call,
+            UndoTarget::Run(run) => self.latest_undoable(scope, run).await?,
+        };
+        let info = self.ledger().undo_of(scope, call).await.map_err(|e| ledger_refusal(&e))?;
+        let info = info.ok_or_else(|| {
+            Refusal::new(Code::NotFound, "no such call, or it committed nothing").hint("only committed calls can be undone")
+        })?;
+        match info.undone_by {
+            Some(by) => Err(Refusal::new(Code::Denied, format!("the call was undone before, by {by}"))),
+            None => Ok((call, info)),
+        }
+    }
+
+    async fn latest_undoable(&self, scope: &Scope, run: RunId) -> Result<CallId, Refusal> {
+        let mut found = None;
+        let mut page = Page::default();
+        loop {
+            let calls = self.ledger().calls_of_run(scope, run, page).await.map_err(|e| ledger_refusal(&e))?;
+            for stored in calls.items.iter().filter(|stored| stored.row.outcome == Outcome::Committed) {
+                let info = self.ledger().undo_of(scope, stored.row.call).await.map_err(|e| ledger_refusal(&e))?;
+                if info.is_some_and(|info| info.undone_by.is_none()) {
+                    found = Some(stored.row.call);
+                }
+            }
+            match calls.next {
+                Some(next) => page.cursor = Some(next),
+                None => return found.ok_or_else(|| Refusal::not_found("committed call in this run")),
+            }
+        }
+    }
+
+    async fn preview_undo(
+        &self,
+        principal: &Principal,
+        call: CallId,
+        info: UndoInfo,
+    ) -> Result<(Answer, PlanId), Refusal> {
+        let (entry, input_digest) = self.undo_entry(principal, call)?;
+        let inverse = self.0.committer.inverse(&info).await?;
+        let now_ms = self.ambient().now_ms();
+        let body = PlanBody {
+            format: toolkeep_core::plan::FORMAT,
+            principal: principal.clone(),
+            tool: entry.row().tool.clone(),
+            component: Digest::of(UNDO_TOOL.as_bytes()),
+            manifest: Digest::of(UNDO_TOOL.as_bytes()),
+            policy_set: builtin_policy_digest(),
+            input: input_digest,
+            read_set: Vec::new(),
+            effects: inverse.effects,
+        };
+        let binding = SealBinding {
+            run: info.plan.binding().run,
+            call: entry.call(),
+            expires_at_ms: now_ms.saturating_add(UNDO_TTL_MS),
+            nonce: nonce(self.ambient()),
+        };
+        let plan = Plan::seal(body, PlanId::new(self.ambient().uuid_v7()), binding)
+            .map_err(|e| Refusal::new(Code::Internal, e.to_string()))?;
+        let id = plan.id();
+        let row = entry.close(Status::Ok, Outcome::Previewed, Ending::default().plan(&plan), now_ms);
+        let answer = Answer::of_row(&row);
+        let proposal = Proposal {
+            call: row,
+            plan: Arc::new(plan),
+            witnesses: "[]".into(),
+            blobs: inverse.blobs,
+            approval: None,
+        };
+        self.ledger().propose(proposal, Durability::Durable).await.map_err(|e| ledger_refusal(&e))?;
+        Ok((answer, id))
+    }
+
+    fn undo_entry(&self, principal: &Principal, call: CallId) -> Result<(Entry, Digest), Refusal> {
+        let bug = |what: String| Refusal::new(Code::Internal, what);
+        let input = serde_json::to_value(UndoInput { call }).map_err(|e| bug(e.to_string()))?;
+        let (canonical, digest) = json::input_digest(&input).map_err(|e| bug(e.to_string()))?;
+        let request = CallRequest {
+            tool: UNDO_TOOL.parse().map_err(|_| bug("BUG: the undo tool's name".to_owned()))?,
+            input: Value::Null,
+            mode: Mode::Preview,
+            run: None,
+            step: None,
+            idempotency_key: None,
+            deadline_ms: None,
+            expect_plan: None,
+            meta: None,
+        };
+        let id = CallId::new(self.ambient().uuid_v7());
+        let mut entry = Entry::open(principal, &request, id, self.ambient().now_ms());
+        entry.input(canonical.into(), digest);
+        Ok((entry, digest))
+    }
+}

@@ -1,1 +1,5 @@
-//! placeholder
+//! The one integration-test binary: every file beside this one is a module of it. One binary links the engine once.
+//!
+//! A file that is not listed here is not compiled; `tidy` says so.
+
+mod tidy;

@@ -34,7 +34,7 @@ use toolkeep_core::plan::{EntryKind, ReadEntry};
 
 pub use crate::beneath::{RefusedKind, StatTuple};
 use crate::workspace::WorkspaceRoot;
-pub use content::{CHUNK_BYTES, Content, ContentReader, MEMORY_CONTENT_MAX_BYTES, Spool};
+pub use content::{CHUNK_BYTES, Content, ContentReader, MEMORY_CONTENT_MAX_BYTES, MEMORY_TOTAL_MAX_BYTES, Spool};
 use tree::{NodeId, Tree};
 
 /// Most refused attempts that are kept for the audit; the first ones tell the story.
@@ -242,7 +242,7 @@ impl Handle {
         self.read
     }
 
-    /// Whether it was opened for writing.
+    /// Whether it was opened for writing; for directories, whether anything in the workspace may be changed.
     #[must_use]
     pub const fn writes(&self) -> bool {
         self.write
@@ -277,6 +277,12 @@ impl Stage {
     pub fn with_wall_clock(self, unix_ns: u64) -> Self {
         self.tree().set_now(i64::try_from(unix_ns).unwrap_or(i64::MAX));
         self
+    }
+
+    /// The time that changed files show, nanoseconds since the Unix epoch.
+    #[must_use]
+    pub fn now_ns(&self) -> i64 {
+        self.tree().now_ns
     }
 
     /// The workspaces with a handle on each root, in the order of the mounts.

@@ -37,6 +37,10 @@ impl MountState {
         Self { root: mount.root, node, grant: mount.grant, above }
     }
 
+    pub(super) fn is_writable(&self) -> bool {
+        self.grant.access == Access::Write
+    }
+
     pub(super) fn check_enter(&self, path: &WorkspacePath) -> Result<(), GrantRefusal> {
         match self.grant.check_read(path) {
             Err(GrantRefusal::NotReadable)

@@ -59,7 +59,7 @@ impl Tree {
 
     fn create(&mut self, place: &Place, how: OpenHow) -> Result<Handle, StageError> {
         let id = self.add_at("create", place, Kind::File(FileContent::Upper(Buffer::empty())))?;
-        self.handle(id, how.read, how.write)
+        self.handle(id, how.read || !how.write, how.write)
     }
 
     /// Create an entry at a place that holds none.

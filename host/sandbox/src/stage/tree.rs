@@ -288,13 +288,16 @@ impl Tree {
 
     /// A handle that shares what is open with the other handles of the node.
     pub(super) fn handle(&mut self, id: NodeId, read: bool, write: bool) -> Result<Handle, StageError> {
+        let writable = self.mount(self.node(id)?.mount)?.is_writable();
         let node = self.node_mut(id)?;
+        let directory = node.is_directory();
+        let write = if directory { writable } else { write };
         let open = node.opened.upgrade().unwrap_or_else(|| {
             let open = Arc::new(OpenNode::default());
             node.opened = Arc::downgrade(&open);
             open
         });
-        Ok(Handle { node: id, read, write, directory: node.is_directory(), open })
+        Ok(Handle { node: id, read, write, directory, open })
     }
 
     /// Count `more` entries that the host has to remember.

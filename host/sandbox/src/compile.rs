@@ -192,6 +192,7 @@ fn confine(cpu_s: u64, memory_bytes: u64) -> rustix::io::Result<()> {
 /// Says whether time, memory, the component or the child was the reason.
 pub async fn in_child(program: &Path, wasm: &[u8], limits: CompileLimits) -> Result<Vec<u8>, CompileRefused> {
     let not_started = |error: std::io::Error| CompileRefused::NotStarted(error.to_string());
+    #[expect(clippy::disallowed_methods, reason = "the one child process of the daemon")]
     let mut child = tokio::process::Command::new(program)
         .arg(SUBCOMMAND)
         .arg(limits.cpu_s.to_string())

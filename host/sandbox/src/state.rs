@@ -16,6 +16,7 @@ use wasmtime_wasi_io::bindings::wasi::io;
 use crate::bindings::toolkeep::tool as contract;
 use crate::capability::clock::Clock;
 use crate::capability::context::{Context, Progress};
+use crate::capability::files::{self, FilesView};
 use crate::capability::log::Log;
 use crate::capability::random::Random;
 use crate::fault::HostFault;
@@ -24,7 +25,7 @@ use crate::recording::Recorder;
 use crate::stage::Stage;
 
 /// Fuel for one call into the host: about the work of entering it, lifting a few values and recording the answer.
-pub const HOST_CALL_FUEL: u64 = 1_000;
+pub(crate) const HOST_CALL_FUEL: u64 = 1_000;
 
 /// What the imports of one execution answer from.
 pub(crate) struct State {
@@ -58,6 +59,11 @@ impl State {
         self.host_calls = self.host_calls.saturating_add(1);
         self.fuel_due = self.fuel_due.saturating_add(HOST_CALL_FUEL);
         self
+    }
+
+    fn files(&mut self) -> FilesView<'_> {
+        let state = self.enter();
+        FilesView { table: &mut state.table, stage: state.stage.as_ref(), recorder: &state.recorder }
     }
 
     fn sockets(&mut self) -> WasiSocketsCtxView<'_> {
@@ -102,6 +108,7 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>, HostFault> {
     let joined = add_own(&mut linker)
         .and_then(|()| add_io(&mut linker))
         .and_then(|()| add_command(&mut linker))
+        .and_then(|()| files::add_to_linker(&mut linker, State::files))
         .and_then(|()| add_sockets(&mut linker));
     joined.map(|()| linker).map_err(HostFault::engine)
 }

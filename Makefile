@@ -1,0 +1,95 @@
+# What to run and in which order; `make` alone lists it. Every path follows CARGO_TARGET_DIR.
+
+SHELL := /bin/bash -eu -o pipefail
+.DEFAULT_GOAL := help
+
+# Where everything is built: absolute, because the sample tools are a workspace of their own.
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export CARGO_TARGET_DIR := $(TARGET)
+
+# Sample tools are built beside the host, never into it.
+GUEST := $(TARGET)/guest
+# Components, packed with their descriptors: <crate>.wasm.
+TOOLS := $(TARGET)/tools
+TOOLKEEP := $(TARGET)/debug/toolkeep
+
+GOOD := $(notdir $(patsubst %/,%,$(dir $(wildcard sample-tools/good/*/Cargo.toml))))
+HOSTILE := $(notdir $(patsubst %/,%,$(dir $(wildcard sample-tools/hostile/*/Cargo.toml))))
+
+CARGO_DENY := ^0.20
+
+.PHONY: help setup build guests demo test check fmt clippy deny doc tidy hard bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## add the target wasm32-wasip2, look for strace
+	@if ! test -d "$$(rustc --print target-libdir --target wasm32-wasip2)"; then \
+		echo "setup: adding the target wasm32-wasip2"; \
+		rustup target add wasm32-wasip2; \
+	fi
+	@if ! command -v strace >/dev/null; then \
+		if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+			echo "setup: installing strace, which the crash tests use"; \
+			(apt-get install -y -q strace || { apt-get update -q && apt-get install -y -q strace; }) </dev/null; \
+		else \
+			echo "setup: strace is missing; install it (Debian: apt-get install strace), or the crash tests fail" >&2; \
+		fi; \
+	fi
+
+build: ## the daemon and command line: target/debug/toolkeep
+	cargo build --locked -p toolkeep
+
+guests: build ## the sample tools as components: target/tools/<name>.wasm
+	cd sample-tools && CARGO_TARGET_DIR=$(GUEST) cargo build --locked --release --target wasm32-wasip2
+	@mkdir -p $(TOOLS)
+	@for name in $(GOOD) $(HOSTILE); do \
+		cp $(GUEST)/wasm32-wasip2/release/$${name//-/_}.wasm $(TOOLS)/$$name.wasm; \
+	done
+	@for name in $(GOOD); do $(TOOLKEEP) tools pack $(TOOLS)/$$name.wasm; done
+	@# Some hostile tools cannot describe themselves: that is their attack. They stay as they were built.
+	@for name in $(HOSTILE); do \
+		$(TOOLKEEP) tools pack $(TOOLS)/$$name.wasm 2>/dev/null || echo "guests: $$name refuses to be packed"; \
+	done
+
+demo: guests ## one call after another, end to end, on a copy of sample-tools/demo
+	$(TOOLKEEP) demo
+
+test: setup build guests ## everything that must pass
+	cargo test --locked --workspace
+	cd sample-tools && CARGO_TARGET_DIR=$(GUEST) cargo test --locked $(addprefix -p ,$(GOOD))
+
+check: fmt clippy deny doc tidy ## formatting, lints, dependencies, documentation, the repository's rules
+
+fmt: ## formatting
+	cargo fmt --all --check
+	cd sample-tools && cargo fmt --all --check
+
+clippy: ## lints, all of them errors
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cd sample-tools && CARGO_TARGET_DIR=$(GUEST) cargo clippy --locked --target wasm32-wasip2 -- -D warnings
+
+deny: ## licences, bans and sources of dependencies; advisories where their database can be fetched
+	@command -v cargo-deny >/dev/null || cargo install --locked --version '$(CARGO_DENY)' cargo-deny
+	cargo deny --locked check bans licenses sources
+	cd sample-tools && cargo deny --locked check --config ../deny.toml bans licenses sources
+	@if cargo deny fetch db >/dev/null 2>&1; then \
+		cargo deny --locked check advisories; \
+	else \
+		echo "deny: the advisory database cannot be reached; advisories were NOT checked"; \
+	fi
+
+doc: ## the documentation of all public items, without warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+tidy: ## the repository's own rules
+	cargo test --locked -p toolkeep-tests -- tidy
+
+hard: setup build guests ## crashes and faults at every point, up to 15 minutes
+	TOOLKEEP_HARD=1 cargo test --locked --workspace
+
+bench: guests ## the promised figures, measured
+	cargo bench --locked -p toolkeep-benches
+
+clean: ## remove what was built
+	cargo clean

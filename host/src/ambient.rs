@@ -59,6 +59,7 @@ impl Ambient {
 
     /// Nanoseconds since the Unix epoch; 0 for a clock that stands before it, the largest number after the year 2554.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
     pub fn now_ns(&self) -> u64 {
         match &self.0 {
             Source::Real => {
@@ -111,6 +112,7 @@ impl Ambient {
 
     /// An environment variable; absent as well if it is not UTF-8.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn var(&self, name: &str) -> Option<String> {
         match &self.0 {
             Source::Real => std::env::var(name).ok(),
@@ -121,6 +123,7 @@ impl Ambient {
     /// Every environment variable whose name starts with `prefix`, sorted by name; those that are not UTF-8 are left
     /// out.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn vars(&self, prefix: &str) -> BTreeMap<String, String> {
         match &self.0 {
             Source::Real => std::env::vars_os()

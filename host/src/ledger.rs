@@ -7,23 +7,45 @@
 //! committed and what a reply says is its callers' business.
 
 pub mod approval;
+mod batch;
+mod chain;
+mod column;
+mod contents;
+pub(crate) mod directory;
+mod ending;
+mod facts;
 mod failure;
+mod inbox;
+mod insert;
 mod keys;
+mod queue;
+mod read;
+mod resolve;
 mod rows;
+mod schema;
+mod settle;
+mod writer;
 
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use cap_std::fs::Dir;
 use ed25519_dalek::SigningKey;
-use serde_json::Value;
-use toolkeep_core::audit::{AuditEntry, AuditKind, ChainHead};
-use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId, RunId};
+use sqlx::query;
+use sqlx::sqlite::SqlitePool;
+use tokio::task::JoinHandle;
+use toolkeep_core::id::{CallId, PlanId, RunId, TenantName, WorkspaceName};
 use toolkeep_core::principal::Principal;
-use toolkeep_core::receipt::Receipt;
 
 use crate::ambient::Ambient;
+use batch::Marks;
+use column::Reading;
+use keys::Keys;
+use queue::{Done, Job, Queue, Work};
+use writer::{Pulse, Writer};
 
+pub use contents::BlobRow;
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused};
 pub use keys::{Claimed, KeyClaim};
 pub use rows::{
@@ -31,6 +53,15 @@ pub use rows::{
     Intent, IntentId, OpenIntent, OutcomeRow, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, Proposal, Resolution,
     Resolved, RunRow, RunTotals, Scope, Settled, StoredApproval, StoredCall, StoredPlan, UndoInfo, Vote,
 };
+
+/// Entries of the audit chain that are verified before the first call, after a clean and after an unclean stop. The
+/// rest is verified in the background by whoever calls [`Ledger::verify_audit`].
+const TAIL_AFTER_CLEAN_STOP: u64 = 1_000;
+const TAIL_AFTER_UNCLEAN_STOP: u64 = 10_000;
+/// The file whose lock says that a daemon uses the directory.
+const LOCK: &str = "lock";
+/// The seed of the key that signs receipts.
+const SIGNING_KEY: &str = "signing.key";
 
 /// How much the ledger may hold in memory and on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +92,72 @@ pub enum LedgerHealth {
     Poisoned(Arc<str>),
 }
 
+/// The ledger's directory, held by this process.
+#[derive(Debug)]
+struct Locked {
+    dir: Dir,
+    /// The lock ends when this is closed.
+    _lock: cap_std::fs::File,
+}
+
+impl Locked {
+    const fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    fn take(path: &Path) -> Result<Self, LedgerError> {
+        let problem = |error: io::Error| LedgerError::storage("the ledger's directory cannot be used", &error);
+        let dir = directory::open(path).map_err(problem)?;
+        let mut options = directory::new_file();
+        options.create_new(false).create(true);
+        let lock = dir.open_with(LOCK, &options).map_err(problem)?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { dir, _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Locked(path.display().to_string().into())),
+            Err(error) => Err(problem(error.into())),
+        }
+    }
+
+    /// Note that a daemon runs. True if the note was there: the last one did not stop cleanly.
+    fn mark_running(&self) -> io::Result<bool> {
+        match self.dir.open_with(writer::RUNNING, &directory::new_file()) {
+            Ok(_file) => directory::sync(&self.dir).map(|()| false),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The database's file exists and is private before SQLite sees it; the files beside it take its mode.
+    fn make_database(&self) -> io::Result<()> {
+        let mut options = directory::new_file();
+        options.create_new(false).create(true);
+        self.dir.open_with(schema::FILE, &options).map(|_file| ())
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Arc<Queue>,
+    pulse: Arc<Pulse>,
+    keys: Keys,
+    readers: SqlitePool,
+    signing_key: Arc<SigningKey>,
+    host_id: Arc<str>,
+    unclean: bool,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.queue.abandon();
+    }
+}
+
 /// The ledger. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Ledger {}
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
 
 impl Ledger {
     /// Open the ledger in `dir` (created with mode 0700), migrate it, check it after an unclean stop, and start its
@@ -71,16 +165,72 @@ impl Ledger {
     ///
     /// # Errors
     /// Another daemon has it open, a newer one wrote it, or it is damaged.
-    pub async fn open(_dir: &Path, _ambient: Ambient) -> Result<Self, LedgerError> {
-        Err(LedgerError::Closed)
+    pub async fn open(dir: &Path, ambient: Ambient) -> Result<Self, LedgerError> {
+        Self::open_with(dir, ambient, LedgerOptions::default()).await
     }
 
     /// As [`Ledger::open`], with other bounds.
     ///
     /// # Errors
     /// As [`Ledger::open`].
-    pub async fn open_with(_dir: &Path, _ambient: Ambient, _options: LedgerOptions) -> Result<Self, LedgerError> {
-        Err(LedgerError::Closed)
+    pub async fn open_with(dir: &Path, ambient: Ambient, options: LedgerOptions) -> Result<Self, LedgerError> {
+        let problem = |error: io::Error| LedgerError::storage("the ledger's directory cannot be used", &error);
+        let locked = Locked::take(dir)?;
+        let seed = directory::secret(locked.dir(), SIGNING_KEY, &ambient)
+            .map_err(|error| LedgerError::storage("the signing key cannot be used", &error))?;
+        locked.make_database().map_err(problem)?;
+        let file = dir.join(schema::FILE);
+        let mut conn = schema::connect_writer(&file, options.max_pages).await?;
+        // Before the note is made: a database of a newer daemon is left as it is.
+        schema::migrate(&mut conn).await?;
+        let unclean = locked.mark_running().map_err(problem)?;
+        let checked = !unclean || schema::check_if_small(&mut conn).await?;
+        let tail = if unclean { TAIL_AFTER_UNCLEAN_STOP } else { TAIL_AFTER_CLEAN_STOP };
+        let head = chain::verified_head(&mut conn, tail).await?;
+        let next_call = schema::number(&mut conn, "SELECT max(seq) FROM calls").await? + 1;
+        let host_id: Arc<str> = schema::host_id(&mut conn, ambient.uuid_v7()).await?.into();
+        let queue = Arc::new(Queue::new(options.queue_jobs, options.queue_bytes));
+        let pulse = Arc::new(Pulse::new());
+        let writer = Writer {
+            queue: Arc::clone(&queue),
+            pulse: Arc::clone(&pulse),
+            conn,
+            marks: Marks { head, next_call },
+            ambient,
+            host_id: Arc::clone(&host_id),
+            syncs: None,
+            dir: Arc::new(locked),
+        };
+        let shared = Shared {
+            queue,
+            pulse,
+            keys: Keys::new(),
+            readers: schema::readers(&file),
+            signing_key: Arc::new(SigningKey::from_bytes(&seed)),
+            host_id,
+            unclean,
+            writer: Mutex::new(Some(tokio::spawn(writer.run()))),
+        };
+        let ledger = Self { shared: Arc::new(shared) };
+        if !checked {
+            ledger.check_in_background();
+        }
+        Ok(ledger)
+    }
+
+    /// Check a database that is too large to wait for; damage stops all writing.
+    fn check_in_background(&self) {
+        let (readers, queue, pulse) =
+            (self.shared.readers.clone(), Arc::clone(&self.shared.queue), Arc::clone(&self.shared.pulse));
+        tokio::spawn(async move {
+            let Ok(mut conn) = readers.acquire().await else { return };
+            if let Err(error) = schema::check(&mut conn).await {
+                tracing::error!(%error, "the check after an unclean stop failed");
+                let why: Arc<str> = error.to_string().into();
+                pulse.set(LedgerHealth::Poisoned(Arc::clone(&why)));
+                queue.stop(LedgerError::Poisoned(why));
+            }
+        });
     }
 
     /// Write what is queued, checkpoint, and note that the stop was clean. Every later write is refused.
@@ -88,117 +238,178 @@ impl Ledger {
     /// # Errors
     /// The last batch was not written.
     pub async fn close(&self) -> Result<(), LedgerError> {
-        Err(LedgerError::Closed)
+        let closed = self.enqueue(Work::Close, true);
+        self.shared.queue.stop(LedgerError::Closed);
+        let written = match closed {
+            Ok(receiver) => receiver.await.unwrap_or(Err(LedgerError::Closed)).map(|_done| ()),
+            Err(error) => Err(error),
+        };
+        let writer = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Ok(()), Some(writer)) = (&written, writer) {
+            let _ended = writer.await;
+        }
+        self.shared.readers.close().await;
+        written
     }
 
     /// Whether the last stop was unclean: recovery has something to look at.
     #[must_use]
     pub fn was_unclean(&self) -> bool {
-        false
+        self.shared.unclean
     }
 
     /// Whether it writes.
     #[must_use]
     pub fn health(&self) -> LedgerHealth {
-        LedgerHealth::Well
+        self.shared.pulse.get()
     }
 
     /// The key that signs receipts: made at the first start, kept in `signing.key` (mode 0600).
     #[must_use]
     pub fn signing_key(&self) -> Arc<SigningKey> {
-        Arc::new(SigningKey::from_bytes(&[0; 32]))
+        Arc::clone(&self.shared.signing_key)
     }
 
     /// The identity of this host in rows (D20).
     #[must_use]
     pub fn host_id(&self) -> &str {
-        ""
+        &self.shared.host_id
+    }
+
+    fn enqueue(
+        &self,
+        work: Work,
+        durable: bool,
+    ) -> Result<tokio::sync::oneshot::Receiver<Result<Done, LedgerError>>, LedgerError> {
+        let (job, receiver) = Job::urgent(work, durable);
+        self.shared.queue.push(job)?;
+        Ok(receiver)
+    }
+
+    /// Enqueue and wait for the answer.
+    async fn ask(&self, work: Work, durable: bool) -> Result<Done, LedgerError> {
+        self.enqueue(work, durable)?.await.unwrap_or(Err(LedgerError::Closed))
+    }
+
+    /// Enqueue; wait for the disk only if that is wanted.
+    async fn put(&self, work: Work, durability: Durability) -> Result<(), LedgerError> {
+        match durability {
+            Durability::Lazy => self.shared.queue.push(Job::lazy(work)),
+            Durability::Durable => match self.ask(work, true).await? {
+                Done::Refused(error) => Err(error),
+                _ => Ok(()),
+            },
+        }
     }
 
     /// Record a call that ended without a stored plan: its row, recording, audit entry and terminal reply under its
-    /// key. Returns at once; written within about 5 ms.
+    /// key. Returns at once; written within about 5 ms. The key is let go either way.
     ///
     /// # Errors
     /// The queue is full (deny the call as `overloaded`), or the ledger is poisoned or closed.
-    pub fn record_call(&self, _row: CallRow) -> Result<(), LedgerError> {
-        Err(LedgerError::Closed)
+    pub fn record_call(&self, row: CallRow) -> Result<(), LedgerError> {
+        let keyed = row.key.is_some().then_some(row.call);
+        let pushed = self.shared.queue.push(Job::lazy(Work::Record(Box::new(row))));
+        if let Some(call) = keyed {
+            self.shared.keys.let_go(call);
+        }
+        pushed
     }
 
     /// Ask what a key names, and take it for `claim.call` if it names nothing.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn claim_key(&self, _claim: KeyClaim) -> Result<Claimed, LedgerError> {
-        Err(LedgerError::Closed)
+    pub async fn claim_key(&self, claim: KeyClaim) -> Result<Claimed, LedgerError> {
+        loop {
+            let epoch = self.shared.keys.epoch(&claim);
+            if let Some(claimed) = self.key_row(&claim).await? {
+                return Ok(claimed);
+            }
+            if let Some(claimed) = self.shared.keys.take(&claim, epoch) {
+                return Ok(claimed);
+            }
+        }
+    }
+
+    /// What the rows say about a key.
+    async fn key_row(&self, claim: &KeyClaim) -> Result<Option<Claimed>, LedgerError> {
+        self.settled().await?;
+        let sql = "SELECT i.request, c.id, c.final, c.reply FROM idempotency i JOIN calls c ON c.id = i.call \
+                   WHERE i.tenant = $1 AND i.user = $2 AND i.agent = $3 AND i.tool = $4 AND i.key = $5";
+        let statement = query(sql)
+            .bind(claim.principal.tenant.as_str())
+            .bind(claim.principal.user.as_str())
+            .bind(claim.principal.agent.as_str())
+            .bind(claim.tool.as_str())
+            .bind(Arc::clone(&claim.key));
+        let Some(row) = self.row(statement).await? else { return Ok(None) };
+        let reading = Reading::new(&row, "idempotency");
+        if reading.digest("request")? != claim.request {
+            return Ok(Some(Claimed::Mismatch));
+        }
+        let (call, reply) = (CallId::new(reading.uuid("id")?), Arc::from(reading.text("reply")?));
+        let is_final = reading.number("final")? == 1;
+        Ok(Some(if is_final { Claimed::Stored { call, reply } } else { Claimed::Unfinished { call, reply } }))
     }
 
     /// Give back a fresh key whose call ended without a result worth keeping. Does nothing if another call holds it.
-    pub fn release_key(&self, _claim: &KeyClaim) {}
+    pub fn release_key(&self, claim: &KeyClaim) {
+        self.shared.keys.let_go(claim.call);
+    }
 
-    /// Keep a plan that is not committed now: previewed, or held for an approval.
+    /// Keep a plan that is not committed now: previewed, or held for an approval. Its key is let go either way.
     ///
     /// # Errors
     /// The queue is full, a row is refused, or the ledger failed.
-    pub async fn propose(&self, _proposal: Proposal, _durability: Durability) -> Result<(), LedgerError> {
-        Err(LedgerError::Closed)
+    pub async fn propose(&self, proposal: Proposal, durability: Durability) -> Result<(), LedgerError> {
+        let call = proposal.call.call;
+        let put = self.put(Work::Propose(Box::new(proposal)), durability).await;
+        self.shared.keys.let_go(call);
+        put
     }
 
     /// Transaction 1 of a commit. Durable when it returns; exactly one caller wins for a plan and for an approval.
     ///
     /// # Errors
     /// The plan must not be committed, or the ledger failed: nothing may be applied.
-    pub async fn intent(&self, _intent: Intent) -> Result<IntentId, IntentRefused> {
-        Err(LedgerError::Closed.into())
+    pub async fn intent(&self, intent: Intent) -> Result<IntentId, IntentRefused> {
+        let runs = intent.proposal.as_ref().map(|proposal| proposal.call.call);
+        match self.ask(Work::Intent(Box::new(intent)), true).await? {
+            Done::Intent(Ok(id)) => {
+                if let Some(call) = runs {
+                    self.shared.keys.commits(call, id.plan());
+                }
+                Ok(id)
+            }
+            Done::Intent(Err(refused)) => Err(refused),
+            Done::Refused(error) => Err(error.into()),
+            _ => Err(LedgerError::Closed.into()),
+        }
     }
 
-    /// Transaction 2 of a commit. Waits for room in the queue, because what it reports has happened.
+    /// Transaction 2 of a commit. Always finds room in the queue, because what it reports has happened.
     ///
     /// # Errors
     /// The ledger failed; recovery will find the intent open.
-    pub async fn outcome(&self, _outcome: OutcomeRow, _durability: Durability) -> Result<(), LedgerError> {
-        Err(LedgerError::Closed)
+    pub async fn outcome(&self, outcome: OutcomeRow, durability: Durability) -> Result<(), LedgerError> {
+        let plan = outcome.intent.plan();
+        let put = self.put(Work::Outcome(Box::new(outcome)), durability).await;
+        self.shared.keys.let_go_of(plan);
+        put
     }
 
-    /// Commits that were begun and not ended, oldest first.
+    /// Hold a plan that was only previewed so far: from now on it needs this approval. Durable when it returns; `reply`
+    /// is what retries are told.
     ///
     /// # Errors
-    /// The ledger cannot be read, or a stored plan does not verify.
-    pub async fn open_intents(&self) -> Result<Vec<OpenIntent>, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// A plan, verified.
-    ///
-    /// # Errors
-    /// The ledger cannot be read, or the plan does not verify.
-    pub async fn plan(&self, _scope: &Scope, _id: PlanId) -> Result<Option<StoredPlan>, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// The latest plan of this digest that can still be committed: previewed or held, and not expired at `now_ms`.
-    ///
-    /// # Errors
-    /// The ledger cannot be read, or the plan does not verify.
-    pub async fn plan_by_digest(
-        &self,
-        _scope: &Scope,
-        _digest: Digest,
-        _now_ms: u64,
-    ) -> Result<Option<StoredPlan>, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// Plans, newest first.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn plans(
-        &self,
-        _scope: &Scope,
-        _state: Option<PlanState>,
-        _page: Page,
-    ) -> Result<Paged<PlanLine>, LedgerError> {
-        Err(LedgerError::Closed)
+    /// There is no such plan, or it is not open or is held already.
+    pub async fn hold(&self, plan: PlanId, approval: ApprovalRow, reply: Arc<str>) -> Result<(), DiscardRefused> {
+        match self.ask(Work::Hold { plan, approval: Box::new(approval), reply }, true).await? {
+            Done::Held(result) => result,
+            Done::Refused(error) => Err(error.into()),
+            _ => Err(LedgerError::Closed.into()),
+        }
     }
 
     /// Throw a previewed or held plan away. Its call becomes final, its approval expires, its blobs are released.
@@ -206,170 +417,72 @@ impl Ledger {
     ///
     /// # Errors
     /// There is no such plan, or it is not open any more.
-    pub async fn discard(&self, _scope: &Scope, _plan: PlanId, _why: Discard) -> Result<Arc<str>, DiscardRefused> {
-        Err(LedgerError::Closed.into())
+    pub async fn discard(&self, scope: &Scope, plan: PlanId, why: Discard) -> Result<Arc<str>, DiscardRefused> {
+        match self.ask(Work::Discard { scope: scope.clone(), plan, why }, true).await? {
+            Done::Discarded(result) => result,
+            Done::Refused(error) => Err(error.into()),
+            _ => Err(LedgerError::Closed.into()),
+        }
     }
 
     /// Expire plans and approvals whose time is over at `now_ms`. Returns the calls that became final by it.
     ///
     /// # Errors
     /// The ledger failed.
-    pub async fn expire_due(&self, _now_ms: u64) -> Result<Vec<CallId>, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// Approvals, newest first.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn approvals(
-        &self,
-        _scope: &Scope,
-        _filter: ApprovalFilter,
-        _page: Page,
-    ) -> Result<Paged<StoredApproval>, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// One approval with its votes.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn approval(&self, _scope: &Scope, _id: ApprovalId) -> Result<Option<StoredApproval>, LedgerError> {
-        Err(LedgerError::Closed)
+    pub async fn expire_due(&self, now_ms: u64) -> Result<Vec<CallId>, LedgerError> {
+        let mut all = Vec::new();
+        loop {
+            match self.ask(Work::ExpireDue { now_ms }, false).await? {
+                Done::Expired(calls) if calls.is_empty() => return Ok(all),
+                Done::Expired(calls) => all.extend(calls),
+                Done::Refused(error) => return Err(error),
+                _ => return Ok(all),
+            }
+        }
     }
 
     /// Count a person's answer, durably. `Approved` means that the plan may be settled now.
     ///
     /// # Errors
     /// The answer does not count.
-    pub async fn resolve(&self, _resolution: Resolution) -> Result<Resolved, ResolveRefused> {
-        Err(LedgerError::Closed.into())
-    }
-
-    /// A call.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn call(&self, _scope: &Scope, _id: CallId) -> Result<Option<StoredCall>, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// The recording of a call, JSON.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn recording(&self, _scope: &Scope, _id: CallId) -> Result<Option<Arc<str>>, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// The calls of a run, oldest first.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn calls_of_run(
-        &self,
-        _scope: &Scope,
-        _run: RunId,
-        _page: Page,
-    ) -> Result<Paged<StoredCall>, LedgerError> {
-        Err(LedgerError::Closed)
+    pub async fn resolve(&self, resolution: Resolution) -> Result<Resolved, ResolveRefused> {
+        match self.ask(Work::Resolve(Box::new(resolution)), true).await? {
+            Done::Resolved(result) => result,
+            Done::Refused(error) => Err(error.into()),
+            _ => Err(LedgerError::Closed.into()),
+        }
     }
 
     /// Open a run. Returns once enqueued.
     ///
     /// # Errors
     /// The queue is full, or the ledger failed.
-    pub fn open_run(&self, _run: RunRow) -> Result<(), LedgerError> {
-        Err(LedgerError::Closed)
+    pub fn open_run(&self, run: RunRow) -> Result<(), LedgerError> {
+        self.shared.queue.push(Job::lazy(Work::OpenRun(Box::new(run))))
     }
 
     /// Close a run of this principal. Returns whether it was open.
     ///
     /// # Errors
     /// The ledger failed.
-    pub async fn close_run(&self, _owner: &Principal, _run: RunId, _now_ms: u64) -> Result<bool, LedgerError> {
-        Err(LedgerError::Closed)
+    pub async fn close_run(&self, owner: &Principal, run: RunId, now_ms: u64) -> Result<bool, LedgerError> {
+        match self.ask(Work::CloseRun { owner: owner.clone(), run, now_ms }, false).await? {
+            Done::Changed(changed) => Ok(changed),
+            Done::Refused(error) => Err(error),
+            _ => Ok(false),
+        }
     }
 
-    /// A run and what its calls add up to.
+    /// Note where a workspace is on this host. Returns once enqueued.
     ///
     /// # Errors
-    /// The ledger cannot be read.
-    pub async fn run(&self, _scope: &Scope, _id: RunId) -> Result<Option<(RunRow, RunTotals)>, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// Runs, newest first.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn runs(&self, _scope: &Scope, _page: Page) -> Result<Paged<RunRow>, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// The receipt of a call.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn receipt_of(&self, _scope: &Scope, _call: CallId) -> Result<Option<Receipt>, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// A receipt.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn receipt(&self, _scope: &Scope, _id: ReceiptId) -> Result<Option<Receipt>, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// How to reverse a committed call; nothing if it committed nothing.
-    ///
-    /// # Errors
-    /// The ledger cannot be read, or the plan does not verify.
-    pub async fn undo_of(&self, _scope: &Scope, _call: CallId) -> Result<Option<UndoInfo>, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// Append to the audit chain without waiting.
-    ///
-    /// # Errors
-    /// The queue is full, or the ledger is poisoned or closed.
-    pub fn audit(&self, _kind: AuditKind, _facts: &Value) -> Result<(), LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// Append to the audit chain and wait until it is on the disk.
-    ///
-    /// # Errors
-    /// The ledger failed.
-    pub async fn audit_durably(&self, _kind: AuditKind, _facts: &Value) -> Result<(), LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// The end of the audit chain.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn audit_head(&self) -> Result<ChainHead, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// Verify the entries `from..=to` and that they continue the one before them. Returns how many there were.
-    ///
-    /// # Errors
-    /// The chain is broken, or the ledger cannot be read.
-    pub async fn verify_audit(&self, _from: u64, _to: u64) -> Result<u64, LedgerError> {
-        Err(LedgerError::Closed)
-    }
-
-    /// Entries of the audit chain, oldest first; the cursor is a sequence number.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn audit_entries(&self, _page: Page) -> Result<Paged<AuditEntry>, LedgerError> {
-        Err(LedgerError::Closed)
+    /// The queue is full, or the ledger failed.
+    pub fn note_workspace(&self, tenant: &TenantName, name: &WorkspaceName, root: &Path) -> Result<(), LedgerError> {
+        self.shared.queue.push(Job::lazy(Work::Workspace {
+            tenant: tenant.as_str().to_owned(),
+            name: name.as_str().to_owned(),
+            root: root.to_string_lossy().into_owned(),
+        }))
     }
 
     /// Wait until everything enqueued before is visible to readers. Read methods do so themselves.
@@ -377,6 +490,6 @@ impl Ledger {
     /// # Errors
     /// The ledger is poisoned or closed.
     pub async fn barrier(&self) -> Result<(), LedgerError> {
-        Err(LedgerError::Closed)
+        self.ask(Work::Barrier, false).await.map(|_done| ())
     }
 }

@@ -1,14 +1,19 @@
 //! Idempotency keys: which call a key names, and what a retry is told (D8).
 //!
 //! Calls that run are remembered in memory only: a daemon that stops forgets them, which releases their keys, unless
-//! an intent was made durable first. Calls that came to rest are rows. Between the two, a terminal reply that is
-//! enqueued but not yet readable stays in memory until its batch is on disk, so that no retry falls into the gap.
+//! an intent was made durable first. Calls that came to rest are rows. A claim therefore reads the rows first and takes
+//! the key in memory only if no call let go of its key in between; the epoch of the shard says so.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{CallId, ToolName};
+use toolkeep_core::id::{CallId, PlanId, ToolName};
 use toolkeep_core::principal::Principal;
+
+/// Parts of the memory that are locked apart, so that calls with different keys do not wait for each other.
+const SHARDS: usize = 64;
 
 /// A call that wants to be known by a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,4 +56,157 @@ pub enum Claimed {
     },
     /// Another request.
     Mismatch,
+}
+
+/// What a key is unique within.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct KeyName {
+    principal: Principal,
+    tool: ToolName,
+    key: Arc<str>,
+}
+
+impl From<&KeyClaim> for KeyName {
+    fn from(claim: &KeyClaim) -> Self {
+        Self { principal: claim.principal.clone(), tool: claim.tool.clone(), key: Arc::clone(&claim.key) }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    call: CallId,
+    request: Digest,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// How often a key of this shard was let go.
+    epoch: u64,
+    running: HashMap<KeyName, Running>,
+}
+
+/// The keys of calls by call, and by the plan that they are committing.
+#[derive(Debug, Default)]
+struct Names {
+    calls: HashMap<CallId, KeyName>,
+    plans: HashMap<PlanId, CallId>,
+}
+
+/// The keys of calls that run now.
+#[derive(Debug)]
+pub(super) struct Keys {
+    shards: Vec<Mutex<Shard>>,
+    names: Mutex<Names>,
+    hasher: RandomState,
+}
+
+impl Keys {
+    pub(super) fn new() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, names: Mutex::default(), hasher: RandomState::new() }
+    }
+
+    fn with<T>(&self, name: &KeyName, look: impl FnOnce(&mut Shard) -> T) -> Option<T> {
+        let shard = usize::try_from(self.hasher.hash_one(name) % SHARDS as u64).ok()?;
+        let shard = self.shards.get(shard)?;
+        Some(look(&mut shard.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Read this before the rows are read.
+    pub(super) fn epoch(&self, claim: &KeyClaim) -> u64 {
+        self.with(&KeyName::from(claim), |shard| shard.epoch).unwrap_or(0)
+    }
+
+    /// Take a key that no row names. Nothing if a key of the shard was let go since `epoch`: read the rows again.
+    pub(super) fn take(&self, claim: &KeyClaim, epoch: u64) -> Option<Claimed> {
+        let name = KeyName::from(claim);
+        let claimed = self.with(&name, |shard| {
+            if let Some(running) = shard.running.get(&name) {
+                return Some(if running.request == claim.request {
+                    Claimed::InFlight { call: running.call }
+                } else {
+                    Claimed::Mismatch
+                });
+            }
+            if shard.epoch != epoch {
+                return None;
+            }
+            shard.running.insert(name.clone(), Running { call: claim.call, request: claim.request });
+            Some(Claimed::Fresh)
+        })??;
+        if claimed == Claimed::Fresh {
+            self.names().calls.insert(claim.call, name);
+        }
+        Some(claimed)
+    }
+
+    /// A call that runs is committing a plan.
+    pub(super) fn commits(&self, call: CallId, plan: PlanId) {
+        let mut names = self.names();
+        if names.calls.contains_key(&call) {
+            names.plans.insert(plan, call);
+        }
+    }
+
+    /// The commit of a plan ended, and with it the call that ran for it.
+    pub(super) fn let_go_of(&self, plan: PlanId) {
+        let call = self.names().plans.remove(&plan);
+        if let Some(call) = call {
+            self.let_go(call);
+        }
+    }
+
+    /// A call runs no more: whatever its key names now is in the rows, or will be after a barrier.
+    pub(super) fn let_go(&self, call: CallId) {
+        let Some(name) = self.names().calls.remove(&call) else { return };
+        let _gone = self.with(&name, |shard| {
+            if shard.running.get(&name).is_some_and(|running| running.call == call) {
+                shard.running.remove(&name);
+                shard.epoch = shard.epoch.wrapping_add(1);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn claim(call: u128, request: &[u8]) -> KeyClaim {
+        KeyClaim {
+            principal: Principal {
+                tenant: "t".parse().expect("name"),
+                user: "u".parse().expect("name"),
+                agent: "a".parse().expect("name"),
+            },
+            tool: "x".parse().expect("name"),
+            key: Arc::from("k"),
+            request: Digest::of(request),
+            call: CallId::new(Uuid::from_u128(call)),
+        }
+    }
+
+    #[test]
+    fn r32_a_key_is_taken_once_and_only_if_nothing_was_let_go_meanwhile() {
+        let keys = Keys::new();
+        let (one, two) = (claim(1, b"a"), claim(2, b"a"));
+        let epoch = keys.epoch(&one);
+        assert_eq!(keys.take(&one, epoch), Some(Claimed::Fresh));
+        assert_eq!(keys.take(&two, epoch), Some(Claimed::InFlight { call: one.call }));
+        assert_eq!(keys.take(&claim(3, b"b"), epoch), Some(Claimed::Mismatch));
+        keys.let_go(two.call);
+        assert_eq!(
+            keys.take(&two, epoch),
+            Some(Claimed::InFlight { call: one.call }),
+            "only its call lets go of a key"
+        );
+        keys.let_go(one.call);
+        assert_eq!(keys.take(&two, epoch), None, "the rows have to be read again");
+        assert_eq!(keys.take(&two, keys.epoch(&two)), Some(Claimed::Fresh));
+    }
 }

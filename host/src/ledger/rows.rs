@@ -13,7 +13,7 @@ use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName, ToolName,
 use toolkeep_core::plan::Plan;
 use toolkeep_core::principal::Principal;
 use toolkeep_core::receipt::Receipt;
-use toolkeep_core::refusal::Code;
+use toolkeep_core::refusal::{Code, Refusal};
 
 use super::approval::ApprovalState;
 
@@ -433,12 +433,14 @@ pub enum Resolved {
 }
 
 /// Why a plan is thrown away without having been committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Discard {
-    /// Its owner does not want it any more.
+    /// Its owner does not want it any more: the call ends `ok`, `discarded`.
     Dropped,
-    /// The world changed, the tool was replaced, or a grant was taken away.
+    /// The world changed, the tool was replaced, or a grant was taken away: the call ends as `stale_plan`.
     Stale,
+    /// It cannot be committed for another reason: the call ends with this refusal.
+    Refused(Box<Refusal>),
 }
 
 /// How to reverse a committed call.

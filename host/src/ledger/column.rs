@@ -1,0 +1,186 @@
+//! How nouns are columns: ids and digests as bytes, numbers as signed integers, states as words.
+//!
+//! Reading is strict: a column that cannot be what it should be means that somebody else wrote the database, and the
+//! row is refused rather than guessed at.
+
+use serde::de::DeserializeOwned;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+use toolkeep_core::audit::AuditKind;
+use toolkeep_core::call::{Mode, Outcome, Status};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::refusal::Code;
+use uuid::Uuid;
+
+use super::failure::LedgerError;
+
+/// A number as SQLite keeps it. Counters and times never come near the bound; if one did, it would stick there.
+pub(super) fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The bytes of an id.
+pub(super) fn id_bytes(uuid: &Uuid) -> Vec<u8> {
+    uuid.as_bytes().to_vec()
+}
+
+/// The bytes of a digest.
+pub(super) fn digest_bytes(digest: &Digest) -> Vec<u8> {
+    digest.as_bytes().to_vec()
+}
+
+pub(super) const fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Held => "held",
+        Status::Denied => "denied",
+        Status::Failed => "failed",
+        Status::Unknown => "unknown",
+    }
+}
+
+pub(super) const fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::None => "none",
+        Outcome::Previewed => "previewed",
+        Outcome::Staged => "staged",
+        Outcome::Pending => "pending",
+        Outcome::Committed => "committed",
+        Outcome::Discarded => "discarded",
+        Outcome::Unknown => "unknown",
+        Outcome::Halted => "halted",
+    }
+}
+
+pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
+    match kind {
+        AuditKind::Call => "call",
+        AuditKind::Intent => "intent",
+        AuditKind::Outcome => "outcome",
+        AuditKind::Held => "held",
+        AuditKind::Approval => "approval",
+        AuditKind::Discarded => "discarded",
+        AuditKind::Breach => "breach",
+        AuditKind::Tool => "tool",
+        AuditKind::Daemon => "daemon",
+    }
+}
+
+pub(super) fn code_of(word: &str) -> Option<Code> {
+    Code::ALL.iter().copied().find(|code| code.word() == word)
+}
+
+pub(super) fn mode_of(word: &str) -> Option<Mode> {
+    [Mode::Commit, Mode::Preview].into_iter().find(|mode| mode.word() == word)
+}
+
+/// A value of a noun that is written as one word.
+pub(super) fn worded<T: DeserializeOwned>(word: &str) -> Option<T> {
+    serde_json::from_value(serde_json::Value::String(word.to_owned())).ok()
+}
+
+/// One row that is being read; remembers the table for its errors.
+pub(super) struct Reading<'r> {
+    row: &'r SqliteRow,
+    table: &'static str,
+}
+
+impl<'r> Reading<'r> {
+    pub(super) const fn new(row: &'r SqliteRow, table: &'static str) -> Self {
+        Self { row, table }
+    }
+
+    fn damaged(&self, column: &str) -> LedgerError {
+        LedgerError::Damaged(format!("a row of `{}` has no valid `{column}`", self.table).into())
+    }
+
+    pub(super) fn text(&self, column: &'static str) -> Result<&'r str, LedgerError> {
+        self.row.try_get(column).map_err(|_| self.damaged(column))
+    }
+
+    pub(super) fn text_or_null(&self, column: &'static str) -> Result<Option<&'r str>, LedgerError> {
+        self.row.try_get(column).map_err(|_| self.damaged(column))
+    }
+
+    pub(super) fn number(&self, column: &'static str) -> Result<u64, LedgerError> {
+        let value: i64 = self.row.try_get(column).map_err(|_| self.damaged(column))?;
+        u64::try_from(value).map_err(|_| self.damaged(column))
+    }
+
+    pub(super) fn number_or_null(&self, column: &'static str) -> Result<Option<u64>, LedgerError> {
+        let value: Option<i64> = self.row.try_get(column).map_err(|_| self.damaged(column))?;
+        value.map(|value| u64::try_from(value).map_err(|_| self.damaged(column))).transpose()
+    }
+
+    pub(super) fn bytes_or_null(&self, column: &'static str) -> Result<Option<&'r [u8]>, LedgerError> {
+        self.row.try_get(column).map_err(|_| self.damaged(column))
+    }
+
+    pub(super) fn uuid(&self, column: &'static str) -> Result<Uuid, LedgerError> {
+        self.uuid_or_null(column)?.ok_or_else(|| self.damaged(column))
+    }
+
+    pub(super) fn uuid_or_null(&self, column: &'static str) -> Result<Option<Uuid>, LedgerError> {
+        let bytes = self.bytes_or_null(column)?;
+        bytes.map(|bytes| Uuid::from_slice(bytes).map_err(|_| self.damaged(column))).transpose()
+    }
+
+    pub(super) fn digest(&self, column: &'static str) -> Result<Digest, LedgerError> {
+        self.digest_or_null(column)?.ok_or_else(|| self.damaged(column))
+    }
+
+    pub(super) fn digest_or_null(&self, column: &'static str) -> Result<Option<Digest>, LedgerError> {
+        let bytes = self.bytes_or_null(column)?;
+        bytes.map(|bytes| bytes.try_into().map(Digest::from_bytes).map_err(|_| self.damaged(column))).transpose()
+    }
+
+    /// A name: parsed under the rules of its kind.
+    pub(super) fn name<T: std::str::FromStr>(&self, column: &'static str) -> Result<T, LedgerError> {
+        self.text(column)?.parse().map_err(|_| self.damaged(column))
+    }
+
+    /// A word, through the function that knows the words of its kind.
+    pub(super) fn word<T>(&self, column: &'static str, of: impl FnOnce(&str) -> Option<T>) -> Result<T, LedgerError> {
+        of(self.text(column)?).ok_or_else(|| self.damaged(column))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_the_wire() {
+        for status in [Status::Ok, Status::Held, Status::Denied, Status::Failed, Status::Unknown] {
+            assert_eq!(worded(status_word(status)), Some(status));
+        }
+        for outcome in [
+            Outcome::None,
+            Outcome::Previewed,
+            Outcome::Staged,
+            Outcome::Pending,
+            Outcome::Committed,
+            Outcome::Discarded,
+            Outcome::Unknown,
+            Outcome::Halted,
+        ] {
+            assert_eq!(worded(outcome_word(outcome)), Some(outcome));
+        }
+        for kind in [
+            AuditKind::Call,
+            AuditKind::Intent,
+            AuditKind::Outcome,
+            AuditKind::Held,
+            AuditKind::Approval,
+            AuditKind::Discarded,
+            AuditKind::Breach,
+            AuditKind::Tool,
+            AuditKind::Daemon,
+        ] {
+            assert_eq!(worded(audit_word(kind)), Some(kind));
+        }
+        assert_eq!(code_of("stale_plan"), Some(Code::StalePlan));
+        assert_eq!((mode_of("preview"), mode_of("Preview")), (Some(Mode::Preview), None));
+        assert_eq!(integer(u64::MAX), i64::MAX);
+    }
+}

@@ -1,0 +1,56 @@
+//! The rows of blobs: small contents, and which large ones are still needed.
+//!
+//! [`crate::blobs`] owns the files; the ledger owns the truth about who needs them, because that is written in the same transaction as the
+//! plan that needs them.
+
+use sqlx::query;
+use toolkeep_core::digest::Digest;
+
+use super::Ledger;
+use super::column::{Reading, digest_bytes};
+use super::failure::LedgerError;
+use super::queue::{Done, Work};
+
+/// Blobs without a pin that one sweep looks at.
+const SWEPT_AT_ONCE: i64 = 1_000;
+
+/// What the ledger knows of a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRow {
+    /// Bytes.
+    pub size: u64,
+    /// The content, if it is kept in the ledger; otherwise it is a file of the blob store.
+    pub content: Option<Vec<u8>>,
+}
+
+impl Ledger {
+    /// What the ledger knows of a blob. The content is not verified: [`crate::blobs::BlobStore`] does that.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn blob(&self, digest: Digest) -> Result<Option<BlobRow>, LedgerError> {
+        self.settled().await?;
+        let sql = "SELECT size, content FROM blobs WHERE digest = $1";
+        let Some(row) = self.row(query(sql).bind(digest_bytes(&digest))).await? else { return Ok(None) };
+        let reading = Reading::new(&row, "blobs");
+        let content = reading.bytes_or_null("content")?.map(<[u8]>::to_vec);
+        Ok(Some(BlobRow { size: reading.number("size")?, content }))
+    }
+
+    /// Digests of blobs that nothing pins, some of them.
+    pub(crate) async fn unpinned(&self) -> Result<Vec<Digest>, LedgerError> {
+        self.settled().await?;
+        let sql = "SELECT digest FROM blobs b WHERE NOT EXISTS (SELECT 1 FROM blob_pins p WHERE p.digest = b.digest) LIMIT $1";
+        let rows = self.rows(query(sql).bind(SWEPT_AT_ONCE)).await?;
+        rows.iter().map(|row| Reading::new(row, "blobs").digest("digest")).collect()
+    }
+
+    /// Remove the rows of those blobs that nothing pins. Returns the ones that have no row now.
+    pub(crate) async fn drop_blobs(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, LedgerError> {
+        match self.ask(Work::DropBlobs(digests), false).await? {
+            Done::Dropped(digests) => Ok(digests),
+            Done::Refused(error) => Err(error),
+            _ => Ok(Vec::new()),
+        }
+    }
+}

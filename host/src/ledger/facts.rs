@@ -1,0 +1,195 @@
+//! What audit entries say: canonical JSON (RFC 8785) over digests and names, never over contents.
+//!
+//! The entry of an ordinary call is written for every call that is made, so its members are declared in the order in which
+//! canonical JSON sorts them; a test holds the two together.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use toolkeep_core::audit::canonical_body;
+use toolkeep_core::call::{Mode, Outcome, Status};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId};
+use toolkeep_core::plan::Plan;
+use toolkeep_core::refusal::Code;
+
+use super::column::{outcome_word, status_word};
+use super::rows::{CallRow, Intent, OutcomeRow, Proposal, Resolution, Settled};
+
+/// The facts of a call. Members stand in the order of RFC 8785.
+#[derive(Serialize)]
+struct CallFacts<'r> {
+    agent: &'r str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<ApprovalId>,
+    call: CallId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    component: Option<Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    input: Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<Digest>,
+    mode: Mode,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<PlanId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan_digest: Option<Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recording: Option<Digest>,
+    reply: Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<RunId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seal: Option<Digest>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'r str>,
+    tenant: &'r str,
+    tool: &'r str,
+    user: &'r str,
+}
+
+/// A call that ended, or that made a plan.
+pub(super) fn call(row: &CallRow, proposal: Option<&Proposal>) -> String {
+    let plan: Option<&Plan> = proposal.map(|proposal| proposal.plan.as_ref());
+    let facts = CallFacts {
+        agent: row.principal.agent.as_str(),
+        approval: proposal.and_then(|proposal| Some(proposal.approval.as_ref()?.id)),
+        call: row.call,
+        component: row.component,
+        error: row.error_code.map(Code::word),
+        input: row.input_digest,
+        manifest: row.manifest,
+        mode: row.mode,
+        outcome: outcome_word(row.outcome),
+        plan: plan.map(Plan::id),
+        plan_digest: plan.map(Plan::digest),
+        recording: row.recording.as_ref().map(|text| Digest::of(text.as_bytes())),
+        reply: Digest::of(row.reply.as_bytes()),
+        run: row.run,
+        seal: plan.map(Plan::seal_digest),
+        status: status_word(row.status),
+        step: row.step.as_deref(),
+        tenant: row.principal.tenant.as_str(),
+        tool: row.tool.as_str(),
+        user: row.principal.user.as_str(),
+    };
+    serde_json::to_string(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
+}
+
+/// A commit that is about to be applied.
+pub(super) fn intent(intent: &Intent, plan: &Plan, call: CallId) -> String {
+    let body = plan.body();
+    canonical_body(&json!({
+        "agent": body.principal.agent, "approval": intent.approval.map(|approval| approval.id), "call": call,
+        "component": body.component, "effects": plan.totals(), "input": body.input, "manifest": body.manifest,
+        "plan": plan.id(), "plan_digest": plan.digest(), "policy_set": body.policy_set,
+        "receipt": intent.receipt.as_ref().map(|receipt| receipt.statement.receipt),
+        "recording": intent.proposal.as_ref().and_then(|p| Some(Digest::of(p.call.recording.as_ref()?.as_bytes()))),
+        "run": plan.binding().run, "seal": plan.seal_digest(), "steps": Digest::of(intent.steps.as_bytes()),
+        "tenant": body.principal.tenant, "tool": body.tool, "undoes": intent.undoes, "user": body.principal.user,
+    }))
+}
+
+/// A commit that ended.
+pub(super) fn outcome(row: &OutcomeRow, call: CallId) -> String {
+    let (word, halted) = match &row.settled {
+        Settled::Committed => ("committed", None),
+        Settled::RolledBack => ("rolled_back", None),
+        Settled::Halted(targets) => ("halted", Some(targets)),
+    };
+    canonical_body(&json!({
+        "call": call, "error": row.error_code.map(Code::word), "halted": halted, "outcome": word,
+        "plan": row.intent.plan(), "reply": Digest::of(row.reply.as_bytes()),
+    }))
+}
+
+/// A previewed plan that waits for people from now on.
+pub(super) fn held(plan: &Plan, approval: ApprovalId) -> String {
+    let principal = &plan.body().principal;
+    canonical_body(&json!({
+        "agent": principal.agent, "approval": approval, "call": plan.binding().call, "plan": plan.id(),
+        "plan_digest": plan.digest(), "seal": plan.seal_digest(), "tenant": principal.tenant, "tool": plan.body().tool,
+        "user": principal.user,
+    }))
+}
+
+/// A person's answer.
+pub(super) fn resolution(answer: &Resolution, plan: PlanId, state: &str) -> String {
+    canonical_body(&json!({
+        "approval": answer.id, "approved": answer.approve, "approver": answer.approver, "plan": plan,
+        "reason": answer.reason, "state": state,
+    }))
+}
+
+/// A plan that ended without a commit.
+pub(super) fn ended(plan: PlanId, call: CallId, (status, outcome): (Status, Outcome), why: &str) -> String {
+    canonical_body(&json!({
+        "call": call, "outcome": outcome_word(outcome), "plan": plan, "status": status_word(status), "why": why,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use toolkeep_core::call::Usage;
+    use uuid::Uuid;
+
+    #[test]
+    fn the_facts_of_a_call_are_canonical_as_they_are_written() {
+        let row = CallRow {
+            call: CallId::new(Uuid::from_u128(1)),
+            principal: serde_json::from_value(json!({"tenant": "t", "user": "u", "agent": "a"})).expect("principal"),
+            run: Some(RunId::new(Uuid::from_u128(2))),
+            step: Some(Arc::from("é\u{1}\"\\\n\u{7f}\u{2028}")),
+            tool: "x".parse().expect("name"),
+            component: Some(Digest::of(b"c")),
+            manifest: Some(Digest::of(b"m")),
+            mode: Mode::Preview,
+            input: Arc::from("{}"),
+            input_digest: Digest::of(b"{}"),
+            status: Status::Failed,
+            outcome: Outcome::None,
+            error_code: Some(Code::OutOfFuel),
+            reply: Arc::from("{}"),
+            usage: Usage::default(),
+            recording: Some(Arc::from("{}")),
+            started_ms: 1,
+            ended_ms: 2,
+            key: None,
+        };
+        let text = call(&row, None);
+        let value: Value = serde_json::from_str(&text).expect("json");
+        assert_eq!(canonical_body(&value), text);
+        let mut all = CallFacts {
+            agent: "a",
+            approval: Some(ApprovalId::new(Uuid::from_u128(1))),
+            call: row.call,
+            component: Some(row.input_digest),
+            error: Some("x"),
+            input: row.input_digest,
+            manifest: Some(row.input_digest),
+            mode: Mode::Commit,
+            outcome: "none",
+            plan: Some(PlanId::new(Uuid::from_u128(1))),
+            plan_digest: Some(row.input_digest),
+            recording: Some(row.input_digest),
+            reply: row.input_digest,
+            run: row.run,
+            seal: Some(row.input_digest),
+            status: "ok",
+            step: Some("s"),
+            tenant: "t",
+            tool: "x",
+            user: "u",
+        };
+        for _ in 0..2 {
+            let text = serde_json::to_string(&all).expect("json");
+            let value: Value = serde_json::from_str(&text).expect("json");
+            assert_eq!(canonical_body(&value), text);
+            all.approval = None;
+        }
+    }
+}

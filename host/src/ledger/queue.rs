@@ -1,0 +1,273 @@
+//! The bounded queue between everybody who writes and the one task that does.
+//!
+//! Lazy writes do not wake the writer one by one: the first of a batch does, the rest are found when it
+//! looks again. Urgent ones (somebody waits for the answer) wake it at once. Outcomes and barriers are not counted: there
+//! is at most one outcome per intent, and intents were.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+use toolkeep_core::audit::AuditKind;
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::{CallId, PlanId, RunId};
+use toolkeep_core::principal::Principal;
+
+use super::failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused};
+use super::rows::{
+    ApprovalRow, CallRow, Discard, Intent, IntentId, OutcomeRow, Proposal, Resolution, Resolved, RunRow, Scope,
+};
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) enum Work {
+    Record(Box<CallRow>),
+    Propose(Box<Proposal>),
+    Intent(Box<Intent>),
+    Outcome(Box<OutcomeRow>),
+    Resolve(Box<Resolution>),
+    Hold { plan: PlanId, approval: Box<ApprovalRow>, reply: Arc<str> },
+    Discard { scope: Scope, plan: PlanId, why: Discard },
+    ExpireDue { now_ms: u64 },
+    OpenRun(Box<RunRow>),
+    CloseRun { owner: Principal, run: RunId, now_ms: u64 },
+    Workspace { tenant: String, name: String, root: String },
+    Audit { kind: AuditKind, body: Arc<str> },
+    DropBlobs(Vec<Digest>),
+    Barrier,
+    Close,
+}
+
+/// What it came to, for whoever waits.
+#[derive(Debug)]
+pub(super) enum Done {
+    Written,
+    Refused(LedgerError),
+    Intent(Result<IntentId, IntentRefused>),
+    Resolved(Result<Resolved, ResolveRefused>),
+    Held(Result<(), DiscardRefused>),
+    Discarded(Result<Arc<str>, DiscardRefused>),
+    Expired(Vec<CallId>),
+    Changed(bool),
+    Dropped(Vec<Digest>),
+}
+
+/// One write and who waits for it.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) work: Work,
+    pub(super) durable: bool,
+    pub(super) waiter: Option<oneshot::Sender<Result<Done, LedgerError>>>,
+    bytes: u64,
+    counted: bool,
+}
+
+impl Job {
+    /// A write that nobody waits for.
+    pub(super) fn lazy(work: Work) -> Self {
+        Self::new(work, false, None)
+    }
+
+    /// A write that somebody waits for, with the receiving end for them.
+    pub(super) fn urgent(work: Work, durable: bool) -> (Self, oneshot::Receiver<Result<Done, LedgerError>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self::new(work, durable, Some(sender)), receiver)
+    }
+
+    fn new(work: Work, durable: bool, waiter: Option<oneshot::Sender<Result<Done, LedgerError>>>) -> Self {
+        let counted = !matches!(work, Work::Outcome(_) | Work::Barrier | Work::Close);
+        Self { bytes: weight(&work), work, durable, waiter, counted }
+    }
+
+    /// Whether readers of plans, approvals and keys must see it.
+    pub(super) const fn settles(&self) -> bool {
+        match &self.work {
+            Work::Record(row) => row.key.is_some(),
+            Work::Propose(_)
+            | Work::Intent(_)
+            | Work::Outcome(_)
+            | Work::Resolve(_)
+            | Work::Hold { .. }
+            | Work::Discard { .. }
+            | Work::ExpireDue { .. } => true,
+            Work::OpenRun(_)
+            | Work::CloseRun { .. }
+            | Work::Workspace { .. }
+            | Work::Audit { .. }
+            | Work::DropBlobs(_)
+            | Work::Barrier
+            | Work::Close => false,
+        }
+    }
+}
+
+/// Bytes that a write keeps in memory while it waits; texts and contents only.
+fn weight(work: &Work) -> u64 {
+    let call = |row: &CallRow| row.input.len() + row.reply.len() + row.recording.as_ref().map_or(0, |text| text.len());
+    let proposal = |proposal: &Proposal| {
+        let blobs: usize = proposal.blobs.inline.iter().map(|blob| blob.content.len()).sum();
+        call(&proposal.call) + proposal.plan.canonical().len() + proposal.witnesses.len() + blobs
+    };
+    let bytes = match work {
+        Work::Record(row) => call(row),
+        Work::Propose(row) => proposal(row),
+        Work::Intent(intent) => {
+            let blobs: usize = intent.undo_blobs.inline.iter().map(|blob| blob.content.len()).sum();
+            intent.proposal.as_deref().map_or(0, proposal) + intent.steps.len() + intent.reply_when_done.len() + blobs
+        }
+        Work::Outcome(row) => row.reply.len(),
+        Work::Audit { body, .. } => body.len(),
+        Work::Resolve(_)
+        | Work::Hold { .. }
+        | Work::Discard { .. }
+        | Work::ExpireDue { .. }
+        | Work::OpenRun(_)
+        | Work::CloseRun { .. }
+        | Work::Workspace { .. }
+        | Work::DropBlobs(_)
+        | Work::Barrier
+        | Work::Close => 0,
+    };
+    bytes as u64
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: Vec<Job>,
+    /// Counted jobs and their bytes, those in the writer's hands included.
+    held_jobs: u32,
+    held_bytes: u64,
+    /// Jobs of any kind that are not yet visible to readers, and those of them that settle something.
+    pending: usize,
+    settling: usize,
+    urgent: bool,
+    abandoned: bool,
+    /// Why nothing more is taken.
+    stopped: Option<LedgerError>,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    arrived: Notify,
+    urgent: Notify,
+    most_jobs: u32,
+    most_bytes: u64,
+}
+
+impl Queue {
+    pub(super) fn new(most_jobs: u32, most_bytes: u64) -> Self {
+        Self { state: Mutex::default(), arrived: Notify::new(), urgent: Notify::new(), most_jobs, most_bytes }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enqueue.
+    ///
+    /// # Errors
+    /// The queue is full, or stopped.
+    pub(super) fn push(&self, job: Job) -> Result<(), LedgerError> {
+        let mut state = self.state();
+        if let Some(error) = &state.stopped {
+            return Err(error.clone());
+        }
+        if job.counted {
+            let bytes = state.held_bytes.saturating_add(job.bytes);
+            // One write larger than the bound is taken when it is alone; otherwise it could never be written.
+            if state.held_jobs >= self.most_jobs || (bytes > self.most_bytes && state.held_jobs > 0) {
+                return Err(LedgerError::Overloaded);
+            }
+            state.held_jobs += 1;
+            state.held_bytes = bytes;
+        }
+        state.pending += 1;
+        state.settling += usize::from(job.settles());
+        let urgent = job.waiter.is_some() || job.durable;
+        let first = state.jobs.is_empty();
+        state.urgent |= urgent;
+        state.jobs.push(job);
+        drop(state);
+        if first {
+            self.arrived.notify_one();
+        }
+        if urgent {
+            self.urgent.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Take up to `most` jobs in the order of their arrival, without waiting.
+    pub(super) fn take(&self, most: usize) -> Vec<Job> {
+        let mut state = self.state();
+        if state.jobs.len() <= most {
+            state.urgent = false;
+            return std::mem::take(&mut state.jobs);
+        }
+        let rest = state.jobs.split_off(most);
+        let taken = std::mem::replace(&mut state.jobs, rest);
+        state.urgent = state.jobs.iter().any(|job| job.waiter.is_some() || job.durable);
+        taken
+    }
+
+    /// Wait until there is something to take. False if there is nothing and never will be.
+    pub(super) async fn arrival(&self) -> bool {
+        loop {
+            let notified = self.arrived.notified();
+            let (some, abandoned) = {
+                let state = self.state();
+                (!state.jobs.is_empty(), state.abandoned)
+            };
+            if some || abandoned {
+                return some;
+            }
+            notified.await;
+        }
+    }
+
+    /// Wait until something urgent is there.
+    pub(super) async fn urgency(&self) {
+        loop {
+            let notified = self.urgent.notified();
+            if self.state().urgent {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// These jobs are visible to readers, or will never be.
+    pub(super) fn settle(&self, jobs: &[Job]) {
+        let mut state = self.state();
+        for job in jobs {
+            state.pending = state.pending.saturating_sub(1);
+            state.settling = state.settling.saturating_sub(usize::from(job.settles()));
+            if job.counted {
+                state.held_jobs = state.held_jobs.saturating_sub(1);
+                state.held_bytes = state.held_bytes.saturating_sub(job.bytes);
+            }
+        }
+    }
+
+    /// Take nothing more, for this reason.
+    pub(super) fn stop(&self, why: LedgerError) {
+        self.state().stopped.get_or_insert(why);
+    }
+
+    /// Nobody is left who could push: the writer ends after what is there.
+    pub(super) fn abandon(&self) {
+        self.state().abandoned = true;
+        self.arrived.notify_one();
+    }
+
+    /// Whether a reader of anything has to wait for a barrier.
+    pub(super) fn is_pending(&self) -> bool {
+        self.state().pending > 0
+    }
+
+    /// Whether a reader of plans, approvals and keys has to wait for a barrier.
+    pub(super) fn is_settling(&self) -> bool {
+        self.state().settling > 0
+    }
+}

@@ -1,0 +1,412 @@
+//! The readers' side: calls, runs, plans, approvals, receipts and undo information, each seen through a scope.
+//!
+//! Readers use a pool that cannot write. Where something is still queued they wait for it, so that everybody reads their own writes.
+//! A plan is verified whenever it is read; a foreign row looks missing.
+
+use std::sync::Arc;
+
+use sqlx::query;
+use sqlx::sqlite::SqliteRow;
+use toolkeep_core::call::Usage;
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId, RunId};
+use toolkeep_core::plan::{Plan, SealBinding};
+use toolkeep_core::principal::Principal;
+use toolkeep_core::receipt::Receipt;
+
+use super::column::{Reading, code_of, digest_bytes, id_bytes, integer, mode_of, worded};
+use super::failure::LedgerError;
+use super::insert::Bound;
+use super::rows::{
+    CallRow, IntentId, OpenIntent, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, RunRow, RunTotals, Scope,
+    StoredCall, StoredPlan, UndoInfo,
+};
+use super::{Ledger, LedgerHealth};
+
+/// The columns of a call that [`call_of`] reads.
+const CALL: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, input_digest, \
+                    status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, started_ms, ended_ms, \
+                    plan, seq FROM calls";
+
+/// A plan from its row, verified.
+pub(super) fn plan_of(reading: &Reading<'_>) -> Result<Plan, LedgerError> {
+    let binding = SealBinding {
+        run: reading.uuid_or_null("run")?.map(RunId::new),
+        call: CallId::new(reading.uuid("call")?),
+        expires_at_ms: reading.number("expires_ms")?,
+        nonce: reading.text("nonce")?.to_owned(),
+    };
+    let (id, canonical) = (PlanId::new(reading.uuid("id")?), reading.text("canonical")?.to_owned());
+    let (digest, seal) = (reading.digest("digest")?, reading.digest("seal")?);
+    Plan::verify(id, canonical, digest, binding, seal)
+        .map_err(|error| LedgerError::Damaged(format!("plan {id}: {error}").into()))
+}
+
+fn principal_of(reading: &Reading<'_>) -> Result<Principal, LedgerError> {
+    Ok(Principal { tenant: reading.name("tenant")?, user: reading.name("user")?, agent: reading.name("agent")? })
+}
+
+fn call_of(row: &SqliteRow) -> Result<StoredCall, LedgerError> {
+    let reading = Reading::new(row, "calls");
+    let row = CallRow {
+        call: CallId::new(reading.uuid("id")?),
+        principal: principal_of(&reading)?,
+        run: reading.uuid_or_null("run")?.map(RunId::new),
+        step: reading.text_or_null("step")?.map(Arc::from),
+        tool: reading.name("tool")?,
+        component: reading.digest_or_null("component")?,
+        manifest: reading.digest_or_null("manifest")?,
+        mode: reading.word("mode", mode_of)?,
+        input: Arc::from(reading.text("input")?),
+        input_digest: reading.digest("input_digest")?,
+        status: reading.word("status", worded)?,
+        outcome: reading.word("outcome", worded)?,
+        error_code: reading.text_or_null("error_code")?.and_then(code_of),
+        reply: Arc::from(reading.text("reply")?),
+        usage: Usage {
+            fuel: reading.number("fuel")?,
+            wall_ms: reading.number("wall_ms")?,
+            memory_peak: reading.number("memory_peak")?,
+            host_calls: reading.number("host_calls")?,
+        },
+        recording: None,
+        started_ms: reading.number("started_ms")?,
+        ended_ms: reading.number("ended_ms")?,
+        key: None,
+    };
+    Ok(StoredCall { row, plan: reading.uuid_or_null("plan")?.map(PlanId::new) })
+}
+
+fn run_of(row: &SqliteRow) -> Result<RunRow, LedgerError> {
+    let reading = Reading::new(row, "runs");
+    Ok(RunRow {
+        run: RunId::new(reading.uuid("id")?),
+        principal: principal_of(&reading)?,
+        label: Arc::from(reading.text("label")?),
+        opened_ms: reading.number("opened_ms")?,
+        closed_ms: reading.number_or_null("closed_ms")?,
+    })
+}
+
+fn receipt_from(text: &str) -> Result<Receipt, LedgerError> {
+    serde_json::from_str(text)
+        .map_err(|error| LedgerError::Damaged(format!("a receipt cannot be read: {error}").into()))
+}
+
+/// The rows of a page, and where the next one starts: one row more than asked tells whether there is one.
+pub(super) fn paged<T>(
+    rows: &[SqliteRow],
+    limit: usize,
+    of: impl Fn(&SqliteRow) -> Result<T, LedgerError>,
+) -> Result<Paged<T>, LedgerError> {
+    let items = rows.iter().take(limit).map(of).collect::<Result<Vec<T>, _>>()?;
+    let last = rows.get(limit.saturating_sub(1)).filter(|_| rows.len() > limit);
+    let next = last.map(|row| Reading::new(row, "page").number("seq")).transpose()?;
+    Ok(Paged { items, next })
+}
+
+/// Bounds of a page for SQL: where it starts, how many rows to ask for, how many to give.
+pub(super) fn bounds(page: Page, from: i64) -> (i64, i64, usize) {
+    let limit = page.limit.clamp(1, PAGE_MAX_ROWS);
+    let cursor = page.cursor.map_or(from, integer);
+    (cursor, i64::from(limit) + 1, usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+impl Ledger {
+    pub(super) async fn rows(&self, statement: Bound) -> Result<Vec<SqliteRow>, LedgerError> {
+        let rows = statement.fetch_all(&self.shared.readers).await;
+        rows.map_err(|error| LedgerError::storage("the ledger cannot be read", &error))
+    }
+
+    pub(super) async fn row(&self, statement: Bound) -> Result<Option<SqliteRow>, LedgerError> {
+        let row = statement.fetch_optional(&self.shared.readers).await;
+        row.map_err(|error| LedgerError::storage("the ledger cannot be read", &error))
+    }
+
+    /// Wait for what is queued, if anything is. A ledger that writes no more can still be read.
+    pub(super) async fn caught_up(&self) -> Result<(), LedgerError> {
+        if self.shared.queue.is_pending() && self.health() == LedgerHealth::Well {
+            self.barrier().await?;
+        }
+        Ok(())
+    }
+
+    /// As [`Ledger::caught_up`], where only plans, approvals and keys matter.
+    pub(super) async fn settled(&self) -> Result<(), LedgerError> {
+        if self.shared.queue.is_settling() && self.health() == LedgerHealth::Well {
+            self.barrier().await?;
+        }
+        Ok(())
+    }
+
+    /// A call.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn call(&self, scope: &Scope, id: CallId) -> Result<Option<StoredCall>, LedgerError> {
+        self.caught_up().await?;
+        let sql = sqlx::AssertSqlSafe(format!("{CALL} WHERE id = $1"));
+        let row = self.row(query(sql).bind(id_bytes(id.uuid()))).await?;
+        let call = row.as_ref().map(call_of).transpose()?;
+        Ok(call.filter(|call| scope.sees(&call.row.principal.tenant)))
+    }
+
+    /// The recording of a call, JSON.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn recording(&self, scope: &Scope, id: CallId) -> Result<Option<Arc<str>>, LedgerError> {
+        self.caught_up().await?;
+        let sql = "SELECT c.tenant, r.body FROM calls c JOIN recordings r ON r.call_seq = c.seq WHERE c.id = $1";
+        let Some(row) = self.row(query(sql).bind(id_bytes(id.uuid()))).await? else { return Ok(None) };
+        let reading = Reading::new(&row, "recordings");
+        if !scope.sees(&reading.name("tenant")?) {
+            return Ok(None);
+        }
+        Ok(Some(Arc::from(reading.text("body")?)))
+    }
+
+    /// The calls of a run, oldest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn calls_of_run(&self, scope: &Scope, run: RunId, page: Page) -> Result<Paged<StoredCall>, LedgerError> {
+        self.caught_up().await?;
+        let (from, ask, limit) = bounds(page, 0);
+        let sql = sqlx::AssertSqlSafe(format!("{CALL} WHERE run = $1 AND seq > $2 ORDER BY seq LIMIT $3"));
+        let rows = self.rows(query(sql).bind(id_bytes(run.uuid())).bind(from).bind(ask)).await?;
+        let mut paged = paged(&rows, limit, call_of)?;
+        paged.items.retain(|call| scope.sees(&call.row.principal.tenant));
+        Ok(paged)
+    }
+
+    /// A run and what its calls add up to.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn run(&self, scope: &Scope, id: RunId) -> Result<Option<(RunRow, RunTotals)>, LedgerError> {
+        self.caught_up().await?;
+        let sql = "SELECT id, tenant, user, agent, label, opened_ms, closed_ms FROM runs WHERE id = $1";
+        let Some(row) = self.row(query(sql).bind(id_bytes(id.uuid()))).await? else { return Ok(None) };
+        let run = run_of(&row)?;
+        if !scope.sees(&run.principal.tenant) {
+            return Ok(None);
+        }
+        let sql = "SELECT count(*) AS calls, coalesce(sum(fuel), 0) AS fuel, coalesce(sum(wall_ms), 0) AS wall_ms \
+                   FROM calls WHERE run = $1";
+        let row = self.row(query(sql).bind(id_bytes(id.uuid()))).await?;
+        let totals = row.as_ref().map(|row| -> Result<RunTotals, LedgerError> {
+            let reading = Reading::new(row, "calls");
+            Ok(RunTotals {
+                calls: reading.number("calls")?,
+                fuel: reading.number("fuel")?,
+                wall_ms: reading.number("wall_ms")?,
+            })
+        });
+        Ok(Some((run, totals.transpose()?.unwrap_or_default())))
+    }
+
+    /// Runs, newest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn runs(&self, scope: &Scope, page: Page) -> Result<Paged<RunRow>, LedgerError> {
+        self.caught_up().await?;
+        let (from, ask, limit) = bounds(page, i64::MAX);
+        let rows = match scope {
+            Scope::Tenant(tenant) => {
+                query("SELECT * FROM runs WHERE tenant = $3 AND seq < $1 ORDER BY seq DESC LIMIT $2")
+                    .bind(from)
+                    .bind(ask)
+                    .bind(tenant.as_str())
+            }
+            Scope::Operator => {
+                query("SELECT * FROM runs WHERE seq < $1 ORDER BY seq DESC LIMIT $2").bind(from).bind(ask)
+            }
+        };
+        paged(&self.rows(rows).await?, limit, run_of)
+    }
+
+    /// A plan, verified.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or the plan does not verify.
+    pub async fn plan(&self, scope: &Scope, id: PlanId) -> Result<Option<StoredPlan>, LedgerError> {
+        self.settled().await?;
+        let row = self.row(query("SELECT * FROM plans WHERE id = $1").bind(id_bytes(id.uuid()))).await?;
+        match row {
+            Some(row) => self.stored_plan(scope, &row).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The latest plan of this digest that can still be committed: previewed or held, and not expired at `now_ms`.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or the plan does not verify.
+    pub async fn plan_by_digest(
+        &self,
+        scope: &Scope,
+        digest: Digest,
+        now_ms: u64,
+    ) -> Result<Option<StoredPlan>, LedgerError> {
+        self.settled().await?;
+        let sql = "SELECT * FROM plans WHERE digest = $1 AND state IN ('previewed', 'held') AND expires_ms > $2 \
+                   AND ($3 IS NULL OR tenant = $3) ORDER BY seq DESC LIMIT 1";
+        let tenant = match scope {
+            Scope::Tenant(tenant) => Some(tenant.as_str()),
+            Scope::Operator => None,
+        };
+        let row = self.row(query(sql).bind(digest_bytes(&digest)).bind(integer(now_ms)).bind(tenant)).await?;
+        match row {
+            Some(row) => self.stored_plan(scope, &row).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn stored_plan(&self, scope: &Scope, row: &SqliteRow) -> Result<Option<StoredPlan>, LedgerError> {
+        let reading = Reading::new(row, "plans");
+        if !scope.sees(&reading.name("tenant")?) {
+            return Ok(None);
+        }
+        let plan = plan_of(&reading)?;
+        let state = reading.word("state", PlanState::from_word)?;
+        let witnesses = Arc::from(reading.text("witnesses")?);
+        let sql = sqlx::AssertSqlSafe(format!("{CALL} WHERE id = $1"));
+        let call = self.row(query(sql).bind(id_bytes(plan.binding().call.uuid()))).await?;
+        let Some(call) = call.as_ref().map(call_of).transpose()? else {
+            return Err(LedgerError::Damaged(format!("plan {} has no call", plan.id()).into()));
+        };
+        let sql = "SELECT id FROM approvals WHERE plan = $1";
+        let approval = match self.row(query(sql).bind(id_bytes(plan.id().uuid()))).await? {
+            Some(row) => {
+                let id = ApprovalId::new(Reading::new(&row, "approvals").uuid("id")?);
+                self.approval_row(&Scope::Operator, id).await?
+            }
+            None => None,
+        };
+        Ok(Some(StoredPlan { plan, state, witnesses, call, approval }))
+    }
+
+    /// Plans, newest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn plans(
+        &self,
+        scope: &Scope,
+        state: Option<PlanState>,
+        page: Page,
+    ) -> Result<Paged<PlanLine>, LedgerError> {
+        self.settled().await?;
+        let (from, ask, limit) = bounds(page, i64::MAX);
+        let state = state.map(PlanState::word);
+        let statement = match scope {
+            Scope::Tenant(tenant) => query(
+                "SELECT seq, id, digest, call, tenant, tool, state, effects, made_ms, expires_ms FROM plans \
+                 WHERE tenant = $4 AND seq < $1 AND ($3 IS NULL OR state = $3) ORDER BY seq DESC LIMIT $2",
+            )
+            .bind(from)
+            .bind(ask)
+            .bind(state)
+            .bind(tenant.as_str()),
+            Scope::Operator => query(
+                "SELECT seq, id, digest, call, tenant, tool, state, effects, made_ms, expires_ms FROM plans \
+                 WHERE seq < $1 AND ($3 IS NULL OR state = $3) ORDER BY seq DESC LIMIT $2",
+            )
+            .bind(from)
+            .bind(ask)
+            .bind(state),
+        };
+        paged(&self.rows(statement).await?, limit, |row| {
+            let reading = Reading::new(row, "plans");
+            Ok(PlanLine {
+                plan: PlanId::new(reading.uuid("id")?),
+                digest: reading.digest("digest")?,
+                call: CallId::new(reading.uuid("call")?),
+                tenant: reading.name("tenant")?,
+                tool: reading.name("tool")?,
+                state: reading.word("state", PlanState::from_word)?,
+                effects: reading.number("effects")?,
+                made_ms: reading.number("made_ms")?,
+                expires_at_ms: reading.number("expires_ms")?,
+            })
+        })
+    }
+
+    /// Commits that were begun and not ended, oldest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or a stored plan does not verify.
+    pub async fn open_intents(&self) -> Result<Vec<OpenIntent>, LedgerError> {
+        self.settled().await?;
+        let sql = "SELECT p.*, i.steps, i.reply, i.receipt, i.made_ms AS intent_ms FROM intents i \
+                   JOIN plans p ON p.id = i.plan WHERE i.state = 'open' ORDER BY i.seq";
+        let rows = self.rows(query(sql)).await?;
+        rows.iter()
+            .map(|row| {
+                let reading = Reading::new(row, "intents");
+                let plan = plan_of(&reading)?;
+                Ok(OpenIntent {
+                    intent: IntentId(plan.id()),
+                    call: plan.binding().call,
+                    plan,
+                    steps: Arc::from(reading.text("steps")?),
+                    reply_when_done: Arc::from(reading.text("reply")?),
+                    receipt: reading.text_or_null("receipt")?.map(receipt_from).transpose()?,
+                    made_ms: reading.number("intent_ms")?,
+                })
+            })
+            .collect()
+    }
+
+    /// How to reverse a committed call; nothing if it committed nothing.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or the plan does not verify.
+    pub async fn undo_of(&self, scope: &Scope, call: CallId) -> Result<Option<UndoInfo>, LedgerError> {
+        self.settled().await?;
+        let sql = "SELECT p.*, i.steps, i.undone_by, i.settled_ms AS committed_ms FROM intents i \
+                   JOIN plans p ON p.id = i.plan WHERE i.call = $1 AND i.state = 'committed'";
+        let Some(row) = self.row(query(sql).bind(id_bytes(call.uuid()))).await? else { return Ok(None) };
+        let reading = Reading::new(&row, "intents");
+        if !scope.sees(&reading.name("tenant")?) {
+            return Ok(None);
+        }
+        Ok(Some(UndoInfo {
+            plan: plan_of(&reading)?,
+            steps: Arc::from(reading.text("steps")?),
+            committed_ms: reading.number("committed_ms")?,
+            undone_by: reading.uuid_or_null("undone_by")?.map(CallId::new),
+        }))
+    }
+
+    /// The receipt of a call.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn receipt_of(&self, scope: &Scope, call: CallId) -> Result<Option<Receipt>, LedgerError> {
+        self.settled().await?;
+        let sql = "SELECT tenant, body FROM receipts WHERE call = $1";
+        self.visible_receipt(scope, self.row(query(sql).bind(id_bytes(call.uuid()))).await?)
+    }
+
+    /// A receipt.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn receipt(&self, scope: &Scope, id: ReceiptId) -> Result<Option<Receipt>, LedgerError> {
+        self.settled().await?;
+        let sql = "SELECT tenant, body FROM receipts WHERE id = $1";
+        self.visible_receipt(scope, self.row(query(sql).bind(id_bytes(id.uuid()))).await?)
+    }
+
+    fn visible_receipt(&self, scope: &Scope, row: Option<SqliteRow>) -> Result<Option<Receipt>, LedgerError> {
+        let Some(row) = row else { return Ok(None) };
+        let reading = Reading::new(&row, "receipts");
+        if !scope.sees(&reading.name("tenant")?) {
+            return Ok(None);
+        }
+        receipt_from(reading.text("body")?).map(Some)
+    }
+}

@@ -1,0 +1,197 @@
+//! The one task that writes: it gathers jobs, runs them as one transaction, and answers whoever waits.
+//!
+//! A batch that holds a durable job is committed with `synchronous = FULL`, which syncs the write-ahead log once and
+//! with it everything that was committed before; other batches are not synced. After a failure that leaves open what is on the disk
+//! no batch is tried again: a second sync could claim success for pages that the first one lost.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cap_std::fs::Dir;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection as _, query};
+
+use super::LedgerHealth;
+use super::batch::{Batch, Marks, Ran};
+use super::directory;
+use super::failure::LedgerError;
+use super::queue::{Done, Job, Queue, Work};
+use crate::ambient::Ambient;
+
+/// How long the first lazy write of a batch waits for others.
+const GATHER: Duration = Duration::from_millis(5);
+/// How long to wait before a batch that found the disk full is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+/// Most jobs of one batch: nobody waits for more than these.
+const BATCH_MAX: usize = 1_024;
+/// Primary result codes of SQLite after which nothing was written and the same batch may succeed later.
+const BUSY: i32 = 5;
+const NOMEM: i32 = 7;
+const FULL: i32 = 13;
+
+/// The health that the writer keeps and everybody reads.
+#[derive(Debug)]
+pub(super) struct Pulse(Mutex<LedgerHealth>);
+
+impl Pulse {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(LedgerHealth::Well))
+    }
+
+    pub(super) fn get(&self) -> LedgerHealth {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Change it. A poisoned ledger stays poisoned.
+    pub(super) fn set(&self, health: LedgerHealth) {
+        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*now, LedgerHealth::Poisoned(_)) {
+            *now = health;
+        }
+    }
+}
+
+/// The task.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) queue: Arc<Queue>,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) conn: SqliteConnection,
+    pub(super) marks: Marks,
+    pub(super) ambient: Ambient,
+    pub(super) host_id: Arc<str>,
+    /// Whether the connection syncs at commit; `None` before the first batch.
+    pub(super) syncs: Option<bool>,
+    /// The ledger's directory, locked by this process as long as this lives.
+    pub(super) dir: Arc<super::Locked>,
+}
+
+impl Writer {
+    /// Write until the ledger is closed or nobody is left.
+    pub(super) async fn run(mut self) {
+        let mut waiting: Vec<Job> = Vec::new();
+        loop {
+            if waiting.is_empty() && !self.queue.arrival().await {
+                return;
+            }
+            let pause = if self.pulse.get() == LedgerHealth::DiskFull { RETRY } else { GATHER };
+            tokio::select! {
+                () = self.queue.urgency() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            let room = BATCH_MAX.saturating_sub(waiting.len()).max(1);
+            waiting.extend(self.queue.take(room));
+            let closing = waiting.iter().any(|job| matches!(job.work, Work::Close));
+            waiting = self.write(waiting).await;
+            if closing {
+                self.finish(waiting).await;
+                return;
+            }
+        }
+    }
+
+    /// Write a batch. Returns the jobs that are to be tried again.
+    async fn write(&mut self, jobs: Vec<Job>) -> Vec<Job> {
+        if let LedgerHealth::Poisoned(why) = self.pulse.get() {
+            return self.fail(jobs, &LedgerError::Poisoned(why));
+        }
+        let durable = jobs.iter().any(|job| job.durable);
+        match self.transaction(&jobs, durable).await {
+            Ok(done) => {
+                self.pulse.set(LedgerHealth::Well);
+                self.queue.settle(&jobs);
+                for (job, done) in jobs.into_iter().zip(done) {
+                    if let Some(waiter) = job.waiter {
+                        let _nobody_waits_any_more = waiter.send(Ok(done));
+                    } else if let Done::Refused(error) = done {
+                        tracing::error!(%error, "a write that nobody waits for was refused");
+                    }
+                }
+                Vec::new()
+            }
+            Err(error) => self.judge(jobs, &error),
+        }
+    }
+
+    async fn transaction(&mut self, jobs: &[Job], durable: bool) -> Result<Vec<Done>, sqlx::Error> {
+        if self.syncs != Some(durable) {
+            let sql = if durable { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            query(sql).execute(&mut self.conn).await?;
+            self.syncs = Some(durable);
+        }
+        query("BEGIN IMMEDIATE").execute(&mut self.conn).await?;
+        let ran = self.in_transaction(jobs).await;
+        if ran.is_err() {
+            // SQLite may have rolled back by itself already; then this fails, and that is fine.
+            let _already_rolled_back = query("ROLLBACK").execute(&mut self.conn).await;
+        }
+        ran
+    }
+
+    async fn in_transaction(&mut self, jobs: &[Job]) -> Result<Vec<Done>, sqlx::Error> {
+        let now_ms = self.ambient.now_ms();
+        let Ran { done, marks, spoiled } = Batch::run(&mut self.conn, self.marks, now_ms, &self.host_id, jobs).await?;
+        if spoiled {
+            query("ROLLBACK").execute(&mut self.conn).await?;
+        } else {
+            query("COMMIT").execute(&mut self.conn).await?;
+            self.marks = marks;
+        }
+        Ok(done)
+    }
+
+    /// A batch failed: was nothing written, or is it unknown?
+    fn judge(&self, jobs: Vec<Job>, error: &sqlx::Error) -> Vec<Job> {
+        if is_transient(error) {
+            tracing::error!(%error, "the ledger cannot write now");
+            self.pulse.set(LedgerHealth::DiskFull);
+            let (answered, kept): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.waiter.is_some());
+            self.fail(answered, &LedgerError::DiskFull);
+            return kept;
+        }
+        let why: Arc<str> = Arc::from(error.to_string());
+        tracing::error!(%error, "the ledger stops writing until the next start");
+        self.pulse.set(LedgerHealth::Poisoned(Arc::clone(&why)));
+        let poisoned = LedgerError::Poisoned(why);
+        self.queue.stop(poisoned.clone());
+        self.fail(jobs, &poisoned)
+    }
+
+    fn fail(&self, jobs: Vec<Job>, error: &LedgerError) -> Vec<Job> {
+        self.queue.settle(&jobs);
+        for job in jobs {
+            if let Some(waiter) = job.waiter {
+                let _nobody_waits_any_more = waiter.send(Err(error.clone()));
+            } else {
+                tracing::error!(%error, "a write that nobody waits for is lost");
+            }
+        }
+        Vec::new()
+    }
+
+    /// The end of a clean stop: everything in the database, nothing in the log, and a note that it was so.
+    async fn finish(mut self, unwritten: Vec<Job>) {
+        let clean = unwritten.is_empty() && self.pulse.get() == LedgerHealth::Well;
+        self.fail(unwritten, &LedgerError::Closed);
+        let _the_log_stays_valid = query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.conn).await;
+        let closed = self.conn.close().await;
+        if clean && closed.is_ok() {
+            mark_clean(self.dir.dir());
+        }
+    }
+}
+
+/// The file that says that a daemon uses the ledger, or was stopped uncleanly.
+pub(super) const RUNNING: &str = "running";
+
+fn mark_clean(dir: &Dir) {
+    if let Err(error) = dir.remove_file(RUNNING).and_then(|()| directory::sync(dir)) {
+        tracing::warn!(%error, "the clean stop could not be noted; the next start will check the ledger");
+    }
+}
+
+/// Whether SQLite says that nothing was written and that it may succeed later.
+fn is_transient(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    code.is_some_and(|code| matches!(code & 0xff, BUSY | NOMEM | FULL))
+}

@@ -1,4 +1,5 @@
 //! Who acts. A principal is stamped by the host from an authenticated connection; nothing in a request can set it.
+//! Credentials are not here: they stay with the door that checked them.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,9 @@
+//! Commits under attack: killed at every system call, with every system call failing, and raced by another program.
+//!
+//! An ordinary test run does a sample and prints its size; `TOOLKEEP_HARD=1` does everything, and `TOOLKEEP_SHARD=i/n`
+//! (from 1) a part of it. Children run under `strace`, which set-up installs; without it these tests fail and say so.
+
+mod fault;
+mod kill;
+mod race;
+mod strace;

@@ -1,0 +1,101 @@
+//! G3: any system call fails once. The commit is complete, or nothing of it is, or it says what is open; never both.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use crate::commit::shapes::{SHAPES, shape};
+use crate::hard::kill::{Reference, reference};
+use crate::hard::strace::{End, FALLIBLE, MUTATING, bound, built, child, choose, count, each, injected, outcome, tell};
+
+const ERRORS: [&str; 5] = ["EIO", "ENOSPC", "EINTR", "EDQUOT", "EMFILE"];
+/// Cases of an ordinary run; each starts one to three processes.
+const SAMPLE: usize = 320;
+const SAMPLE_RECOVERY: usize = 160;
+
+/// Judge a world by what was said of it. A child that said nothing has crashed: then recovery must settle it.
+fn settle(world: &crate::commit::world::World, reference: &Reference, tally: &Mutex<BTreeMap<String, usize>>) {
+    let said = outcome(world).unwrap_or_else(|| "crashed".to_owned());
+    *tally.lock().expect("tally").entry(said.clone()).or_default() += 1;
+    match said.as_str() {
+        "committed" => assert_eq!(world.snapshot(), reference.after, "said to be committed"),
+        "aborted" | "rolled back" | "nothing" => {
+            let mut now = world.snapshot();
+            if now != reference.before {
+                // The fault may have hit the removal of a temporary: it must be findable, and nothing else may differ.
+                assert_eq!(child(world, &["recover"]), End::Done);
+                now = world.snapshot();
+            }
+            assert_eq!(now, reference.before, "said to be {said}");
+        }
+        "halted" | "poisoned" | "crashed" => {
+            std::fs::remove_file(world.at("state/done")).ok();
+            assert_eq!(child(world, &["recover"]), End::Done);
+            let after = outcome(world);
+            let wanted = match after.as_deref() {
+                Some("committed") => &reference.after,
+                Some("nothing" | "rolled back") => &reference.before,
+                other => panic!("after a single fault recovery says {other:?}"),
+            };
+            assert_eq!(&world.snapshot(), wanted, "{said}, then {after:?}");
+        }
+        other => panic!("unknown outcome `{other}`"),
+    }
+}
+
+fn calls_of(set: &str) -> BTreeMap<&'static str, Reference> {
+    SHAPES.iter().map(|shape| (shape.name, reference(shape.name, set))).collect()
+}
+
+#[test]
+fn g3_t_f11_any_failing_syscall_of_a_commit_ends_in_all_nothing_or_a_word_of_warning() {
+    let references = calls_of(FALLIBLE);
+    let mut cases = Vec::new();
+    for (name, reference) in &references {
+        for error in ERRORS {
+            cases.extend((1..=reference.calls).map(|at| (*name, error, at)));
+        }
+    }
+    let total = cases.len();
+    let cases = choose(cases, SAMPLE);
+    let (done, tally) = (cases.len(), Mutex::new(BTreeMap::new()));
+    each(cases, |(name, error, at)| {
+        let world = built(shape(name));
+        injected(&world, &["commit", name], FALLIBLE, &format!("error={error}"), *at);
+        settle(&world, &references[name], &tally);
+    });
+    tell(&format!(
+        "G3 faults in a commit: {} silent, of {total}; {:?}",
+        bound(done),
+        tally.into_inner().expect("tally")
+    ));
+}
+
+#[test]
+fn g3_any_failing_syscall_of_a_recovery_ends_in_all_nothing_or_a_word_of_warning() {
+    let references = calls_of(MUTATING);
+    let mut cases = Vec::new();
+    for (name, reference) in &references {
+        // Killed halfway through the second half of the commit: after the intent, before the outcome.
+        let first = reference.calls - reference.calls / 4;
+        let world = built(shape(name));
+        assert_eq!(injected(&world, &["commit", name], MUTATING, "signal=KILL", first), End::Killed);
+        let calls = count(&world, &["recover"], FALLIBLE);
+        for error in ERRORS {
+            cases.extend((1..=calls).map(|at| (*name, first, error, at)));
+        }
+    }
+    let total = cases.len();
+    let cases = choose(cases, SAMPLE_RECOVERY);
+    let (done, tally) = (cases.len(), Mutex::new(BTreeMap::new()));
+    each(cases, |(name, first, error, at)| {
+        let world = built(shape(name));
+        assert_eq!(injected(&world, &["commit", name], MUTATING, "signal=KILL", *first), End::Killed);
+        injected(&world, &["recover"], FALLIBLE, &format!("error={error}"), *at);
+        settle(&world, &references[name], &tally);
+    });
+    tell(&format!(
+        "G3 faults in a recovery: {} silent, of {total}; {:?}",
+        bound(done),
+        tally.into_inner().expect("tally")
+    ));
+}

@@ -1,0 +1,95 @@
+//! G1: killed before any changing system call, a commit recovers to before or after, and so does a killed recovery.
+
+use std::collections::BTreeMap;
+
+use crate::commit::shapes::{SHAPES, shape};
+use crate::commit::world::World;
+use crate::hard::strace::{End, MUTATING, bound, built, child, choose, count, each, injected, is_hard, outcome, tell};
+
+/// Cases of an ordinary run; each starts two to four processes.
+const SAMPLE: usize = 220;
+const SAMPLE_TWICE: usize = 120;
+
+type Snapshot = BTreeMap<String, String>;
+
+/// The same shape without any kill: before, after, and how many calls it takes.
+pub struct Reference {
+    pub before: Snapshot,
+    pub after: Snapshot,
+    pub calls: usize,
+}
+
+pub fn reference(name: &str, set: &str) -> Reference {
+    let world = built(shape(name));
+    let before = world.snapshot();
+    let calls = count(&world, &["commit", name], set);
+    assert_eq!(outcome(&world).as_deref(), Some("committed"), "{name}");
+    let after = world.snapshot();
+    assert_eq!(world.residue(), Vec::<String>::new(), "{name}");
+    Reference { before, after, calls }
+}
+
+/// The world must be exactly before or after, as the intent says, with nothing left over.
+fn assert_settled(world: &World, reference: &Reference, intended: bool) {
+    let wanted = if intended { &reference.after } else { &reference.before };
+    assert_eq!(&world.snapshot(), wanted, "intent durable: {intended}, outcome {:?}", outcome(world));
+}
+
+#[test]
+fn g1_t_f11_t_f12_a_commit_killed_at_every_syscall_is_before_or_after_without_residue() {
+    assert!(SHAPES.len() >= 12);
+    let references: BTreeMap<&str, Reference> =
+        SHAPES.iter().map(|shape| (shape.name, reference(shape.name, MUTATING))).collect();
+    let cases: Vec<(&str, usize)> =
+        references.iter().flat_map(|(name, reference)| (1..=reference.calls).map(|at| (*name, at))).collect();
+    let total = cases.len();
+    let cases = choose(cases, SAMPLE);
+    let done = cases.len();
+    each(cases, |(name, at)| {
+        let world = built(shape(name));
+        assert_eq!(injected(&world, &["commit", name], MUTATING, "signal=KILL", *at), End::Killed);
+        let intended = world.at("state/steps").exists();
+        assert_eq!(child(&world, &["recover"]), End::Done);
+        assert_settled(&world, &references[name], intended);
+        assert_eq!(child(&world, &["recover"]), End::Done, "recovery is repeatable");
+        assert_settled(&world, &references[name], intended);
+    });
+    tell(&format!("G1 kill of a commit: {} torn, of {total} indices over {} shapes", bound(done), SHAPES.len()));
+}
+
+#[test]
+fn g1_a_recovery_killed_at_every_syscall_is_recovered_by_the_next() {
+    let references: BTreeMap<&str, Reference> =
+        SHAPES.iter().map(|shape| (shape.name, reference(shape.name, MUTATING))).collect();
+    // A recovery makes no more calls than the commit made.
+    let mut cases: Vec<(&str, usize, usize)> = Vec::new();
+    for (name, reference) in &references {
+        for first in 1..=reference.calls {
+            cases.extend((1..=reference.calls).map(|second| (*name, first, second)));
+        }
+    }
+    let total = cases.len();
+    // Of all pairs, a hard run takes one in seven: the second kill repeats the states of the first.
+    let cases: Vec<_> = cases.into_iter().enumerate().filter(|(at, _)| at % 7 == 0).map(|(_, case)| case).collect();
+    let cases = choose(cases, SAMPLE_TWICE);
+    let (done, killed) = (cases.len(), std::sync::atomic::AtomicUsize::new(0));
+    each(cases, |(name, first, second)| {
+        let world = built(shape(name));
+        assert_eq!(injected(&world, &["commit", name], MUTATING, "signal=KILL", *first), End::Killed);
+        let intended = world.at("state/steps").exists();
+        let end = injected(&world, &["recover"], MUTATING, "signal=KILL", *second);
+        if end == End::Killed {
+            killed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        assert_ne!(end, End::Failed);
+        assert_eq!(child(&world, &["recover"]), End::Done);
+        assert_settled(&world, &references[name], intended);
+    });
+    let killed = killed.into_inner();
+    assert!(killed * 3 >= done, "too few recoveries were killed to show anything: {killed} of {done}");
+    tell(&format!(
+        "G1 kill of a recovery: {} torn, {killed} killed twice, of {total} pairs, hard: {}",
+        bound(done),
+        is_hard()
+    ));
+}

@@ -1,0 +1,136 @@
+//! Running the child under `strace` with an injected signal or error, and choosing which cases to run.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use crate::commit::shapes::Shape;
+use crate::commit::world::World;
+
+const STRACE: &str = "/usr/bin/strace";
+/// System calls that change something: between two of them the world stands still.
+pub const MUTATING: &str = "openat,write,fsync,renameat2,rename,mkdirat,unlinkat,fchmod,fchown,utimensat,fallocate,\
+                            fsetxattr,fremovexattr,ftruncate";
+/// System calls that a commit makes and that can fail.
+pub const FALLIBLE: &str = "openat,openat2,read,write,fsync,renameat2,mkdirat,unlinkat,fchmod,fchown,utimensat,\
+                            fallocate,fsetxattr,fremovexattr,newfstatat,fstat,getdents64,flistxattr,fcntl";
+/// Children at one time.
+const WORKERS: usize = 2;
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It did all it had to.
+    Done,
+    /// The injected signal reached it.
+    Killed,
+    /// It gave up.
+    Failed,
+}
+
+/// Run the child plainly.
+pub fn child(world: &World, arguments: &[&str]) -> End {
+    end(Command::new(env!("CARGO_BIN_EXE_crash_child")), world, arguments)
+}
+
+/// Run the child with `what` (`signal=KILL` or `error=EIO`) at the `when`th call of `set`.
+pub fn injected(world: &World, arguments: &[&str], set: &str, what: &str, when: usize) -> End {
+    let mut command = Command::new(STRACE);
+    command.args(["-qq", "-f", "-o", "/dev/null", "-e"]).arg(format!("trace={set}"));
+    command.arg("-e").arg(format!("inject={set}:{what}:when={when}")).arg(env!("CARGO_BIN_EXE_crash_child"));
+    end(command, world, arguments)
+}
+
+/// How many calls of `set` the child makes.
+pub fn count(world: &World, arguments: &[&str], set: &str) -> usize {
+    assert!(
+        Path::new(STRACE).exists(),
+        "{STRACE} is missing: crashes cannot be tested. Install strace (the set-up of this project does), then run again"
+    );
+    let log = world.at("state/../strace");
+    let mut command = Command::new(STRACE);
+    command.args(["-qq", "-f", "-e"]).arg(format!("trace={set}")).arg("-o").arg(&log);
+    command.arg(env!("CARGO_BIN_EXE_crash_child"));
+    assert_eq!(end(command, world, arguments), End::Done, "{arguments:?} fails without any injection");
+    let lines = std::fs::read_to_string(&log).expect("strace's log").lines().count();
+    std::fs::remove_file(log).expect("log");
+    lines
+}
+
+fn end(mut command: Command, world: &World, arguments: &[&str]) -> End {
+    use std::os::unix::process::ExitStatusExt;
+    let status = command
+        .arg(&world.base)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("the child starts");
+    match (status.success(), status.signal()) {
+        (true, _) => End::Done,
+        (false, Some(9)) => End::Killed,
+        (false, _) => End::Failed,
+    }
+}
+
+/// A world of this shape, ready to be committed into.
+pub fn built(shape: &Shape) -> World {
+    let world = World::new();
+    (shape.build)(&world);
+    world
+}
+
+/// What the child says became of the commit, if it came to that.
+pub fn outcome(world: &World) -> Option<String> {
+    std::fs::read_to_string(world.at("state/done")).ok()
+}
+
+/// Whether everything is to be run.
+pub fn is_hard() -> bool {
+    std::env::var_os("TOOLKEEP_HARD").is_some_and(|value| value == "1")
+}
+
+/// The cases of this run: all of this shard, or an even sample of `sample`.
+pub fn choose<T>(cases: Vec<T>, sample: usize) -> Vec<T> {
+    let shard = std::env::var("TOOLKEEP_SHARD").ok().and_then(|text| {
+        let (part, parts) = text.split_once('/')?;
+        Some((part.parse::<usize>().ok()?.checked_sub(1)?, parts.parse::<usize>().ok()?.max(1)))
+    });
+    let total = cases.len();
+    let numbered = cases.into_iter().enumerate();
+    if is_hard() {
+        let (part, parts) = shard.unwrap_or((0, 1));
+        return numbered.filter(|(at, _)| at % parts == part).map(|(_, case)| case).collect();
+    }
+    // Steps of an irrational share of the whole hit every shape and every part of a commit.
+    let wanted = |at: usize| (at * sample / total.max(1)) != ((at + 1) * sample / total.max(1));
+    numbered.filter(|(at, _)| wanted(*at)).map(|(_, case)| case).collect()
+}
+
+/// Run cases on a few threads; the first failure is told with its case.
+pub fn each<T: Send + Sync + std::fmt::Debug>(cases: Vec<T>, run: impl Fn(&T) + Sync) {
+    let left = Mutex::new(cases);
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                loop {
+                    let Some(case) = left.lock().expect("cases").pop() else { return };
+                    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&case)));
+                    assert!(caught.is_ok(), "case {case:?}");
+                }
+            });
+        }
+    });
+}
+
+/// Tell what was done, also when the test passes.
+pub fn tell(line: &str) {
+    writeln!(std::io::stderr(), "{line}").expect("stderr");
+}
+
+/// The 95 % bound on the rate of a failure that did not occur in `n` cases.
+pub fn bound(n: usize) -> String {
+    format!("0 of {n} (95 % bound {:.5})", 3.0 / n.max(1) as f64)
+}

@@ -15,6 +15,9 @@ use crate::ambient::Ambient;
 /// Bytes of every secret here: an ed25519 seed, an HMAC key.
 pub(crate) const SECRET_BYTES: usize = 32;
 
+/// What the name of every temporary file starts with.
+pub(crate) const TEMPORARY: &str = ".tmp-";
+
 /// Open a directory of the state, with mode 0700; create it and its parents if missing.
 ///
 /// # Errors
@@ -46,7 +49,7 @@ pub(crate) fn new_file() -> OpenOptions {
 
 /// A name for a temporary file that nobody can guess.
 pub(crate) fn temporary_name(ambient: &Ambient) -> String {
-    format!(".tmp-{}", ambient.uuid_v7().simple())
+    format!("{TEMPORARY}{}", ambient.uuid_v7().simple())
 }
 
 /// Write a file durably, replacing what was there.

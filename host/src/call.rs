@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use toolkeep_core::call::{CallRequest, Outcome, Status};
 use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
-use toolkeep_sandbox::execution::Progress;
+use toolkeep_sandbox::capability::context::Progress;
 
 use crate::admit::{self, Admitted};
 use crate::approve::{self, Approved, Consent};

@@ -36,7 +36,7 @@ pub struct Committer {
     ledger: Ledger,
     blobs: Blobs,
     roots: Roots,
-    locks: Arc<PathLocks>,
+    locks: PathLocks,
     ambient: Ambient,
     runtime: tokio::runtime::Handle,
     key: Arc<SigningKey>,
@@ -81,7 +81,7 @@ impl Committer {
             ledger,
             blobs,
             roots,
-            locks: PathLocks::new(),
+            locks: PathLocks::default(),
             ambient,
             runtime: tokio::runtime::Handle::current(),
             undo_bytes,
@@ -119,10 +119,9 @@ impl Committer {
             let plan = intent.plan.id();
             let steps: Prepared = serde_json::from_str(&intent.steps)
                 .map_err(|e| RecoverError::Steps { plan, problem: e.to_string() })?;
-            let saved = self.undo_contents(&intent.plan).await;
-            let roots = self.roots.clone();
+            let (roots, blobs) = (self.roots.clone(), self.blobs.clone());
             let recovered = tokio::task::spawn_blocking(move || {
-                files::recover(&steps, &roots, &|digest| saved.get(digest).cloned())
+                files::recover(&steps, &roots, &|digest| blobs.content_blocking(digest).ok().flatten())
             })
             .await
             .map_err(|_| RecoverError::Panicked)?

@@ -6,14 +6,22 @@
 
 use std::sync::Arc;
 
-use toolkeep_core::refusal::{Code, FieldProblem, Refusal};
-use toolkeep_sandbox::execution::{Cancel, Context, Ended, Execution, GuestError, Order, Progress, Sandbox};
+use toolkeep_core::json;
+use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_sandbox::capability::context::{Context, Progress};
+use toolkeep_sandbox::execution::{Cancel, Ended, Execution, GuestError, GuestErrorKind, Order};
 use toolkeep_sandbox::fault::{Fault, HostFault};
+use toolkeep_sandbox::pool::Loaded;
+use toolkeep_sandbox::sandbox::Sandbox;
 
 use crate::admit::Ticket;
 use crate::ambient::Ambient;
 use crate::load::Loader;
-use crate::spool::SpoolRoom;
+use crate::validate::Call;
+use crate::blobs::SpoolRoom;
+
+/// How often a component is loaded again because its pool was released in between.
+const RELOADS_MAX: u32 = 2;
 
 /// What an execution needs besides its ticket.
 #[derive(Debug)]
@@ -109,37 +117,51 @@ pub async fn execute(executor: &Executor, ticket: Box<Ticket>, line: Line) -> Re
     let grant = ticket.grant();
     let call = grant.call();
     let tool = call.tool();
-    let principal = call.caller().principal_shared();
-    let loaded = executor.loader.load(&principal.tenant, &tool.component).await?;
-    let order = Order {
+    let mut attempts = 0;
+    let execution = loop {
+        let loaded = executor.loader.load(&call.caller().principal().tenant, &tool.component).await?;
+        match executor.sandbox.execute(order(executor, &ticket, &line, loaded)).await {
+            Ok(execution) => break execution,
+            // Another tenant needed the pool in this moment: load into a new one.
+            Err(HostFault::Retired) if attempts < RELOADS_MAX => attempts += 1,
+            Err(fault) => return Err(host_fault(call, &fault)),
+        }
+    };
+    Ok(Executed { ticket, execution })
+}
+
+fn order(executor: &Executor, ticket: &Ticket, line: &Line, loaded: Arc<Loaded>) -> Order {
+    let grant = ticket.grant();
+    let call = grant.call();
+    Order {
         loaded,
-        tool: tool.local.clone(),
+        tool: call.tool().local.clone(),
         input: Arc::clone(call.input()),
         context: Context {
-            principal,
+            principal: call.caller().principal().clone(),
             run: call.options().run.map(|run| run.to_string()).unwrap_or_default(),
             call: call.id(),
             mode: call.options().mode,
         },
         limits: grant.limits(),
         deadline: grant.deadline(),
-        clock: tool.manifest.clock,
+        clock: call.tool().manifest.clock,
         wall_clock_ns: executor.ambient.now_ns(),
         seed: executor.ambient.random(),
         mounts: grant.mounts().to_vec(),
         spool: executor.spool.open(),
-        cancel: line.cancel,
-        progress: line.progress,
-    };
-    let execution = executor.sandbox.execute(order).await.map_err(|fault| {
-        tracing::error!(call = %call.id(), tool = %tool.name, error = %fault, "the host failed while it ran a tool");
-        if fault.overloaded() {
-            Refusal::new(Code::Overloaded, "no sandbox became free in time").after_ms(1_000)
-        } else {
-            Refusal::new(Code::Internal, "the host failed while it ran the tool")
-        }
-    })?;
-    Ok(Executed { ticket, execution })
+        cancel: line.cancel.clone(),
+        progress: line.progress.clone(),
+    }
+}
+
+fn host_fault(call: &Call, fault: &HostFault) -> Refusal {
+    tracing::error!(call = %call.id(), tool = %call.tool().name, error = %fault, "the host failed while it ran a tool");
+    if matches!(fault, HostFault::Overloaded | HostFault::Retired) {
+        Refusal::new(Code::Overloaded, "no sandbox became free in time").after_ms(1_000)
+    } else {
+        Refusal::new(Code::Internal, "the host failed while it ran the tool")
+    }
 }
 
 /// The output of an execution that returned one.
@@ -155,30 +177,23 @@ pub fn output<'a>(ended: &'a Ended, tool: &str) -> Result<&'a str, Refusal> {
 }
 
 fn guest_error(error: &GuestError) -> Refusal {
-    let (code, failure, retry) = match error {
-        GuestError::InvalidInput(failure) => (Code::InvalidInput, failure, None),
-        GuestError::NotFound(failure) => (Code::ToolFailed, failure, None),
-        GuestError::Denied(failure) | GuestError::Conflict(failure) | GuestError::Failed(failure) => {
-            (Code::ToolFailed, failure, None)
-        }
-        GuestError::Transient(failure, after_ms) => (Code::ToolFailed, failure, Some(*after_ms)),
+    let (code, kind) = match error.kind {
+        GuestErrorKind::InvalidInput => (Code::InvalidInput, "invalid-input"),
+        GuestErrorKind::NotFound => (Code::ToolFailed, "not-found"),
+        GuestErrorKind::Denied => (Code::ToolFailed, "denied"),
+        GuestErrorKind::Conflict => (Code::ToolFailed, "conflict"),
+        GuestErrorKind::Transient => (Code::ToolFailed, "transient"),
+        GuestErrorKind::Failed => (Code::ToolFailed, "failed"),
     };
-    let mut refusal = Refusal::new(code, failure.message.clone());
-    refusal.hint = format!("the tool reports `{}`: {}", error.kind(), code.hint());
-    refusal.detail = failure.detail.as_deref().and_then(|text| serde_json::from_str(text).ok());
-    refusal.fields = failure
-        .fields
-        .iter()
-        .map(|field| FieldProblem {
-            pointer: format!("/input{}", field.pointer),
-            problem: field.problem.clone(),
-            expected: field.expected.clone(),
-        })
-        .collect();
-    if let Some(after_ms) = retry {
-        refusal.retryable = true;
-        refusal.retry_after_ms = after_ms;
+    let mut refusal = Refusal::new(code, error.message.clone());
+    refusal.hint = format!("the tool reports `{kind}`: {}", code.hint());
+    refusal.detail = error.detail.as_deref().and_then(|text| json::parse(text.as_bytes()).ok());
+    refusal.fields = error.fields.clone();
+    for field in &mut refusal.fields {
+        field.pointer.insert_str(0, "/input");
     }
+    refusal.retryable = error.kind == GuestErrorKind::Transient;
+    refusal.retry_after_ms = error.after_ms;
     refusal
 }
 

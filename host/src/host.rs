@@ -106,7 +106,7 @@ impl Host {
         &self.0.executor
     }
 
-    pub(crate) fn committer(&self) -> &Committer {
+    pub(crate) fn committer(&self) -> &Arc<Committer> {
         &self.0.committer
     }
 

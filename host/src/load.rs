@@ -6,15 +6,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use moka::sync::Cache;
 use tokio::sync::Mutex;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::TenantName;
 use toolkeep_core::refusal::{Code, Refusal};
-use toolkeep_sandbox::compile::{self, CompileLimits};
-use toolkeep_sandbox::{Artifact, Loaded, Sandbox};
+use toolkeep_sandbox::compile::{self, CompileLimits, CompileRefused};
+use toolkeep_sandbox::pool::{Artifact, Loaded};
+use toolkeep_sandbox::sandbox::Sandbox;
 
 use crate::artifacts::Artifacts;
 use crate::catalog::ComponentFile;
@@ -55,7 +55,7 @@ impl Loader {
     /// `tool_trapped` where the component is refused by the compiler or its limits, `internal` where the host fails.
     pub async fn load(&self, tenant: &TenantName, component: &ComponentFile) -> Result<Arc<Loaded>, Refusal> {
         let key = (tenant.clone(), component.digest);
-        if let Some(loaded) = self.loaded.get(&key) {
+        if let Some(loaded) = self.loaded.get(&key).filter(|loaded| !loaded.is_retired()) {
             return Ok(loaded);
         }
         let artifact = self.artifact(component).await?;
@@ -89,10 +89,10 @@ impl Loader {
 
     async fn cached(&self, component: &ComponentFile) -> Result<Option<Artifact>, Refusal> {
         let (artifacts, digest) = (self.artifacts.clone(), component.digest);
-        let limits = limits_of(component);
-        let fingerprint = self.sandbox.fingerprint();
+        let limits = limits_key(limits_of(component));
+        let fingerprint = self.sandbox.fingerprint().to_owned();
         tokio::task::spawn_blocking(move || {
-            if let Some(reason) = artifacts.refused(&digest, &fingerprint, &limits.key()) {
+            if let Some(reason) = artifacts.refused(&digest, &fingerprint, &limits) {
                 return Err(refused(&reason));
             }
             Ok(artifacts.get(&digest, &fingerprint).map(|native| Artifact { component: digest, native }))
@@ -113,44 +113,51 @@ impl Loader {
                 .hint("run `toolkeep tools install` again"));
         }
         let limits = limits_of(component);
-        let fingerprint = self.sandbox.fingerprint();
+        let compiled = compile::in_child(&self.worker, &wasm, limits).await;
         let (artifacts, digest) = (self.artifacts.clone(), component.digest);
-        match compile::in_child(&self.worker, &wasm, &limits).await {
-            Ok(native) => tokio::task::spawn_blocking(move || {
-                if let Err(error) = artifacts.put(&digest, &fingerprint, &native) {
-                    tracing::warn!(%error, component = %digest, "the compiled component could not be cached");
-                }
-                Artifact { component: digest, native }
-            })
+        let fingerprint = self.sandbox.fingerprint().to_owned();
+        tokio::task::spawn_blocking(move || keep(&artifacts, digest, &fingerprint, limits, compiled))
             .await
-            .map_err(|e| internal(&e)),
-            Err(error) => {
-                let reason = error.to_string();
-                let key = limits.key();
-                let text = reason.clone();
-                tokio::task::spawn_blocking(move || artifacts.refuse(&digest, &fingerprint, &key, &text))
-                    .await
-                    .map_err(|e| internal(&e))?;
-                Err(refused(&reason))
+            .map_err(|e| internal(&e))?
+    }
+}
+
+/// Put what the compiler gave into the cache: the artifact, or the refusal.
+fn keep(
+    artifacts: &Artifacts,
+    digest: Digest,
+    fingerprint: &str,
+    limits: CompileLimits,
+    compiled: Result<Vec<u8>, CompileRefused>,
+) -> Result<Artifact, Refusal> {
+    match compiled {
+        Ok(native) => {
+            if let Err(error) = artifacts.put(&digest, fingerprint, &native) {
+                tracing::warn!(%error, component = %digest, "the compiled component could not be cached");
             }
+            Ok(Artifact { component: digest, native })
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            if error.is_final() {
+                artifacts.refuse(&digest, fingerprint, &limits_key(limits), &reason);
+            }
+            Err(refused(&reason))
         }
     }
 }
 
 fn limits_of(component: &ComponentFile) -> CompileLimits {
-    let mut limits = CompileLimits::for_size(component.size);
-    if let Some(cpu_s) = component.compile.0 {
-        limits.cpu_s = cpu_s;
-        limits.wall_s = limits.wall_s.max(cpu_s.saturating_mul(2));
-    }
-    if let Some(bytes) = component.compile.1 {
-        limits.memory_bytes = bytes;
-    }
-    limits
+    CompileLimits::for_size(component.size).overridden(component.compile.0, component.compile.1)
+}
+
+/// What a refusal is remembered under: another limit is another try.
+fn limits_key(limits: CompileLimits) -> String {
+    format!("{}s {}B {}s", limits.cpu_s, limits.memory_bytes, limits.wall_s)
 }
 
 fn refused(reason: &str) -> Refusal {
-    Refusal::new(Code::ToolTrapped, format!("the component does not compile: {reason}"))
+    Refusal::new(Code::ToolTrapped, reason)
         .hint("the operator may raise `limits.compile_cpu_s` or `limits.compile_memory_bytes`, or replace the component")
 }
 
@@ -158,6 +165,3 @@ fn internal(error: &dyn std::fmt::Display) -> Refusal {
     tracing::error!(%error, "loading a component failed");
     Refusal::new(Code::Internal, "the component could not be loaded")
 }
-
-/// How long the pre-compilation of a whole catalog may take before a start reports ready without it.
-pub const WARM_UP: Duration = Duration::from_millis(50);

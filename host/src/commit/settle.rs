@@ -18,7 +18,6 @@ use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::stage::Content;
 
 use super::files::{self, ApplyError, Attempt, CommitError, Prepared, Ready, TransactionId, Undo, Witnessed};
-use super::locks::Claim;
 use super::{Committer, halted_refusal};
 use crate::admit::ledger_refusal;
 use crate::approve::{Approved, ApprovedParts, Contents};
@@ -35,17 +34,22 @@ const NS_PER_MS: u64 = 1_000_000;
 /// Commit an approved plan: atomically, once, on record.
 pub async fn commit(committer: &Arc<Committer>, approved: Approved) -> Answer {
     let call = approved.call();
+    let parts = approved.into_parts();
+    let body = parts.plan.body();
+    let paths = committer.locks.lock(&body.effects, &body.read_set).await;
     let committer = Arc::clone(committer);
-    match tokio::task::spawn_blocking(move || commit_blocking(&committer, approved)).await {
+    let committed = tokio::task::spawn_blocking(move || {
+        let _paths = paths;
+        commit_blocking(&committer, parts)
+    });
+    match committed.await {
         Ok(answer) => answer,
         Err(_) => Answer::of(&panicked(call)),
     }
 }
 
-fn commit_blocking(committer: &Committer, approved: Approved) -> Answer {
-    let mut parts = approved.into_parts();
+fn commit_blocking(committer: &Committer, mut parts: ApprovedParts) -> Answer {
     let _slot = parts.ticket.take();
-    let _paths = committer.locks.hold(Claim::of(parts.plan.body()));
     match prepare(committer, &parts) {
         Ok(made) => intend(committer, parts, &made),
         Err(refusal) => abandon(committer, parts, refusal),
@@ -176,7 +180,7 @@ fn apply(committer: &Committer, parts: ApprovedParts, made: &Made, intent: Inten
             let refusal = halted_refusal(&list);
             (Settled::Halted(list), close(parts, Outcome::Halted, refusal, now_ms))
         }
-        Err(ApplyError::Poisoned(failed)) => {
+        Err(ApplyError::Failed(failed)) => {
             committer.poison(&failed.to_string());
             return unknown(parts, now_ms);
         }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use toolkeep_core::call::Mode;
 use toolkeep_core::refusal::{Code, Refusal};
-use toolkeep_sandbox::execution::Progress;
+use toolkeep_sandbox::capability::context::Progress;
 
 use super::bounds::{NOTES_MAX, WAIT_DEFAULT_MS, WAIT_MAX_MS};
 use super::method::AgentMethod;

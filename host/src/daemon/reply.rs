@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use toolkeep_core::refusal::{Code, Refusal};
-use toolkeep_sandbox::execution::Progress;
+use toolkeep_sandbox::capability::context::Progress;
 
 use super::envelope::RequestId;
 use crate::record::Answer;

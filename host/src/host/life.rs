@@ -14,8 +14,8 @@ use serde_json::json;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::refusal::Refusal;
-use toolkeep_sandbox::engine::{Sandbox, SandboxConfig};
 use toolkeep_sandbox::fault::HostFault;
+use toolkeep_sandbox::sandbox::{Sandbox, SandboxConfig};
 use toolkeep_sandbox::workspace::{WorkspaceError, WorkspaceRoot};
 
 use super::{Flights, Host, Notices, Services};

@@ -1,0 +1,93 @@
+//! The folder that the tour plays in: a copy of the data, a configuration, one manifest per tool.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::stop::Stop;
+
+/// Everything that the tour needs on the disk.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) root: PathBuf,
+    pub(super) config: PathBuf,
+    pub(super) log: PathBuf,
+}
+
+/// Manifests of the tour: name, component, and what follows the common head.
+const MANIFESTS: &[(&str, &str, &str)] = &[
+    ("text-stats", "text_stats", "tier = 0\n"),
+    (
+        "csv-report",
+        "csv_report",
+        "tier = 1\n\n[[workspace]]\nname = \"books\"\naccess = \"write\"\nread = [\"**\"]\nwrite = [\"reports\", \"reports/**\"]\n",
+    ),
+    (
+        "rename-symbol",
+        "rename_symbol",
+        "tier = 1\nhold = [\"file.delete\"]\n\n[[workspace]]\nname = \"src\"\naccess = \"write\"\n",
+    ),
+    (
+        "notes",
+        "notes",
+        "tier = 1\n\n[tiers]\nlist = 0\nsearch = 0\n\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n",
+    ),
+    ("spin", "spin", "tier = 0\n\n[limits]\nfuel = 50_000_000\n"),
+    ("spin-long", "spin", "tier = 0\n\n[limits]\nfuel = 1_000_000_000_000\ndeadline_ms = 300\n"),
+    ("path-escape", "path_escape", "tier = 1\n\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
+];
+
+impl World {
+    /// Copy the data, write configuration and manifests.
+    pub(super) fn prepare(data: &Path, tools: &Path, into: Option<&Path>) -> Result<Self, Stop> {
+        if !tools.is_dir() {
+            return Err(Stop::NotBuilt(tools.to_path_buf()));
+        }
+        let root = match into {
+            Some(path) => path.to_path_buf(),
+            None => std::env::temp_dir().join(format!("toolkeep-demo-{}", std::process::id())),
+        };
+        fs::create_dir_all(&root).map_err(Stop::file(&root))?;
+        let root = root.canonicalize().map_err(Stop::file(&root))?;
+        for part in ["books", "src"] {
+            copy(&data.join(part), &root.join(part))?;
+        }
+        for part in ["notes", "tools"] {
+            let path = root.join(part);
+            fs::create_dir_all(&path).map_err(Stop::file(&path))?;
+        }
+        for (name, component, rest) in MANIFESTS {
+            let from = tools.join(format!("{component}.wasm"));
+            let to = root.join(format!("tools/{component}.wasm"));
+            fs::copy(&from, &to).map_err(Stop::file(&from))?;
+            let text = format!("format = 1\nname = \"{name}\"\ncomponent = \"{component}.wasm\"\n{rest}");
+            let path = root.join(format!("tools/{name}.toml"));
+            fs::write(&path, text).map_err(Stop::file(&path))?;
+        }
+        let config = root.join("toolkeep.toml");
+        fs::write(&config, configuration()).map_err(Stop::file(&config))?;
+        Ok(Self { log: root.join("daemon.log"), config, root })
+    }
+}
+
+/// Paths are relative to the file.
+fn configuration() -> String {
+    let mut text = "[daemon]\nstate_dir = \"state\"\nruntime_dir = \"run\"\ntools_dir = \"tools\"\n".to_owned();
+    for name in ["books", "src", "notes"] {
+        text.push_str(&format!("\n[[workspace]]\nname = \"{name}\"\npath = \"{name}\"\n"));
+    }
+    text
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Stop> {
+    fs::create_dir_all(to).map_err(Stop::file(to))?;
+    for entry in fs::read_dir(from).map_err(Stop::file(from))? {
+        let entry = entry.map_err(Stop::file(from))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy(&source, &target)?;
+        } else {
+            fs::copy(&source, &target).map_err(Stop::file(&source))?;
+        }
+    }
+    Ok(())
+}

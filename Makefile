@@ -53,7 +53,7 @@ guests: build ## the sample tools as components: target/tools/<name>.wasm
 	done
 
 demo: guests ## one call after another, end to end, on a copy of sample-tools/demo
-	$(TOOLKEEP) demo
+	$(TOOLKEEP) demo --tools $(TOOLS)
 
 test: setup build guests ## everything that must pass
 	cargo test --locked --workspace

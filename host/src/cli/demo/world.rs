@@ -15,15 +15,15 @@ pub(super) struct World {
 
 /// Manifests of the tour: name, component, and what follows the common head.
 const MANIFESTS: &[(&str, &str, &str)] = &[
-    ("text-stats", "text_stats", "tier = 0\n"),
+    ("text-stats", "text-stats", "tier = 0\n"),
     (
         "csv-report",
-        "csv_report",
+        "csv-report",
         "tier = 1\n\n[[workspace]]\nname = \"books\"\naccess = \"write\"\nread = [\"**\"]\nwrite = [\"reports\", \"reports/**\"]\n",
     ),
     (
         "rename-symbol",
-        "rename_symbol",
+        "rename-symbol",
         "tier = 1\nhold = [\"file.delete\"]\n\n[[workspace]]\nname = \"src\"\naccess = \"write\"\n",
     ),
     (
@@ -33,7 +33,7 @@ const MANIFESTS: &[(&str, &str, &str)] = &[
     ),
     ("spin", "spin", "tier = 0\n\n[limits]\nfuel = 50_000_000\n"),
     ("spin-long", "spin", "tier = 0\n\n[limits]\nfuel = 1_000_000_000_000\ndeadline_ms = 300\n"),
-    ("path-escape", "path_escape", "tier = 1\n\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
+    ("path-escape", "path-escape", "tier = 1\n\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
 ];
 
 impl World {

@@ -193,6 +193,17 @@ impl Changes {
         self
     }
 
+    /// Replace a file whose state is known.
+    pub fn replace(&mut self, path: &str, before: FileState, content: impl AsRef<[u8]>) -> &mut Self {
+        let content = content.as_ref();
+        let after = FileState { sha256: Digest::of(content), size: content.len() as u64, mode: before.mode };
+        self.contents.insert(after.sha256, Content::Memory(content.into()));
+        self.states.insert(path.to_owned(), Some(after.clone()));
+        let (workspace, path) = split(path);
+        self.effects.push(Effect::FileWrite { workspace, path, before: Some(before), after });
+        self
+    }
+
     pub fn delete(&mut self, world: &World, path: &str) -> &mut Self {
         let before = self.before(world, path).expect("a file to delete");
         self.states.insert(path.to_owned(), None);

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use toolkeep::commit::files::{self, ApplyError};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::effect::FileState;
 
 use crate::commit::world::{Changes, World, attempt};
 use crate::hard::strace::{bound, is_hard, tell};
@@ -20,17 +22,37 @@ fn swap(one: &std::path::Path, two: &std::path::Path) {
     renameat_with(CWD, one, CWD, two, RenameFlags::EXCHANGE).ok();
 }
 
+/// Files that a commit replaces: several, so that applying takes long enough to be raced.
+const FILES: [&str; 4] = ["w/dir/file", "w/dir/two", "w/dir/three", "w/dir/four"];
+
+/// A plan from what is there now, unless the attacker is in the way.
+fn planned(world: &World, round: usize) -> Option<Changes> {
+    let mut changes = Changes::default();
+    for path in FILES {
+        let stat = std::fs::symlink_metadata(world.at(path)).ok().filter(std::fs::Metadata::is_file)?;
+        let content = std::fs::read(world.at(path)).ok()?;
+        let mode = std::os::unix::fs::PermissionsExt::mode(&stat.permissions()) & 0o777;
+        let before = FileState { sha256: Digest::of(&content), size: content.len() as u64, mode };
+        changes.replace(path, before, round.to_string());
+    }
+    let fresh = format!("w/dir/new{round}");
+    changes.write(world, &fresh, "new").delete(world, &fresh);
+    Some(changes)
+}
+
 #[test]
 fn g5_t_f2_t_f4_swaps_of_links_directories_and_files_never_lead_a_commit_outside() {
     let world = World::new();
     world.file("outside/target", "outside");
     world.file("outside/dir/file", "outside file");
     world.file("outside/linked", "outside, linked");
-    world.file("w/dir/file", "0");
+    for path in FILES {
+        world.file(path, "0");
+        world.file(&path.replace("dir", "decoy"), "0");
+    }
     symlink(world.at("outside/dir"), world.at("w/link-to-dir")).expect("link");
     symlink(world.at("outside/target"), world.at("w/link-to-file")).expect("link");
     std::fs::hard_link(world.at("outside/linked"), world.at("w/hard")).expect("link");
-    world.file("w/decoy/file", "0");
     let outside = world.outside();
     let commits = if is_hard() { COMMITS_HARD } else { COMMITS };
     let (stop, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -46,38 +68,26 @@ fn g5_t_f2_t_f4_swaps_of_links_directories_and_files_never_lead_a_commit_outside
                     _ => ("w/dir", "w/decoy"),
                 };
                 swap(&world.at(one), &world.at(two));
-                for _ in 0..(round % 300) {
+                swap(&world.at(one), &world.at(two));
+                for _ in 0..(round * 37 % 3_000) {
                     std::hint::spin_loop();
                 }
-                swap(&world.at(one), &world.at(two));
                 swaps.fetch_add(2, Ordering::Relaxed);
                 round = round.wrapping_add(1);
             }
         });
-        for round in 0..commits {
-            let mut changes = Changes::default();
-            let is_file = std::fs::symlink_metadata(world.at("w/dir/file")).is_ok_and(|stat| stat.is_file());
-            if !is_file {
-                continue;
-            }
-            let planned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                changes.write(&world, "w/dir/file", round.to_string());
-                changes.write(&world, &format!("w/dir/new{round}"), "new").delete(&world, &format!("w/dir/new{round}"));
-            }));
-            if planned.is_err() {
-                continue;
-            }
-            let Ok((prepared, undo)) = changes.prepare(&world, &attempt()) else {
+        let mut round = 0;
+        while round < commits {
+            let Some(changes) = planned(&world, round) else { continue };
+            round += 1;
+            let Ok((prepared, _)) = changes.prepare(&world, &attempt()) else {
                 tally[0] += 1;
                 continue;
             };
             match files::apply(&prepared, &world.roots) {
                 Ok(_) => tally[1] += 1,
                 Err(ApplyError::RolledBack(_)) => tally[2] += 1,
-                Err(ApplyError::Halted { .. }) => {
-                    tally[3] += 1;
-                    drop(undo);
-                }
+                Err(ApplyError::Halted { .. }) => tally[3] += 1,
                 Err(ApplyError::Failed(error)) => panic!("{error}"),
             }
         }

@@ -1,5 +1,6 @@
 //! Running the child under `strace` with an injected signal or error, and choosing which cases to run.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -34,28 +35,39 @@ pub fn child(world: &World, arguments: &[&str]) -> End {
     end(Command::new(env!("CARGO_BIN_EXE_crash_child")), world, arguments)
 }
 
-/// Run the child with `what` (`signal=KILL` or `error=EIO`) at the `when`th call of `set`.
-pub fn injected(world: &World, arguments: &[&str], set: &str, what: &str, when: usize) -> End {
+/// A system call of the child: which, and the how-manieth of its kind.
+pub type Call = (String, usize);
+
+/// Run the child with `what` (`signal=KILL` or `error=EIO`) at one call.
+pub fn injected(world: &World, arguments: &[&str], what: &str, (name, at): &Call) -> End {
     let mut command = Command::new(STRACE);
-    command.args(["-qq", "-f", "-o", "/dev/null", "-e"]).arg(format!("trace={set}"));
-    command.arg("-e").arg(format!("inject={set}:{what}:when={when}")).arg(env!("CARGO_BIN_EXE_crash_child"));
+    command.args(["-qq", "-f", "-o", "/dev/null", "-e"]).arg(format!("trace={name}"));
+    command.arg("-e").arg(format!("inject={name}:{what}:when={at}")).arg(env!("CARGO_BIN_EXE_crash_child"));
     end(command, world, arguments)
 }
 
-/// How many calls of `set` the child makes.
-pub fn count(world: &World, arguments: &[&str], set: &str) -> usize {
+/// The calls of `set` that the child makes, in their order.
+pub fn calls(world: &World, arguments: &[&str], set: &str) -> Vec<Call> {
     assert!(
         Path::new(STRACE).exists(),
         "{STRACE} is missing: crashes cannot be tested. Install strace (the set-up of this project does), then run again"
     );
-    let log = world.at("state/../strace");
+    let log = world.at("strace");
     let mut command = Command::new(STRACE);
     command.args(["-qq", "-f", "-e"]).arg(format!("trace={set}")).arg("-o").arg(&log);
     command.arg(env!("CARGO_BIN_EXE_crash_child"));
     assert_eq!(end(command, world, arguments), End::Done, "{arguments:?} fails without any injection");
-    let lines = std::fs::read_to_string(&log).expect("strace's log").lines().count();
+    let text = std::fs::read_to_string(&log).expect("strace's log");
     std::fs::remove_file(log).expect("log");
-    lines
+    let mut counts = BTreeMap::<&str, usize>::new();
+    let names = text.lines().filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('));
+    names
+        .map(|(name, _)| {
+            let count = counts.entry(name).or_default();
+            *count += 1;
+            (name.to_owned(), *count)
+        })
+        .collect()
 }
 
 fn end(mut command: Command, world: &World, arguments: &[&str]) -> End {

@@ -38,9 +38,9 @@ pub enum ApplyError {
         /// What needs a look.
         remnants: Vec<Remnant>,
     },
-    /// The disk did not confirm; recovery after a restart settles it.
-    #[error(transparent)]
-    Failed(#[from] SyncFailed),
+    /// The disk did not confirm, or the system did not let the roll-back finish: recovery after a restart settles it.
+    #[error("the outcome is not known: {0}")]
+    Failed(#[source] CommitError),
 }
 
 /// Apply the steps. The caller has made them durable and holds the paths.
@@ -52,9 +52,10 @@ pub fn apply(prepared: &Prepared, roots: &Roots) -> Result<Applied, ApplyError> 
         let done = if index == 0 { same_roots(prepared, roots) } else { Ok(()) }.and_then(|()| run(step, roots));
         match done {
             Ok(()) => {}
-            Err(CommitError::Poisoned(failed)) => return Err(failed.into()),
+            Err(failed @ CommitError::Poisoned(_)) => return Err(ApplyError::Failed(failed)),
             Err(cause) => {
-                let remnants = rollback::roll_back(prepared, roots, &rollback::Reach::Until(index), &|_| None)?;
+                let reach = rollback::Reach::Until(index);
+                let remnants = rollback::roll_back(prepared, roots, &reach, &|_| None).map_err(ApplyError::Failed)?;
                 return Err(if remnants.is_empty() {
                     ApplyError::RolledBack(cause)
                 } else {
@@ -64,7 +65,7 @@ pub fn apply(prepared: &Prepared, roots: &Roots) -> Result<Applied, ApplyError> 
         }
     }
     let leftovers = sweep::clear_displaced(prepared, roots);
-    let directories = sync_directories(prepared, roots)?;
+    let directories = sync_directories(prepared, roots).map_err(|failed| ApplyError::Failed(failed.into()))?;
     Ok(Applied { directories, leftovers })
 }
 

@@ -14,7 +14,7 @@ use toolkeep_sandbox::stage::Content;
 use crate::commit::files::apply::{run, same_roots, sync_directories};
 use crate::commit::files::fault::{CommitError, Difference, Remnant, Stale};
 use crate::commit::files::rollback::{Held, Reach, held, roll_back};
-use crate::commit::files::step::{Key, Node, Prepared, Spot, Step};
+use crate::commit::files::step::{FileNode, Key, Node, Prepared, Spot, Step};
 use crate::commit::files::sweep;
 use crate::commit::files::tree::Roots;
 
@@ -49,10 +49,11 @@ pub fn recover(
         Err(other) => return Err(other),
     }
     let names = Names::look(prepared, roots)?;
-    if let Some(done) = names.steps_done(prepared)
+    if let Some(done) =
+        names.steps_done(prepared, Likeness::Inode).or_else(|| names.steps_done(prepared, Likeness::Content))
         && roll_forward(prepared, done, roots)?
     {
-        let remnants = sweep::sweep(prepared, roots, true);
+        let remnants = sweep::sweep(prepared, roots, true)?;
         sync_directories(prepared, roots)?;
         return Ok(if remnants.is_empty() { Recovered::RolledForward } else { Recovered::Halted(remnants) });
     }
@@ -80,23 +81,37 @@ fn roll_forward(prepared: &Prepared, done: usize, roots: &Roots) -> Result<bool,
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Nothing,
-    File(Digest),
-    Directory,
+    File(Digest, u64),
+    Directory(u64),
+}
+
+/// How alike is the same. Inodes tell apart what has equal content; content alone serves where a file system or a
+/// restored file has other inodes than were written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Likeness {
+    Inode,
+    Content,
 }
 
 impl Wanted {
     const fn of(node: &Node) -> Self {
         match node {
-            Node::File(file) => Self::File(file.sha256),
-            Node::Directory(_) => Self::Directory,
+            Node::File(file) => Self::file(file),
+            Node::Directory(directory) => Self::Directory(directory.inode),
         }
     }
 
-    fn is(self, held: Held) -> bool {
+    const fn file(node: &FileNode) -> Self {
+        Self::File(node.sha256, node.inode)
+    }
+
+    fn is(self, held: Held, likeness: Likeness) -> bool {
+        let same = |wanted: u64, inode: u64| likeness == Likeness::Content || wanted == inode;
         match (self, held) {
-            (Self::Nothing, Held::Nothing) | (Self::Directory, Held::Directory { .. }) => true,
-            (Self::File(wanted), Held::File { sha256, .. }) => wanted == sha256,
-            (Self::Nothing | Self::File(_) | Self::Directory, _) => false,
+            (Self::Nothing, Held::Nothing) => true,
+            (Self::Directory(wanted), Held::Directory { inode }) => same(wanted, inode),
+            (Self::File(digest, wanted), Held::File { sha256, inode }) => digest == sha256 && same(wanted, inode),
+            (Self::Nothing | Self::File(..) | Self::Directory(_), _) => false,
         }
     }
 }
@@ -124,11 +139,11 @@ impl Names {
         for step in &prepared.steps {
             let (spot, at_target, at_temporary) = match step {
                 Step::Place { target, node, .. } => (target, Wanted::Nothing, Wanted::of(node)),
-                Step::Exchange { target, before, after, .. } => {
-                    (target, Wanted::File(before.sha256), Wanted::File(after.sha256))
+                Step::Exchange { target, before, after, .. } => (target, Wanted::file(before), Wanted::file(after)),
+                Step::Aside { target, before, .. } => (target, Wanted::file(before), Wanted::Nothing),
+                Step::RemoveDirectory { target, before, .. } => {
+                    (target, Wanted::Directory(before.inode), Wanted::Nothing)
                 }
-                Step::Aside { target, before, .. } => (target, Wanted::File(before.sha256), Wanted::Nothing),
-                Step::RemoveDirectory { target, .. } => (target, Wanted::Directory, Wanted::Nothing),
                 Step::Touch { .. } => continue,
             };
             note(spot, at_target, false)?;
@@ -140,15 +155,16 @@ impl Names {
     }
 
     /// After how many steps the names hold what they hold: the largest number that fits.
-    fn steps_done(&self, prepared: &Prepared) -> Option<usize> {
+    fn steps_done(&self, prepared: &Prepared, likeness: Likeness) -> Option<usize> {
         let mut wanted: BTreeMap<&Key, Wanted> = self.0.iter().map(|(key, name)| (key, name.wanted)).collect();
-        let mut wrong = self.0.values().filter(|name| !name.wanted.is(name.held)).count();
+        let mut wrong = self.0.values().filter(|name| !name.wanted.is(name.held, likeness)).count();
         let mut fits = (wrong == 0).then_some(0);
         for (index, step) in prepared.steps.iter().enumerate() {
             for (spot, now) in changes(step) {
                 let key = spot.key();
                 let (Some(name), Some((_, before))) = (self.0.get(&key), wanted.remove_entry(&key)) else { continue };
-                wrong = wrong + usize::from(!now.is(name.held)) - usize::from(!before.is(name.held));
+                wrong =
+                    wrong + usize::from(!now.is(name.held, likeness)) - usize::from(!before.is(name.held, likeness));
                 if let Some((key, _)) = self.0.get_key_value(&key) {
                     wanted.insert(key, now);
                 }
@@ -159,7 +175,7 @@ impl Names {
         }
         let cleared = |key: &Key, name: &Name| {
             let wanted = wanted.get(key).copied().unwrap_or(Wanted::Nothing);
-            wanted.is(name.held) || (name.temporary && name.held == Held::Nothing)
+            wanted.is(name.held, likeness) || (name.temporary && name.held == Held::Nothing)
         };
         if self.0.iter().all(|(key, name)| cleared(key, name)) {
             fits = Some(prepared.steps.len());
@@ -181,10 +197,10 @@ impl Names {
         prepared.steps.iter().any(|step| {
             let (temporary, wanted) = match step {
                 Step::Place { temporary, node, .. } => (temporary, Wanted::of(node)),
-                Step::Exchange { temporary, after, .. } => (temporary, Wanted::File(after.sha256)),
+                Step::Exchange { temporary, after, .. } => (temporary, Wanted::file(after)),
                 Step::Aside { .. } | Step::RemoveDirectory { .. } | Step::Touch { .. } => return false,
             };
-            self.0.get(&temporary.key()).is_some_and(|name| wanted.is(name.held))
+            self.0.get(&temporary.key()).is_some_and(|name| wanted.is(name.held, Likeness::Content))
         })
     }
 }
@@ -194,10 +210,10 @@ fn changes(step: &Step) -> Vec<(&Spot, Wanted)> {
     match step {
         Step::Place { temporary, target, node } => vec![(temporary, Wanted::Nothing), (target, Wanted::of(node))],
         Step::Exchange { temporary, target, before, after } => {
-            vec![(temporary, Wanted::File(before.sha256)), (target, Wanted::File(after.sha256))]
+            vec![(temporary, Wanted::file(before)), (target, Wanted::file(after))]
         }
         Step::Aside { target, temporary, before } => {
-            vec![(target, Wanted::Nothing), (temporary, Wanted::File(before.sha256))]
+            vec![(target, Wanted::Nothing), (temporary, Wanted::file(before))]
         }
         Step::RemoveDirectory { target, .. } => vec![(target, Wanted::Nothing)],
         Step::Touch { .. } => Vec::new(),

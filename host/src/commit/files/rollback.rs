@@ -12,7 +12,7 @@ use toolkeep_sandbox::stage::Content;
 use rustix::io::Errno;
 
 use crate::commit::files::apply::sync_directories;
-use crate::commit::files::fault::{CommitError, Remnant, SyncFailed};
+use crate::commit::files::fault::{CommitError, Remnant};
 use crate::commit::files::step::{DirectoryNode, FileNode, Node, Prepared, Spot, Step};
 use crate::commit::files::temporary::Fresh;
 use crate::commit::files::tree::{self, Directory, Kind, Roots};
@@ -89,35 +89,48 @@ struct Return<'a> {
 }
 
 /// Take back what was done, sweep, and flush. What remains needs an operator.
+///
+/// Goes on after a step that the system does not let it judge or change, then tells the first such failure: recovery
+/// has to come again.
 pub(super) fn roll_back(
     prepared: &Prepared,
     roots: &Roots,
     reach: &Reach,
     contents: &dyn Fn(&Digest) -> Option<Content>,
-) -> Result<Vec<Remnant>, SyncFailed> {
+) -> Result<Vec<Remnant>, CommitError> {
     let (count, cleared) = match *reach {
         Reach::Until(index) => (index, false),
         Reach::Any { cleared } => (prepared.steps.len(), cleared),
     };
     let back = Return { prepared, roots, contents, cleared };
-    let mut remnants = Vec::new();
+    let (mut remnants, mut failed) = (Vec::new(), None);
+    let mut judge = |index: usize, step: &Step| match back.step(index, step) {
+        Ok(None) => {}
+        Ok(Some(found)) => remnants.push(Remnant::at(step.target(), found)),
+        Err(CommitError::Stale(stale)) => remnants.push(Remnant::at(step.target(), stale.what.to_string())),
+        Err(error) => failed = failed.take().or(Some(error)),
+    };
     if let (Reach::Until(_), Some(half)) = (reach, prepared.steps.get(count)) {
         // A directory is removed at once or not at all: nothing of a failed removal is to be taken back.
         if !matches!(half, Step::RemoveDirectory { .. }) {
-            back.step(count, half, &mut remnants);
+            judge(count, half);
         }
     }
     for (index, step) in prepared.steps.iter().enumerate().take(count).rev() {
-        back.step(index, step, &mut remnants);
+        judge(index, step);
     }
-    remnants.extend(sweep::sweep(prepared, roots, false));
+    if let Some(error) = failed {
+        // Temporaries stay: the next attempt needs them.
+        return Err(error);
+    }
+    remnants.extend(sweep::sweep(prepared, roots, false)?);
     sync_directories(prepared, roots)?;
     Ok(remnants)
 }
 
 impl Return<'_> {
-    fn step(&self, index: usize, step: &Step, remnants: &mut Vec<Remnant>) {
-        let result = match step {
+    fn step(&self, index: usize, step: &Step) -> Result<Option<&'static str>, CommitError> {
+        match step {
             Step::Place { temporary, target, node: Node::File(node) } => self.unplace(temporary, target, node),
             Step::Place { target, node: Node::Directory(node), .. } => self.unmake(target, node),
             Step::Exchange { temporary, target, before, after } => {
@@ -126,11 +139,6 @@ impl Return<'_> {
             Step::Aside { target, temporary, before } => self.unaside(index, target, temporary, before),
             Step::RemoveDirectory { target, temporary, before } => self.remake(target, temporary, before),
             Step::Touch { target, before_ns, after_ns } => self.untouch(target, *before_ns, *after_ns),
-        };
-        match result {
-            Ok(None) => {}
-            Ok(Some(found)) => remnants.push(Remnant::at(step.target(), found)),
-            Err(error) => remnants.push(Remnant::at(step.target(), error.to_string())),
         }
     }
 
@@ -174,6 +182,9 @@ impl Return<'_> {
     ) -> Result<Option<&'static str>, CommitError> {
         let (from, waits) = held(self.roots, temporary)?;
         let (to, now) = held(self.roots, target)?;
+        if matches!(now, Held::File { inode, .. } if inode == before.inode) && now.has(before) {
+            return Ok(None);
+        }
         if let (Some(from), Some(to)) = (from, to)
             && now.has(after)
         {

@@ -120,9 +120,9 @@ pub(super) fn clear_displaced(prepared: &Prepared, roots: &Roots) -> Vec<Remnant
 
 /// Remove the temporaries of a transaction after recovery or roll-back, except what is not known.
 ///
-/// `committed`: the plan stands, so content that it displaced goes even where no undo keeps it.
-pub(super) fn sweep(prepared: &Prepared, roots: &Roots, committed: bool) -> Vec<Remnant> {
-    let mut remnants = Vec::new();
+/// Goes through all of them before it tells the first failure of the system. `committed`: the plan stands, so content that it displaced goes even where no undo keeps it.
+pub(super) fn sweep(prepared: &Prepared, roots: &Roots, committed: bool) -> Result<Vec<Remnant>, CommitError> {
+    let (mut remnants, mut failed) = (Vec::new(), None);
     let moved: BTreeSet<Key> = prepared
         .steps
         .iter()
@@ -136,12 +136,16 @@ pub(super) fn sweep(prepared: &Prepared, roots: &Roots, committed: bool) -> Vec<
         match sweep_step(&prepared.transaction.restored(index), step, temporary, roots, committed) {
             Ok(None) => {}
             Ok(Some(found)) => remnants.push(Remnant::at(temporary, found)),
-            Err(error) => remnants.push(Remnant::at(temporary, error.to_string())),
+            Err(CommitError::Stale(stale)) => remnants.push(Remnant::at(temporary, stale.what.to_string())),
+            Err(error) => failed = failed.or(Some(error)),
         }
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     remnants.sort_unstable_by(|a, b| (&a.workspace, &a.path).cmp(&(&b.workspace, &b.path)));
     remnants.dedup();
-    remnants
+    Ok(remnants)
 }
 
 fn sweep_step(

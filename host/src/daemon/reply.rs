@@ -14,13 +14,13 @@ use super::envelope::RequestId;
 use crate::record::Answer;
 
 /// The text is not JSON.
-pub const PARSE_ERROR: i32 = -32_700;
+pub(super) const PARSE_ERROR: i32 = -32_700;
 /// The JSON is not a request.
-pub const INVALID_REQUEST: i32 = -32_600;
+pub(super) const INVALID_REQUEST: i32 = -32_600;
 /// The plane has no such method.
-pub const METHOD_NOT_FOUND: i32 = -32_601;
+pub(super) const METHOD_NOT_FOUND: i32 = -32_601;
 /// The method has no such parameters.
-pub const INVALID_PARAMS: i32 = -32_602;
+pub(super) const INVALID_PARAMS: i32 = -32_602;
 
 /// What answers one request.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, ne
 use tokio::sync::mpsc;
 
 /// How long changes are gathered: longer than an editor takes to save, shorter than a person waits.
-pub const GATHER: Duration = Duration::from_millis(250);
+pub(super) const GATHER: Duration = Duration::from_millis(250);
 
 /// A watched directory; watching ends when this is dropped.
 #[derive(Debug)]

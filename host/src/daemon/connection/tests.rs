@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinHandle;
 
 use super::*;
-use toolkeep_sandbox::execution::Progress;
+use toolkeep_sandbox::capability::context::Progress;
 
 /// Knows: `echo` (answers its parameters), `wait` (until `release`), `news` (a note, then an answer), `panic`.
 #[derive(Default)]

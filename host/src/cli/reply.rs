@@ -1,0 +1,128 @@
+//! Replies of calls, as every command that makes one shows them.
+//!
+//! The output of the tool, or the plan of a preview, is the data. What became of the effects is told on standard error,
+//! and the exit status follows from the same pair of words.
+
+use serde_json::{Value, json};
+use toolkeep_core::call::{Outcome, Reply};
+use toolkeep_core::display::{visible, visible_json};
+
+use super::client::AgentClient;
+use super::context::Context;
+use super::exit::Exit;
+use super::failure::Failure;
+use super::plan_page;
+use super::ui::{Output, time};
+use crate::daemon::method::AgentMethod;
+
+/// Show the result of a call-like method and derive the exit status.
+///
+/// # Errors
+/// The daemon answered no reply, or standard output is gone.
+pub(super) fn show(context: &Context<'_>, result: Value, client: Option<&mut AgentClient>) -> Result<Exit, Failure> {
+    let replayed = result.get("replayed").and_then(Value::as_bool).unwrap_or(false);
+    let value = result.get("reply").cloned().unwrap_or_default();
+    let reply: Reply = serde_json::from_value(value.clone())
+        .map_err(|error| Failure::Other(format!("the daemon answered a reply that is not one: {error}")))?;
+    let code = reply.error.as_ref().map(|refusal| refusal.code);
+    let exit = Exit::of_reply(reply.status, reply.outcome, code);
+    let ui = &context.ui;
+    match ui.output() {
+        Output::Json | Output::Jsonl => ui.value(&envelope(value, replayed), String::new)?,
+        Output::Table => {
+            if let Some(plan) =
+                reply.plan.as_ref().filter(|_| matches!(reply.outcome, Outcome::Previewed | Outcome::Pending))
+            {
+                let page = match client {
+                    Some(client) => Some(plan_page::fetch(context, client, &plan.id.to_string())?),
+                    None => None,
+                };
+                ui.text(&plan_page::render_effects(ui, page.as_ref(), &plan.effects))?;
+            }
+            if let Some(output) = &reply.output {
+                ui.json(output)?;
+            }
+        }
+    }
+    tell(context, &reply, replayed);
+    if let Some(refusal) = reply.error.filter(|_| exit != Exit::Ok && exit != Exit::Held) {
+        ui.failure(&refusal.into());
+    }
+    Ok(exit)
+}
+
+/// The envelope as `docs/protocol.md` describes it: what stands beside the stored bytes is put in again.
+fn envelope(mut reply: Value, replayed: bool) -> Value {
+    if let Value::Object(members) = &mut reply {
+        members.insert("replayed".to_owned(), json!(replayed));
+        members.insert("budget_remaining".to_owned(), Value::Null);
+    }
+    reply
+}
+
+/// What became of the effects, in a line or two for people.
+fn tell(context: &Context<'_>, reply: &Reply, replayed: bool) {
+    let ui = &context.ui;
+    let id = reply.call_id;
+    let again = if replayed { ", the stored reply of an earlier request" } else { "" };
+    let plan = reply.plan.as_ref();
+    let effects = plan.map_or(0, |plan| plan.totals.effects);
+    match reply.outcome {
+        Outcome::None => ui.note(&format!("{id}: no effects{again}")),
+        Outcome::Previewed | Outcome::Staged => {
+            ui.note(&format!("{id}: previewed {effects} effects, nothing is changed{again}"));
+            if let Some(plan) = plan {
+                ui.note(&format!("commit with `toolkeep commit {}` before {}", plan.id, time(plan.expires_at_ms)));
+            }
+        }
+        Outcome::Pending => {
+            ui.note(&format!("{id}: {effects} effects are held, nothing is changed{again}"));
+            if let Some(approval) = &reply.approval {
+                let people = if approval.approvers == 1 { "one person" } else { "people" };
+                ui.note(&format!(
+                    "{people} must agree ({}) before {}: `toolkeep approvals show {}`",
+                    approval.approvers,
+                    time(approval.expires_at_ms),
+                    approval.id
+                ));
+            }
+        }
+        Outcome::Committed => {
+            let receipt = reply.receipt.as_ref().map(|r| format!(", receipt {}", r.statement.receipt));
+            ui.note(&format!("{id}: committed {effects} effects{}{again}", receipt.unwrap_or_default()));
+        }
+        Outcome::Discarded => ui.note(&format!("{id}: the effects were thrown away, nothing is changed{again}")),
+        Outcome::Unknown => ui.note(&format!("{id}: it is not known what happened{again}")),
+        Outcome::Halted => {
+            ui.note(&format!("{id}: halted; `toolkeep doctor` lists what is neither old nor new{again}"))
+        }
+    }
+    for warning in &reply.warnings {
+        ui.note(&format!("warning: {}", visible(warning)));
+    }
+    if let Some(detail) = reply.error.as_ref().and_then(|refusal| refusal.detail.as_ref()) {
+        if ui.output() == Output::Table && reply.output.is_none() {
+            ui.note(&format!("the tool says: {}", visible_json(&detail.to_string())));
+        }
+    }
+}
+
+/// Wait for the approval of a held call, however long that takes, and give the result that it then has.
+///
+/// # Errors
+/// The daemon refuses or goes away.
+pub(super) fn wait(context: &Context<'_>, client: &mut AgentClient, mut result: Value) -> Result<Value, Failure> {
+    while result.pointer("/reply/outcome").and_then(Value::as_str) == Some("pending") {
+        let Some(approval) = result.pointer("/reply/approval/id").cloned() else { break };
+        context.ui.note(&format!("waiting for approval {}", visible(approval.as_str().unwrap_or_default())));
+        result = client.ask(
+            &context.ui,
+            AgentMethod::ApprovalsWait,
+            json!({"approval": approval, "timeout_ms": WAIT_MS}),
+        )?;
+    }
+    Ok(result)
+}
+
+/// How long one `approvals.wait` of the command line lasts, in milliseconds; it asks again.
+const WAIT_MS: u64 = 60_000;

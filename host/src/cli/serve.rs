@@ -1,0 +1,95 @@
+//! `toolkeep serve`: the daemon.
+//!
+//! The order matters: locks before anything is opened, so that a second daemon is refused before it could recover what the
+//! first one is doing; then the host, which recovers; then the doors.
+
+use std::time::Duration;
+
+use super::context::Context;
+use super::exit::Exit;
+use super::failure::Failure;
+use crate::config::{Config, Loaded};
+use crate::daemon::bounds::Bounds;
+use crate::daemon::{self, Doors, Stopped, socket};
+use crate::host::Host;
+
+/// Permissions of a runtime directory that is made: anybody may pass through to the sockets' own directories.
+const RUNTIME_MODE: u32 = 0o711;
+/// Permissions of a state directory that is made.
+const STATE_MODE: u32 = 0o700;
+/// How long blocking work may still take after the doors are closed.
+const LAST_WORK: Duration = Duration::from_secs(2);
+
+/// Run the daemon until it is told to stop
+///
+/// SIGTERM and SIGINT stop it gracefully, SIGHUP reads the manifests again.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Form of the log on standard error
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub log: LogForm,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as `toolkeep::daemon=debug`
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogForm {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+impl ServeArgs {
+    /// Run.
+    ///
+    /// # Errors
+    /// The configuration is wrong, another daemon runs, or something of the daemon's cannot be opened.
+    pub fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
+        let Loaded { config, files, .. } = context.config()?;
+        tracing::info!(files = ?files, version = env!("CARGO_PKG_VERSION"), "starting");
+        // Whatever is created from here on is the daemon's alone; what others may use is opened up by name.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        let other = |error: &dyn std::fmt::Display| Failure::Other(error.to_string());
+        let _state = socket::claim(&config.state_dir, STATE_MODE).map_err(|e| other(&e))?;
+        let lock = socket::claim(&config.runtime_dir, RUNTIME_MODE).map_err(|e| other(&e))?;
+        let doors = Doors {
+            runtime_dir: config.runtime_dir.clone(),
+            tools_dir: config.tools_dir.clone(),
+            agent_group: config.agent_group,
+            bounds: bounds(&config),
+            lock,
+            notify_socket: context.ambient.var("NOTIFY_SOCKET"),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("toolkeep")
+            .build()
+            .map_err(|error| other(&error))?;
+        let ambient = context.ambient.clone();
+        let stopped = runtime.block_on(async move {
+            let host = Host::start(config, ambient).await.map_err(|error| other(&error))?;
+            daemon::serve(host, doors).await.map_err(|error| other(&error))
+        });
+        runtime.shutdown_timeout(LAST_WORK);
+        match stopped? {
+            Stopped::Gracefully => Ok(Exit::Ok),
+            Stopped::InHaste => Err(Failure::Other(
+                "stopped before everything in flight was answered; commits are finished at the next start".to_owned(),
+            )),
+        }
+    }
+}
+
+fn bounds(config: &Config) -> Bounds {
+    Bounds {
+        connections: config.limits.connections,
+        drain: Duration::from_millis(config.limits.drain_ms),
+        ..Bounds::default()
+    }
+}

@@ -113,10 +113,17 @@ pub(super) fn crates_named(repository: &Repository) -> Vec<String> {
 
 /// Paths that read or change the world outside of the process, and the files of the host crate that may name them.
 const AMBIENT: &[(&str, &[&str])] = &[
-    ("SystemTime", &["host/src/ambient.rs"]),
+    ("SystemTime::now", &["host/src/ambient.rs"]),
     ("Instant::now", &["host/src/ambient.rs"]),
     ("getrandom", &["host/src/ambient.rs"]),
-    ("std::env", &["host/src/ambient.rs"]),
+    ("env::var", &["host/src/ambient.rs"]),
+    ("env::var_os", &["host/src/ambient.rs"]),
+    ("env::vars", &["host/src/ambient.rs"]),
+    ("env::vars_os", &["host/src/ambient.rs"]),
+    ("env::set_var", &[]),
+    ("env::remove_var", &[]),
+    // Arguments, the program's own path and the place for temporary files.
+    ("std::env", &["host/src/ambient.rs", "host/src/main.rs", "host/src/cli", "host/src/host/life.rs"]),
     ("std::process::Command", &[]),
     ("std::net", &["host/src/egress.rs", "host/src/daemon"]),
     ("tokio::net", &["host/src/egress.rs", "host/src/daemon", "host/src/cli"]),
@@ -152,7 +159,9 @@ pub(super) fn ambient_authority(repository: &Repository) -> Vec<String> {
         let code = code(shipped(text));
         for (name, owners) in AMBIENT {
             if !owners.iter().any(|owner| path.starts_with(owner)) {
-                let used = lines_with(path, &code, |line| names_path(line, name));
+                // Tokio's clock only says how long to wait; nothing is decided or recorded by it.
+                let wall = |line: &str| names_path(&line.replace("tokio::time::Instant::now", ""), name);
+                let used = lines_with(path, &code, wall);
                 found.extend(used.map(|line| format!("{line} names `{name}`; allowed in {owners:?}")));
             }
         }
@@ -182,21 +191,23 @@ const STAGES: &[&str] = &[
     "record",
 ];
 
-/// A stage may name the proof types of stages before it, which it consumes, and those of `record`; it never runs another
-/// stage. Functions of stages are called by `call.rs` and by what it is made of (`host.rs`, `host/`).
+/// A stage may name the proof types of stages before it, which it consumes; it never runs another stage. `record` is no
+/// step of the path but around it, so every stage may use it. Functions of stages are called by `call.rs` and by what it is made of (`host.rs`, `host/`).
 pub(super) fn stages(repository: &Repository) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in repository.rust("host/src/").filter(|(path, _)| !is_test(path)) {
         let Some(own) = path.trim_start_matches("host/src/").split(['/', '.']).next() else { continue };
         let Some(place) = STAGES.iter().position(|stage| *stage == own) else { continue };
         let code = code(shipped(text));
-        for (at, stage) in STAGES.iter().enumerate().filter(|(_, stage)| **stage != own) {
+        let grouped = lines_with(path, &code, |line| line.contains("crate::{"));
+        found.extend(grouped.map(|line| format!("{line} hides what a stage imports; one `use` for each module")));
+        for (at, stage) in STAGES.iter().enumerate().filter(|(_, stage)| **stage != own && **stage != "record") {
             let wanted = format!("crate::{stage}");
             for line in lines_with(path, &code, |line| names_path(line, &wanted)) {
                 let rest = line.split_once(&wanted).map_or("", |(_, rest)| rest);
                 if !types_only(rest) {
                     found.push(format!("{line} runs the stage `{stage}`; only call.rs does"));
-                } else if at > place && *stage != "record" {
+                } else if at > place {
                     found.push(format!("{line} knows `{stage}`, which comes later than `{own}`"));
                 }
             }

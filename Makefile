@@ -72,7 +72,7 @@ clippy: ## lints, all of them errors
 deny: ## licences, bans and sources of dependencies; advisories where their database can be fetched
 	@command -v cargo-deny >/dev/null || cargo install --locked --version '$(CARGO_DENY)' cargo-deny
 	cargo deny --locked check bans licenses sources
-	cd sample-tools && cargo deny --locked check --config ../deny.toml bans licenses sources
+	cd sample-tools && cargo deny --locked --config ../deny.toml check bans licenses sources
 	@if cargo deny fetch db >/dev/null 2>&1; then \
 		cargo deny --locked check advisories; \
 	else \

@@ -1,4 +1,9 @@
 //! Commits of file effects: every kind, every way in which the world can differ, undo, and the property that ties them.
 
+mod effects;
+mod foreign;
+mod property;
 pub mod shapes;
+mod stale;
+mod undo;
 pub mod world;

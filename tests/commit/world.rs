@@ -176,6 +176,11 @@ pub fn split(path: &str) -> (WorkspaceName, WorkspacePath) {
 }
 
 impl Changes {
+    /// Effects that were made elsewhere.
+    pub fn of(effects: Vec<Effect>, contents: BTreeMap<Digest, Content>) -> Self {
+        Self { effects, contents, ..Self::default() }
+    }
+
     fn before(&self, world: &World, path: &str) -> Option<FileState> {
         let known = self.states.get(path).cloned();
         known.unwrap_or_else(|| world.at(path).is_file().then(|| world.state(path)))

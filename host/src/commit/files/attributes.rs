@@ -45,8 +45,7 @@ pub(super) fn own(fd: impl std::os::fd::AsFd, owner: (u32, u32)) -> Result<(), E
 
 /// The names of the attributes that are carried.
 fn names(file: &File) -> Result<Vec<String>, Errno> {
-    let empty: &mut [u8] = &mut [];
-    let length = match retry(|| rustix::fs::flistxattr(file, &mut *empty)) {
+    let length = match retry(|| rustix::fs::flistxattr_query(file)) {
         Ok(length) => length,
         Err(Errno::NOTSUP) => 0,
         Err(errno) => return Err(errno),

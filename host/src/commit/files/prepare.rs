@@ -28,15 +28,15 @@ use crate::commit::files::{attributes, sweep};
 const KEPT_MAX_BYTES: u64 = 64 * 1024;
 /// Most bytes of destroyed content that one plan puts into the intent transaction: bounds memory and the row.
 const KEPT_TOTAL_MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// Permissions of new directories before the mask.
-const DIRECTORY_MODE: u32 = 0o777;
+/// Permissions of new directories before the mask: an effect does not carry any.
+const DIRECTORY_MODE: u32 = 0o755;
 
 /// One attempt to apply a plan.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// Names the temporaries; fresh randomness for every attempt.
     pub id: TransactionId,
-    /// Permission bits that new files and directories do not get; 0 for an undo, which restores exact modes.
+    /// Permission bits that new files and directories do not get; 0 for an undo, which restores the modes of files.
     pub umask: u32,
 }
 

@@ -2,4 +2,6 @@
 //!
 //! A file that is not listed here is not compiled; `tidy` says so.
 
+mod commit;
+mod hard;
 mod tidy;

@@ -14,8 +14,9 @@ use toolkeep_core::effect::FileState;
 use crate::commit::world::{Changes, World, attempt};
 use crate::hard::strace::{bound, is_hard, tell};
 
-const COMMITS: usize = 1_500;
-const COMMITS_HARD: usize = 100_000;
+/// Swaps by the attacker that have to meet commits, at least.
+const SWAPS: usize = 5_000;
+const SWAPS_HARD: usize = 100_000;
 
 /// Swap two paths for ever. Whatever fails, fails.
 fn swap(one: &std::path::Path, two: &std::path::Path) {
@@ -54,9 +55,9 @@ fn g5_t_f2_t_f4_swaps_of_links_directories_and_files_never_lead_a_commit_outside
     symlink(world.at("outside/target"), world.at("w/link-to-file")).expect("link");
     std::fs::hard_link(world.at("outside/linked"), world.at("w/hard")).expect("link");
     let outside = world.outside();
-    let commits = if is_hard() { COMMITS_HARD } else { COMMITS };
+    let wanted = if is_hard() { SWAPS_HARD } else { SWAPS };
     let (stop, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let mut tally = [0_usize; 4];
+    let (mut tally, mut round) = ([0_usize; 4], 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut round = 0_usize;
@@ -76,8 +77,7 @@ fn g5_t_f2_t_f4_swaps_of_links_directories_and_files_never_lead_a_commit_outside
                 round = round.wrapping_add(1);
             }
         });
-        let mut round = 0;
-        while round < commits {
+        while swaps.load(Ordering::Relaxed) < wanted {
             let Some(changes) = planned(&world, round) else { continue };
             round += 1;
             let Ok((prepared, _)) = changes.prepare(&world, &attempt()) else {
@@ -97,8 +97,8 @@ fn g5_t_f2_t_f4_swaps_of_links_directories_and_files_never_lead_a_commit_outside
     assert_eq!(world.outside(), outside, "something outside changed");
     assert!(tally[1] > 0 && tally[0] + tally[2] > 0, "the race was no race: {tally:?}");
     tell(&format!(
-        "G5 races: {} outside, {swaps} swaps against {commits} commits: {} refused before, {} done, {} taken back, {} halted",
-        bound(commits),
+        "G5 races: {} outside, swaps, against {round} commits: {} refused before, {} done, {} taken back, {} halted",
+        bound(swaps),
         tally[0],
         tally[1],
         tally[2],

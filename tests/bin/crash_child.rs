@@ -69,7 +69,11 @@ fn commit(world: &World, shape: &str) -> Result<(), Box<dyn std::error::Error>> 
 }
 
 fn recover(world: &World) -> Result<(), Box<dyn std::error::Error>> {
-    let Ok(note) = std::fs::read(world.at("state/note")) else { return Ok(store(world, "done", b"nothing")?) };
+    let note = match std::fs::read(world.at("state/note")) {
+        Ok(note) => note,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(store(world, "done", b"nothing")?),
+        Err(error) => return Err(error.into()),
+    };
     let outcome: &[u8] = match std::fs::read(world.at("state/steps")) {
         Ok(steps) => {
             let prepared: Prepared = serde_json::from_slice(&steps)?;

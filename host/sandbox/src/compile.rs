@@ -1,7 +1,7 @@
 //! Compiling, in a process of its own: a hostile component may cost the child its CPU, its memory or its life, not ours.
 //!
-//! The child is the same program under a hidden subcommand. It limits itself before it reads a byte of the component, and
-//! refuses to work with descriptors beyond its three standard ones, so that there is nothing in it to reach for. Component
+//! The child is the same program under a hidden subcommand. It closes every descriptor beyond its three standard ones and
+//! limits itself before it reads a byte of the component, so that there is nothing in it to reach for. Component
 //! in on standard input, one framed answer out on standard output. Limits scale with the size of the
 //! component, because an interpreter honestly needs a hundred times the time of a small tool.
 //!
@@ -129,6 +129,9 @@ fn explained(text: &str) -> String {
 }
 
 /// The body of the child: `arguments` are what follows the subcommand. Reads standard input, writes standard output.
+///
+/// Call it first thing in `main`, before a runtime or a thread is started: it closes every descriptor that it did not get
+/// as standard input, output or error.
 pub fn child_main(arguments: impl Iterator<Item = String>) -> ExitCode {
     match child(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -145,7 +148,7 @@ fn child(mut arguments: impl Iterator<Item = String>) -> Result<(), String> {
         text.parse::<u64>().map_err(|_| format!("{what} is not a number"))
     };
     let (cpu_s, memory_bytes) = (number("CPU seconds")?, number("memory bytes")?);
-    refuse_inherited_descriptors()?;
+    close_inherited_descriptors()?;
     confine(cpu_s, memory_bytes).map_err(|error| format!("limits could not be set: {error}"))?;
     let mut wasm = Vec::new();
     let most = COMPONENT_MAX_BYTES as u64 + 1;
@@ -163,13 +166,27 @@ fn child(mut arguments: impl Iterator<Item = String>) -> Result<(), String> {
     written.and_then(|()| out.flush()).map_err(|error| error.to_string())
 }
 
-/// A descriptor that somebody left open is a way out: there must be none.
-fn refuse_inherited_descriptors() -> Result<(), String> {
-    let entries = std::fs::read_dir("/proc/self/fd").map_err(|error| error.to_string())?;
-    // One more is the directory that is being read.
-    let open = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let beyond = open.filter(|number| *number > 2).count();
-    if beyond > 1 { Err(format!("{} inherited descriptors; there must be none", beyond - 1)) } else { Ok(()) }
+/// Whatever started the daemon may have left descriptors open in it, and they arrive here: close them all.
+fn close_inherited_descriptors() -> Result<(), String> {
+    for number in descriptors_beyond_standard()? {
+        #[expect(unsafe_code, reason = "closes what nothing owns: no thread runs and nothing was opened yet")]
+        // SAFETY: the child has just started, so that no value of this process owns a descriptor beyond the standard
+        // ones; the one that listed them is closed already, and closing it again does nothing.
+        unsafe {
+            rustix::io::close(number);
+        }
+    }
+    // The listing sees its own descriptor.
+    match descriptors_beyond_standard()?.len() {
+        0 | 1 => Ok(()),
+        more => Err(format!("{} inherited descriptors could not be closed", more - 1)),
+    }
+}
+
+fn descriptors_beyond_standard() -> Result<Vec<i32>, String> {
+    let entries = std::fs::read_dir("/proc/self/fd").map_err(|error| format!("/proc/self/fd: {error}"))?;
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    Ok(numbers.filter(|number| *number > 2).collect())
 }
 
 fn confine(cpu_s: u64, memory_bytes: u64) -> rustix::io::Result<()> {

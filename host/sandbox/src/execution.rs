@@ -244,6 +244,13 @@ pub(crate) async fn run(
     let left = store.get_fuel().unwrap_or(0);
     let state = store.into_data();
     let ended = judge(end, limits, &state)?;
+    // Fuel is checked at functions and loops, so the last steps may have overdrawn it. What returned with nothing left
+    // has not returned within its fuel.
+    let ended = if left == 0 && matches!(ended, Ended::Output(_) | Ended::Error(_)) {
+        Ended::Fault(Fault::OutOfFuel)
+    } else {
+        ended
+    };
     Ok(Ran { ended, fuel: limits.fuel.saturating_sub(left), state })
 }
 

@@ -97,4 +97,44 @@ mod tests {
         assert_eq!((limiter.refused, limiter.memory_peak()), (None, 0));
         assert!(limiter.memory_growing(0, 10, None).expect("asked"));
     }
+
+    /// `grow(n)` grows a table by `n` elements, which no source language of tools can say.
+    fn table_grower() -> Vec<u8> {
+        use wasm_encoder::{
+            CodeSection, ExportKind, ExportSection, Function, FunctionSection, HeapType, Module, RefType, TableSection,
+            TableType, TypeSection, ValType,
+        };
+        let mut types = TypeSection::new();
+        types.ty().function([ValType::I32], [ValType::I32]);
+        let mut functions = FunctionSection::new();
+        functions.function(0);
+        let mut tables = TableSection::new();
+        let table =
+            TableType { element_type: RefType::FUNCREF, table64: false, minimum: 2, maximum: None, shared: false };
+        tables.table(table);
+        let mut exports = ExportSection::new();
+        exports.export("grow", ExportKind::Func, 0);
+        let mut grow = Function::new([]);
+        grow.instructions().ref_null(HeapType::FUNC).local_get(0).table_grow(0).end();
+        let mut code = CodeSection::new();
+        code.function(&grow);
+        let mut module = Module::new();
+        module.section(&types).section(&functions).section(&tables).section(&exports).section(&code);
+        module.finish()
+    }
+
+    #[test]
+    fn t_r2_a_guest_that_grows_a_table_at_run_time_is_refused_at_n_plus_1() {
+        let engine = crate::engine::plain().expect("engine");
+        let module = wasmtime::Module::new(&engine, table_grower()).expect("module");
+        let mut store = wasmtime::Store::new(&engine, Limiter::new(0, 5));
+        store.limiter(|limiter| limiter);
+        store.set_fuel(1_000_000).expect("fuel");
+        store.set_epoch_deadline(1);
+        let instance = wasmtime::Instance::new(&mut store, &module, &[]).expect("instance");
+        let grow = instance.get_typed_func::<i32, i32>(&mut store, "grow").expect("function");
+        assert_eq!(grow.call(&mut store, 3).expect("called"), 2);
+        assert_eq!(grow.call(&mut store, 1).expect("called"), -1);
+        assert_eq!(store.data().refused, Some("table elements"));
+    }
 }

@@ -27,7 +27,11 @@ impl Guest for Attack {
 
     fn invoke(_name: String, input: String) -> Result<String, Error> {
         let length = usize::try_from(number(&input, 32 << 20)).unwrap_or(usize::MAX);
-        Ok(format!("\"{}\"", "x".repeat(length.saturating_sub(2))))
+        let mut text = String::with_capacity(length);
+        text.push('"');
+        text.extend(std::iter::repeat_n('x', length.saturating_sub(2)));
+        text.push('"');
+        Ok(text)
     }
 }
 

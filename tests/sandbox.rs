@@ -1,0 +1,12 @@
+//! The sandbox against guests that mean no good, and against good ones.
+//!
+//! Each hostile sample tool is turned loose once and must end as its own kind of fault, with nothing left behind and the
+//! host as it was. Limits are tried at n and at n + 1.
+
+mod capabilities;
+mod compiling;
+mod files;
+mod hostile;
+mod limits;
+mod repeating;
+mod tenants;

@@ -1,0 +1,5 @@
+//! Shared support; each file is one thing that tests need again and again.
+
+pub mod components;
+pub mod guest_call;
+pub mod scratch;

@@ -1,0 +1,186 @@
+//! One call of one sample tool in the sandbox, with what a test wants to be different.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::Sender;
+use toolkeep_core::call::Mode;
+use toolkeep_core::capability::{Access, ClockGrant, FileGrant, PathGlobs};
+use toolkeep_core::limit::ExecutionLimits;
+use toolkeep_core::principal::Principal;
+use toolkeep_sandbox::capability::context::{Context, Progress};
+use toolkeep_sandbox::execution::{Cancel, Ended, Execution, Order};
+use toolkeep_sandbox::fault::{Fault, HostFault};
+use toolkeep_sandbox::pool::Loaded;
+use toolkeep_sandbox::stage::Mount;
+use toolkeep_sandbox::workspace::WorkspaceRoot;
+
+use super::components::{compiled, sandbox, wasm};
+use super::scratch::Scratch;
+
+/// The wall clock of every call: 2023-11-14T22:13:20Z.
+pub const WALL_CLOCK_NS: u64 = 1_700_000_000_000_000_000;
+
+/// A call that can be changed before it is made.
+#[derive(Debug)]
+pub struct GuestCall {
+    /// The sample tool, and the tool inside of it.
+    pub tool: String,
+    /// Its input.
+    pub input: String,
+    /// What it may use.
+    pub limits: ExecutionLimits,
+    /// Seed of its randomness.
+    pub seed: u8,
+    /// Which clock it sees.
+    pub clock: ClockGrant,
+    /// Commit or preview.
+    pub mode: Mode,
+    /// Workspaces.
+    pub mounts: Vec<Mount>,
+    /// Ends it early.
+    pub cancel: Cancel,
+    /// Who hears about progress.
+    pub progress: Option<Sender<Progress>>,
+    /// The tenant whose pool it runs in.
+    pub tenant: String,
+}
+
+impl GuestCall {
+    /// A call of the sample tool `tool` with an empty object and the default limits.
+    #[must_use]
+    pub fn new(tool: &str) -> Self {
+        Self {
+            tool: tool.to_owned(),
+            input: "{}".to_owned(),
+            limits: ExecutionLimits::default(),
+            seed: 7,
+            clock: ClockGrant::Frozen,
+            mode: Mode::Commit,
+            mounts: Vec::new(),
+            cancel: Cancel::new(),
+            progress: None,
+            tenant: "tests".to_owned(),
+        }
+    }
+
+    /// With this number in its input.
+    #[must_use]
+    pub fn number(mut self, n: u64) -> Self {
+        self.input = format!("{{\"n\":{n}}}");
+        self
+    }
+
+    /// With this input.
+    #[must_use]
+    pub fn input(mut self, input: &str) -> Self {
+        input.clone_into(&mut self.input);
+        self
+    }
+
+    /// With other limits.
+    #[must_use]
+    pub fn limits(mut self, change: impl FnOnce(&mut ExecutionLimits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+
+    /// With `directory` as the workspace `books`, everything in it granted.
+    ///
+    /// # Panics
+    /// The directory cannot be opened.
+    #[must_use]
+    pub fn workspace(mut self, directory: &Path, access: Access) -> Self {
+        let root = WorkspaceRoot::open("books".parse().expect("name"), directory).expect("workspace");
+        let grant = FileGrant {
+            workspace: root.name().clone(),
+            access,
+            read: PathGlobs::everything(),
+            write: PathGlobs::everything(),
+            sensitive: Vec::new(),
+        };
+        self.mounts.push(Mount { root: Arc::new(root), grant });
+        self
+    }
+
+    /// The component, ready for the call's tenant.
+    ///
+    /// # Panics
+    /// It cannot be loaded.
+    #[must_use]
+    pub fn load(&self) -> Arc<Loaded> {
+        sandbox().load(&self.tenant.parse().expect("tenant"), &compiled(&wasm(&self.tool))).expect("loaded")
+    }
+
+    /// The order of this call for a loaded component.
+    ///
+    /// # Panics
+    /// A name is not one.
+    #[must_use]
+    pub fn order(self, loaded: Arc<Loaded>) -> Order {
+        let name = |text: &str| text.to_owned();
+        let principal = Principal {
+            tenant: self.tenant.parse().expect("tenant"),
+            user: name("ada").parse().expect("user"),
+            agent: name("agent").parse().expect("agent"),
+        };
+        let call = "call_00000000-0000-0000-0000-000000000007".parse().expect("call");
+        Order {
+            loaded,
+            tool: self.tool.parse().expect("tool"),
+            input: self.input.into(),
+            context: Context { principal, run: String::new(), call, mode: self.mode },
+            limits: self.limits,
+            deadline: Duration::from_millis(self.limits.deadline_ms),
+            clock: self.clock,
+            wall_clock_ns: WALL_CLOCK_NS,
+            seed: [self.seed; 32],
+            mounts: self.mounts,
+            spool: Scratch::spool(),
+            cancel: self.cancel,
+            progress: self.progress,
+        }
+    }
+
+    /// Make the call.
+    ///
+    /// # Errors
+    /// A fault of the host.
+    pub async fn try_run(self) -> Result<Execution, HostFault> {
+        let loaded = self.load();
+        sandbox().execute(self.order(loaded)).await
+    }
+
+    /// Make the call.
+    ///
+    /// # Panics
+    /// A fault of the host.
+    pub async fn run(self) -> Execution {
+        self.try_run().await.expect("no fault of the host")
+    }
+}
+
+/// The output of an execution that ended with one.
+///
+/// # Panics
+/// It ended otherwise.
+#[must_use]
+pub fn output(execution: &Execution) -> &str {
+    match &execution.ended {
+        Ended::Output(text) => text,
+        other => panic!("ended with {other:?}; log {:?}", execution.log),
+    }
+}
+
+/// The fault of an execution that ended with one.
+///
+/// # Panics
+/// It ended otherwise.
+#[must_use]
+pub fn fault(execution: &Execution) -> &Fault {
+    match &execution.ended {
+        Ended::Fault(fault) => fault,
+        other => panic!("ended with {other:?}"),
+    }
+}

@@ -291,7 +291,7 @@ fn t_f7_breaches_are_counted_up_to_a_hundred() {
     let world = World::new();
     let session = world.stage();
     for _ in 0..BREACHES_MAX + 5 {
-        assert!(session.read(&format!("../{}\u{202e}", "x".repeat(300))).is_err());
+        assert!(session.read(&format!("../{}", "\u{202e}".repeat(80))).is_err());
     }
     let breaches = session.stage.seal().expect("seal").breaches;
     assert_eq!(breaches.len(), BREACHES_MAX);
@@ -313,7 +313,7 @@ fn t_f9_sensitive_paths_are_listed_and_not_opened() {
     assert_eq!(session.read("src/.git/config").err(), denied(SensitiveClass::Automation));
     assert_eq!(session.write("src/.git/hooks", b"").err(), denied(SensitiveClass::Automation));
     assert_eq!(session.rename("src", "lib").err(), denied(SensitiveClass::Automation), "nor moved along");
-    assert_eq!(session.stage.breaches().len(), 8);
+    assert_eq!(session.stage.breaches().len(), 9);
 }
 
 #[test]

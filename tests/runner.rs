@@ -4,4 +4,5 @@
 
 mod commit;
 mod hard;
+mod sandbox;
 mod tidy;

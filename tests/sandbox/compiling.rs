@@ -8,7 +8,7 @@ use toolkeep_sandbox::compile::{CompileLimits, CompileRefused, in_child};
 use toolkeep_tests::support::components::{compiled, sandbox, wasm};
 
 /// The daemon's program, which the build leaves beside the test's own directory.
-fn program() -> PathBuf {
+pub(super) fn program() -> PathBuf {
     let here = std::env::current_exe().expect("test program");
     let built = here.ancestors().nth(2).expect("build directory").join("toolkeep");
     assert!(built.exists(), "{}: run `cargo build` first", built.display());

@@ -171,22 +171,25 @@ fn close_inherited_descriptors() -> Result<(), String> {
     for number in descriptors_beyond_standard()? {
         #[expect(unsafe_code, reason = "closes what nothing owns: no thread runs and nothing was opened yet")]
         // SAFETY: the child has just started, so that no value of this process owns a descriptor beyond the standard
-        // ones; the one that listed them is closed already, and closing it again does nothing.
+        // ones; it is open, because it was still there after the listing had been closed.
         unsafe {
             rustix::io::close(number);
         }
     }
-    // The listing sees its own descriptor.
     match descriptors_beyond_standard()?.len() {
-        0 | 1 => Ok(()),
-        more => Err(format!("{} inherited descriptors could not be closed", more - 1)),
+        0 => Ok(()),
+        more => Err(format!("{more} inherited descriptors could not be closed")),
     }
 }
 
 fn descriptors_beyond_standard() -> Result<Vec<i32>, String> {
-    let entries = std::fs::read_dir("/proc/self/fd").map_err(|error| format!("/proc/self/fd: {error}"))?;
+    let directory = Path::new("/proc/self/fd");
+    let entries = std::fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    Ok(numbers.filter(|number| *number > 2).collect())
+    let listed: Vec<i32> = numbers.filter(|number| *number > 2).collect();
+    // The listing saw its own descriptor, which is closed by now.
+    let still_open = |number: &i32| directory.join(number.to_string()).symlink_metadata().is_ok();
+    Ok(listed.into_iter().filter(still_open).collect())
 }
 
 fn confine(cpu_s: u64, memory_bytes: u64) -> rustix::io::Result<()> {

@@ -80,7 +80,7 @@ fn locals_by_loops() -> Vec<u8> {
     let mut code = Vec::new();
     for turn in 0..loops {
         code.extend([LOOP, EMPTY]);
-        for local in (turn % 7..LOCALS_MAX).step_by(23) {
+        for local in (turn % 7..LOCALS_MAX).step_by(43) {
             let next = (local * 31 + turn) % LOCALS_MAX;
             code.extend([vec![LOCAL_GET], number(local), vec![LOCAL_GET], number(next), vec![I32_ADD]].concat());
             code.extend([vec![LOCAL_SET], number(next)].concat());

@@ -9,30 +9,29 @@ mod world;
 
 use std::path::PathBuf;
 
+use super::context::Context;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::ui::Ui;
 
-/// Arguments of `toolkeep demo`.
+/// Walk through the main job on a copy of a real folder
 #[derive(Debug, clap::Args)]
-pub struct Demo {
-    /// The folder that is copied: it holds `books/` and `src/`.
-    #[arg(long, default_value = "sample-tools/demo")]
+pub struct DemoArgs {
+    /// Folder that is copied; it holds `books/` and `src/`
+    #[arg(long, default_value = "sample-tools/demo", value_name = "FOLDER")]
     data: PathBuf,
-    /// The folder with the packed components, as `make guests` leaves them.
-    #[arg(long, default_value = "target/tools")]
+    /// Folder with the packed components, as `make guests` leaves them
+    #[arg(long, default_value = "target/tools", value_name = "FOLDER")]
     tools: PathBuf,
-    /// Where the copy, the configuration and the state go; a new folder under the system's temporary one by default.
-    #[arg(long)]
+    /// Where the copy, the configuration and the state go; a new folder under the temporary one by default
+    #[arg(long, value_name = "FOLDER")]
     into: Option<PathBuf>,
 }
 
-/// Run the tour.
-///
-/// # Errors
-/// The folders cannot be prepared, the daemon does not start, or a step does not end as it should.
-pub fn run(arguments: &Demo, ui: &Ui) -> Result<Exit, Failure> {
-    let world = world::World::prepare(&arguments.data, &arguments.tools, arguments.into.as_deref())?;
-    tour::Tour::new(&world, ui)?.walk()?;
-    Ok(Exit::Ok)
+impl DemoArgs {
+    /// Run the tour.
+    pub(super) fn run(&self, context: &Context<'_>) -> Result<Exit, Failure> {
+        let world = world::World::prepare(&self.data, &self.tools, self.into.as_deref())?;
+        tour::Tour::new(&world, &context.ui)?.walk()?;
+        Ok(Exit::Ok)
+    }
 }

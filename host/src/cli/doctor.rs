@@ -91,6 +91,7 @@ impl DoctorArgs {
         }
         match findings.iter().filter(|finding| finding.grade == Grade::Problem).count() {
             0 => Ok(Exit::Ok),
+            1 => Err(Failure::Findings("1 problem".to_owned())),
             count => Err(Failure::Findings(format!("{count} problems"))),
         }
     }

@@ -66,17 +66,17 @@ fn tell(context: &Context<'_>, reply: &Reply, replayed: bool) {
     let id = reply.call_id;
     let again = if replayed { ", the stored reply of an earlier request" } else { "" };
     let plan = reply.plan.as_ref();
-    let effects = plan.map_or(0, |plan| plan.totals.effects);
+    let effects = counted(plan.map_or(0, |plan| plan.totals.effects));
     match reply.outcome {
         Outcome::None => ui.note(&format!("{id}: no effects{again}")),
         Outcome::Previewed | Outcome::Staged => {
-            ui.note(&format!("{id}: previewed {effects} effects, nothing is changed{again}"));
+            ui.note(&format!("{id}: previewed {effects}, nothing is changed{again}"));
             if let Some(plan) = plan {
                 ui.note(&format!("commit with `toolkeep commit {}` before {}", plan.id, time(plan.expires_at_ms)));
             }
         }
         Outcome::Pending => {
-            ui.note(&format!("{id}: {effects} effects are held, nothing is changed{again}"));
+            ui.note(&format!("{id}: held {effects}, nothing is changed{again}"));
             if let Some(approval) = &reply.approval {
                 let people = if approval.approvers == 1 { "one person" } else { "people" };
                 ui.note(&format!(
@@ -89,7 +89,7 @@ fn tell(context: &Context<'_>, reply: &Reply, replayed: bool) {
         }
         Outcome::Committed => {
             let receipt = reply.receipt.as_ref().map(|r| format!(", receipt {}", r.statement.receipt));
-            ui.note(&format!("{id}: committed {effects} effects{}{again}", receipt.unwrap_or_default()));
+            ui.note(&format!("{id}: committed {effects}{}{again}", receipt.unwrap_or_default()));
         }
         Outcome::Discarded => ui.note(&format!("{id}: the effects were thrown away, nothing is changed{again}")),
         Outcome::Unknown => ui.note(&format!("{id}: it is not known what happened{again}")),
@@ -105,6 +105,10 @@ fn tell(context: &Context<'_>, reply: &Reply, replayed: bool) {
             ui.note(&format!("the tool says: {}", visible_json(&detail.to_string())));
         }
     }
+}
+
+fn counted(effects: u64) -> String {
+    if effects == 1 { "1 effect".to_owned() } else { format!("{effects} effects") }
 }
 
 /// Wait for the approval of a held call, however long that takes, and give the result that it then has.

@@ -208,7 +208,8 @@ impl Ui {
         } else {
             table.force_no_tty();
         }
-        table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+        let trimmed = |line: &str| line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned();
+        table.to_string().lines().map(trimmed).collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -24,9 +24,9 @@ use crate::ledger::{
 use crate::record::Answer;
 
 /// Longest reason of an approver, in bytes.
-pub const REASON_MAX_BYTES: usize = 2_000;
+pub(super) const REASON_MAX_BYTES: usize = 2_000;
 /// Longest that one `approvals.wait` waits, in milliseconds.
-pub const WAIT_MAX_MS: u64 = 600_000;
+pub(super) const WAIT_MAX_MS: u64 = 600_000;
 
 /// Wakes callers that wait for an approval.
 #[derive(Debug, Clone, Default)]

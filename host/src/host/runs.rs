@@ -10,7 +10,7 @@ use crate::authenticate::{Caller, Operator};
 use crate::ledger::{Page, RunRow, RunTotals, Scope, StoredCall};
 
 /// Longest label of a run, in bytes.
-pub const LABEL_MAX_BYTES: usize = 256;
+pub(super) const LABEL_MAX_BYTES: usize = 256;
 
 impl Host {
     /// Open a run.

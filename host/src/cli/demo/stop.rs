@@ -54,6 +54,6 @@ impl Stop {
 
 impl From<Stop> for Failure {
     fn from(stop: Stop) -> Self {
-        Self::Tour(stop.to_string())
+        Self::Other(stop.to_string())
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! A file that is not listed here is not compiled; `tidy` says so.
 
+mod cli;
 mod commit;
+mod doors;
 mod hard;
+mod ledger;
 mod sandbox;
 mod tidy;

@@ -78,6 +78,12 @@ struct Running {
     request: Digest,
 }
 
+impl Running {
+    fn answer(&self, claim: &KeyClaim) -> Claimed {
+        if self.request == claim.request { Claimed::InFlight { call: self.call } } else { Claimed::Mismatch }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shard {
     /// How often a key of this shard was let go.
@@ -116,6 +122,12 @@ impl Keys {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the memory alone says: the key is that of a call that runs.
+    pub(super) fn running(&self, claim: &KeyClaim) -> Option<Claimed> {
+        let name = KeyName::from(claim);
+        self.with(&name, |shard| shard.running.get(&name).map(|running| running.answer(claim))).flatten()
+    }
+
     /// Read this before the rows are read.
     pub(super) fn epoch(&self, claim: &KeyClaim) -> u64 {
         self.with(&KeyName::from(claim), |shard| shard.epoch).unwrap_or(0)
@@ -126,11 +138,7 @@ impl Keys {
         let name = KeyName::from(claim);
         let claimed = self.with(&name, |shard| {
             if let Some(running) = shard.running.get(&name) {
-                return Some(if running.request == claim.request {
-                    Claimed::InFlight { call: running.call }
-                } else {
-                    Claimed::Mismatch
-                });
+                return Some(running.answer(claim));
             }
             if shard.epoch != epoch {
                 return None;

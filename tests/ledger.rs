@@ -1,0 +1,10 @@
+//! The ledger, the blob store and the component cache, through their public interfaces.
+
+mod audit;
+mod blobs;
+mod cache;
+mod commits;
+mod consent;
+mod fixture;
+mod keys;
+mod writing;

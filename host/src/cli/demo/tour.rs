@@ -16,7 +16,7 @@ const READY_TRIES: u32 = 300;
 /// Between two tries.
 const READY_EVERY: Duration = Duration::from_millis(100);
 /// Most lines of one command's output that are shown.
-const LINES_SHOWN: usize = 48;
+const LINES_SHOWN: usize = 32;
 
 /// A running daemon and the commands that talk to it.
 pub(super) struct Tour<'a> {
@@ -171,8 +171,9 @@ impl<'a> Tour<'a> {
 
     fn close(&mut self) {
         let config = self.world.config.display();
+        let program = self.program.display();
         self.say(&format!(
-            "Done. The folder stays: {}\n\nGo on by yourself:\n  toolkeep --config {config} serve &\n  toolkeep --config {config} tools list\n  toolkeep --config {config} preview csv-report --input '{{\"input\":\"ledger\",\"output\":\"reports/again.md\"}}'\n  toolkeep --config {config} approvals list --all\n  toolkeep --config {config} doctor",
+            "Done. The folder stays: {}\n\nGo on by yourself:\n  alias toolkeep='{program} --config {config}'\n  toolkeep serve &\n  toolkeep tools list\n  toolkeep preview csv-report --input '{{\"input\":\"ledger\",\"output\":\"reports/again.md\"}}'\n  toolkeep approvals list --all\n  toolkeep doctor",
             self.world.root.display()
         ));
     }

@@ -10,6 +10,8 @@
 mod answer;
 mod descriptor;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable, ResourceTableError};
 use wasmtime_wasi::p2::FsError;

@@ -13,7 +13,7 @@ use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::authorize::Grant;
-use crate::ledger::{CallKey, Claimed, KeyClaim, Ledger, LedgerError, LedgerHealth};
+use crate::ledger::{CallKey, Claimed, KeyClaim, Ledger, LedgerHealth};
 
 /// How long a call waits for a slot before it is refused.
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
@@ -146,28 +146,17 @@ pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant) -> Resu
         request: call.request_digest(),
         call: call.id(),
     };
-    match ledger.claim_key(claim.clone()).await.map_err(|e| ledger_refusal(&e))? {
+    match ledger.claim_key(claim.clone()).await.map_err(|e| e.refusal())? {
         Claimed::Fresh => Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: Some(claim), _slot: slot }))),
         Claimed::Stored { call, reply } => Ok(Admitted::Replay { call, reply }),
         Claimed::Unfinished { call, reply } => Ok(Admitted::Unfinished { call, reply }),
         Claimed::InFlight { call } => {
             Err(Refusal::new(Code::InFlight, format!("call {call} with this key is running")).after_ms(RETRY_AFTER_MS))
         }
-        Claimed::Mismatch => {
-            Err(Refusal::new(Code::IdempotencyMismatch, "the key was used with another tool, input or mode")
-                .field("/idempotency_key", "names another request", "a new key"))
-        }
-    }
-}
-
-/// What a caller is told when the ledger cannot do its part. The cause goes to the log.
-#[must_use]
-pub fn ledger_refusal(error: &LedgerError) -> Refusal {
-    tracing::error!(%error, "the ledger refused");
-    match error {
-        LedgerError::Overloaded => {
-            Refusal::new(Code::Overloaded, "the ledger is behind; nothing runs unrecorded").after_ms(RETRY_AFTER_MS)
-        }
-        _ => Refusal::new(Code::Internal, "the ledger could not be read or written"),
+        Claimed::Mismatch => Err(Refusal::new(
+            Code::IdempotencyMismatch,
+            "the key was used with another tool, input or mode",
+        )
+        .field("/idempotency_key", "names another request", "a new key")),
     }
 }

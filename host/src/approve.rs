@@ -20,11 +20,11 @@ use toolkeep_core::tier::Tier;
 use toolkeep_sandbox::stage::{Content, Witness};
 
 use crate::admit::Ticket;
-use crate::authorize::builtin_policy_digest;
 use crate::catalog::Catalog;
-use crate::decide::{Allowed, Need, verdict};
+use crate::decide::{Allowed, Need};
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{ApprovalUse, CallRow, PlanState, StoredPlan};
+use crate::policy;
 use crate::record::{Ending, Entry};
 
 pub use keep::{PlanStore, hold, hold_stored, preview};
@@ -232,13 +232,13 @@ fn standing(plan: &Plan, catalog: &Catalog, undo_bytes: u64, now_ms: u64) -> Res
     if now_ms >= plan.binding().expires_at_ms {
         return Err(Refusal::new(Code::StalePlan, "the plan has expired"));
     }
-    if body.policy_set != builtin_policy_digest() {
+    if body.policy_set != policy::digest() {
         return stale("the policy changed");
     }
     if body.tool.as_str() == UNDO_TOOL {
         // A reversal has no manifest: the tier of its own effects decides.
         let declared = plan_tier(&body.effects, undo_bytes).max(Tier::Reversible);
-        return Ok(verdict(&body.effects, declared, &[], undo_bytes));
+        return Ok(policy::verdict(&body.effects, declared, &[], undo_bytes));
     }
     let Some(tool) = catalog.tool(&body.tool) else { return stale("the tool was removed") };
     if tool.component.digest != body.component {
@@ -247,5 +247,5 @@ fn standing(plan: &Plan, catalog: &Catalog, undo_bytes: u64, now_ms: u64) -> Res
     if tool.manifest.digest != body.manifest {
         return stale("the manifest of the tool changed");
     }
-    Ok(verdict(&body.effects, tool.tier, &tool.manifest.hold, undo_bytes))
+    Ok(policy::verdict(&body.effects, tool.tier, &tool.manifest.hold, undo_bytes))
 }

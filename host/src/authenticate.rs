@@ -170,8 +170,7 @@ mod tests {
             user: name.parse().expect("name"),
             agent: name.parse().expect("name"),
         };
-        let identity =
-            || OperatorIdentity { user: "op".parse().expect("name"), tenant: name.parse().expect("name") };
+        let identity = || OperatorIdentity { user: "op".parse().expect("name"), tenant: name.parse().expect("name") };
         Authenticator {
             principals: principals.iter().map(|uid| (*uid, Arc::new(principal()))).collect(),
             operators: operators.iter().map(|uid| (*uid, identity())).collect(),

@@ -17,13 +17,8 @@ use toolkeep_core::tier::Tier;
 use toolkeep_sandbox::stage::Mount;
 use toolkeep_sandbox::workspace::WorkspaceRoot;
 
+use crate::policy;
 use crate::validate::Call;
-
-/// Names the built-in policy: the tier table with its defaults.
-#[must_use]
-pub fn builtin_policy_digest() -> Digest {
-    Digest::of(b"toolkeep.policy.tier-table.v1")
-}
 
 /// An opened workspace and the tenant that owns it.
 #[derive(Debug, Clone)]
@@ -108,7 +103,7 @@ pub fn authorize(workspaces: &Workspaces, call: Call) -> Result<Grant, Refusal> 
     let limits = tool.manifest.limits;
     let wanted = call.options().deadline_ms.unwrap_or(limits.deadline_ms);
     let deadline = Duration::from_millis(wanted.min(limits.deadline_ms));
-    Ok(Grant { tier: tool.tier, mounts, limits, deadline, policy_set: builtin_policy_digest(), call })
+    Ok(Grant { tier: tool.tier, mounts, limits, deadline, policy_set: policy::digest(), call })
 }
 
 /// A tier-0 tool never gets a writable grant, even where its component shares a manifest with writing tools.

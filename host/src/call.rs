@@ -38,7 +38,12 @@ impl Host {
     /// Propose: execute a tool and do with its plan what policy says, or only show it.
     ///
     /// Dropping the future cancels the execution. A commit that has begun goes on.
-    pub async fn call(&self, caller: &Caller, request: CallRequest, progress: Option<mpsc::Sender<Progress>>) -> Answer {
+    pub async fn call(
+        &self,
+        caller: &Caller,
+        request: CallRequest,
+        progress: Option<mpsc::Sender<Progress>>,
+    ) -> Answer {
         let id = CallId::new(self.ambient().uuid_v7());
         let (line, guard) = Line::new(progress);
         let flight = self.flights().enter(id, caller.principal_shared(), guard.cancel());

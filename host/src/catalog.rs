@@ -17,6 +17,8 @@ use toolkeep_core::id::ToolName;
 use toolkeep_core::manifest::{MANIFEST_MAX_BYTES, Manifest, ManifestText};
 use toolkeep_core::tier::Tier;
 
+use crate::schema;
+
 /// Largest component, in bytes: a Python tool with its interpreter is 18 MB.
 pub const COMPONENT_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Most manifests in the folder.
@@ -102,7 +104,9 @@ pub enum Unusable {
         source: std::io::Error,
     },
     /// The component is not the pinned one.
-    #[error("`sha256`: the component has digest {found}, the manifest pins {pinned}; it changed, look at it before you accept it")]
+    #[error(
+        "`sha256`: the component has digest {found}, the manifest pins {pinned}; it changed, look at it before you accept it"
+    )]
     Changed {
         /// What it has.
         found: Digest,
@@ -225,8 +229,7 @@ pub fn read_manifest(file: &Path) -> Result<Vec<Arc<Tool>>, Unusable> {
     }
     let descriptors = toolkeep_sandbox::component::descriptors(&wasm).map_err(|e| Unusable::Refused(e.to_string()))?;
     toolkeep_sandbox::compile::prescreen(&wasm).map_err(|e| Unusable::Refused(e.to_string()))?;
-    let component =
-        Arc::new(ComponentFile { digest, path, size: wasm.len() as u64, compile: manifest.compile });
+    let component = Arc::new(ComponentFile { digest, path, size: wasm.len() as u64, compile: manifest.compile });
     tools_of(&manifest, descriptors, &component)
 }
 
@@ -271,12 +274,7 @@ fn tools_of(
 }
 
 fn compile_schema(tool: &ToolName, which: &'static str, schema: &Value) -> Result<jsonschema::Validator, Unusable> {
-    jsonschema::options()
-        .with_draft(jsonschema::Draft::Draft202012)
-        // Linear-time regular expressions: a schema must not be able to stall the daemon.
-        .with_pattern_options(jsonschema::PatternOptions::regex())
-        .build(schema)
-        .map_err(|e| Unusable::Schema { tool: tool.clone(), which, problem: e.to_string().chars().take(300).collect() })
+    schema::compile(schema).map_err(|problem| Unusable::Schema { tool: tool.clone(), which, problem })
 }
 
 enum ReadError {

@@ -11,6 +11,7 @@ mod client;
 mod commit;
 mod config;
 pub mod context;
+mod demo;
 mod doctor;
 pub mod exit;
 pub mod failure;
@@ -51,6 +52,7 @@ pub struct Cli {
 #[expect(missing_docs, reason = "the commands are documented where they are defined, for the help")]
 pub enum Command {
     Serve(serve::ServeArgs),
+    Demo(demo::DemoArgs),
     Doctor(doctor::DoctorArgs),
     Call(call::CallArgs),
     Preview(call::PreviewArgs),
@@ -92,6 +94,7 @@ pub fn run(cli: Cli, ambient: &Ambient) -> Exit {
 fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
     match command {
         Command::Serve(args) => args.run(context),
+        Command::Demo(args) => args.run(context),
         Command::Doctor(args) => args.run(context),
         Command::Call(args) => args.run(context),
         Command::Preview(args) => args.run(context),

@@ -140,7 +140,8 @@ impl Committer {
             }
             Recovered::RolledBack => {
                 tracing::warn!(%plan, call = %intent.call, "took back a commit that the last life began");
-                let refusal = Refusal::new(Code::StalePlan, "the world changed while the plan was applied; it was taken back");
+                let refusal =
+                    Refusal::new(Code::StalePlan, "the world changed while the plan was applied; it was taken back");
                 (Settled::RolledBack, unsettled_reply(intent, Outcome::Discarded, refusal), Some(Code::StalePlan))
             }
             Recovered::Halted(remnants) => {
@@ -151,13 +152,8 @@ impl Committer {
                 (Settled::Halted(list), unsettled_reply(intent, Outcome::Halted, refusal), Some(Code::Halted))
             }
         };
-        let row = OutcomeRow {
-            intent: intent.intent,
-            settled,
-            reply,
-            error_code: code,
-            ended_ms: self.ambient.now_ms(),
-        };
+        let row =
+            OutcomeRow { intent: intent.intent, settled, reply, error_code: code, ended_ms: self.ambient.now_ms() };
         self.ledger.outcome(row, Durability::Durable).await?;
         let facts = serde_json::json!({"recovered": plan, "call": intent.call});
         self.ledger.audit(AuditKind::Daemon, &facts)
@@ -166,7 +162,10 @@ impl Committer {
 
 /// What a caller is told of a halted commit.
 fn halted_refusal(list: &[String]) -> Refusal {
-    Refusal::new(Code::Halted, format!("{} target(s) could be neither applied nor taken back: {}", list.len(), list.join("; ")))
+    Refusal::new(
+        Code::Halted,
+        format!("{} target(s) could be neither applied nor taken back: {}", list.len(), list.join("; ")),
+    )
 }
 
 /// The reply of a commit that was begun and did not get done.

@@ -276,11 +276,14 @@ fn check_workspaces(
 /// Roots that nobody means to hand to a tool, whatever they wrote.
 fn refuse_dangerous(key: &str, path: &Path, state_dir: &Path) -> Result<(), ConfigError> {
     const NEVER: &[&str] = &[
-        "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys", "/usr",
-        "/var",
+        "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys",
+        "/usr", "/var",
     ];
     if NEVER.iter().any(|never| path == Path::new(never)) {
-        return Err(ConfigError::value(key, format!("`{}` is never a workspace; name a folder inside", path.display())));
+        return Err(ConfigError::value(
+            key,
+            format!("`{}` is never a workspace; name a folder inside", path.display()),
+        ));
     }
     if path.starts_with("/proc") || path.starts_with("/sys") || path.starts_with("/dev") {
         return Err(ConfigError::value(key, "kernel file systems are never workspaces"));

@@ -4,10 +4,9 @@
 //! wants. A preview is decided about too, so that one that policy forbids is denied at once.
 
 use toolkeep_core::call::Mode;
-use toolkeep_core::effect::Effect;
-use toolkeep_core::policy::{Facts, Verdict, decide as verdict_of};
-use toolkeep_core::tier::Tier;
+use toolkeep_core::policy::Verdict;
 
+use crate::policy;
 use crate::seal::Planned;
 
 /// Proof: policy let this plan through without a human.
@@ -62,7 +61,7 @@ pub fn decide(planned: Planned, undo_bytes: u64) -> Decision {
     let call = planned.ticket().grant().call();
     let mode = call.options().mode;
     let tool = call.tool();
-    let verdict = verdict(&planned.plan().body().effects, tool.tier, &tool.manifest.hold, undo_bytes);
+    let verdict = policy::verdict(&planned.plan().body().effects, tool.tier, &tool.manifest.hold, undo_bytes);
     match (verdict, mode) {
         (Verdict::Deny { breach }, _) => Decision::Deny { planned, breach },
         (Verdict::Nothing, _) => Decision::Nothing(planned),
@@ -72,10 +71,4 @@ pub fn decide(planned: Planned, undo_bytes: u64) -> Decision {
             Decision::Hold { planned, need: Need { approvers, reason } }
         }
     }
-}
-
-/// The verdict about effects of a tool of this tier.
-#[must_use]
-pub fn verdict(effects: &[Effect], declared: Tier, hold: &[String], undo_bytes: u64) -> Verdict {
-    verdict_of(&Facts { effects, declared, hold, undo_bytes })
 }

@@ -16,9 +16,9 @@ use toolkeep_sandbox::sandbox::Sandbox;
 
 use crate::admit::Ticket;
 use crate::ambient::Ambient;
+use crate::blobs::SpoolRoom;
 use crate::load::Loader;
 use crate::validate::Call;
-use crate::blobs::SpoolRoom;
 
 /// How often a component is loaded again because its pool was released in between.
 const RELOADS_MAX: u32 = 2;
@@ -102,6 +102,18 @@ impl Executed {
         &self.execution
     }
 
+    /// The text that the tool returned.
+    ///
+    /// # Errors
+    /// The refusal that its own error or its fault gives.
+    pub fn output(&self) -> Result<&str, Refusal> {
+        match &self.execution.ended {
+            Ended::Output(text) => Ok(text),
+            Ended::Error(error) => Err(guest_error(error)),
+            Ended::Fault(fault) => Err(guest_fault(fault, self.ticket.grant().call().tool().name.as_str())),
+        }
+    }
+
     /// Take both apart.
     #[must_use]
     pub fn into_parts(self) -> (Box<Ticket>, Execution) {
@@ -164,18 +176,6 @@ fn host_fault(call: &Call, fault: &HostFault) -> Refusal {
     }
 }
 
-/// The output of an execution that returned one.
-///
-/// # Errors
-/// The refusal that its own error or fault gives.
-pub fn output<'a>(ended: &'a Ended, tool: &str) -> Result<&'a str, Refusal> {
-    match ended {
-        Ended::Output(text) => Ok(text),
-        Ended::Error(error) => Err(guest_error(error)),
-        Ended::Fault(fault) => Err(guest_fault(fault, tool)),
-    }
-}
-
 fn guest_error(error: &GuestError) -> Refusal {
     let (code, kind) = match error.kind {
         GuestErrorKind::InvalidInput => (Code::InvalidInput, "invalid-input"),
@@ -200,7 +200,9 @@ fn guest_error(error: &GuestError) -> Refusal {
 fn guest_fault(fault: &Fault, tool: &str) -> Refusal {
     match fault {
         Fault::OutOfFuel => Refusal::new(Code::OutOfFuel, format!("`{tool}` used all of its fuel")),
-        Fault::Deadline => Refusal::new(Code::DeadlineExceeded, format!("`{tool}` passed its deadline and was stopped")),
+        Fault::Deadline => {
+            Refusal::new(Code::DeadlineExceeded, format!("`{tool}` passed its deadline and was stopped"))
+        }
         Fault::Memory { what } => {
             Refusal::new(Code::MemoryExceeded, format!("`{tool}` wanted more {what} than it may have"))
         }
@@ -211,7 +213,9 @@ fn guest_fault(fault: &Fault, tool: &str) -> Refusal {
         Fault::StageFull(what) => Refusal::new(Code::MemoryExceeded, format!("`{tool}` staged too much: {what}")),
         Fault::Stale(what) => Refusal::new(Code::StalePlan, format!("the world changed while `{tool}` ran: {what}")),
         Fault::Trap(what) => Refusal::new(Code::ToolTrapped, format!("`{tool}` broke: {what}")),
-        Fault::Exit(code) => Refusal::new(Code::ToolTrapped, format!("`{tool}` exited with {code} instead of returning")),
+        Fault::Exit(code) => {
+            Refusal::new(Code::ToolTrapped, format!("`{tool}` exited with {code} instead of returning"))
+        }
         Fault::Cancelled => Refusal::new(Code::DeadlineExceeded, format!("`{tool}` was cancelled")),
     }
 }

@@ -19,7 +19,7 @@ use toolkeep_core::call::{Outcome, Reply, Status, Usage};
 use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
 
-use crate::admit::{Admission, ledger_refusal};
+use crate::admit::Admission;
 use crate::ambient::Ambient;
 use crate::approve::PlanStore;
 use crate::authenticate::{Authenticator, Caller, Operator, Peer};
@@ -156,7 +156,7 @@ impl Host {
         let call = row.call;
         match self.0.ledger.record_call(row) {
             Ok(()) => answer,
-            Err(error) => self.refused_now(call, ledger_refusal(&error)),
+            Err(error) => self.refused_now(call, error.refusal()),
         }
     }
 

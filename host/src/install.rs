@@ -51,7 +51,8 @@ impl Installed {
 /// `invalid_input`: the manifest or what it names is refused. `internal`: the folder cannot be written.
 pub fn install(folder: &Path, source: &Path) -> Result<Installed, Refusal> {
     let refused = |error: Unusable| {
-        Refusal::new(Code::InvalidInput, format!("the manifest is refused: {error}")).hint("correct it and install again")
+        Refusal::new(Code::InvalidInput, format!("the manifest is refused: {error}"))
+            .hint("correct it and install again")
     };
     let tools = read_manifest(source).map_err(refused)?;
     let Some(tool) = tools.first() else {
@@ -67,7 +68,9 @@ pub fn install(folder: &Path, source: &Path) -> Result<Installed, Refusal> {
     let component = format!("{digest}.wasm");
     let wasm = std::fs::read(&tool.component.path).map_err(|e| failed("the component", &e))?;
     if Digest::of(&wasm) != digest {
-        return Err(Refusal::new(Code::InvalidInput, "the component changed while it was installed").hint("install again"));
+        return Err(
+            Refusal::new(Code::InvalidInput, "the component changed while it was installed").hint("install again")
+        );
     }
     write_whole(&folder.join(&component), &wasm).map_err(|e| failed("the component", &e))?;
     let text = std::fs::read_to_string(source).map_err(|e| failed("the manifest", &e))?;

@@ -7,17 +7,17 @@
 // The path of one call.
 pub mod call;
 
-pub mod authenticate;
-pub mod validate;
-pub mod authorize;
 pub mod admit;
+pub mod approve;
+pub mod authenticate;
+pub mod authorize;
+pub mod commit;
+pub mod decide;
 pub mod execute;
+pub mod record;
 pub mod screen;
 pub mod seal;
-pub mod decide;
-pub mod approve;
-pub mod commit;
-pub mod record;
+pub mod validate;
 
 // What the stages share.
 pub mod ambient;
@@ -29,6 +29,8 @@ pub mod host;
 pub mod install;
 pub mod ledger;
 pub mod load;
+pub mod policy;
+pub mod schema;
 
 // The doors.
 pub mod cli;

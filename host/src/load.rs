@@ -157,8 +157,9 @@ fn limits_key(limits: CompileLimits) -> String {
 }
 
 fn refused(reason: &str) -> Refusal {
-    Refusal::new(Code::ToolTrapped, reason)
-        .hint("the operator may raise `limits.compile_cpu_s` or `limits.compile_memory_bytes`, or replace the component")
+    Refusal::new(Code::ToolTrapped, reason).hint(
+        "the operator may raise `limits.compile_cpu_s` or `limits.compile_memory_bytes`, or replace the component",
+    )
 }
 
 fn internal(error: &dyn std::fmt::Display) -> Refusal {

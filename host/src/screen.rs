@@ -8,8 +8,8 @@ use toolkeep_core::json;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::catalog::Tool;
-use crate::execute::{self, Executed};
-use crate::validate::problems;
+use crate::execute::Executed;
+use crate::schema;
 
 /// Proof: an output that the schema allows.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +30,7 @@ impl Screened {
 /// allows.
 pub fn screen(executed: &Executed) -> Result<Screened, Refusal> {
     let tool = executed.ticket().grant().call().tool();
-    let output = execute::output(&executed.execution().ended, tool.name.as_str())?;
+    let output = executed.output()?;
     check(tool, output)
 }
 
@@ -42,6 +42,6 @@ fn check(tool: &Tool, output: &str) -> Result<Screened, Refusal> {
         return Ok(Screened(value));
     }
     let mut refusal = broken(format!("`{}` returned an output that its own schema forbids", tool.name));
-    refusal.fields = problems(&tool.output, &value, "/output");
+    refusal.fields = schema::problems(&tool.output, &value, "/output");
     Err(refusal)
 }

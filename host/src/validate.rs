@@ -11,15 +11,11 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, RunId};
 use toolkeep_core::json;
 use toolkeep_core::limit::{KEY_MAX_BYTES, STEP_MAX_BYTES};
-use toolkeep_core::refusal::{Code, FieldProblem, Refusal};
+use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::authenticate::Caller;
 use crate::catalog::{Catalog, Tool};
-
-/// Most field problems in one refusal: a model reads them all.
-pub const PROBLEMS_MAX: usize = 16;
-/// Longest problem text in characters; schema errors quote the value.
-const PROBLEM_MAX_CHARS: usize = 240;
+use crate::schema;
 
 /// Proof: a request for an exact tool with a valid input.
 #[derive(Debug)]
@@ -100,7 +96,8 @@ impl Call {
 /// `not_found` for an unknown tool; `invalid_input` with every field that is wrong.
 pub fn validate(catalog: &Catalog, caller: &Caller, request: CallRequest, id: CallId) -> Result<Call, Refusal> {
     let tool = catalog.tool(&request.tool).ok_or_else(|| {
-        Refusal::new(Code::NotFound, format!("no tool is called `{}`", request.tool)).hint("ask `tools.list` for the names")
+        Refusal::new(Code::NotFound, format!("no tool is called `{}`", request.tool))
+            .hint("ask `tools.list` for the names")
     })?;
     check_options(&request)?;
     check_input(&tool, &request.input)?;
@@ -147,28 +144,8 @@ fn check_input(tool: &Tool, input: &Value) -> Result<(), Refusal> {
     if tool.input.is_valid(input) {
         return Ok(());
     }
-    let fields = problems(&tool.input, input, "/input");
-    let mut refusal =
-        Refusal::new(Code::InvalidInput, format!("the input is not valid for `{}`", tool.name));
+    let fields = schema::problems(&tool.input, input, "/input");
+    let mut refusal = Refusal::new(Code::InvalidInput, format!("the input is not valid for `{}`", tool.name));
     refusal.fields = fields;
     Err(refusal)
-}
-
-/// Every problem that a schema finds, at most [`PROBLEMS_MAX`].
-pub(crate) fn problems(schema: &jsonschema::Validator, value: &Value, prefix: &str) -> Vec<FieldProblem> {
-    let shorten = |text: String| -> String {
-        if text.chars().count() <= PROBLEM_MAX_CHARS {
-            return text;
-        }
-        text.chars().take(PROBLEM_MAX_CHARS).chain(['…']).collect()
-    };
-    schema
-        .iter_errors(value)
-        .take(PROBLEMS_MAX)
-        .map(|error| FieldProblem {
-            pointer: format!("{prefix}{}", error.instance_path()),
-            problem: shorten(error.to_string()),
-            expected: format!("what the schema says at `{}`", error.schema_path()),
-        })
-        .collect()
 }

@@ -10,11 +10,10 @@ use toolkeep_core::call::{ApprovalView, Outcome, Status};
 use toolkeep_core::id::ApprovalId;
 use toolkeep_core::refusal::{Code, Refusal};
 
-use crate::admit::ledger_refusal;
 use crate::ambient::Ambient;
+use crate::approve::output_of;
 use crate::blobs::Blobs;
 use crate::decide::Need;
-use crate::approve::output_of;
 use crate::ledger::{ApprovalRow, DiscardRefused, Durability, Ledger, Proposal, StoredPlan};
 use crate::record::{Answer, Ending, Entry};
 use crate::seal::Planned;
@@ -68,7 +67,7 @@ pub async fn hold_stored(store: &PlanStore, stored: StoredPlan, need: &Need) -> 
     let row = Entry::resume(stored.call.row).close(Status::Held, Outcome::Pending, ending, store.ambient.now_ms());
     let answer = Answer::of_row(&row);
     store.ledger.hold(stored.plan.id(), approval, Arc::clone(&row.reply)).await.map_err(|error| match error {
-        DiscardRefused::Ledger(error) => ledger_refusal(&error),
+        DiscardRefused::Ledger(error) => error.refusal(),
         other => Refusal::new(Code::StalePlan, other.to_string()),
     })?;
     Ok(answer)
@@ -122,8 +121,9 @@ async fn keep(store: &PlanStore, planned: Planned, entry: Entry, kept: Kept) -> 
     };
     let call = entry.close(status, kept.outcome, kept.ending, store.ambient.now_ms());
     let answer = Answer::of_row(&call);
-    let proposal = Proposal { call, plan: Arc::clone(&plan), witnesses: witnesses.into(), blobs, approval: kept.approval };
-    store.ledger.propose(proposal, durability).await.map_err(|e| ledger_refusal(&e))?;
+    let proposal =
+        Proposal { call, plan: Arc::clone(&plan), witnesses: witnesses.into(), blobs, approval: kept.approval };
+    store.ledger.propose(proposal, durability).await.map_err(|e| e.refusal())?;
     drop(ticket);
     Ok(answer)
 }

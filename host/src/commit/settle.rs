@@ -19,7 +19,6 @@ use toolkeep_sandbox::stage::Content;
 
 use super::files::{self, ApplyError, Attempt, CommitError, Prepared, Ready, TransactionId, Undo, Witnessed};
 use super::{Committer, halted_refusal};
-use crate::admit::ledger_refusal;
 use crate::approve::{Approved, ApprovedParts, Contents};
 use crate::ledger::{
     BlobSet, CallRow, Discard, Durability, FileBlob, InlineBlob, Intent, IntentId, IntentRefused, LedgerError,
@@ -109,8 +108,7 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<Made, Refusal
     let find = |digest: &Digest| contents.get(digest).cloned();
     let Ready { prepared, undo } = files::prepare(&plan.body().effects, &committer.roots, &attempt, &find, undo)
         .map_err(|e| committer.commit_refusal(&e))?;
-    let inline =
-        undo.into_iter().map(|kept| InlineBlob { digest: kept.sha256, content: kept.bytes.into() }).collect();
+    let inline = undo.into_iter().map(|kept| InlineBlob { digest: kept.sha256, content: kept.bytes.into() }).collect();
     Ok(Made { prepared, undo: BlobSet { inline, files: spilled } })
 }
 
@@ -187,8 +185,7 @@ fn apply(committer: &Committer, parts: ApprovedParts, made: &Made, intent: Inten
     };
     let answer = Answer::of_row(&row);
     let durability = if matches!(settled, Settled::Committed) { Durability::Lazy } else { Durability::Durable };
-    let outcome =
-        OutcomeRow { intent, settled, reply: row.reply, error_code: row.error_code, ended_ms: row.ended_ms };
+    let outcome = OutcomeRow { intent, settled, reply: row.reply, error_code: row.error_code, ended_ms: row.ended_ms };
     if let Err(error) = committer.runtime.block_on(committer.ledger.outcome(outcome, durability)) {
         tracing::error!(%error, "an outcome was not recorded; the next start will find the intent");
         committer.poison(&error.to_string());
@@ -268,7 +265,13 @@ fn proposal(parts: &ApprovedParts, now_ms: u64) -> Result<Option<Box<Proposal>>,
     let call = row_if_stopped_now(parts, now_ms);
     // What an applied plan wrote is in the workspace: the store does not need it again.
     let blobs = BlobSet::default();
-    Ok(Some(Box::new(Proposal { call, plan: Arc::clone(&parts.plan), witnesses: witnesses.into(), blobs, approval: None })))
+    Ok(Some(Box::new(Proposal {
+        call,
+        plan: Arc::clone(&parts.plan),
+        witnesses: witnesses.into(),
+        blobs,
+        approval: None,
+    })))
 }
 
 /// What the caller would be told if the daemon stopped now.
@@ -286,7 +289,7 @@ fn intent_refusal(error: &IntentRefused) -> Refusal {
         IntentRefused::NotCommittable(_) | IntentRefused::Expired => Code::StalePlan,
         IntentRefused::NotUndoable => Code::Denied,
         IntentRefused::KeyTaken => Code::InFlight,
-        IntentRefused::Ledger(error) => return ledger_refusal(error),
+        IntentRefused::Ledger(error) => return error.refusal(),
     };
     Refusal::new(code, error.to_string())
 }

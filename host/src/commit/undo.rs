@@ -35,9 +35,8 @@ impl Committer {
             .map_err(|e| Refusal::new(Code::Denied, format!("the call cannot be undone: {e}")))?;
         let probe = PlanBody { read_set: Vec::new(), effects: inverse.effects.clone(), ..info.plan.body().clone() };
         let roots = self.roots.clone();
-        let checked = tokio::task::spawn_blocking(move || {
-            files::check(&probe, Witnessed { entries: &[], since_ns: 0 }, &roots)
-        });
+        let checked =
+            tokio::task::spawn_blocking(move || files::check(&probe, Witnessed { entries: &[], since_ns: 0 }, &roots));
         checked
             .await
             .map_err(|_| Refusal::new(Code::Internal, "BUG: checking a reversal panicked"))?

@@ -14,7 +14,6 @@ use toolkeep_core::id::{ApprovalId, CallId, PlanId};
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::{Host, PlanName};
-use crate::admit::ledger_refusal;
 use crate::approve::{self, Consent};
 use crate::authenticate::{Caller, Credential, Operator};
 use crate::ledger::approval::ApprovalState;
@@ -97,7 +96,7 @@ impl Host {
             notice.as_mut().enable();
             let approval = self.own_approval(caller, id).await?;
             let scope = Scope::Tenant(caller.principal().tenant.clone());
-            let call = self.ledger().call(&scope, approval.call).await.map_err(|e| ledger_refusal(&e))?;
+            let call = self.ledger().call(&scope, approval.call).await.map_err(|e| e.refusal())?;
             let call = call.ok_or_else(|| Refusal::not_found("call"))?;
             let waits = call.row.outcome == Outcome::Pending;
             if !waits || tokio::time::timeout_at(deadline, notice).await.is_err() {
@@ -108,7 +107,7 @@ impl Host {
 
     async fn own_approval(&self, caller: &Caller, id: ApprovalId) -> Result<StoredApproval, Refusal> {
         let scope = Scope::Tenant(caller.principal().tenant.clone());
-        let found = self.ledger().approval(&scope, id).await.map_err(|e| ledger_refusal(&e))?;
+        let found = self.ledger().approval(&scope, id).await.map_err(|e| e.refusal())?;
         found.filter(|a| a.requester == *caller.principal()).ok_or_else(|| Refusal::not_found("approval"))
     }
 
@@ -119,7 +118,7 @@ impl Host {
     pub async fn approvals(&self, operator: &Operator, all: bool) -> Result<Value, Refusal> {
         let filter = ApprovalFilter { state: (!all).then_some(ApprovalState::Pending) };
         let scope = Scope::Tenant(operator.tenant().clone());
-        let page = self.ledger().approvals(&scope, filter, Page::default()).await.map_err(|e| ledger_refusal(&e))?;
+        let page = self.ledger().approvals(&scope, filter, Page::default()).await.map_err(|e| e.refusal())?;
         Ok(json!({"approvals": page.items.iter().map(line).collect::<Vec<_>>()}))
     }
 
@@ -140,7 +139,7 @@ impl Host {
 
     async fn tenant_approval(&self, operator: &Operator, id: ApprovalId) -> Result<(Scope, StoredApproval), Refusal> {
         let scope = Scope::Tenant(operator.tenant().clone());
-        let found = self.ledger().approval(&scope, id).await.map_err(|e| ledger_refusal(&e))?;
+        let found = self.ledger().approval(&scope, id).await.map_err(|e| e.refusal())?;
         Ok((scope, found.ok_or_else(|| Refusal::not_found("approval"))?))
     }
 
@@ -235,7 +234,7 @@ fn resolve_refusal(error: &ResolveRefused) -> Refusal {
         ResolveRefused::NotPending(ApprovalState::Rejected) => Code::ApprovalRejected,
         ResolveRefused::NotPending(_) => Code::StalePlan,
         ResolveRefused::Barred | ResolveRefused::AlreadyAnswered => Code::Denied,
-        ResolveRefused::Ledger(error) => return ledger_refusal(error),
+        ResolveRefused::Ledger(error) => return error.refusal(),
     };
     Refusal::new(code, error.to_string())
 }
@@ -243,8 +242,7 @@ fn resolve_refusal(error: &ResolveRefused) -> Refusal {
 fn discard_refusal(error: &DiscardRefused) -> Refusal {
     match error {
         DiscardRefused::NotFound => Refusal::not_found("plan"),
-        DiscardRefused::Ledger(error) => ledger_refusal(error),
+        DiscardRefused::Ledger(error) => error.refusal(),
         other => Refusal::new(Code::StalePlan, other.to_string()),
     }
 }
-

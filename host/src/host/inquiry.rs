@@ -12,7 +12,6 @@ use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::Host;
-use crate::admit::ledger_refusal;
 use crate::authenticate::{Caller, Operator};
 use crate::ledger::{LedgerHealth, Page, Scope, StoredPlan};
 use crate::record::Answer;
@@ -66,7 +65,7 @@ impl Host {
             return Err(Refusal::new(Code::InFlight, format!("call {call} is running")).after_ms(1_000));
         }
         let scope = Scope::Tenant(caller.principal().tenant.clone());
-        let stored = self.ledger().call(&scope, call).await.map_err(|e| ledger_refusal(&e))?;
+        let stored = self.ledger().call(&scope, call).await.map_err(|e| e.refusal())?;
         match stored.filter(|stored| stored.row.principal == *caller.principal()) {
             Some(stored) => Ok(Answer::of_row(&stored.row)),
             None => Err(Refusal::not_found("call")),
@@ -98,21 +97,15 @@ impl Host {
     pub(crate) async fn own_plan(&self, caller: &Caller, name: PlanName) -> Result<StoredPlan, Refusal> {
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let stored = self.stored_plan(&scope, name).await?;
-        if stored.plan.body().principal == *caller.principal() {
-            Ok(stored)
-        } else {
-            Err(Refusal::not_found("plan"))
-        }
+        if stored.plan.body().principal == *caller.principal() { Ok(stored) } else { Err(Refusal::not_found("plan")) }
     }
 
     pub(crate) async fn stored_plan(&self, scope: &Scope, name: PlanName) -> Result<StoredPlan, Refusal> {
         let found = match name {
             PlanName::Id(id) => self.ledger().plan(scope, id).await,
-            PlanName::Digest(digest) => {
-                self.ledger().plan_by_digest(scope, digest, self.ambient().now_ms()).await
-            }
+            PlanName::Digest(digest) => self.ledger().plan_by_digest(scope, digest, self.ambient().now_ms()).await,
         };
-        found.map_err(|e| ledger_refusal(&e))?.ok_or_else(|| Refusal::not_found("plan"))
+        found.map_err(|e| e.refusal())?.ok_or_else(|| Refusal::not_found("plan"))
     }
 
     pub(crate) async fn plan_page(&self, stored: &StoredPlan, cursor: u64, diffs: bool) -> Value {
@@ -179,8 +172,10 @@ impl Host {
     pub fn verify_receipt(&self, receipt: &Receipt) -> Result<Value, Refusal> {
         let key = self.ledger().signing_key().verifying_key();
         match receipt.verify(&key) {
-            Ok(()) => Ok(json!({"valid": true, "receipt": receipt.statement.receipt, "call_id": receipt.statement.call,
-                "plan_digest": receipt.statement.plan_digest})),
+            Ok(()) => {
+                Ok(json!({"valid": true, "receipt": receipt.statement.receipt, "call_id": receipt.statement.call,
+                "plan_digest": receipt.statement.plan_digest}))
+            }
             Err(error) => {
                 Err(Refusal::new(Code::Denied, error.to_string()).hint("do not trust what the receipt claims"))
             }
@@ -220,7 +215,7 @@ impl Host {
     pub async fn plans(&self, operator: &Operator, cursor: Option<u64>) -> Result<Value, Refusal> {
         let scope = Scope::Tenant(operator.tenant().clone());
         let page = Page { cursor, ..Page::default() };
-        let plans = self.ledger().plans(&scope, None, page).await.map_err(|e| ledger_refusal(&e))?;
+        let plans = self.ledger().plans(&scope, None, page).await.map_err(|e| e.refusal())?;
         let lines: Vec<Value> = plans
             .items
             .iter()
@@ -247,7 +242,7 @@ impl Host {
     /// # Errors
     /// `halted`: the chain is broken, and where.
     pub async fn audit_verify(&self, _operator: &Operator) -> Result<Value, Refusal> {
-        let head = self.ledger().audit_head().await.map_err(|e| ledger_refusal(&e))?;
+        let head = self.ledger().audit_head().await.map_err(|e| e.refusal())?;
         match self.ledger().verify_audit(1, head.seq).await {
             Ok(entries) => Ok(json!({"verified": entries, "head": {"seq": head.seq, "digest": head.digest}})),
             Err(error) => Err(Refusal::new(Code::Halted, error.to_string())

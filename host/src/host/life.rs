@@ -222,7 +222,8 @@ impl Host {
     }
 
     fn note(&self, what: &str) {
-        let facts = json!({"what": what, "version": env!("CARGO_PKG_VERSION"), "environment": self.0.config.environment});
+        let facts =
+            json!({"what": what, "version": env!("CARGO_PKG_VERSION"), "environment": self.0.config.environment});
         if let Err(error) = self.ledger().audit(AuditKind::Daemon, &facts) {
             tracing::error!(%error, "the daemon's own life could not be put on record");
         }
@@ -286,7 +287,9 @@ fn admin_token(runtime_dir: &Path, ambient: &Ambient) -> Result<Digest, StartErr
     let failed = |source| StartError::Folder { path: path.clone(), source };
     let text = match std::fs::read_to_string(&path) {
         Ok(text) if text.trim().len() >= TOKEN_BYTES => text,
-        Ok(_) => return Err(failed(std::io::Error::other("the token is too short; remove the file, a new one is made"))),
+        Ok(_) => {
+            return Err(failed(std::io::Error::other("the token is too short; remove the file, a new one is made")));
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let text: String = ambient.random::<TOKEN_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect();
             let mut options = std::fs::OpenOptions::new();

@@ -5,7 +5,6 @@ use toolkeep_core::id::RunId;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::Host;
-use crate::admit::ledger_refusal;
 use crate::authenticate::{Caller, Operator};
 use crate::ledger::{Page, RunRow, RunTotals, Scope, StoredCall};
 
@@ -33,7 +32,7 @@ impl Host {
             opened_ms: self.ambient().now_ms(),
             closed_ms: None,
         };
-        self.ledger().open_run(row).map_err(|e| ledger_refusal(&e))?;
+        self.ledger().open_run(row).map_err(|e| e.refusal())?;
         Ok(json!({"run": run}))
     }
 
@@ -59,7 +58,7 @@ impl Host {
         match self.ledger().close_run(caller.principal(), run, now).await {
             Ok(true) => Ok(json!({"run": run, "closed_at_ms": now})),
             Ok(false) => Err(Refusal::not_found("open run")),
-            Err(error) => Err(ledger_refusal(&error)),
+            Err(error) => Err(error.refusal()),
         }
     }
 
@@ -70,7 +69,7 @@ impl Host {
     pub async fn runs(&self, operator: &Operator, cursor: Option<u64>) -> Result<Value, Refusal> {
         let scope = Scope::Tenant(operator.tenant().clone());
         let page = Page { cursor, ..Page::default() };
-        let runs = self.ledger().runs(&scope, page).await.map_err(|e| ledger_refusal(&e))?;
+        let runs = self.ledger().runs(&scope, page).await.map_err(|e| e.refusal())?;
         let lines: Vec<Value> = runs.items.iter().map(line).collect();
         Ok(json!({"runs": lines, "next_cursor": runs.next}))
     }
@@ -86,7 +85,7 @@ impl Host {
     }
 
     async fn run_row(&self, scope: &Scope, run: RunId) -> Result<(RunRow, RunTotals), Refusal> {
-        let found = self.ledger().run(scope, run).await.map_err(|e| ledger_refusal(&e))?;
+        let found = self.ledger().run(scope, run).await.map_err(|e| e.refusal())?;
         found.ok_or_else(|| Refusal::not_found("run"))
     }
 
@@ -98,10 +97,13 @@ impl Host {
         cursor: Option<u64>,
     ) -> Result<Value, Refusal> {
         let page = Page { cursor, ..Page::default() };
-        let calls = self.ledger().calls_of_run(scope, row.run, page).await.map_err(|e| ledger_refusal(&e))?;
+        let calls = self.ledger().calls_of_run(scope, row.run, page).await.map_err(|e| e.refusal())?;
         let mut value = line(row);
         if let Value::Object(members) = &mut value {
-            members.insert("totals".to_owned(), json!({"calls": totals.calls, "fuel": totals.fuel, "wall_ms": totals.wall_ms}));
+            members.insert(
+                "totals".to_owned(),
+                json!({"calls": totals.calls, "fuel": totals.fuel, "wall_ms": totals.wall_ms}),
+            );
             members.insert("calls".to_owned(), calls.items.iter().map(call_line).collect());
             members.insert("next_cursor".to_owned(), json!(calls.next));
         }

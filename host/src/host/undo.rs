@@ -16,11 +16,10 @@ use toolkeep_core::principal::Principal;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::{Host, PlanName};
-use crate::admit::ledger_refusal;
 use crate::approve::{Consent, UNDO_TOOL, UndoInput};
 use crate::authenticate::{Caller, Operator};
-use crate::authorize::builtin_policy_digest;
 use crate::ledger::{Durability, Page, Proposal, Scope, UndoInfo};
+use crate::policy;
 use crate::record::{Answer, Ending, Entry};
 use crate::seal::nonce;
 
@@ -75,9 +74,10 @@ impl Host {
             UndoTarget::Call(call) => call,
             UndoTarget::Run(run) => self.latest_undoable(scope, run).await?,
         };
-        let info = self.ledger().undo_of(scope, call).await.map_err(|e| ledger_refusal(&e))?;
+        let info = self.ledger().undo_of(scope, call).await.map_err(|e| e.refusal())?;
         let info = info.ok_or_else(|| {
-            Refusal::new(Code::NotFound, "no such call, or it committed nothing").hint("only committed calls can be undone")
+            Refusal::new(Code::NotFound, "no such call, or it committed nothing")
+                .hint("only committed calls can be undone")
         })?;
         match info.undone_by {
             Some(by) => Err(Refusal::new(Code::Denied, format!("the call was undone before, by {by}"))),
@@ -89,9 +89,9 @@ impl Host {
         let mut found = None;
         let mut page = Page::default();
         loop {
-            let calls = self.ledger().calls_of_run(scope, run, page).await.map_err(|e| ledger_refusal(&e))?;
+            let calls = self.ledger().calls_of_run(scope, run, page).await.map_err(|e| e.refusal())?;
             for stored in calls.items.iter().filter(|stored| stored.row.outcome == Outcome::Committed) {
-                let info = self.ledger().undo_of(scope, stored.row.call).await.map_err(|e| ledger_refusal(&e))?;
+                let info = self.ledger().undo_of(scope, stored.row.call).await.map_err(|e| e.refusal())?;
                 if info.is_some_and(|info| info.undone_by.is_none()) {
                     found = Some(stored.row.call);
                 }
@@ -118,7 +118,7 @@ impl Host {
             tool: entry.row().tool.clone(),
             component: Digest::of(UNDO_TOOL.as_bytes()),
             manifest: Digest::of(UNDO_TOOL.as_bytes()),
-            policy_set: builtin_policy_digest(),
+            policy_set: policy::digest(),
             input: input_digest,
             read_set: Vec::new(),
             effects: inverse.effects,
@@ -134,14 +134,9 @@ impl Host {
         let id = plan.id();
         let row = entry.close(Status::Ok, Outcome::Previewed, Ending::default().plan(&plan), now_ms);
         let answer = Answer::of_row(&row);
-        let proposal = Proposal {
-            call: row,
-            plan: Arc::new(plan),
-            witnesses: "[]".into(),
-            blobs: inverse.blobs,
-            approval: None,
-        };
-        self.ledger().propose(proposal, Durability::Durable).await.map_err(|e| ledger_refusal(&e))?;
+        let proposal =
+            Proposal { call: row, plan: Arc::new(plan), witnesses: "[]".into(), blobs: inverse.blobs, approval: None };
+        self.ledger().propose(proposal, Durability::Durable).await.map_err(|e| e.refusal())?;
         Ok((answer, id))
     }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use toolkeep_core::audit::ChainBroken;
+use toolkeep_core::refusal::{Code, Refusal};
 
 use super::approval::ApprovalState;
 use super::rows::PlanState;
@@ -56,7 +57,24 @@ pub enum LedgerError {
     Refused(Arc<str>),
 }
 
+/// What a refused caller is told to wait, in milliseconds.
+const RETRY_AFTER_MS: u64 = 1_000;
+
 impl LedgerError {
+    /// What a caller is told when the ledger cannot do its part. The cause goes to the log.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        tracing::error!(error = %self, "the ledger refused");
+        match self {
+            Self::Overloaded => {
+                Refusal::new(Code::Overloaded, "the ledger is behind; nothing runs unrecorded").after_ms(RETRY_AFTER_MS)
+            }
+            Self::DiskFull => Refusal::new(Code::Overloaded, "the disk of the ledger is full").after_ms(RETRY_AFTER_MS),
+            Self::Poisoned(_) => Refusal::new(Code::Halted, "the ledger stopped writing after a disk error"),
+            _ => Refusal::new(Code::Internal, "the ledger could not be read or written"),
+        }
+    }
+
     pub(super) fn storage(what: &'static str, cause: &impl ToString) -> Self {
         Self::Storage { what, cause: cause.to_string().into() }
     }

@@ -130,9 +130,12 @@ fn segments() -> Vec<u8> {
     component(&module(1, &body(1, &[]), SEGMENTS_MAX))
 }
 
+/// A bomb: what it is called, and what makes it.
+type Bomb = (&'static str, fn() -> Vec<u8>);
+
 #[tokio::test]
 async fn t_r9_a_compile_bomb_costs_no_more_than_its_limits() {
-    let bombs: [(&str, fn() -> Vec<u8>); 5] = [
+    let bombs: [Bomb; 5] = [
         ("locals by loops", locals_by_loops),
         ("wide expression", wide_expression),
         ("branch tables", branch_tables),

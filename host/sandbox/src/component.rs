@@ -39,7 +39,8 @@ pub enum BadComponent {
 }
 
 impl BadComponent {
-    fn malformed(error: impl ToString) -> Self {
+    #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+    fn malformed(error: wasmparser::BinaryReaderError) -> Self {
         Self::Malformed(error.to_string())
     }
 }

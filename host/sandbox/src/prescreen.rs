@@ -300,11 +300,7 @@ impl Shape {
                     open.push(true);
                 }
                 Operator::Block { .. } | Operator::If { .. } => open.push(false),
-                Operator::End => {
-                    if open.pop() == Some(true) {
-                        loops_open -= 1;
-                    }
-                }
+                Operator::End => loops_open -= u64::from(open.pop() == Some(true)),
                 Operator::BrTable { targets } => {
                     shape.branch_targets = shape.branch_targets.saturating_add(targets.len().into());
                     at_most("branch targets in a function", shape.branch_targets, BRANCH_TARGETS_MAX)?;

@@ -126,7 +126,7 @@ impl monotonic_clock::Host for State {
 }
 
 const fn datetime(nanoseconds: u64) -> wall_clock::Datetime {
-    #[expect(clippy::cast_possible_truncation, reason = "a remainder of a second fits 32 bits")]
+    // A remainder of a second fits 32 bits.
     let rest = (nanoseconds % SECOND_NS) as u32;
     wall_clock::Datetime { seconds: nanoseconds / SECOND_NS, nanoseconds: rest }
 }

@@ -25,8 +25,8 @@ impl Guest for Attack {
         let zero = black_box(0.0_f64);
         let signalling = f64::from_bits(black_box(0xfff4_dead_beef_0001));
         let made = [
-            zero / zero,
-            (-1.0 * black_box(1.0_f64)).sqrt(),
+            zero / black_box(0.0_f64),
+            black_box(-1.0_f64).sqrt(),
             signalling + 1.0,
             f64::INFINITY - black_box(f64::INFINITY),
         ];

@@ -8,4 +8,5 @@ mod doors;
 mod hard;
 mod ledger;
 mod sandbox;
+mod stage;
 mod tidy;

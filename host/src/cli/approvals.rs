@@ -110,7 +110,7 @@ fn render(context: &Context<'_>, client: &mut AdminClient, shown: &Value) -> Res
     let lines = [
         ("approval", text_at(shown, "/id")),
         ("state", text_at(shown, "/state")),
-        ("held as", text_at(shown, "/reason")),
+        ("because", text_at(shown, "/reason")),
         ("asked by", principal(shown, "/requester")),
         ("needs", format!("{} to agree", text_at(shown, "/approvers"))),
         ("until", time_at(shown, "/expires_at_ms")),

@@ -104,7 +104,7 @@ fn call(
     if wait {
         result = reply::wait(context, &mut client, result)?;
     }
-    reply::show(context, result, Some(&mut client))
+    reply::show_own(context, &result, &mut client)
 }
 
 /// Read JSON from the argument, a file or standard input.

@@ -36,7 +36,7 @@ impl CommitArgs {
         if self.wait {
             result = reply::wait(context, &mut client, result)?;
         }
-        reply::show(context, result, Some(&mut client))
+        reply::show_own(context, &result, &mut client)
     }
 }
 
@@ -48,6 +48,6 @@ impl DiscardArgs {
     pub fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
         let mut client = context.agent()?;
         let result = client.ask(&context.ui, AgentMethod::PlansDiscard, json!({"plan": self.plan}))?;
-        reply::show(context, result, Some(&mut client))
+        reply::show_own(context, &result, &mut client)
     }
 }

@@ -104,7 +104,10 @@ impl Failure {
                 "start one with `toolkeep serve`, or name its socket with `--agent-socket` or `--admin-socket`"
                     .to_owned(),
             ),
-            Self::Config(_) => Some("`toolkeep config check` explains, `toolkeep config init` writes one".to_owned()),
+            Self::Config(ConfigError::Unreadable { .. }) => {
+                Some("name one that can be read with `--config`; `toolkeep config init` writes one".to_owned())
+            }
+            Self::Config(_) => Some("`toolkeep config init` writes a commented one to compare with".to_owned()),
             Self::Usage { .. }
             | Self::Refused(_)
             | Self::Protocol { .. }

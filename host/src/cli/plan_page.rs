@@ -85,12 +85,3 @@ fn pages(mut page: impl FnMut(u64) -> Result<Value, Failure>) -> Result<PlanPage
     }
     Ok(pages)
 }
-
-/// The plan of a reply: with diffs where its pages are at hand, the effects alone where not.
-#[must_use]
-pub(super) fn render_effects(ui: &Ui, pages: Option<&PlanPages>, effects: &[Effect]) -> String {
-    match pages {
-        Some(pages) => pages.render(ui),
-        None => render::plan(effects, &Options { colour: ui.colour(), whole: false }, &|_| None).text,
-    }
-}

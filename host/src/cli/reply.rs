@@ -11,15 +11,21 @@ use super::client::AgentClient;
 use super::context::Context;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::plan_page;
+use super::plan_page::{self, PlanPages};
 use super::ui::{Output, time};
 use crate::daemon::method::AgentMethod;
 
-/// Show the result of a call-like method and derive the exit status.
+/// Show the result of a call-like method and derive the exit status. `fetch` gets the pages of its plan, where
+/// the reply is about one that is not decided; `next` is what to do with a previewed plan.
 ///
 /// # Errors
 /// The daemon answered no reply, or standard output is gone.
-pub(super) fn show(context: &Context<'_>, result: Value, client: Option<&mut AgentClient>) -> Result<Exit, Failure> {
+pub(super) fn show(
+    context: &Context<'_>,
+    result: &Value,
+    next: Option<&str>,
+    fetch: impl FnOnce(&str) -> Result<PlanPages, Failure>,
+) -> Result<Exit, Failure> {
     let replayed = result.get("replayed").and_then(Value::as_bool).unwrap_or(false);
     let value = result.get("reply").cloned().unwrap_or_default();
     let reply: Reply = serde_json::from_value(value.clone())
@@ -30,25 +36,34 @@ pub(super) fn show(context: &Context<'_>, result: Value, client: Option<&mut Age
     match ui.output() {
         Output::Json | Output::Jsonl => ui.value(&envelope(value, replayed), String::new)?,
         Output::Table => {
-            if let Some(plan) =
-                reply.plan.as_ref().filter(|_| matches!(reply.outcome, Outcome::Previewed | Outcome::Pending))
-            {
-                let page = match client {
-                    Some(client) => Some(plan_page::fetch(context, client, &plan.id.to_string())?),
-                    None => None,
-                };
-                ui.text(&plan_page::render_effects(ui, page.as_ref(), &plan.effects))?;
+            let undecided = matches!(reply.outcome, Outcome::Previewed | Outcome::Pending);
+            if let Some(plan) = reply.plan.as_ref().filter(|_| undecided) {
+                ui.text(&fetch(&plan.id.to_string())?.render(ui))?;
             }
-            if let Some(output) = &reply.output {
+            // The output of a call that failed may speak of files that were never written.
+            if let Some(output) = reply.output.as_ref().filter(|_| matches!(exit, Exit::Ok | Exit::Held)) {
+                if undecided {
+                    ui.text("\noutput")?;
+                }
                 ui.json(output)?;
             }
         }
     }
-    tell(context, &reply, replayed);
+    tell(context, &reply, replayed, next);
     if let Some(refusal) = reply.error.filter(|_| exit != Exit::Ok && exit != Exit::Held) {
         ui.failure(&refusal.into());
     }
     Ok(exit)
+}
+
+/// Show the result of a call-like method of the agent plane.
+///
+/// # Errors
+/// As [`show`].
+pub(super) fn show_own(context: &Context<'_>, result: &Value, client: &mut AgentClient) -> Result<Exit, Failure> {
+    let plan = result.pointer("/reply/plan/id").and_then(Value::as_str).unwrap_or_default();
+    let next = format!("toolkeep commit {}", visible(plan));
+    show(context, result, Some(&next), |plan| plan_page::fetch(context, client, plan))
 }
 
 /// The envelope as `docs/protocol.md` describes it: what stands beside the stored bytes is put in again.
@@ -61,7 +76,7 @@ fn envelope(mut reply: Value, replayed: bool) -> Value {
 }
 
 /// What became of the effects, in a line or two for people.
-fn tell(context: &Context<'_>, reply: &Reply, replayed: bool) {
+fn tell(context: &Context<'_>, reply: &Reply, replayed: bool, next: Option<&str>) {
     let ui = &context.ui;
     let id = reply.call_id;
     let again = if replayed { ", the stored reply of an earlier request" } else { "" };
@@ -71,8 +86,8 @@ fn tell(context: &Context<'_>, reply: &Reply, replayed: bool) {
         Outcome::None => ui.note(&format!("{id}: no effects{again}")),
         Outcome::Previewed | Outcome::Staged => {
             ui.note(&format!("{id}: previewed {effects}, nothing is changed{again}"));
-            if let Some(plan) = plan {
-                ui.note(&format!("commit with `toolkeep commit {}` before {}", plan.id, time(plan.expires_at_ms)));
+            if let (Some(plan), Some(next)) = (plan, next) {
+                ui.note(&format!("commit with `{next}` before {}", time(plan.expires_at_ms)));
             }
         }
         Outcome::Pending => {

@@ -142,7 +142,8 @@ impl Ui {
         let head = if self.colour_errors { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" };
         self.remark(&format!("{head} {failure}"));
         if let Failure::Refused(refusal) = failure {
-            for field in &refusal.fields {
+            // A message that says it all is not said again field by field.
+            for field in refusal.fields.iter().filter(|field| !refusal.message.contains(&field.problem)) {
                 let pointer = if field.pointer.is_empty() { "(whole)" } else { &field.pointer };
                 let (pointer, problem) = (visible(pointer), visible(&field.problem));
                 self.remark(&format!("  {pointer}: {problem}; expected {}", visible(&field.expected)));

@@ -6,6 +6,7 @@ use toolkeep_core::id::{CallId, RunId};
 use super::context::Context;
 use super::exit::Exit;
 use super::failure::Failure;
+use super::plan_page;
 use super::reply;
 use crate::daemon::method::AdminMethod;
 
@@ -39,6 +40,7 @@ impl UndoArgs {
         };
         let mut client = context.admin()?;
         let result = client.ask(&context.ui, AdminMethod::UndoCall, params)?;
-        reply::show(context, result, None)
+        let next = format!("toolkeep undo {}", self.target);
+        reply::show(context, &result, Some(&next), |plan| plan_page::fetch_admin(context, &mut client, plan))
     }
 }

@@ -1,0 +1,8 @@
+//! The command line from outside: whole outputs with their exit statuses.
+
+mod author;
+mod failure;
+mod help;
+mod operator;
+mod shown;
+mod tool;

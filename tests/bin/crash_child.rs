@@ -1,7 +1,8 @@
 //! The process that is killed: commits one shape, or recovers from a killed commit, with files standing in for the ledger.
 //!
 //! `state/note` (where temporaries may lie) is written before anything else, `state/steps` is the intent, `state/done` the
-//! outcome. Usage: `crash_child WORLD commit SHAPE` or `crash_child WORLD recover`.
+//! outcome. Usage: `crash_child WORLD build SHAPE`, `crash_child WORLD commit SHAPE` or `crash_child WORLD recover`, where
+//! WORLD has the directories `w`, `x`, `state` and `outside`; the first is for looking at one case by hand.
 
 #[path = "../commit/shapes.rs"]
 mod shapes;
@@ -21,9 +22,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let argument = |at: usize| arguments.get(at).map(String::as_str).unwrap_or_default();
     let world = World::open(Path::new(argument(1)));
     match argument(2) {
+        "build" => {
+            (shapes::shape(argument(3)).build)(&world);
+            Ok(())
+        }
         "commit" => commit(&world, argument(3)),
         "recover" => recover(&world),
-        other => Err(format!("`{other}` is neither `commit` nor `recover`").into()),
+        other => Err(format!("`{other}` is none of `build`, `commit` and `recover`").into()),
     }
 }
 

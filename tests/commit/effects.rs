@@ -86,7 +86,7 @@ fn t_f6_user_attributes_stay_and_capabilities_do_not() {
     let mut changes = Changes::default();
     changes.write(&world, "w/file", "new");
     changes.commit(&world).expect("committed");
-    let mut value = vec![0_u8; 64];
+    let mut value = [0_u8; 64];
     let length = fgetxattr(open(), "user.note", &mut value[..]).expect("note");
     assert_eq!(&value[..length], b"kept");
     if has_capability {

@@ -5,7 +5,6 @@ use super::world::{Changes, World};
 /// A world to start from and the plan for it.
 pub struct Shape {
     pub name: &'static str,
-    #[cfg_attr(not(test), expect(dead_code, reason = "the child finds the world built"))]
     pub build: fn(&World),
     pub plan: fn(&World, &mut Changes),
 }

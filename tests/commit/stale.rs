@@ -173,7 +173,8 @@ fn saw(changes: &mut Changes, path: &str, observation: Observation) {
 #[test]
 fn r38_every_observation_of_the_read_set_is_checked_again() {
     let content = |offset, length, bytes: &[u8]| Observation::Content { offset, length, sha256: Digest::of(bytes) };
-    let table: [(&str, Observation, fn(&World), Difference); 8] = [
+    type Case = (&'static str, Observation, fn(&World), Difference);
+    let table: [Case; 8] = [
         ("w/none", Observation::Absent, |w| w.file("w/none", ""), Difference::Appeared),
         ("w/none/deep", Observation::Absent, |w| w.file("w/none/deep", ""), Difference::Appeared),
         ("w/a", Observation::Stat { entry: EntryKind::File, size: 3 }, |w| w.file("w/a", "aaaa"), Difference::Content),

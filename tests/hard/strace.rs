@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use crate::commit::shapes::Shape;
 use crate::commit::world::World;
 
-const STRACE: &str = "/usr/bin/strace";
+const STRACE: &str = "strace";
 /// System calls that change something: between two of them the world stands still.
 pub const MUTATING: &str = "openat,write,fsync,renameat2,rename,mkdirat,unlinkat,fchmod,fchown,utimensat,fallocate,\
                             fsetxattr,fremovexattr,ftruncate";
@@ -48,8 +47,9 @@ pub fn injected(world: &World, arguments: &[&str], what: &str, (name, at): &Call
 
 /// The calls of `set` that the child makes, in their order.
 pub fn calls(world: &World, arguments: &[&str], set: &str) -> Vec<Call> {
+    let found = Command::new(STRACE).arg("-V").output();
     assert!(
-        Path::new(STRACE).exists(),
+        found.is_ok_and(|output| output.status.success()),
         "{STRACE} is missing: crashes cannot be tested. Install strace (the set-up of this project does), then run again"
     );
     let log = world.at("strace");
@@ -72,7 +72,9 @@ pub fn calls(world: &World, arguments: &[&str], set: &str) -> Vec<Call> {
 
 fn end(mut command: Command, world: &World, arguments: &[&str]) -> End {
     use std::os::unix::process::ExitStatusExt;
+    // A search path for libraries would only add calls of the loader to the cases.
     let status = command
+        .env_remove("LD_LIBRARY_PATH")
         .arg(&world.base)
         .args(arguments)
         .stdin(Stdio::null())

@@ -317,6 +317,23 @@ fn t_f9_sensitive_paths_are_listed_and_not_opened() {
 }
 
 #[test]
+fn t_f12_the_temporaries_of_commits_are_not_seen_and_not_made() {
+    let name = format!(".toolkeep-{}-3.tmp", "a".repeat(32));
+    let world = World::with(&[("d/plain", "x"), (&format!("d/{name}"), "half")]);
+    let session = world.stage();
+    let path = format!("d/{name}");
+    assert_eq!(session.names("d"), Ok(vec!["plain".to_owned()]));
+    assert_eq!(session.read(&path).map(|_| ()), Err(StageError::NoEntry));
+    assert_eq!(session.unlink(&path), Err(StageError::NoEntry));
+    for path in [path.as_str(), name.as_str()] {
+        assert_eq!(session.write(path, b"x"), Err(StageError::Reserved));
+        assert_eq!(session.mkdir(path), Err(StageError::Reserved));
+        assert_eq!(session.rename("d/plain", path), Err(StageError::Reserved));
+    }
+    assert_eq!(session.stage.seal().expect("seal").effects, []);
+}
+
+#[test]
 fn r01_the_grant_is_asked_for_every_effect_at_every_path() {
     let world = World::with(&[("ledger/a.csv", "1"), ("ledger/b.txt", "2"), ("private/key", "k"), ("out/old.md", "o")]);
     let grant = grant(Access::Write, &["ledger/*.csv"], &["out/*.md", "private/*"], &[]);

@@ -111,8 +111,8 @@ impl Seen {
                 dev: stat.st_dev,
                 ino: stat.st_ino,
                 size,
-                mtime_ns: nanoseconds(i64::from(stat.st_mtime), i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
-                ctime_ns: nanoseconds(i64::from(stat.st_ctime), i64::try_from(stat.st_ctime_nsec).unwrap_or(0)),
+                mtime_ns: nanoseconds(stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+                ctime_ns: nanoseconds(stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(0)),
             },
         }
     }
@@ -258,5 +258,63 @@ const fn kind_of_type(kind: FileType) -> EntryKind {
         FileType::Fifo | FileType::Socket | FileType::BlockDevice | FileType::CharacterDevice | FileType::Unknown => {
             EntryKind::Refused
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+
+    fn path(text: &str) -> WorkspacePath {
+        text.parse().expect(text)
+    }
+
+    fn with_directory(check: impl FnOnce(&std::path::Path, BorrowedFd<'_>)) {
+        let name = format!("toolkeep-beneath-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir(&directory).expect("temporary directory");
+        let root = File::open(&directory).expect("open");
+        check(&directory, root.as_fd());
+        std::fs::remove_dir_all(&directory).expect("remove");
+    }
+
+    #[test]
+    fn t_f2_no_link_is_followed_in_any_component() {
+        with_directory(|directory, root| {
+            std::fs::create_dir(directory.join("d")).expect("directory");
+            std::fs::write(directory.join("d/f"), "x").expect("file");
+            std::os::unix::fs::symlink("d", directory.join("l")).expect("link");
+            std::os::unix::fs::symlink("d/f", directory.join("m")).expect("link");
+            assert_eq!(look(root, &path("l/f")).map(|_| ()), Err(Errno::LOOP));
+            assert_eq!(open_file(root, &path("m")).map(|_| ()), Err(Errno::LOOP));
+            assert_eq!(open_file(root, &path("l/f")).map(|_| ()), Err(Errno::LOOP));
+            assert_eq!(list(root, &path("l")).map(|_| ()), Err(Errno::NOTDIR));
+            assert_eq!(look(root, &path("l")).map(|seen| seen.map(|s| s.entry)), Ok(Some(EntryKind::Symlink)));
+            assert_eq!(read_link(root, &path("m")).map(|(target, _)| target), Ok("d/f".to_owned()));
+            assert_eq!(read_link(root, &path("d/f")).map(|_| ()), Err(Errno::INVAL));
+            assert_eq!(look(root, &path("d/f/x")), Ok(None));
+        });
+    }
+
+    #[test]
+    fn a_listing_tells_kinds_and_shows_names_that_are_not_utf_8_as_refused() {
+        with_directory(|directory, root| {
+            std::fs::create_dir(directory.join("d")).expect("directory");
+            std::fs::write(directory.join("f"), "").expect("file");
+            std::fs::hard_link(directory.join("f"), directory.join("g")).expect("link");
+            std::fs::write(directory.join(std::ffi::OsStr::from_bytes(b"x\xff")), "").expect("file");
+            let (names, seen) = list(root, &WorkspacePath::root()).expect("list");
+            let names: Vec<(&str, EntryKind)> = names.iter().map(|(name, kind)| (&**name, *kind)).collect();
+            let (file, refused) = (EntryKind::File, EntryKind::Refused);
+            assert_eq!(names, [("d", EntryKind::Directory), ("f", file), ("g", file), ("x\u{fffd}", refused)]);
+            assert_eq!(seen.entry, EntryKind::Directory);
+            let linked = look(root, &path("g")).expect("look").expect("there");
+            assert_eq!((linked.entry, linked.refused), (refused, Some(RefusedKind::HardLinked)));
+            assert_eq!(open_file(root, &path("g")).map(|_| ()), Err(Errno::PERM));
+        });
     }
 }

@@ -130,6 +130,9 @@ pub enum StageError {
     /// The grant does not cover it.
     #[error("{0}")]
     Denied(GrantRefusal),
+    /// The name is one that commits give to their temporaries.
+    #[error("the name is reserved")]
+    Reserved,
     /// Links and special files are not changed, and nothing is changed through a link.
     #[error("links and special files are read-only")]
     LinkOrSpecial,

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use toolkeep_core::capability::{Access, FileGrant, GLOBS_MAX, GrantRefusal, PathGlobs};
-use toolkeep_core::path::WorkspacePath;
+use toolkeep_core::path::{WorkspacePath, is_temporary};
 
 use super::tree::{Kind, NodeId, Tree};
 use super::{Mount, StageError};
@@ -115,6 +115,9 @@ impl Tree {
 
     /// Whether an entry may be created at `path`.
     pub(super) fn may_create(&mut self, operation: &str, mount: usize, path: &WorkspacePath) -> Result<(), StageError> {
+        if path.name().is_some_and(is_temporary) {
+            return Err(self.refuse(operation, path.as_str(), StageError::Reserved));
+        }
         match self.mount(mount)?.check_write(path) {
             Ok(()) => Ok(()),
             Err(refusal) => Err(self.refuse(operation, path.as_str(), StageError::Denied(refusal))),

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustix::io::Errno;
 use toolkeep_core::digest::{Digest, Hasher};
+use toolkeep_core::path::{WorkspacePath, is_temporary};
 use toolkeep_core::plan::{EntryKind, Observation, ReadEntry, listing_digest};
 
 use super::tree::{Directory, FileContent};
@@ -117,12 +118,16 @@ impl Tree {
         }
     }
 
-    /// What has `name` in the merged directory. Looks into the lower layer once per name.
+    /// What has `name` in the merged directory. Looks into the lower layer once per name, and never sees the temporaries
+    /// of commits, which come and go.
     pub(super) fn lookup(&mut self, directory: NodeId, name: &str) -> Result<Option<NodeId>, StageError> {
         let node = self.node(directory)?;
         let held = node.directory()?;
         if let Some(slot) = held.slots.get(name) {
             return Ok(slot.now);
+        }
+        if is_temporary(name) {
+            return Ok(None);
         }
         let Some(lower) = &node.lower else { return Ok(None) };
         let listed = held.listing.as_ref().map(|listing| listing.names.contains_key(name));
@@ -196,7 +201,7 @@ impl Tree {
             let workspace = self.mount(node.mount)?.root.name();
             let mut tuple = lower.seen.tuple;
             let mut seen = lower.observed;
-            let mut saw = |path: &toolkeep_core::path::WorkspacePath, observation| {
+            let mut saw = |path: &WorkspacePath, observation| {
                 entries.insert(ReadEntry { workspace: workspace.clone(), path: path.clone(), observation });
             };
             if lower.observed {

@@ -97,6 +97,9 @@ impl Check<'_> {
 
     fn content(&self, spot: &Spot, offset: u64, length: u64, sha256: &Digest) -> Result<(), CommitError> {
         let seen = self.present(spot)?;
+        if seen.entry == EntryKind::Symlink {
+            return self.target(spot, sha256);
+        }
         if let Some(difference) = tree::file_difference(&seen) {
             return Err(CommitError::stale(spot, difference));
         }
@@ -111,6 +114,21 @@ impl Check<'_> {
             return Err(CommitError::stale(spot, Difference::Content));
         }
         Ok(())
+    }
+
+    /// The content of a symbolic link is the text of its target.
+    fn target(&self, spot: &Spot, sha256: &Digest) -> Result<(), CommitError> {
+        let read = beneath::read_link(tree::root(self.roots, &spot.workspace)?.fd(), &spot.path);
+        let (target, _) = read.map_err(|errno| match errno {
+            Errno::INVAL | Errno::ILSEQ => CommitError::stale(spot, Difference::Kind),
+            errno if tree::is_detour(errno) => CommitError::stale(spot, Difference::Vanished),
+            errno => CommitError::system("read", spot, errno),
+        })?;
+        if Digest::of(target.as_bytes()) == *sha256 {
+            Ok(())
+        } else {
+            Err(CommitError::stale(spot, Difference::Content))
+        }
     }
 
     fn range(&self, spot: &Spot, offset: u64, length: u64) -> Result<Option<Digest>, CommitError> {

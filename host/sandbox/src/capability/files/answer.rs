@@ -31,7 +31,9 @@ pub(super) fn code_of(error: &StageError) -> Option<ErrorCode> {
                 ErrorCode::Invalid
             }
         },
-        StageError::Escape | StageError::Denied(_) | StageError::LinkOrSpecial => ErrorCode::NotPermitted,
+        StageError::Escape | StageError::Denied(_) | StageError::Reserved | StageError::LinkOrSpecial => {
+            ErrorCode::NotPermitted
+        }
         StageError::NotOpenedFor => ErrorCode::BadDescriptor,
         StageError::Unsupported => ErrorCode::Unsupported,
         StageError::Overflow => ErrorCode::Overflow,

@@ -13,7 +13,7 @@ use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::authorize::Grant;
-use crate::ledger::{CallKey, Claimed, KeyClaim, Ledger, LedgerHealth};
+use crate::ledger::{CallKey, Claimed, KeyClaim, Ledger, LedgerHealth, Scope};
 
 /// How long a call waits for a slot before it is refused.
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
@@ -135,6 +135,7 @@ pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant) -> Resu
             return Err(Refusal::new(Code::Halted, format!("the ledger stopped: {message}")));
         }
     }
+    check_run(ledger, &grant).await?;
     let call = grant.call();
     let Some(key) = call.options().key.as_deref() else {
         return Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: None, _slot: slot })));
@@ -158,5 +159,17 @@ pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant) -> Resu
             "the key was used with another tool, input or mode",
         )
         .field("/idempotency_key", "names another request", "a new key")),
+    }
+}
+
+/// A call may name an open run of its own principal only.
+async fn check_run(ledger: &Ledger, grant: &Grant) -> Result<(), Refusal> {
+    let call = grant.call();
+    let Some(run) = call.options().run else { return Ok(()) };
+    let principal = call.caller().principal();
+    let found = ledger.run(&Scope::Tenant(principal.tenant.clone()), run).await.map_err(|e| e.refusal())?;
+    match found {
+        Some((row, _)) if row.principal == *principal && row.closed_ms.is_none() => Ok(()),
+        _ => Err(Refusal::not_found("open run").hint("open a run with `runs.open` first, or leave `run` out")),
     }
 }

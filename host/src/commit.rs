@@ -5,12 +5,14 @@
 //! after it, recovery finishes or takes back, or says exactly what it could not settle. The reply and the receipt
 //! are made with the intent, so that recovery releases the very same bytes.
 
+mod attempts;
 pub mod files;
 pub mod locks;
 
 mod settle;
 mod undo;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -24,6 +26,7 @@ use crate::ambient::Ambient;
 use crate::blobs::Blobs;
 use crate::ledger::{Durability, Ledger, LedgerError, OpenIntent, OutcomeRow, Settled};
 use crate::record::encode;
+use attempts::Attempts;
 use files::{CommitError, Prepared, Recovered, Roots};
 use locks::PathLocks;
 
@@ -37,12 +40,24 @@ pub struct Committer {
     blobs: Blobs,
     roots: Roots,
     locks: PathLocks,
+    attempts: Attempts,
     ambient: Ambient,
     runtime: tokio::runtime::Handle,
     key: Arc<SigningKey>,
     undo_bytes: u64,
     poisoned: OnceLock<String>,
     halted: AtomicUsize,
+}
+
+/// What a committer keeps things in.
+#[derive(Debug)]
+pub struct Stores {
+    /// Rows.
+    pub ledger: Ledger,
+    /// Contents.
+    pub blobs: Blobs,
+    /// Time, ids and randomness.
+    pub ambient: Ambient,
 }
 
 /// Why recovery could not be completed.
@@ -67,6 +82,9 @@ pub enum RecoverError {
         /// Why.
         source: CommitError,
     },
+    /// Temporaries of attempts that never came to an intent cannot be removed.
+    #[error("the leftovers of interrupted commits cannot be removed: {0}")]
+    Leftovers(#[source] std::io::Error),
     /// A task of the recovery panicked.
     #[error("BUG: recovery panicked")]
     Panicked,
@@ -74,20 +92,24 @@ pub enum RecoverError {
 
 impl Committer {
     /// A committer over opened workspaces. Call it inside of the runtime that drives the ledger.
-    #[must_use]
-    pub fn new(ledger: Ledger, blobs: Blobs, roots: Roots, ambient: Ambient, undo_bytes: u64) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// The folder for notes of attempts cannot be made.
+    pub fn new(stores: Stores, roots: Roots, notes: &Path, undo_bytes: u64) -> std::io::Result<Self> {
+        let Stores { ledger, blobs, ambient } = stores;
+        Ok(Self {
             key: ledger.signing_key(),
             ledger,
             blobs,
             roots,
             locks: PathLocks::default(),
+            attempts: Attempts::open(notes)?,
             ambient,
             runtime: tokio::runtime::Handle::current(),
             undo_bytes,
             poisoned: OnceLock::new(),
             halted: AtomicUsize::new(0),
-        }
+        })
     }
 
     /// `well`, or why nothing is committed any more.
@@ -127,6 +149,10 @@ impl Committer {
             .map_err(|_| RecoverError::Panicked)?
             .map_err(|source| RecoverError::World { plan, source })?;
             self.close_recovered(&intent, recovered).await?;
+        }
+        match self.attempts.sweep(&self.roots).map_err(RecoverError::Leftovers)? {
+            0 => {}
+            removed => tracing::warn!(removed, "removed what interrupted commits had prepared"),
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use toolkeep_core::receipt::{Receipt, Statement};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::stage::Content;
 
+use super::attempts::Note;
 use super::files::{self, ApplyError, Attempt, CommitError, Prepared, Ready, TransactionId, Undo, Witnessed};
 use super::{Committer, halted_refusal};
 use crate::approve::{Approved, ApprovedParts, Contents};
@@ -75,6 +76,7 @@ fn panicked(call: CallId) -> Reply {
 struct Made {
     prepared: Prepared,
     undo: BlobSet,
+    note: Note,
 }
 
 fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<Made, Refusal> {
@@ -105,11 +107,23 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<Made, Refusal
     };
     let attempt = Attempt { id: TransactionId::new(committer.ambient.random()), umask: UMASK };
     let undo = Undo { fits: &fits, spill: &mut spill };
+    let note = committer.attempts.note(&attempt.id, &files::nests(&plan.body().effects)).map_err(|error| {
+        tracing::error!(%error, "the note of an attempt could not be written");
+        Refusal::new(Code::Internal, "the daemon's state folder cannot be written; nothing was changed")
+    })?;
     let find = |digest: &Digest| contents.get(digest).cloned();
-    let Ready { prepared, undo } = files::prepare(&plan.body().effects, &committer.roots, &attempt, &find, undo)
-        .map_err(|e| committer.commit_refusal(&e))?;
+    let ready = files::prepare(&plan.body().effects, &committer.roots, &attempt, &find, undo);
+    let Ready { prepared, undo } = match ready {
+        Ok(ready) => ready,
+        Err(error) => {
+            if !matches!(error, CommitError::Poisoned(_)) {
+                note.remove();
+            }
+            return Err(committer.commit_refusal(&error));
+        }
+    };
     let inline = undo.into_iter().map(|kept| InlineBlob { digest: kept.sha256, content: kept.bytes.into() }).collect();
-    Ok(Made { prepared, undo: BlobSet { inline, files: spilled } })
+    Ok(Made { prepared, undo: BlobSet { inline, files: spilled }, note })
 }
 
 /// Transaction 1: from here on the world may change.
@@ -120,7 +134,10 @@ fn intend(committer: &Committer, parts: ApprovedParts, made: &Made) -> Answer {
         Err(refusal) => return forget(committer, parts, made, refusal),
     };
     match committer.runtime.block_on(committer.ledger.intent(intent)) {
-        Ok(intent) => apply(committer, parts, made, intent, done),
+        Ok(intent) => {
+            made.note.remove();
+            apply(committer, parts, made, intent, done)
+        }
         Err(IntentRefused::Ledger(error @ LedgerError::Poisoned(_))) => {
             // The intent may be on the disk: only the next start can tell, so what was prepared stays for it.
             committer.poison(&error.to_string());
@@ -209,8 +226,9 @@ fn unknown(parts: ApprovedParts, now_ms: u64) -> Answer {
 
 /// Drop what was prepared, then end as if nothing had been.
 fn forget(committer: &Committer, parts: ApprovedParts, made: &Made, refusal: Refusal) -> Answer {
-    if let Err(error) = files::discard(&made.prepared, &committer.roots) {
-        tracing::warn!(%error, "a temporary could not be removed; it is removed at the next start");
+    match files::discard(&made.prepared, &committer.roots) {
+        Ok(()) => made.note.remove(),
+        Err(error) => tracing::warn!(%error, "a temporary could not be removed; it is removed at the next start"),
     }
     abandon(committer, parts, refusal)
 }

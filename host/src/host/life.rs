@@ -27,7 +27,7 @@ use crate::authenticate::{Authenticator, Operator};
 use crate::authorize::{OwnedWorkspace, Workspaces};
 use crate::blobs::{BlobError, Blobs};
 use crate::catalog::CatalogHandle;
-use crate::commit::{Committer, RecoverError};
+use crate::commit::{Committer, RecoverError, Stores};
 use crate::config::Config;
 use crate::execute::Executor;
 use crate::ledger::approval::ApprovalState;
@@ -93,8 +93,11 @@ impl Host {
         let artifacts = Artifacts::open(&state.join("artifacts"), &ambient)?;
         let workspaces = open_workspaces(&config)?;
         let roots = workspaces.iter().map(|(name, owned)| (name.clone(), Arc::clone(&owned.root))).collect();
-        let committer =
-            Arc::new(Committer::new(ledger.clone(), blobs.clone(), roots, ambient.clone(), config.limits.undo_bytes));
+        let stores = Stores { ledger: ledger.clone(), blobs: blobs.clone(), ambient: ambient.clone() };
+        let notes = state.join("attempts");
+        let committer = Committer::new(stores, roots, &notes, config.limits.undo_bytes)
+            .map_err(|source| StartError::Folder { path: notes, source })?;
+        let committer = Arc::new(committer);
         committer.recover().await?;
         let sandbox = Arc::new(Sandbox::new(SandboxConfig::default())?);
         let program = std::env::current_exe().map_err(StartError::Program)?;

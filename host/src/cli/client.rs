@@ -82,7 +82,10 @@ impl Connection {
     fn ask(&mut self, ui: &Ui, method: &str, params: Value) -> Result<Value, Failure> {
         let id = self.next_id;
         self.next_id += 1;
-        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        let mut request = json!({"jsonrpc": "2.0", "id": id, "method": method});
+        if let Value::Object(members) = &mut request {
+            members.insert("params".to_owned(), params);
+        }
         // A daemon that refuses the connection has said why and closed it; that is read below.
         let sent = self.stream.get_mut().write_all(format!("{request}\n").as_bytes());
         let progress = ui.progress();

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 use toolkeep_core::call::{Outcome, Reply};
-use toolkeep_core::display::{visible, visible_json};
+use toolkeep_core::display::visible;
 
 use super::client::AgentClient;
 use super::context::Context;
@@ -109,16 +109,11 @@ fn tell(context: &Context<'_>, reply: &Reply, replayed: bool, next: Option<&str>
         Outcome::Discarded => ui.note(&format!("{id}: the effects were thrown away, nothing is changed{again}")),
         Outcome::Unknown => ui.note(&format!("{id}: it is not known what happened{again}")),
         Outcome::Halted => {
-            ui.note(&format!("{id}: halted; `toolkeep doctor` lists what is neither old nor new{again}"))
+            ui.note(&format!("{id}: halted; `toolkeep doctor` lists what is neither old nor new{again}"));
         }
     }
     for warning in &reply.warnings {
         ui.note(&format!("warning: {}", visible(warning)));
-    }
-    if let Some(detail) = reply.error.as_ref().and_then(|refusal| refusal.detail.as_ref()) {
-        if ui.output() == Output::Table && reply.output.is_none() {
-            ui.note(&format!("the tool says: {}", visible_json(&detail.to_string())));
-        }
     }
 }
 

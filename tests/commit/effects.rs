@@ -130,31 +130,6 @@ fn t_f12_temporaries_of_a_preparation_that_crashed_are_found_by_their_transactio
 }
 
 #[test]
-fn t_f12_notes_lead_to_the_temporaries_of_the_last_life_and_only_to_those() {
-    let world = World::new();
-    world.file("w/dir/file", "old");
-    let mut changes = Changes::default();
-    changes.write(&world, "w/dir/file", "new").mkdir("w/a").write(&world, "w/a/b", "b");
-    let notes = files::Notes::new(std::fs::File::open(world.at("state")).expect("directory").into());
-    let noted = || std::fs::read_dir(world.at("state")).expect("notes").count();
-    let lives: Vec<_> = (0..3).map(|_| attempt()).collect();
-    for (at, attempt) in lives.iter().enumerate() {
-        let note = notes.note(&attempt.id, &changes.effects).expect("noted");
-        let (_lost, _) = changes.prepare(&world, attempt).expect("prepared");
-        if at > 0 {
-            // The process is killed here.
-            std::mem::forget(note);
-        }
-    }
-    std::fs::write(world.at("state").join("0".repeat(32)), "{\"form").expect("a note that was cut short");
-    assert_eq!((noted(), world.residue().len()), (3, 9), "the first took its note away");
-    let settled = [lives[1].id.clone()].into();
-    assert_eq!(notes.sweep(&world.roots, &settled).expect("swept"), 3);
-    assert_eq!((noted(), world.residue().len()), (0, 6));
-    assert_eq!(notes.sweep(&world.roots, &settled).expect("again"), 0);
-}
-
-#[test]
 fn a_failed_preparation_leaves_the_workspace_as_it_was() {
     let world = World::new();
     world.file("w/a", "a");

@@ -11,7 +11,6 @@ mod attributes;
 mod check;
 mod fault;
 mod inverse;
-mod notes;
 mod prepare;
 mod recover;
 mod rollback;
@@ -24,7 +23,6 @@ pub use apply::{Applied, ApplyError, apply};
 pub use check::{Witnessed, check};
 pub use fault::{CommitError, Difference, Remnant, Stale, SyncFailed};
 pub use inverse::{Inverse, NoInverse, inverse};
-pub use notes::{NotSwept, Note, Notes};
 pub use prepare::{Attempt, Kept, Ready, Undo, prepare};
 pub use recover::{Recovered, recover};
 pub use step::{

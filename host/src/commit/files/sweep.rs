@@ -52,11 +52,18 @@ pub fn nests(effects: &[Effect]) -> Vec<Nest> {
 
 /// Remove every temporary of a transaction whose steps never became durable; says how many there were.
 ///
+/// Never for a transaction whose steps are durable: what recovery left of it belongs to somebody else. A workspace that
+/// is not configured any more is passed over.
+///
 /// # Errors
 /// A directory cannot be read or a temporary cannot be removed; call again later.
 pub fn sweep_orphans(nests: &[Nest], transaction: &TransactionId, roots: &Roots) -> Result<usize, CommitError> {
     let mut removed = 0;
     for nest in nests {
+        if !roots.contains_key(&nest.workspace) {
+            tracing::warn!(workspace = %nest.workspace, "temporaries may be left in a workspace that is gone");
+            continue;
+        }
         let spot = Spot { workspace: nest.workspace.clone(), path: nest.directory.clone(), parent: None };
         let directory = match Directory::open(roots, &nest.workspace, &nest.directory) {
             Ok(directory) => directory,

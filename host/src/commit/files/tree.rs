@@ -96,14 +96,8 @@ impl Directory {
 
     /// The names in it, except those that are not UTF-8.
     pub(super) fn names(&self) -> Result<Vec<String>, Errno> {
-        Self::listed(&self.fd)
-    }
-
-    /// The names in any directory that is open.
-    pub(super) fn listed(fd: &OwnedFd) -> Result<Vec<String>, Errno> {
-        retry(|| rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(0)))?;
         let mut buffer = Vec::with_capacity(BUFFER_BYTES);
-        let mut reader = RawDir::new(fd, buffer.spare_capacity_mut());
+        let mut reader = RawDir::new(&self.fd, buffer.spare_capacity_mut());
         let mut names = Vec::new();
         while let Some(entry) = reader.next() {
             names.extend(entry?.file_name().to_str().ok().map(str::to_owned));

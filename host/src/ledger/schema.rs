@@ -25,8 +25,6 @@ const LOG_KEPT_BYTES: &str = "67108864";
 /// Page cache of the writer and of a reader, in KiB, negative as SQLite wants it.
 const WRITER_CACHE: &str = "-4096";
 const READER_CACHE: &str = "-1024";
-/// Says in the file's header whose it is: `TKlg`.
-const APPLICATION_ID: &str = "1414229095";
 /// Largest database, in pages, that is checked in full before the first call; a larger one is checked while it works.
 const CHECKED_AT_ONCE_PAGES: i64 = 65_536;
 
@@ -53,7 +51,6 @@ pub(super) async fn connect_writer(path: &Path, max_pages: Option<u32>) -> Resul
     let mut options = common(path)
         .page_size(4096)
         .journal_mode(SqliteJournalMode::Wal)
-        .pragma("application_id", APPLICATION_ID)
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .pragma("journal_size_limit", LOG_KEPT_BYTES)
         .pragma("cache_size", WRITER_CACHE);

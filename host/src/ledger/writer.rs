@@ -24,7 +24,9 @@ const GATHER: Duration = Duration::from_millis(5);
 const RETRY: Duration = Duration::from_millis(200);
 /// Most jobs of one batch: nobody waits for more than these.
 const BATCH_MAX: usize = 1_024;
-/// Primary result codes of SQLite after which nothing was written and the same batch may succeed later.
+/// The part of a result code of SQLite that says what kind of failure it is.
+const PRIMARY: i32 = 0xff;
+/// Primary result codes after which nothing was written and the same batch may succeed later.
 const BUSY: i32 = 5;
 const NOMEM: i32 = 7;
 const FULL: i32 = 13;
@@ -142,11 +144,10 @@ impl Writer {
 
     /// A batch failed: was nothing written, or is it unknown?
     fn judge(&self, jobs: Vec<Job>, error: &sqlx::Error) -> Vec<Job> {
-        if is_transient(error) {
+        if let Some(reason) = self.passing(error) {
             tracing::error!(%error, "the ledger cannot write now");
-            self.pulse.set(LedgerHealth::DiskFull);
             let (answered, kept): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.waiter.is_some());
-            self.fail(answered, &LedgerError::DiskFull);
+            self.fail(answered, &reason);
             return kept;
         }
         let why: Arc<str> = Arc::from(error.to_string());
@@ -155,6 +156,20 @@ impl Writer {
         let poisoned = LedgerError::Poisoned(why);
         self.queue.stop(poisoned.clone());
         self.fail(jobs, &poisoned)
+    }
+
+    /// The reason to give where SQLite says that nothing was written and that it may succeed later.
+    fn passing(&self, error: &sqlx::Error) -> Option<LedgerError> {
+        let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok())?;
+        match code & PRIMARY {
+            FULL => {
+                self.pulse.set(LedgerHealth::DiskFull);
+                Some(LedgerError::DiskFull)
+            }
+            BUSY => Some(LedgerError::storage("another program keeps the ledger locked", error)),
+            NOMEM => Some(LedgerError::storage("there is no memory to write the ledger", error)),
+            _ => None,
+        }
     }
 
     fn fail(&self, jobs: Vec<Job>, error: &LedgerError) -> Vec<Job> {
@@ -188,10 +203,4 @@ fn mark_clean(dir: &Dir) {
     if let Err(error) = dir.remove_file(RUNNING).and_then(|()| directory::sync(dir)) {
         tracing::warn!(%error, "the clean stop could not be noted; the next start will check the ledger");
     }
-}
-
-/// Whether SQLite says that nothing was written and that it may succeed later.
-fn is_transient(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
-    code.is_some_and(|code| matches!(code & 0xff, BUSY | NOMEM | FULL))
 }

@@ -3,6 +3,9 @@
 -- Ids are the 16 bytes of a UUIDv7, digests 32 bytes, times milliseconds since the Unix epoch. `seq` is the order of
 -- writing. host_id, lease_epoch and fence belong to many hosts on one database (D20); one host writes 0 and 0.
 
+-- Says in the file's header whose it is: `TKlg`.
+PRAGMA application_id = 1414229095;
+
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::symlink;
 
-use serde_json::Value;
 use toolkeep_core::capability::Access;
 use toolkeep_sandbox::execution::{Ended, Execution};
 use toolkeep_tests::support::guest_call::{GuestCall, output};
@@ -110,14 +109,23 @@ async fn r07_a_failed_execution_has_no_effects() {
 }
 
 #[tokio::test]
-async fn what_a_guest_reads_is_in_its_recording_once() {
+async fn what_a_guest_reads_is_in_its_recording_once_and_in_its_read_set() {
     let scratch = Scratch::new();
-    for month in 1..=3 {
-        scratch.put(&format!("ledger/2026-0{month}.csv"), b"date,account,amount\n2026-01-02,rent,-10.00\n");
-    }
-    let execution = GuestCall::new("notes").workspace(scratch.path(), Access::Read).run().await;
-    // Whatever it answers, its recording is whole.
-    assert_eq!((execution.recording.dropped_bytes, execution.recording.dropped_events), (0, 0));
-    let text: Value = serde_json::to_value(&execution.recording).expect("JSON");
-    assert_eq!(text["format"], 1);
+    let content = "date,text,category,amount\n2026-01-02,Rent,rent,-10.00\n";
+    scratch.put("ledger/2026-01.csv", content.as_bytes());
+    let call = |bytes| {
+        let call = GuestCall::new("csv-report").input(r#"{"input":"ledger","output":"summary.md"}"#);
+        call.workspace(scratch.path(), Access::Write).limits(|limits| limits.recording_bytes = bytes)
+    };
+    let whole = call(256 * 1024).run().await;
+    assert!(matches!(whole.ended, Ended::Output(_)), "{:?}", whole.ended);
+    assert_eq!((whole.recording.dropped_bytes, whole.recording.dropped_events), (0, 0));
+    let hex: String = content.bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(serde_json::to_string(&whole.recording).expect("JSON").matches(&hex).count(), 1);
+    assert!(whole.staged.read_set.iter().any(|entry| format!("{entry:?}").contains("2026-01.csv")));
+    assert_eq!(whole.staged.effects.len(), 1);
+
+    let bare = call(0).run().await;
+    assert_eq!(bare.recording.dropped_bytes, content.len() as u64, "it says that it lost them");
+    assert_eq!(bare.staged.effects, whole.staged.effects);
 }

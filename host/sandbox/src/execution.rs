@@ -430,3 +430,60 @@ async fn sealed(ended: Ended, stage: Option<Stage>) -> Result<(Ended, Staged), H
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    fn failure(message: &str, fields: usize) -> contract::Failure {
+        let field = contract::FieldProblem {
+            pointer: "/a".to_owned(),
+            problem: "x".repeat(MESSAGE_MAX_BYTES + 1),
+            expected: "y".to_owned(),
+        };
+        contract::Failure { message: message.to_owned(), detail: None, fields: vec![field; fields] }
+    }
+
+    #[tokio::test]
+    async fn t_r11_a_panic_of_a_host_function_stops_at_the_job() {
+        #[expect(clippy::unused_async, reason = "stands for a call into a guest")]
+        async fn panics() -> wasmtime::Result<Result<String, contract::Error>> {
+            panic!("on purpose")
+        }
+        let end = drive(panics(), LONG, &Cancel::new()).await;
+        assert!(matches!(end, End::Panicked(text) if text == "on purpose"));
+    }
+
+    #[tokio::test]
+    async fn r03_a_call_that_waits_inside_of_the_host_ends_at_its_deadline_or_when_cancelled() {
+        let end = drive(std::future::pending(), Duration::ZERO, &Cancel::new()).await;
+        assert!(matches!(end, End::Deadline));
+        let cancel = Cancel::new();
+        cancel.cancel();
+        assert!(matches!(drive(std::future::pending(), LONG, &cancel).await, End::Cancelled));
+        let cancel = Cancel::new();
+        let (end, ()) = tokio::join!(drive(std::future::pending(), LONG, &cancel), async { cancel.clone().cancel() });
+        assert!(matches!(end, End::Cancelled));
+    }
+
+    #[test]
+    fn r04_a_tools_own_error_is_bounded_in_every_part() {
+        let long = "é".repeat(MESSAGE_MAX_BYTES);
+        let Ended::Error(error) = own_error(contract::Error::NotFound(failure(&long, FIELDS_MAX + 1)), 10) else {
+            panic!("an error");
+        };
+        assert_eq!((error.kind, error.message.len(), error.fields.len()), (GuestErrorKind::NotFound, 4096, FIELDS_MAX));
+        assert_eq!(error.fields[0].problem.len(), MESSAGE_MAX_BYTES);
+        let with_detail = |length: usize| {
+            let detail = Some("1".repeat(length));
+            own_error(
+                contract::Error::Transient(contract::Retry { message: String::new(), detail, after_ms: Some(5) }),
+                10,
+            )
+        };
+        assert!(matches!(with_detail(10), Ended::Error(error) if error.after_ms == Some(5)));
+        assert_eq!(with_detail(11), Ended::Fault(Fault::OutputTooLarge { limit: 10, size: 11 }));
+    }
+}

@@ -17,11 +17,19 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository")
 }
 
+/// Where the build puts what it makes of the sample tools: `guest` in the target directory that this program is in.
+#[must_use]
+pub fn guests() -> PathBuf {
+    let here = std::env::current_exe().unwrap_or_default();
+    let beside = here.ancestors().map(|directory| directory.join("guest"));
+    let built = beside.into_iter().find(|guest| guest.join("wasm32-wasip2").is_dir());
+    built.unwrap_or_else(|| repository().join("target/guest"))
+}
+
 /// The file of a sample tool, for example `csv-report`.
 #[must_use]
 pub fn path(name: &str) -> PathBuf {
-    let file = format!("target/guest/wasm32-wasip2/release/{}.wasm", name.replace('-', "_"));
-    repository().join(file)
+    guests().join(format!("wasm32-wasip2/release/{}.wasm", name.replace('-', "_")))
 }
 
 /// The bytes of a sample tool.
@@ -50,7 +58,7 @@ pub fn sandbox() -> &'static Sandbox {
 pub fn compiled(wasm: &[u8]) -> Artifact {
     static COMPILING: Mutex<()> = Mutex::new(());
     let component = Digest::of(wasm);
-    let directory = repository().join("target/guest/native");
+    let directory = guests().join("native");
     std::fs::create_dir_all(&directory).expect("directory of compiled guests");
     let kept = directory.join(format!("{}-{component}", sandbox().fingerprint()));
     // One at a time: tests that run together want the same components.

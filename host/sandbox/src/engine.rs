@@ -228,4 +228,76 @@ mod tests {
             std::thread::yield_now();
         }
     }
+
+    /// One module for each proposal that is switched off, and one that uses none of them.
+    fn modules() -> Vec<(&'static str, Vec<u8>)> {
+        use wasm_encoder::{
+            CodeSection, FieldType, Function, FunctionSection, HeapType, InstructionSink, MemorySection, MemoryType,
+            Module, RefType, StorageType, TableSection, TableType, TagKind, TagSection, TagType, TypeSection, ValType,
+        };
+        fn code(write: impl FnOnce(&mut InstructionSink<'_>)) -> Vec<u8> {
+            let (mut types, mut functions, mut code) = (TypeSection::new(), FunctionSection::new(), CodeSection::new());
+            types.ty().function([], []);
+            functions.function(0);
+            let mut function = Function::new([]);
+            write(&mut function.instructions());
+            function.instructions().end();
+            code.function(&function);
+            let mut module = Module::new();
+            module.section(&types).section(&functions).section(&code);
+            module.finish()
+        }
+        fn memories(count: usize, memory: MemoryType) -> Vec<u8> {
+            let mut memories = MemorySection::new();
+            for _ in 0..count {
+                memories.memory(memory);
+            }
+            let mut module = Module::new();
+            module.section(&memories);
+            module.finish()
+        }
+        let memory = MemoryType { minimum: 1, maximum: Some(1), memory64: false, shared: false, page_size_log2: None };
+        let mut structs = TypeSection::new();
+        structs.ty().struct_([FieldType { element_type: StorageType::Val(ValType::I32), mutable: false }]);
+        let mut gc = Module::new();
+        gc.section(&structs);
+        let (mut types, mut tags) = (TypeSection::new(), TagSection::new());
+        types.ty().function([], []);
+        tags.tag(TagType { kind: TagKind::Exception, func_type_idx: 0 });
+        let mut exceptions = Module::new();
+        exceptions.section(&types).section(&tags);
+        let mut tables = TableSection::new();
+        tables.table(TableType {
+            element_type: RefType { nullable: true, heap_type: HeapType::Concrete(0) },
+            table64: false,
+            minimum: 0,
+            maximum: None,
+            shared: false,
+        });
+        let mut references = Module::new();
+        references.section(&types).section(&tables);
+        vec![
+            ("nothing", code(|_| ())),
+            ("one memory", memories(1, memory)),
+            ("multi-memory", memories(2, memory)),
+            ("memory64", memories(1, MemoryType { memory64: true, ..memory })),
+            ("threads", memories(1, MemoryType { shared: true, ..memory })),
+            ("custom-page-sizes", memories(1, MemoryType { page_size_log2: Some(0), ..memory })),
+            ("gc", gc.finish()),
+            ("exceptions", exceptions.finish()),
+            ("function-references", references.finish()),
+            ("tail-call", code(|i| drop(i.return_call(0)))),
+            ("relaxed-simd", code(|i| drop(i.v128_const(0).v128_const(0).i8x16_relaxed_swizzle().drop()))),
+            ("wide-arithmetic", code(|i| drop(i.i64_const(0).i64_const(0).i64_mul_wide_u().drop().drop()))),
+        ]
+    }
+
+    #[test]
+    fn t_r12_what_no_toolchain_for_tools_needs_is_switched_off() {
+        let engine = plain().expect("engine");
+        for (name, module) in modules() {
+            let accepted = engine.precompile_module(&module).is_ok();
+            assert_eq!(accepted, matches!(name, "nothing" | "one memory"), "{name}");
+        }
+    }
 }

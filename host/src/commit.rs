@@ -141,6 +141,7 @@ impl Committer {
             let plan = intent.plan.id();
             let steps: Prepared = serde_json::from_str(&intent.steps)
                 .map_err(|e| RecoverError::Steps { plan, problem: e.to_string() })?;
+            let transaction = steps.transaction.clone();
             let (roots, blobs) = (self.roots.clone(), self.blobs.clone());
             let recovered = tokio::task::spawn_blocking(move || {
                 files::recover(&steps, &roots, &|digest| blobs.content_blocking(digest).ok().flatten())
@@ -148,6 +149,8 @@ impl Committer {
             .await
             .map_err(|_| RecoverError::Panicked)?
             .map_err(|source| RecoverError::World { plan, source })?;
+            // Recovery alone knows what its temporaries hold; the sweep below must not touch what it kept.
+            self.attempts.forget(&transaction).map_err(RecoverError::Leftovers)?;
             self.close_recovered(&intent, recovered).await?;
         }
         match self.attempts.sweep(&self.roots).map_err(RecoverError::Leftovers)? {

@@ -69,7 +69,7 @@ mod tests {
         let schema = compile(&json!({"type": "array", "items": {"type": "string"}})).expect("a schema");
         let many = |n: usize| problems(&schema, &json!(vec![1; n]), "").len();
         assert_eq!((many(PROBLEMS_MAX), many(PROBLEMS_MAX + 1)), (PROBLEMS_MAX, PROBLEMS_MAX));
-        let long = problems(&schema, &json!([[1; 500]]), "");
+        let long = problems(&schema, &json!([vec![1; 500]]), "");
         assert!(long.iter().all(|p| p.problem.chars().count() <= PROBLEM_MAX_CHARS + 1));
     }
 }

@@ -47,6 +47,17 @@ impl Attempts {
         Ok(Note { path })
     }
 
+    /// Remove the note of an attempt whose intent is durable.
+    ///
+    /// # Errors
+    /// The note exists and cannot be removed.
+    pub(super) fn forget(&self, transaction: &TransactionId) -> io::Result<()> {
+        match fs::remove_file(self.folder.join(transaction.as_str())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Remove the temporaries of attempts that never came to an intent. Says how many there were.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use toolkeep_core::plan::EntryKind;
+use toolkeep_core::plan::{EntryKind, Observation};
 use toolkeep_sandbox::stage::{CHUNK_BYTES, OpenHow, StageError, StageLimits};
 
 use super::applier::{apply, check_read_set};
@@ -97,6 +97,24 @@ fn a_path_goes_through_40_links_and_not_through_41() {
     assert_eq!(session.read("l40"), Ok(b"end".to_vec()));
     assert_eq!(session.read("l41"), Err(StageError::Loop));
     assert_eq!(session.read("loop"), Err(StageError::Loop));
+}
+
+#[test]
+fn long_reads_are_witnessed_with_the_digest_of_what_was_served() {
+    let long: String = (0..900_000).map(|at| format!("{at:05}")).collect();
+    let world = World::with(&[("a", &long), ("b", &long)]);
+    let session = world.stage();
+    assert_eq!(session.read("a"), Ok(long.clone().into_bytes()));
+    let b = session.open("b", READ).expect("open");
+    for at in (1_000..4_000_000).step_by(CHUNK_BYTES) {
+        session.stage.read_at(&b, at, u64::MAX).expect("read");
+    }
+    session.rename("a", "c").expect("rename");
+    let staged = session.stage.seal().expect("seal");
+    check_read_set(&world.path, &staged.read_set);
+    let ranges = staged.read_set.iter().filter(|entry| matches!(entry.observation, Observation::Content { .. }));
+    assert_eq!(ranges.count(), 2);
+    apply(&world.path, &staged);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod access;
 mod content;
 mod directories;
 mod files;
+mod hashing;
 mod observe;
 mod rename;
 mod resolve;

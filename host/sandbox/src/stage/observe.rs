@@ -12,6 +12,7 @@ use toolkeep_core::digest::{Digest, Hasher};
 use toolkeep_core::path::{WorkspacePath, is_temporary};
 use toolkeep_core::plan::{EntryKind, Observation, ReadEntry, listing_digest};
 
+use super::hashing::{Hashing, Running};
 use super::tree::{Directory, FileContent};
 use super::tree::{Kind, Listing, Lower, NewNode, NodeId, Slot, Tree};
 use super::{OBSERVATIONS_MAX, StageError, Witness};
@@ -24,34 +25,45 @@ pub(super) struct Ranges(BTreeMap<u64, Range>);
 #[derive(Debug)]
 struct Range {
     end: u64,
-    hasher: Hasher,
+    running: Running,
 }
 
 impl Ranges {
     /// Take bytes served from `offset`. Says whether a new range began.
-    fn extend(&mut self, offset: u64, bytes: &[u8]) -> bool {
+    fn extend(&mut self, hashing: &mut Hashing, offset: u64, bytes: &[u8]) -> bool {
         let end = offset.saturating_add(bytes.len() as u64);
-        if let Some((_, range)) = self.0.range_mut(..=offset).next_back()
+        if let Some((start, range)) = self.0.range_mut(..=offset).next_back()
             && range.end >= offset
         {
             let known = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
             if let Some(fresh) = bytes.get(known..)
                 && !fresh.is_empty()
             {
-                range.hasher.update(fresh);
+                hashing.update(&mut range.running, range.end - *start, fresh);
                 range.end = end;
             }
             return false;
         }
         let mut hasher = Hasher::new();
         hasher.update(bytes);
-        self.0.insert(offset, Range { end, hasher });
+        self.0.insert(offset, Range { end, running: Running::Here(hasher) });
         true
     }
 
     /// The digest of the first `size` bytes, if they were served as one range.
     fn whole(&self, size: u64) -> Option<Digest> {
-        self.0.get(&0).filter(|range| range.end == size).map(|range| range.hasher.clone().finish())
+        self.0.get(&0).filter(|range| range.end == size).and_then(|range| range.running.digest())
+    }
+
+    /// Take the digests that the thread computed.
+    fn learn(&mut self, digests: &BTreeMap<u64, Digest>) {
+        for range in self.0.values_mut() {
+            if let Running::Beside(number) = &range.running
+                && let Some(digest) = digests.get(number)
+            {
+                range.running = Running::Known(*digest);
+            }
+        }
     }
 }
 
@@ -76,8 +88,21 @@ impl Tree {
 
     /// The guest is served bytes of the lower file.
     pub(super) fn observe_bytes(&mut self, id: NodeId, offset: u64, bytes: &[u8]) -> Result<(), StageError> {
-        let Some(lower) = &mut self.node_mut(id)?.lower else { return Ok(()) };
-        if lower.ranges.extend(offset, bytes) { self.count_observation() } else { Ok(()) }
+        let Self { nodes, hashing, .. } = self;
+        let node = id.of(nodes).ok_or(StageError::Sealed)?;
+        let Some(lower) = &mut node.lower else { return Ok(()) };
+        if lower.ranges.extend(hashing, offset, bytes) { self.count_observation() } else { Ok(()) }
+    }
+
+    /// Wait for the digests of long ranges. Nothing may be served after it.
+    pub(super) fn finish_hashing(&mut self) -> Result<(), StageError> {
+        let digests = self.hashing.finish().ok_or(StageError::Io(Errno::IO))?;
+        if !digests.is_empty() {
+            for lower in self.nodes.iter_mut().filter_map(|node| node.lower.as_mut()) {
+                lower.ranges.learn(&digests);
+            }
+        }
+        Ok(())
     }
 
     fn count_observation(&mut self) -> Result<(), StageError> {
@@ -208,7 +233,8 @@ impl Tree {
                 saw(&lower.path, Observation::Stat { entry: lower.seen.entry, size: lower.seen.size });
             }
             for (offset, range) in &lower.ranges.0 {
-                let (sha256, length) = (range.hasher.clone().finish(), range.end.saturating_sub(*offset));
+                let length = range.end.saturating_sub(*offset);
+                let sha256 = range.running.digest().ok_or(StageError::Io(Errno::IO))?;
                 saw(&lower.path, Observation::Content { offset: *offset, length, sha256 });
                 seen = true;
             }
@@ -247,12 +273,13 @@ mod tests {
     #[test]
     fn reads_that_follow_each_other_become_one_range() {
         let bytes: Vec<u8> = (0..100).collect();
-        let mut ranges = Ranges::default();
-        assert!(ranges.extend(0, &bytes[..10]));
-        assert!(!ranges.extend(10, &bytes[10..30]));
-        assert!(!ranges.extend(5, &bytes[5..15]), "served before");
-        assert!(!ranges.extend(20, &bytes[20..50]), "half of it served before");
-        assert!(ranges.extend(60, &bytes[60..70]));
+        let (mut ranges, mut hashing) = (Ranges::default(), Hashing::default());
+        let mut serve = |from: usize, to: usize| ranges.extend(&mut hashing, from as u64, &bytes[from..to]);
+        assert!(serve(0, 10));
+        assert!(!serve(10, 30));
+        assert!(!serve(5, 15), "served before");
+        assert!(!serve(20, 50), "half of it served before");
+        assert!(serve(60, 70));
         assert_eq!(ranges.whole(50), Some(Digest::of(&bytes[..50])));
         assert_eq!(ranges.whole(51), None);
         assert_eq!(ranges.0.len(), 2);

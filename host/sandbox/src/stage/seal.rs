@@ -101,6 +101,7 @@ impl Tree {
         if let Some(failure) = self.failure() {
             return Err(failure.clone());
         }
+        self.finish_hashing()?;
         let mut collected = Collected::default();
         if self.is_changed() {
             for mount in 0..self.mounts.len() {

@@ -15,6 +15,7 @@ use toolkeep_core::plan::EntryKind;
 
 use super::access::MountState;
 use super::content::{Buffer, Spool};
+use super::hashing::Hashing;
 use super::observe::Ranges;
 use super::{BREACHES_MAX, ENTRIES_MAX, Handle, Mount, OpenNode, RefusedKind, StageError, StageLimits, StatTuple};
 use crate::beneath::Seen;
@@ -159,6 +160,7 @@ pub(super) struct Tree {
     pub(super) spool: Spool,
     pub(super) now_ns: i64,
     pub(super) observations: usize,
+    pub(super) hashing: Hashing,
     entries: usize,
     bytes: u64,
     effects: u64,
@@ -178,7 +180,7 @@ impl Tree {
         tree
     }
 
-    const fn empty(limits: StageLimits, spool: Spool) -> Self {
+    fn empty(limits: StageLimits, spool: Spool) -> Self {
         Self {
             mounts: Vec::new(),
             nodes: Vec::new(),
@@ -186,6 +188,7 @@ impl Tree {
             spool,
             now_ns: 0,
             observations: 0,
+            hashing: Hashing::default(),
             entries: 0,
             bytes: 0,
             effects: 0,

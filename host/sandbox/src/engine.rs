@@ -286,9 +286,9 @@ mod tests {
             ("gc", gc.finish()),
             ("exceptions", exceptions.finish()),
             ("function-references", references.finish()),
-            ("tail-call", code(|i| drop(i.return_call(0)))),
-            ("relaxed-simd", code(|i| drop(i.v128_const(0).v128_const(0).i8x16_relaxed_swizzle().drop()))),
-            ("wide-arithmetic", code(|i| drop(i.i64_const(0).i64_const(0).i64_mul_wide_u().drop().drop()))),
+            ("tail-call", code(|i| _ = i.return_call(0))),
+            ("relaxed-simd", code(|i| _ = i.v128_const(0).v128_const(0).i8x16_relaxed_swizzle().drop())),
+            ("wide-arithmetic", code(|i| _ = i.i64_const(0).i64_const(0).i64_mul_wide_u().drop().drop())),
         ]
     }
 

@@ -18,7 +18,7 @@ mod reply;
 mod server;
 mod signal;
 pub mod socket;
-mod watch;
+pub mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,8 +45,8 @@ const LAST_WRITES: Duration = Duration::from_secs(2);
 pub struct Doors {
     /// Holds `agent/` and `admin/`.
     pub runtime_dir: PathBuf,
-    /// Holds the manifests, which are watched.
-    pub tools_dir: PathBuf,
+    /// Watches the manifests, since before the [`Host`] read them.
+    pub manifests: Watch,
     /// Group that may connect as an agent.
     pub agent_group: Option<u32>,
     /// See [`Bounds`].
@@ -81,7 +81,7 @@ pub enum Stopped {
 ///
 /// # Errors
 /// A socket cannot be opened. Afterwards nothing that a peer does is an error.
-pub async fn serve(host: Host, doors: Doors) -> Result<Stopped, ServeError> {
+pub async fn serve(host: Host, mut doors: Doors) -> Result<Stopped, ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let paths = SocketPaths::beneath(&doors.runtime_dir);
     let agent_door = Door::open(&paths.agent, Access::agent(doors.agent_group), &doors.lock)?;
@@ -96,7 +96,7 @@ pub async fn serve(host: Host, doors: Doors) -> Result<Stopped, ServeError> {
     tracing::info!(agent = %paths.agent.display(), admin = %paths.admin.display(), "ready");
     tell_manager(&doors, "READY=1");
 
-    until_stop(&host, &doors, &mut signals, stopped).await;
+    until_stop(&host, &mut doors.manifests, &mut signals, stopped).await;
 
     tracing::info!("stopping: calls in flight are finished");
     tell_manager(&doors, "STOPPING=1");
@@ -117,8 +117,7 @@ pub async fn serve(host: Host, doors: Doors) -> Result<Stopped, ServeError> {
 }
 
 /// Reload when asked or when a manifest changes, until a signal or an operator says stop.
-async fn until_stop(host: &Host, doors: &Doors, signals: &mut Signals, mut stopped: channel::Receiver<bool>) {
-    let mut manifests = Watch::new(&doors.tools_dir);
+async fn until_stop(host: &Host, manifests: &mut Watch, signals: &mut Signals, mut stopped: channel::Receiver<bool>) {
     loop {
         tokio::select! {
             asked = signals.next() => match asked {

@@ -4,11 +4,14 @@ use serde_json::Value;
 use toolkeep_tests::support::components;
 
 use super::shown::shown;
-use crate::doors::running::Daemon;
+use crate::doors::running::{Daemon, until};
 
 /// A daemon that offers `notes` with a tier.
 fn with_notes(tier: u8) -> Daemon {
-    let daemon = Daemon::start();
+    offering_notes(Daemon::start(), tier)
+}
+
+fn offering_notes(daemon: Daemon, tier: u8) -> Daemon {
     std::fs::copy(components::path("notes"), daemon.home.path().join("notes.wasm")).expect("the built tool");
     let packed = daemon.cli(&["tools", "pack", "notes.wasm"]);
     assert!(packed.status.success(), "{}", shown(&packed, daemon.home.path()));
@@ -100,6 +103,46 @@ fn a_rejection_reaches_the_agent_with_its_reason() {
     assert_eq!((status, &reply["error"]["code"]), (Some(3), &Value::from("approval_rejected")), "{reply}");
     assert!(reply["error"]["message"].as_str().expect("text").contains("not today"), "{reply}");
     assert!(files(&daemon).is_empty());
+}
+
+#[test]
+fn r23_an_irreversible_plan_wants_its_digest_typed() {
+    let own = rustix::process::geteuid().as_raw();
+    // One person, who says so: `solo`. The file begins with `[daemon]`, so the operator's entry may follow the rest.
+    let more = format!("[[operator]]\nuid = {own}\nuser = \"alice\"\ntenant = \"local\"\n");
+    let daemon = offering_notes(Daemon::solo(&more), 3);
+    let (status, held) = json(&daemon, &["call", "notes.add", "-i", MILK]);
+    assert_eq!((status, &held["outcome"]), (Some(4), &Value::from("pending")));
+    let approval = held["approval"]["id"].as_str().expect("an approval").to_owned();
+    let digits: String = held["plan"]["digest"].as_str().expect("a digest").chars().take(12).collect();
+    let approve = |confirm: &[&str]| {
+        let mut all = vec!["approvals", "approve", &approval];
+        all.extend(confirm);
+        daemon.cli(&all).status.code()
+    };
+    assert_eq!(approve(&[]), Some(3), "not without");
+    assert_eq!(approve(&["--confirm", "000000000000"]), Some(3), "not with another");
+    assert!(files(&daemon).is_empty());
+    assert_eq!(approve(&["--confirm", &digits]), Some(0));
+    assert_eq!(files(&daemon), ["buy-milk.md"]);
+}
+
+#[test]
+fn a_call_can_wait_for_the_people_who_decide() {
+    let daemon = with_notes(2);
+    std::thread::scope(|threads| {
+        let waiting = threads.spawn(|| json(&daemon, &["call", "notes.add", "-i", MILK, "--wait"]));
+        let mut approval = String::new();
+        until("the plan is held", || {
+            let (_, list) = json(&daemon, &["approvals", "list"]);
+            approval = list["approvals"][0]["id"].as_str().unwrap_or_default().to_owned();
+            !approval.is_empty()
+        });
+        assert!(daemon.cli(&["approvals", "approve", &approval]).status.success());
+        let (status, reply) = waiting.join().expect("the call");
+        assert_eq!((status, &reply["outcome"]), (Some(0), &Value::from("committed")), "{reply}");
+    });
+    assert_eq!(files(&daemon), ["buy-milk.md"]);
 }
 
 #[test]

@@ -66,12 +66,21 @@ impl Daemon {
 
     /// The same with more configuration.
     pub(crate) fn with(more: &str) -> Self {
+        Self::configured("", more)
+    }
+
+    /// The same where one person approves alone.
+    pub(crate) fn solo(more: &str) -> Self {
+        Self::configured("solo = true\n", more)
+    }
+
+    fn configured(daemon: &str, more: &str) -> Self {
         let home = Scratch::new();
         for directory in ["work", "notes", "tools"] {
             std::fs::create_dir(home.path().join(directory)).expect("directory");
         }
         let config = format!(
-            "[daemon]\nstate_dir = \"state\"\nruntime_dir = \"run\"\ntools_dir = \"tools\"\n\
+            "[daemon]\nstate_dir = \"state\"\nruntime_dir = \"run\"\ntools_dir = \"tools\"\n{daemon}\
              [[workspace]]\nname = \"work\"\npath = \"work\"\n\
              [[workspace]]\nname = \"notes\"\npath = \"notes\"\n{more}"
         );

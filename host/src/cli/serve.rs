@@ -10,6 +10,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use crate::config::{Config, Loaded};
 use crate::daemon::bounds::Bounds;
+use crate::daemon::watch::Watch;
 use crate::daemon::{self, Doors, Stopped, socket};
 use crate::host::Host;
 
@@ -58,9 +59,13 @@ impl ServeArgs {
         let other = |error: &dyn std::fmt::Display| Failure::Other(error.to_string());
         let _state = socket::claim(&config.state_dir, STATE_MODE).map_err(|e| other(&e))?;
         let lock = socket::claim(&config.runtime_dir, RUNTIME_MODE).map_err(|e| other(&e))?;
+        // Without it nothing could be watched; where it cannot be made, the log says that nothing is.
+        if let Err(error) = std::fs::create_dir_all(&config.tools_dir) {
+            tracing::warn!(%error, directory = %config.tools_dir.display(), "there is no directory for manifests");
+        }
         let doors = Doors {
             runtime_dir: config.runtime_dir.clone(),
-            tools_dir: config.tools_dir.clone(),
+            manifests: Watch::new(&config.tools_dir),
             agent_group: config.agent_group,
             bounds: bounds(&config),
             lock,

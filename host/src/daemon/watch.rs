@@ -12,18 +12,20 @@ use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, ne
 use tokio::sync::mpsc;
 
 /// How long changes are gathered: longer than an editor takes to save, shorter than a person waits.
-pub(super) const GATHER: Duration = Duration::from_millis(250);
+pub const GATHER: Duration = Duration::from_millis(250);
 
 /// A watched directory; watching ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub struct Watch {
     _debouncer: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
     changes: mpsc::Receiver<()>,
 }
 
 impl Watch {
-    /// Watch the manifests in `directory`.
-    pub(super) fn new(directory: &Path) -> Self {
+    /// Watch the manifests in `directory`. Begin before it is read for the first time: what changes in between is then
+    /// noticed.
+    #[must_use]
+    pub fn new(directory: &Path) -> Self {
         // One waiting change says everything: the directory is read as a whole.
         let (sender, changes) = mpsc::channel(1);
         let handler = move |result: DebounceEventResult| match result {

@@ -4,6 +4,7 @@
 
 mod cli;
 mod commit;
+mod daemon;
 mod doors;
 mod hard;
 mod ledger;

@@ -1,0 +1,18 @@
+//! The whole thing: tools called over the sockets of a real daemon, on a workspace that is looked at afterwards.
+//!
+//! Each file is a promise of the documentation: previews, commits, approvals, keys, undo, crashes, what an agent can reach. What
+//! the parts do alone is tested beside the parts.
+
+mod approvals;
+mod hostile;
+mod keys;
+mod kill;
+mod life;
+mod manifests;
+mod plans;
+mod previews;
+mod runs;
+mod scenery;
+mod tenants;
+mod undo;
+mod world;

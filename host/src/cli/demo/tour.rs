@@ -40,6 +40,7 @@ impl Drop for Daemon {
 
 impl<'a> Tour<'a> {
     /// Start the daemon.
+    #[expect(clippy::disallowed_methods, reason = "the tour types what a reader could: it starts the real program")]
     pub(super) fn new(world: &'a World, ui: &'a Ui) -> Result<Self, Stop> {
         let program = std::env::current_exe().map_err(Stop::file(&world.root))?;
         let log = File::create(&world.log).map_err(Stop::file(&world.log))?;
@@ -57,6 +58,7 @@ impl<'a> Tour<'a> {
         Ok(tour)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the tour has nothing else to do than to wait for the daemon")]
     fn wait_until_ready(&mut self) -> Result<(), Stop> {
         for _ in 0..READY_TRIES {
             if matches!(self.daemon.0.try_wait(), Ok(Some(_))) {
@@ -239,6 +241,7 @@ impl<'a> Tour<'a> {
         Err(Stop::Unexpected { command: shell(arguments), found, wanted, output: text })
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the tour types what a reader could: it starts the real program")]
     fn output(&self, arguments: &[&str]) -> Result<std::process::Output, Stop> {
         Command::new(&self.program)
             .arg("--config")

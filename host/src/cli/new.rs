@@ -10,9 +10,10 @@ use super::context::{Context, absolute};
 use super::exit::Exit;
 use super::failure::Failure;
 
-/// The files of a new crate with their templates. `{{name}}` and `{{sdk}}` are filled in.
-const FILES: [(&str, &str); 4] = [
+/// The files of a new crate with their templates. `{{name}}`, `{{file}}` and `{{sdk}}` are filled in, in names too.
+const FILES: [(&str, &str); 5] = [
     ("Cargo.toml", include_str!("../../../guest-sdk/template/Cargo.toml.in")),
+    ("{{name}}.toml", include_str!("../../../guest-sdk/template/manifest.toml.in")),
     ("README.md", include_str!("../../../guest-sdk/template/README.md.in")),
     (".gitignore", include_str!("../../../guest-sdk/template/gitignore.in")),
     ("src/lib.rs", include_str!("../../../guest-sdk/template/src-lib.rs.in")),
@@ -50,10 +51,10 @@ impl NewArgs {
             _ => Failure::file("create", &directory)(error),
         })?;
         for (file, template) in FILES {
-            write(&directory.join(file), &fill(template, name, &sdk))?;
+            write(&directory.join(fill(file, name, &sdk)), &fill(template, name, &sdk))?;
         }
         context.ui.value(&json!({"directory": directory}), || directory.display().to_string())?;
-        context.ui.note("next: `cargo test` in it, then `toolkeep tools build`");
+        context.ui.note("next: `cargo test` in it, then `toolkeep tools build`, then `toolkeep tools install` with its manifest");
         Ok(Exit::Ok)
     }
 }
@@ -80,7 +81,7 @@ fn find_sdk(given: Option<&Path>) -> Result<String, Failure> {
 }
 
 fn fill(template: &str, name: &str, sdk: &str) -> String {
-    template.replace("{{name}}", name).replace("{{sdk}}", sdk)
+    template.replace("{{name}}", name).replace("{{file}}", &name.replace('-', "_")).replace("{{sdk}}", sdk)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use comfy_table::{Attribute, Cell, ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
-use toolkeep_core::display::{visible, visible_json};
+use toolkeep_core::display::{visible, visible_json, visible_lines};
 
 use super::failure::Failure;
 
@@ -140,7 +140,7 @@ impl Ui {
     /// Why the command failed, on standard error.
     pub fn failure(&self, failure: &Failure) {
         let head = if self.colour_errors { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" };
-        self.remark(&format!("{head} {failure}"));
+        self.remark(&format!("{head} {}", visible_lines(&failure.to_string())));
         if let Failure::Refused(refusal) = failure {
             // A message that says it all is not said again field by field.
             for field in refusal.fields.iter().filter(|field| !refusal.message.contains(&field.problem)) {
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn t_c1_cells_spell_out_what_a_terminal_would_obey() {
+    fn t_p1_cells_spell_out_what_a_terminal_would_obey() {
         let entry = json!({"name": "a\u{1b}[2Jb\u{202e}c\nd", "n": 3, "at": 1_000_000_000_000_u64});
         let columns = [
             Column::new("NAME", |e| text_at(e, "/name")),
@@ -304,6 +304,24 @@ mod tests {
         assert!(table.contains("2001-09-09T01:46:40Z"), "{table}");
         assert_eq!(table.lines().count(), 2);
         assert_eq!(plain().table(&[], &columns), "(none)");
+    }
+
+    #[test]
+    fn g14_no_code_point_reaches_a_cell_or_a_json_line_as_what_a_terminal_obeys_or_hides() {
+        let obeyed = |c: char| {
+            let hides = matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}');
+            c.is_control() || hides
+        };
+        let every: Vec<char> = (char::MIN..=char::MAX).collect();
+        for some in every.chunks(512) {
+            let entry = json!({"text": some.iter().collect::<String>(), "list": [some.iter().collect::<String>()]});
+            let cells =
+                [text_at(&entry, "/text"), text_at(&entry, "/list"), visible_json(&entry.to_string()).into_owned()];
+            for cell in cells {
+                assert_eq!(cell.chars().find(|c| obeyed(*c)), None, "from U+{:X} on", u32::from(some[0]));
+            }
+        }
     }
 
     #[test]

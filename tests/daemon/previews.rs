@@ -69,7 +69,7 @@ fn r07_failed_trapped_and_over_limit_executions_leave_nothing_and_say_whose_faul
         ("panic", json!({}), "tool_trapped"),
         ("exit", json!({}), "tool_trapped"),
         ("grow-memory", json!({}), "memory_exceeded"),
-        ("flood-output", json!({}), "output_too_large"),
+        ("giant-return", json!({"n": 2000}), "output_too_large"),
         ("million-files", json!({}), "memory_exceeded"),
         ("sparse-giant", json!({}), "memory_exceeded"),
         ("notes.add", json!({"title": "inside", "body": "x", "tags": ["NO"]}), "invalid_input"),
@@ -98,7 +98,7 @@ fn r13_what_a_tool_wrote_is_thrown_away_when_its_output_is_not_what_its_schema_s
     // The writer of the scenery, with a schema that its output does not meet: the section keeps its length.
     let path = world.path("tools/read-only-writer.wasm");
     let bytes = std::fs::read(&path).expect("component");
-    let patched = replaced(&bytes, b"\"output_schema\":{}", b"\"output_schema\":{\"type\":\"null\"}", b"Whatever it gets away with.");
+    let patched = replaced(&bytes, b"\"output_schema\": {}", b"\"output_schema\": {\"type\":\"null\"}", b"Whatever it gets away with.");
     std::fs::write(world.path("tools/liar.wasm"), patched).expect("component");
     super::scenery::manifest(&world, ("liar", "liar", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"));
     let mut world = world;

@@ -34,7 +34,7 @@ const BAD: &[Grant] = &[
     ("panic", "panic", "tier = 1\n"),
     ("recurse", "recurse", "tier = 1\n"),
     ("grow-memory", "grow-memory", "tier = 1\n"),
-    ("flood-output", "flood-output", "tier = 1\n[limits]\noutput_bytes = 1000\n"),
+    ("giant-return", "giant-return", "tier = 1\n[limits]\noutput_bytes = 1000\n"),
     ("read-only-writer", "read-only-writer", "tier = 0\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
     ("writer", "read-only-writer", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
     ("million-files", "million-files", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),

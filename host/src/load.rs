@@ -13,6 +13,7 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::TenantName;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::compile::{self, CompileLimits, CompileRefused};
+use toolkeep_sandbox::fault::HostFault;
 use toolkeep_sandbox::pool::{Artifact, Loaded};
 use toolkeep_sandbox::sandbox::Sandbox;
 
@@ -64,7 +65,12 @@ impl Loader {
         let loaded = tokio::task::spawn_blocking(move || sandbox.load(&tenant, &artifact))
             .await
             .map_err(|e| internal(&e))?
-            .map_err(|e| internal(&e))?;
+            .map_err(|fault| match fault {
+                HostFault::Overloaded => {
+                    Refusal::new(Code::Overloaded, "no sandbox became free in time").after_ms(1_000)
+                }
+                other => internal(&other),
+            })?;
         self.loaded.insert(key, Arc::clone(&loaded));
         Ok(loaded)
     }

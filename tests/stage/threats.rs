@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode};
 use toolkeep_core::capability::{Access, GrantRefusal, SensitiveClass};
 use toolkeep_core::path::{DEPTH_MAX, PathProblem};
 use toolkeep_core::plan::EntryKind;
-use toolkeep_sandbox::stage::{BREACHES_MAX, OpenHow, StageError, StageLimits};
+use toolkeep_sandbox::stage::{BREACHES_MAX, OBSERVATIONS_MAX, OPEN_FILES_MAX, OpenHow, StageError, StageLimits};
 
 use super::world::{CREATE, READ, Session, WRITE, World, everything, grant, tree};
 
@@ -284,6 +284,41 @@ fn t_f7_directories_are_64_deep_and_not_65_however_they_are_reached() {
     session.rename("top", "m/top").expect("64 levels");
     session.mkdir("n").expect("mkdir");
     assert_eq!(session.rename("m", "n/m"), full);
+}
+
+#[test]
+fn t_r3_many_open_handles_hold_few_descriptors_of_the_host() {
+    let world = World::new();
+    for at in 0..200 {
+        world.put(&format!("f{at}"), b"content");
+    }
+    let session = world.stage();
+    let handles: Vec<_> = (0..200).map(|at| session.open(&format!("f{at}"), READ).expect("open")).collect();
+    for _ in 0..2 {
+        for handle in &handles {
+            assert_eq!(session.stage.read_at(handle, 0, 99), Ok(b"content".to_vec()));
+        }
+    }
+    let held = || {
+        let targets = fs::read_dir("/proc/self/fd").expect("list").filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+        targets.filter(|target| target.starts_with(&world.path) && *target != world.path).count()
+    };
+    assert_eq!(held(), OPEN_FILES_MAX);
+    drop(handles);
+    assert_eq!(held(), 0);
+}
+
+#[test]
+fn t_f7_observations_stop_at_their_limit() {
+    let world = World::with(&[("a", &"x".repeat(10))]);
+    let session = world.stage();
+    let miss = |at: usize| session.stage.stat_at(&session.root, &format!("m{at}"), false).map(|_| ());
+    for at in 0..OBSERVATIONS_MAX {
+        assert_eq!(miss(at), Err(StageError::NoEntry));
+    }
+    assert_eq!(miss(0), Err(StageError::NoEntry), "known already");
+    let full = StageError::Full { what: "observations", limit: OBSERVATIONS_MAX as u64 };
+    assert_eq!(miss(OBSERVATIONS_MAX), Err(full));
 }
 
 #[test]

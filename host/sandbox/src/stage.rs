@@ -44,6 +44,8 @@ pub const BREACHES_MAX: usize = 100;
 pub const ENTRIES_MAX: usize = 250_000;
 /// Most observations in one read set: ranges of content and absent names.
 pub const OBSERVATIONS_MAX: usize = 100_000;
+/// Most lower files that one stage keeps open, whatever handles its guest has; others are opened for each read.
+pub const OPEN_FILES_MAX: usize = 32;
 /// Most bytes of lower files that are hashed for the `before` of effects when a stage is sealed (16 GiB).
 pub const BEFORE_MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024;
 
@@ -262,7 +264,14 @@ impl Handle {
 /// What all handles of one node share: the lower file, opened when first read, closed with the last handle.
 #[derive(Debug, Default)]
 struct OpenNode {
-    lower: OnceLock<File>,
+    lower: OnceLock<OpenFile>,
+}
+
+/// A lower file that is kept open, and counted while it is.
+#[derive(Debug)]
+struct OpenFile {
+    file: File,
+    _counted: Arc<()>,
 }
 
 /// The stage of one execution. Cheap to clone; all clones are the same stage.

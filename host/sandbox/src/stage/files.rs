@@ -6,14 +6,21 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use toolkeep_core::digest::Hasher;
 
 use super::content::{Buffer, CHUNK_BYTES};
 use super::resolve::Place;
 use super::tree::{FileContent, Kind, NewNode, NodeId, Tree};
-use super::{Handle, OpenHow, StageError};
+use super::{Handle, OPEN_FILES_MAX, OpenFile, OpenHow, StageError};
 use crate::beneath::{self, Seen};
+
+/// A lower file to read from.
+enum Source<'a> {
+    Kept(&'a File),
+    Transient(File),
+}
 
 impl Tree {
     pub(super) fn open(&mut self, base: &Handle, text: &str, how: OpenHow) -> Result<Handle, StageError> {
@@ -100,7 +107,14 @@ impl Tree {
             (FileContent::Lower, None) => Ok(Vec::new()),
             (FileContent::Lower, Some(lower)) => {
                 let left = usize::try_from(lower.seen.size.saturating_sub(offset)).unwrap_or(length);
-                let source = self.lower_file(file)?;
+                let transient;
+                let source = match self.lower_file(file)? {
+                    Source::Kept(file) => file,
+                    Source::Transient(file) => {
+                        transient = file;
+                        &transient
+                    }
+                };
                 let bytes = if left == 0 || length == 0 {
                     Vec::new()
                 } else {
@@ -123,13 +137,17 @@ impl Tree {
         }
     }
 
-    /// The lower file of a handle, opened once for all handles of its node.
-    fn lower_file<'a>(&self, file: &'a Handle) -> Result<&'a File, StageError> {
+    /// The lower file of a handle: opened once for all handles of its node, or for this one read if many are open.
+    fn lower_file<'a>(&self, file: &'a Handle) -> Result<Source<'a>, StageError> {
         if let Some(open) = file.open.lower.get() {
-            return Ok(open);
+            return Ok(Source::Kept(&open.file));
         }
         let (opened, _) = self.open_lower(file.node)?;
-        Ok(file.open.lower.get_or_init(|| opened))
+        if Arc::strong_count(&self.open_files) > OPEN_FILES_MAX {
+            return Ok(Source::Transient(opened));
+        }
+        let open = || OpenFile { file: opened, _counted: Arc::clone(&self.open_files) };
+        Ok(Source::Kept(&file.open.lower.get_or_init(open).file))
     }
 
     /// Open the lower file of a node, if it is still what was seen.

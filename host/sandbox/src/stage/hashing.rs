@@ -80,8 +80,10 @@ impl Hashing {
     }
 
     fn give(&self, order: Order) {
-        // The thread ends only after its sender; if it is gone, `finish` says so.
-        let _given = self.orders.as_ref().map(|orders| orders.send(order));
+        if let Some(orders) = &self.orders {
+            // The thread ends only after its sender; if it is gone, `finish` says so.
+            let _given = orders.send(order);
+        }
     }
 
     /// The digests of all ranges that the thread was given, by number. Nothing if it broke down.

@@ -161,6 +161,8 @@ pub(super) struct Tree {
     pub(super) now_ns: i64,
     pub(super) observations: usize,
     pub(super) hashing: Hashing,
+    /// Held once by the tree and once by every lower file that is kept open.
+    pub(super) open_files: Arc<()>,
     entries: usize,
     bytes: u64,
     effects: u64,
@@ -189,6 +191,7 @@ impl Tree {
             now_ns: 0,
             observations: 0,
             hashing: Hashing::default(),
+            open_files: Arc::new(()),
             entries: 0,
             bytes: 0,
             effects: 0,

@@ -31,7 +31,6 @@ fn r22_a_held_plan_changes_nothing_until_it_is_approved_and_then_is_not_executed
     let shown = admin.ok("approvals.show", json!({"approval": reply.approval()}));
     assert_eq!(shown["plan"]["digest"], reply.digest());
     assert_eq!(shown["input"]["from"], "old_name");
-    // Without its component nothing can execute; what was approved is committed all the same.
     let listed = admin.ok("approvals.list", json!({}));
     assert_eq!(listed["approvals"].as_array().map(Vec::len), Some(1));
     let done = approve(&mut admin, reply.approval());
@@ -147,9 +146,11 @@ fn r21_a_read_only_tool_that_writes_is_stopped_and_on_record() {
     let world = World::new();
     let before = world.snapshot();
     let mut agent = world.agent();
-    let reply = agent.execute("read-only-writer", json!({}));
-    assert!(["denied", "failed"].contains(&reply.text("/status")), "{}", reply.value);
-    assert_eq!(world.snapshot(), before);
+    for tool in ["read-only-writer", "narrowed"] {
+        let reply = agent.execute(tool, json!({})).must("failed", "none", "tool_failed");
+        assert!(reply.value["warnings"].to_string().contains("does not allow"), "{}", reply.value);
+        assert_eq!(world.snapshot(), before);
+    }
     until("the breach is logged", || world.log().contains("a boundary was tested"));
     world.verified();
     assert!(audit(&world).contains("breach"), "the audit names it");

@@ -22,6 +22,7 @@ fn attempts() -> Vec<(&'static str, Value)> {
         ("sparse-giant", json!({})),
         ("path-escape", json!({})),
         ("read-only-writer", json!({})),
+        ("narrowed", json!({})),
         ("bad-output", json!({})),
         ("text-stats", json!({"text": "a b"})),
     ]
@@ -32,6 +33,7 @@ fn r05_a_preview_changes_nothing_whatever_the_tool_does() {
     let world = World::new();
     let before = world.snapshot();
     let mut agent = world.agent();
+    assert_eq!(world.admin().ok("tools.list", json!({}))["problems"], json!([]), "every tool is offered");
     let mut planned = 0;
     for (tool, input) in attempts() {
         let reply = agent.preview(tool, input);

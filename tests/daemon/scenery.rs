@@ -35,7 +35,12 @@ const BAD: &[Grant] = &[
     ("recurse", "recurse", "tier = 1\n"),
     ("grow-memory", "grow-memory", "tier = 1\n"),
     ("giant-return", "giant-return", "tier = 1\n[limits]\noutput_bytes = 1000\n"),
-    ("read-only-writer", "read-only-writer", "tier = 0\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
+    ("read-only-writer", "read-only-writer", "tier = 0\n[[workspace]]\nname = \"notes\"\naccess = \"read\"\n"),
+    (
+        "narrowed",
+        "read-only-writer",
+        "tier = 1\n[tiers]\nread-only-writer = 0\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n",
+    ),
     ("writer", "read-only-writer", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
     ("million-files", "million-files", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
     ("deep-directories", "deep-directories", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),

@@ -157,6 +157,7 @@ impl Host {
         confirm: Option<&str>,
     ) -> Result<Value, Refusal> {
         let (scope, approval) = self.tenant_approval(operator, id).await?;
+        still_pending(&approval)?;
         let stored = self.stored_plan(&scope, PlanName::Id(approval.plan)).await?;
         let digest = stored.plan.digest().short();
         let need = approve::need(&stored, &self.catalog().current(), self.undo_bytes(), self.ambient().now_ms())?;
@@ -188,7 +189,8 @@ impl Host {
     /// # Errors
     /// As [`Self::approve`].
     pub async fn reject(&self, operator: &Operator, id: ApprovalId, reason: &str) -> Result<Value, Refusal> {
-        self.tenant_approval(operator, id).await?;
+        let (_, approval) = self.tenant_approval(operator, id).await?;
+        still_pending(&approval)?;
         self.resolve(operator, id, reason, false).await?;
         self.0.notices.announce();
         Ok(json!({"approval": id, "state": "rejected"}))
@@ -225,6 +227,14 @@ fn line(approval: &StoredApproval) -> Value {
         "seal": approval.seal, "call_id": approval.call, "requester": approval.requester,
         "approvers": approval.row.approvers, "reason": &*approval.row.reason, "made_at_ms": approval.made_ms,
         "expires_at_ms": approval.row.expires_at_ms, "votes": votes})
+}
+
+/// What became of the approval matters more than who answered it before.
+fn still_pending(approval: &StoredApproval) -> Result<(), Refusal> {
+    match approval.state {
+        ApprovalState::Pending => Ok(()),
+        state => Err(resolve_refusal(&ResolveRefused::NotPending(state))),
+    }
 }
 
 fn resolve_refusal(error: &ResolveRefused) -> Refusal {

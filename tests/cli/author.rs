@@ -11,7 +11,7 @@ fn a_new_crate_has_every_file_and_says_what_comes_next() {
     let home = Scratch::new();
     let output = run(home.path(), &["new", "my-tool"], "");
     insta::assert_snapshot!("new", shown(&output, home.path()));
-    for file in ["Cargo.toml", "README.md", ".gitignore", "src/lib.rs"] {
+    for file in ["Cargo.toml", "my-tool.toml", "README.md", ".gitignore", "src/lib.rs"] {
         let text = std::fs::read_to_string(home.path().join("my-tool").join(file)).expect(file);
         assert!(!text.contains("{{"), "{file}");
     }

@@ -176,7 +176,9 @@ pub fn load(options: &LoadOptions, ambient: &Ambient) -> Result<Loaded, ConfigEr
     }
     text::apply_environment(&mut table, &mut origins, ambient)?;
     let shaped = ConfigText::from_table(table, &origins)?;
-    let base = files.last().and_then(|(path, _)| path.parent()).map(Path::to_path_buf);
+    // Relative paths mean the folder of the first file, however the file itself was named.
+    let base = files.first().and_then(|(path, _)| path.canonicalize().ok());
+    let base = base.as_deref().and_then(Path::parent).map(Path::to_path_buf);
     let config = check(&shaped, base.as_deref(), ambient)?;
     Ok(Loaded { config, origins, files: files.into_iter().map(|(path, _)| path).collect() })
 }

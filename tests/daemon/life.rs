@@ -1,1 +1,129 @@
-//! placeholder
+//! Stopping with work in flight, settling what was approved, and noticing that somebody touched the ledger.
+
+use std::thread;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::approvals::{approve, held};
+use super::world::{Plot, World};
+use crate::doors::running::until;
+
+#[test]
+fn r53_sigterm_answers_what_runs_and_refuses_what_comes() {
+    let mut world = World::new();
+    let mut late = world.agent();
+    late.ok("host.info", json!({}));
+    let mut agent = world.agent();
+    let running = thread::spawn(move || agent.execute("spin-long", json!({})));
+    let mut admin = world.admin();
+    until("it runs", || admin.ok("health.get", json!({}))["in_flight"] == 1);
+    world.signal(Signal::TERM);
+    let mut told = String::new();
+    until("it drains", || {
+        let answer = late.raw("calls.execute", json!({"tool": "text-stats", "input": {"text": "a"}}));
+        told = answer.map(|answer| answer.to_string()).unwrap_or_else(|| "closed".to_owned());
+        !told.contains("\"committed\"") && !told.contains("\"status\":\"ok\"")
+    });
+    assert!(told == "closed" || told.contains("overloaded"), "{told}");
+    running.join().expect("the running call").must("failed", "none", "deadline_exceeded");
+    assert!(world.stop().success());
+    world.start();
+    world.verified();
+}
+
+#[test]
+fn r53_doctor_and_config_check_say_what_is_so() {
+    let world = World::new();
+    let check = world.cli(&["config", "check"]);
+    assert!(check.status.success(), "{check:?}");
+    let doctor = world.cli(&["-o", "json", "doctor"]);
+    let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!([Some(0), Some(9)].contains(&doctor.status.code()), "{doctor:?}");
+    assert!(told.contains("uid"), "it says that agent and operator share a uid: {told}");
+    world.home.put("toolkeep.toml", b"[daemon]\nstate_dri = \"state\"\n");
+    let check = world.cli(&["config", "check"]);
+    assert_eq!(check.status.code(), Some(2), "{check:?}");
+    let told = String::from_utf8_lossy(&check.stderr).into_owned() + &String::from_utf8_lossy(&check.stdout);
+    assert!(told.contains("state_dri") && told.contains("toolkeep.toml"), "{told}");
+}
+
+#[test]
+fn r40_a_flipped_bit_in_the_ledger_is_found() {
+    let mut world = World::new();
+    world.agent().execute("notes.add", json!({"title": "Evidence", "body": "b"})).must("ok", "committed", "");
+    let entries = world.verified();
+    assert!(world.stop().success());
+    let path = world.path("state/ledger/ledger.db");
+    let path = if path.exists() { path } else { database(&world) };
+    let bytes = std::fs::read(&path).expect("the ledger");
+    // The word of an audit entry: the facts of the intent name the tool.
+    let wanted = b"\"committed\"";
+    let places: Vec<usize> =
+        bytes.windows(wanted.len()).enumerate().filter(|(_, w)| w == wanted).map(|(at, _)| at + 1).collect();
+    assert!(!places.is_empty());
+    let mut found = 0;
+    for at in &places {
+        let mut changed = bytes.clone();
+        changed[*at] ^= 1;
+        std::fs::write(&path, &changed).expect("written");
+        world.start();
+        let answer = world.admin().raw("audit.verify", json!({})).expect("an answer");
+        let halted = answer.pointer("/error/data/code") == Some(&json!("halted"));
+        found += usize::from(halted);
+        assert!(halted || answer["result"]["verified"].as_u64() > Some(entries), "{answer}");
+        world.kill();
+    }
+    assert!(found > 0, "no changed entry was found at {places:?}");
+    std::fs::write(&path, &bytes).expect("restored");
+}
+
+fn database(world: &World) -> std::path::PathBuf {
+    let entries = std::fs::read_dir(world.path("state/ledger")).expect("ledger");
+    let files = entries.map(|entry| entry.expect("entry").path());
+    files.max_by_key(|path| std::fs::metadata(path).map(|m| m.len()).unwrap_or_default()).expect("a file")
+}
+
+#[test]
+fn r38_a_plan_that_was_approved_but_not_settled_is_settled_at_the_next_start() {
+    let mut settled_late = 0;
+    for round in 0_u64..8 {
+        let mut world = World::new();
+        let reply = held(&mut world.agent());
+        let before = world.snapshot();
+        let mut admin = world.admin();
+        let line = json!({"jsonrpc": "2.0", "id": 1, "method": "approvals.approve",
+            "params": {"approval": reply.approval()}});
+        admin.0.send(format!("{line}\n").as_bytes());
+        thread::sleep(std::time::Duration::from_micros(700 * round));
+        world.kill();
+        world.start();
+        let mut agent = world.agent();
+        let state = agent.ok("approvals.get", json!({"approval": reply.approval()}))["state"].clone();
+        if state == "pending" {
+            assert_eq!(world.snapshot(), before, "round {round}");
+            approve(&mut world.admin(), reply.approval());
+        } else {
+            assert_eq!(state, "consumed", "round {round}");
+            settled_late += usize::from(world.log().contains("settled a plan approved before"));
+        }
+        agent.reply("approvals.wait", json!({"approval": reply.approval()})).must("ok", "committed", "");
+        assert!(world.path("src/shop/new_name.py").exists());
+        world.verified();
+    }
+    super::kill::tell(&format!("approved, killed, settled at the next start: {settled_late} of 8"));
+}
+
+#[test]
+fn r53_what_was_previewed_expires() {
+    let world = World::asleep(Plot::default());
+    let grant = "tier = 1\nplan_ttl_s = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n";
+    super::scenery::manifest(&world, ("brief", "notes", grant));
+    let mut world = world;
+    world.start();
+    let mut agent = world.agent();
+    let shown = agent.preview("brief.add", json!({"title": "Brief", "body": "b"})).must("ok", "previewed", "");
+    until("it expires", || agent.ok("plans.get", json!({"plan": shown.plan()}))["state"] == "expired");
+    assert_eq!(agent.commit(shown.plan()).text("/error/code"), "stale_plan");
+    assert!(!world.path("notes/brief.md").exists());
+}

@@ -3,6 +3,7 @@
 //! Patterns are linear-time regular expressions and nothing remote is ever fetched, so a schema cannot stall the daemon.
 //! Problems are told with pointer and expectation, because the reader is often a model that corrects itself.
 
+use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 use toolkeep_core::refusal::FieldProblem;
@@ -24,18 +25,82 @@ pub fn compile(schema: &Value) -> Result<Validator, String> {
         .map_err(|e| shortened(e.to_string()))
 }
 
-/// Every problem that a schema finds with a value, at most [`PROBLEMS_MAX`]. Pointers start with `prefix`.
+/// Every problem that `schema` (compiled as `validator`) finds with a value, at most [`PROBLEMS_MAX`]. Pointers start with
+/// `prefix` and name the member that is missing or too many, not the object around it.
 #[must_use]
-pub fn problems(schema: &Validator, value: &Value, prefix: &str) -> Vec<FieldProblem> {
-    schema
-        .iter_errors(value)
-        .take(PROBLEMS_MAX)
-        .map(|error| FieldProblem {
-            pointer: format!("{prefix}{}", error.instance_path()),
-            problem: shortened(error.to_string()),
-            expected: format!("what the schema says at `{}`", error.schema_path()),
-        })
-        .collect()
+pub fn problems(validator: &Validator, schema: &Value, value: &Value, prefix: &str) -> Vec<FieldProblem> {
+    let mut found = Vec::new();
+    for error in validator.iter_errors(value) {
+        let at = format!("{prefix}{}", error.instance_path());
+        match error.kind() {
+            ValidationErrorKind::AdditionalProperties { unexpected }
+            | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+                found.extend(unexpected.iter().map(|name| FieldProblem {
+                    pointer: format!("{at}/{}", escaped(name)),
+                    problem: "is not a member of the input".to_owned(),
+                    expected: known_members(schema, error.schema_path().as_str()),
+                }));
+            }
+            ValidationErrorKind::Required { property } => {
+                let name = property.as_str().unwrap_or_default();
+                found.push(FieldProblem {
+                    pointer: format!("{at}/{}", escaped(name)),
+                    problem: "is missing".to_owned(),
+                    expected: member(schema, error.schema_path().as_str(), name),
+                });
+            }
+            _ => found.push(FieldProblem {
+                pointer: at,
+                problem: shortened(error.to_string()),
+                expected: keyword(schema, error.schema_path().as_str()),
+            }),
+        }
+        if found.len() >= PROBLEMS_MAX {
+            found.truncate(PROBLEMS_MAX);
+            break;
+        }
+    }
+    found
+}
+
+/// A member name inside of a JSON Pointer (RFC 6901, section 3).
+fn escaped(name: &str) -> String {
+    shortened(name.replace('~', "~0").replace('/', "~1"))
+}
+
+/// The keyword that was broken, as the schema has it: `type: "string"`.
+fn keyword(schema: &Value, path: &str) -> String {
+    let word = path.rsplit('/').next().unwrap_or_default();
+    match schema.pointer(path) {
+        Some(wanted) => shortened(format!("{word}: {wanted}")),
+        None => format!("what the schema says at `{path}`"),
+    }
+}
+
+/// The schema of the object that the keyword at `path` belongs to.
+fn object<'a>(schema: &'a Value, path: &str) -> Option<&'a Value> {
+    schema.pointer(path.rsplit_once('/').map_or("", |(head, _)| head))
+}
+
+fn known_members(schema: &Value, path: &str) -> String {
+    let names = object(schema, path).and_then(|object| object.get("properties")).and_then(Value::as_object);
+    match names {
+        Some(names) if !names.is_empty() => {
+            shortened(format!("one of {}", names.keys().cloned().collect::<Vec<_>>().join(", ")))
+        }
+        _ => "no such member".to_owned(),
+    }
+}
+
+fn member(schema: &Value, path: &str, name: &str) -> String {
+    let schema = object(schema, path).and_then(|object| object.get("properties")).and_then(|all| all.get(name));
+    let part = |key: &str| schema.and_then(|schema| schema.get(key));
+    let description = part("description").and_then(Value::as_str).unwrap_or_default();
+    match part("type") {
+        Some(wanted) if description.is_empty() => shortened(format!("type: {wanted}")),
+        Some(wanted) => shortened(format!("type: {wanted}, {description}")),
+        None => "a value, see the input schema".to_owned(),
+    }
 }
 
 fn shortened(text: String) -> String {
@@ -51,25 +116,32 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn r11_every_problem_names_its_field() {
-        let schema = compile(&json!({"type": "object", "additionalProperties": false, "required": ["a"],
-            "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}}))
-        .expect("a schema");
-        let found = problems(&schema, &json!({"b": "x", "c": 1}), "/input");
-        let pointers: Vec<&str> = found.iter().map(|p| p.pointer.as_str()).collect();
-        assert!(pointers.contains(&"/input/b"), "{found:?}");
-        assert!(found.iter().any(|p| p.problem.contains("\"a\" is a required property")), "{found:?}");
-        assert!(found.iter().any(|p| p.problem.contains("'c'")), "{found:?}");
+    fn r11_every_problem_names_its_field_and_what_was_expected() {
+        let schema = json!({"type": "object", "additionalProperties": false, "required": ["a"],
+            "properties": {"a": {"type": "string", "description": "A name."}, "b": {"type": "integer", "minimum": 3}}});
+        let validator = compile(&schema).expect("a schema");
+        let check = |value: Value, expect: &[(&str, &str, &str)]| {
+            let found = problems(&validator, &schema, &value, "/input");
+            let found: Vec<_> =
+                found.iter().map(|p| (p.pointer.as_str(), p.problem.as_str(), p.expected.as_str())).collect();
+            assert_eq!(found, expect);
+        };
+        check(json!({"a": "x", "b": 3}), &[]);
+        check(json!({"b": 3}), &[("/input/a", "is missing", "type: \"string\", A name.")]);
+        check(json!({"a": "x", "c/d": 1}), &[("/input/c~1d", "is not a member of the input", "one of a, b")]);
+        check(json!({"a": "x", "b": 2}), &[("/input/b", "2 is less than the minimum of 3", "minimum: 3")]);
+        check(json!({"a": 1}), &[("/input/a", "1 is not of type \"string\"", "type: \"string\"")]);
     }
 
     #[test]
     fn t_i10_remote_references_are_refused_and_problems_are_bounded() {
         assert!(compile(&json!({"$ref": "https://example.com/schema.json"})).is_err());
         assert!(compile(&json!({"type": "nonsense"})).is_err());
-        let schema = compile(&json!({"type": "array", "items": {"type": "string"}})).expect("a schema");
-        let many = |n: usize| problems(&schema, &json!(vec![1; n]), "").len();
+        let schema = json!({"type": "array", "items": {"type": "string"}});
+        let validator = compile(&schema).expect("a schema");
+        let many = |n: usize| problems(&validator, &schema, &json!(vec![1; n]), "").len();
         assert_eq!((many(PROBLEMS_MAX), many(PROBLEMS_MAX + 1)), (PROBLEMS_MAX, PROBLEMS_MAX));
-        let long = problems(&schema, &json!([vec![1; 500]]), "");
+        let long = problems(&validator, &schema, &json!([vec![1; 500]]), "");
         assert!(long.iter().all(|p| p.problem.chars().count() <= PROBLEM_MAX_CHARS + 1));
     }
 }

@@ -42,6 +42,6 @@ fn check(tool: &Tool, output: &str) -> Result<Screened, Refusal> {
         return Ok(Screened(value));
     }
     let mut refusal = broken(format!("`{}` returned an output that its own schema forbids", tool.name));
-    refusal.fields = schema::problems(&tool.output, &value, "/output");
+    refusal.fields = schema::problems(&tool.output, &tool.descriptor.output_schema, &value, "/output");
     Err(refusal)
 }

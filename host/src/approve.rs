@@ -236,9 +236,7 @@ fn standing(plan: &Plan, catalog: &Catalog, undo_bytes: u64, now_ms: u64) -> Res
         return stale("the policy changed");
     }
     if body.tool.as_str() == UNDO_TOOL {
-        // A reversal has no manifest: the tier of its own effects decides.
-        let declared = plan_tier(&body.effects, undo_bytes).max(Tier::Reversible);
-        return Ok(policy::verdict(&body.effects, declared, &[], undo_bytes));
+        return Ok(reversal_verdict(plan, catalog, undo_bytes));
     }
     let Some(tool) = catalog.tool(&body.tool) else { return stale("the tool was removed") };
     if tool.component.digest != body.component {
@@ -248,4 +246,19 @@ fn standing(plan: &Plan, catalog: &Catalog, undo_bytes: u64, now_ms: u64) -> Res
         return stale("the manifest of the tool changed");
     }
     Ok(policy::verdict(&body.effects, tool.tier, &tool.manifest.hold, undo_bytes))
+}
+
+/// The verdict about a reversal: as strict as about what it reverses, whose component and manifest it carries. Reversing a
+/// reversal applies the first plan again, so nothing may become milder on the way.
+fn reversal_verdict(plan: &Plan, catalog: &Catalog, undo_bytes: u64) -> Verdict {
+    let body = plan.body();
+    let of_manifest: Vec<_> = catalog
+        .tools()
+        .filter(|tool| tool.manifest.digest == body.manifest && tool.component.digest == body.component)
+        .collect();
+    // A tool that is gone or changed cannot say how much consent it wanted: a human looks.
+    let reversed = of_manifest.iter().map(|tool| tool.tier).max().unwrap_or(Tier::Consequential);
+    let declared = plan_tier(&body.effects, undo_bytes).max(reversed).max(Tier::Reversible);
+    let hold = of_manifest.first().map_or(&[][..], |tool| &tool.manifest.hold);
+    policy::verdict(&body.effects, declared, hold, undo_bytes)
 }

@@ -111,8 +111,12 @@ impl Host {
     /// Settle: commit an approved plan, once, on record. Never cancelled by a caller that goes away.
     pub(crate) async fn settle(&self, approved: Approved) -> Answer {
         let id = approved.call();
-        let host = self.clone();
-        let task = self.spawn(async move { commit::commit(host.committer(), approved).await });
+        let (host, settling) = (self.clone(), self.flights().settle());
+        let task = self.spawn(async move {
+            let answer = commit::commit(host.committer(), approved).await;
+            drop(settling);
+            answer
+        });
         task.await.unwrap_or_else(|_| self.broken(id))
     }
 

@@ -33,7 +33,7 @@ use crate::ledger::{CallRow, Ledger};
 use crate::record::{Answer, Ending, Entry, status_of};
 
 pub use consent::Notices;
-pub use flights::{Flight, Flights};
+pub use flights::{Flight, Flights, Settling};
 pub use inquiry::PlanName;
 pub use life::StartError;
 pub use undo::UndoTarget;
@@ -136,6 +136,17 @@ impl Host {
         self.0.runtime.spawn(work)
     }
 
+    /// Whether new work may begin.
+    ///
+    /// # Errors
+    /// `overloaded`: the daemon is stopping.
+    pub(crate) fn accepting(&self) -> Result<(), Refusal> {
+        if self.0.admission.draining() {
+            return Err(Refusal::new(Code::Overloaded, "the daemon is stopping").after_ms(1_000));
+        }
+        Ok(())
+    }
+
     /// End an entry and record it. Nothing is answered that is not recorded.
     pub(crate) fn record(&self, entry: Entry, status: Status, outcome: Outcome, ending: Ending) -> Answer {
         let row = entry.close(status, outcome, ending, self.0.ambient.now_ms());
@@ -181,6 +192,7 @@ impl Host {
     /// The answer to a call whose task panicked.
     pub(crate) fn broken(&self, call: CallId) -> Answer {
         tracing::error!(%call, "BUG: the task of a call panicked");
+        self.0.ledger.forget_call(call);
         self.refused_now(call, Refusal::new(Code::Internal, "the host failed; nothing more was changed"))
     }
 

@@ -314,11 +314,10 @@ impl Ledger {
     /// # Errors
     /// The queue is full (deny the call as `overloaded`), or the ledger is poisoned or closed.
     pub fn record_call(&self, row: CallRow) -> Result<(), LedgerError> {
-        let keyed = row.key.is_some().then_some(row.call);
+        // A row without a key may be that of a call which gave its key back.
+        let call = row.call;
         let pushed = self.shared.queue.push(Job::lazy(Work::Record(Box::new(row))));
-        if let Some(call) = keyed {
-            self.shared.keys.let_go(call);
-        }
+        self.shared.keys.let_go(call);
         pushed
     }
 
@@ -361,6 +360,11 @@ impl Ledger {
         let (call, reply) = (CallId::new(reading.uuid("id")?), Arc::from(reading.text("reply")?));
         let is_final = reading.number("final")? == 1;
         Ok(Some(if is_final { Claimed::Stored { call, reply } } else { Claimed::Unfinished { call, reply } }))
+    }
+
+    /// Forget that a call runs: it ended in a way that no row tells. Its key, if it held one, is free again.
+    pub fn forget_call(&self, call: CallId) {
+        self.shared.keys.let_go(call);
     }
 
     /// Give back a fresh key whose call ended without a result worth keeping. Does nothing if another call holds it.

@@ -288,10 +288,10 @@ impl Entry {
         self.row
     }
 
-    /// End the entry with a refusal. A fault of the host is no result, so it gives the key back.
+    /// End the entry with a refusal. What may go well the next time is no result, so it gives the key back.
     #[must_use]
     pub fn refuse(mut self, refusal: Refusal, outcome: Outcome, now_ms: u64) -> CallRow {
-        if matches!(refusal.code, Code::Internal | Code::Overloaded | Code::Halted) {
+        if refusal.retryable || refusal.code == Code::Halted {
             self.row.key = None;
         }
         let status = status_of(refusal.code);

@@ -79,7 +79,7 @@ pub fn nonce(ambient: &Ambient) -> String {
 /// Seal what an execution staged.
 ///
 /// # Errors
-/// `memory_exceeded`: more effects than a plan holds. `stale_plan`: the caller expected another plan.
+/// `memory_exceeded`: more effects than a plan holds. `plan_diverged`: the caller expected another plan.
 pub fn seal(executed: Executed, output: Screened, ambient: &Ambient) -> Result<Planned, Refusal> {
     let (ticket, execution) = executed.into_parts();
     let grant = ticket.grant();
@@ -106,7 +106,7 @@ pub fn seal(executed: Executed, output: Screened, ambient: &Ambient) -> Result<P
         .map_err(|e| Refusal::new(Code::MemoryExceeded, e.to_string()))?;
     if let Some(expected) = call.options().expect_plan.filter(|expected| *expected != plan.digest()) {
         return Err(Refusal::new(
-            Code::StalePlan,
+            Code::PlanDiverged,
             format!("this call makes plan {}, not the expected {expected}", plan.digest()),
         ));
     }

@@ -111,7 +111,7 @@ impl CompileRefused {
     /// and load, but a component that exceeds them once is not tried again under the same limits.
     #[must_use]
     pub const fn is_final(&self) -> bool {
-        !matches!(self, Self::NotStarted(_))
+        matches!(self, Self::OutOfTime { .. } | Self::OutOfMemory { .. } | Self::Invalid(_))
     }
 }
 

@@ -23,11 +23,11 @@ use super::{Committer, halted_refusal};
 use crate::approve::{Approved, ApprovedParts, Contents};
 use crate::ledger::{
     BlobSet, CallRow, Discard, Durability, FileBlob, InlineBlob, Intent, IntentId, IntentRefused, LedgerError,
-    OutcomeRow, Proposal, Scope, Settled,
+    OutcomeRow, PlanState, Proposal, Scope, Settled,
 };
 use crate::record::{Answer, Ending, status_of};
 
-/// Permission bits that new files and directories do not get.
+/// Permission bits that new files and directories do not get. A reversal restores exact modes.
 const UMASK: u32 = 0o022;
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -105,7 +105,7 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<Made, Refusal
         spilled.push(FileBlob { digest: state.sha256, size: state.size });
         Ok(())
     };
-    let attempt = Attempt { id: TransactionId::new(committer.ambient.random()), umask: UMASK };
+    let attempt = Attempt { id: TransactionId::new(committer.ambient.random()), umask: if parts.undoes.is_some() { 0 } else { UMASK } };
     let undo = Undo { fits: &fits, spill: &mut spill };
     let note = committer.attempts.note(&attempt.id, &files::nests(&plan.body().effects)).map_err(|error| {
         tracing::error!(%error, "the note of an attempt could not be written");
@@ -116,7 +116,8 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<Made, Refusal
     let Ready { prepared, undo } = match ready {
         Ok(ready) => ready,
         Err(error) => {
-            if !matches!(error, CommitError::Poisoned(_)) {
+            // Where the system failed, a temporary may be left: the note stays and the next start sweeps.
+            if !matches!(error, CommitError::Poisoned(_) | CommitError::System { .. } | CommitError::Undo(_)) {
                 note.remove();
             }
             return Err(committer.commit_refusal(&error));
@@ -141,7 +142,7 @@ fn intend(committer: &Committer, parts: ApprovedParts, made: &Made) -> Answer {
         Err(IntentRefused::Ledger(error @ LedgerError::Poisoned(_))) => {
             // The intent may be on the disk: only the next start can tell, so what was prepared stays for it.
             committer.poison(&error.to_string());
-            unknown(parts, now_ms)
+            unknown(committer, parts, now_ms)
         }
         Err(error) => forget(committer, parts, made, intent_refusal(&error)),
     }
@@ -197,7 +198,7 @@ fn apply(committer: &Committer, parts: ApprovedParts, made: &Made, intent: Inten
         }
         Err(ApplyError::Failed(failed)) => {
             committer.poison(&failed.to_string());
-            return unknown(parts, now_ms);
+            return unknown(committer, parts, now_ms);
         }
     };
     let answer = Answer::of_row(&row);
@@ -217,7 +218,8 @@ fn close(parts: ApprovedParts, outcome: Outcome, refusal: Refusal, now_ms: u64) 
 }
 
 /// What a caller is told when only the next start can say what happened.
-fn unknown(parts: ApprovedParts, now_ms: u64) -> Answer {
+fn unknown(committer: &Committer, parts: ApprovedParts, now_ms: u64) -> Answer {
+    committer.ledger.forget_call(parts.entry.call());
     let message = "the disk failed while the plan was applied; the next start decides";
     let mut ending = Ending::refused(Refusal::new(Code::UnknownOutcome, message));
     ending.plan = parts.ending.plan;
@@ -244,6 +246,13 @@ fn abandon(committer: &Committer, parts: ApprovedParts, refusal: Refusal) -> Ans
             tracing::error!(%error, "an abandoned commit was not recorded");
         }
         return answer;
+    }
+    let present = committer.runtime.block_on(committer.ledger.plan(&Scope::Operator, parts.plan.id()));
+    if let Ok(Some(stored)) = present
+        && matches!(stored.state, PlanState::Committed | PlanState::Committing)
+    {
+        // Somebody else committed it meanwhile: theirs is the reply.
+        return Answer::stored(stored.call.row.reply, true);
     }
     if refusal.code == Code::StalePlan {
         let discarded = committer.ledger.discard(&Scope::Operator, parts.plan.id(), Discard::Stale);

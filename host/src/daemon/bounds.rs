@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use toolkeep_core::limit::LINE_MAX_BYTES;
 
-/// Calls of one connection that may run or wait at one time; the next one is answered `overloaded`. Twice the
-/// executions of the daemon, so that one connection can keep it busy.
-pub const IN_FLIGHT_MAX: usize = 128;
+/// Calls of one connection that may run or wait at one time; the next one is answered `overloaded`. As many as the
+/// executions of the daemon: one connection can keep it busy, and what waits for a slow reader stays small.
+pub const IN_FLIGHT_MAX: usize = 64;
 /// Bytes that may wait for a slow reader before its requests are no longer read: two of the largest replies.
 pub const OUTBOUND_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Progress notes of one connection that may wait to be written; more are dropped, because they are only news.

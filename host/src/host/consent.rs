@@ -41,6 +41,7 @@ impl Notices {
 impl Host {
     /// The owner of a previewed plan wants it committed: it is, or it is held, or it is refused.
     pub async fn commit_plan(&self, caller: &Caller, name: PlanName) -> Result<Answer, Refusal> {
+        self.accepting()?;
         let stored = self.own_plan(caller, name).await?;
         if stored.call.row.outcome == Outcome::Committed {
             return Ok(Answer::stored(Arc::clone(&stored.call.row.reply), true));
@@ -156,6 +157,7 @@ impl Host {
         reason: &str,
         confirm: Option<&str>,
     ) -> Result<Value, Refusal> {
+        self.accepting()?;
         let (scope, approval) = self.tenant_approval(operator, id).await?;
         still_pending(&approval)?;
         let stored = self.stored_plan(&scope, PlanName::Id(approval.plan)).await?;
@@ -169,7 +171,13 @@ impl Host {
             Credential::AdminUid(_) | Credential::AdminToken(_) => {}
             Credential::AgentUid(_) => return Err(Refusal::new(Code::Denied, "an agent does not approve")),
         }
-        match self.resolve(operator, id, reason, true).await? {
+        // People agreed before, and the plan could not be settled then: settle it now, nobody has to agree again.
+        let resolved = if approval.state == ApprovalState::Approved {
+            Resolved::Approved
+        } else {
+            self.resolve(operator, id, reason, true).await?
+        };
+        match resolved {
             Resolved::Counted { have, need } => {
                 Ok(json!({"approval": id, "state": "pending", "have": have, "need": need}))
             }

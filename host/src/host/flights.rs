@@ -1,6 +1,7 @@
 //! Calls in flight: which calls execute at this moment, so that they can be cancelled and waited for.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -15,8 +16,13 @@ pub struct Flights(Arc<Board>);
 #[derive(Debug, Default)]
 struct Board {
     calls: Mutex<HashMap<CallId, (Arc<Principal>, Cancel)>>,
+    settling: AtomicUsize,
     landed: Notify,
 }
+
+/// A plan that is being settled: nothing cancels it, and a stop waits for it.
+#[derive(Debug)]
+pub struct Settling(Arc<Board>);
 
 /// One call in flight; leaves the board when it is dropped.
 #[derive(Debug)]
@@ -31,6 +37,13 @@ impl Flights {
     pub fn enter(&self, call: CallId, principal: Arc<Principal>, cancel: Cancel) -> Flight {
         self.lock().insert(call, (principal, cancel));
         Flight { board: Arc::clone(&self.0), call }
+    }
+
+    /// A plan begins to be settled.
+    #[must_use]
+    pub fn settle(&self) -> Settling {
+        self.0.settling.fetch_add(1, Ordering::AcqRel);
+        Settling(Arc::clone(&self.0))
     }
 
     /// Cancel a call of this principal. Returns whether it was in flight.
@@ -68,7 +81,10 @@ impl Flights {
     pub async fn all_landed(&self) {
         loop {
             let landed = self.0.landed.notified();
-            if self.count() == 0 {
+            tokio::pin!(landed);
+            // Listens from here on, so that a landing during the look is not missed.
+            landed.as_mut().enable();
+            if self.count() == 0 && self.0.settling.load(Ordering::Acquire) == 0 {
                 return;
             }
             landed.await;
@@ -77,6 +93,13 @@ impl Flights {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, (Arc<Principal>, Cancel)>> {
         self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.0.settling.fetch_sub(1, Ordering::AcqRel);
+        self.0.landed.notify_waiters();
     }
 }
 

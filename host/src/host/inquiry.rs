@@ -4,6 +4,7 @@
 //! else gets the answer of an id that does not exist.
 
 use serde_json::{Value, json};
+use toolkeep_core::capability::FileGrant;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Effect, FileState};
 use toolkeep_core::id::{CallId, PlanId, ToolName};
@@ -13,11 +14,12 @@ use toolkeep_core::refusal::{Code, Refusal};
 
 use super::Host;
 use crate::authenticate::{Caller, Operator};
+use crate::catalog::Tool;
 use crate::ledger::{LedgerHealth, Page, Scope, StoredPlan};
 use crate::record::Answer;
 
 /// Most bytes of file content that one answer carries for diffs.
-const DIFF_TOTAL_MAX_BYTES: u64 = 2 * 1024 * 1024;
+const DIFF_TOTAL_MAX_BYTES: u64 = 512 * 1024;
 
 /// How a plan is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,20 +31,28 @@ pub enum PlanName {
 }
 
 impl Host {
-    /// All tools, and what is wrong with manifests that give none.
+    /// The tools that the caller can call.
     #[must_use]
-    pub fn tools(&self, _caller: &Caller) -> Value {
+    pub fn tools(&self, caller: &Caller) -> Value {
         let catalog = self.catalog().current();
-        json!({"tools": catalog.tools().map(|tool| tool.listing()).collect::<Vec<_>>()})
+        let shown = catalog.tools().filter(|tool| self.offers(tool, caller));
+        json!({"tools": shown.map(|tool| tool.listing()).collect::<Vec<_>>()})
     }
 
     /// One tool with everything that it was granted.
     ///
     /// # Errors
     /// `not_found`.
-    pub fn tool(&self, _caller: &Caller, name: &ToolName) -> Result<Value, Refusal> {
-        let tool = self.catalog().current().tool(name).ok_or_else(|| Refusal::not_found("tool"))?;
-        Ok(tool.detail())
+    pub fn tool(&self, caller: &Caller, name: &ToolName) -> Result<Value, Refusal> {
+        let tool = self.catalog().current().tool(name).filter(|tool| self.offers(tool, caller));
+        Ok(tool.ok_or_else(|| Refusal::not_found("tool"))?.detail())
+    }
+
+    /// Whether the caller's tenant owns every workspace that the tool is granted: only then can it be called.
+    fn offers(&self, tool: &Tool, caller: &Caller) -> bool {
+        let tenant = &caller.principal().tenant;
+        let owned = |grant: &FileGrant| self.workspaces().get(&grant.workspace).is_some_and(|w| w.tenant == *tenant);
+        tool.manifest.files.iter().all(owned)
     }
 
     /// All tools and all problems of the manifests folder, for the operator.

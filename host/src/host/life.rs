@@ -36,6 +36,8 @@ use crate::load::Loader;
 
 /// How often plans and approvals are looked through for expired ones.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often plans are looked for that people approved and that could not be settled then.
+const SETTLE_EVERY: Duration = Duration::from_secs(30);
 /// How often unreferenced blobs are collected.
 const COLLECT_EVERY: Duration = Duration::from_secs(600);
 /// Characters of the admin token: 32 random bytes in hexadecimal.
@@ -129,7 +131,7 @@ impl Host {
         Ok(host)
     }
 
-    /// Plans that people approved before the last stop, and that were not settled.
+    /// Plans that people approved and that were not settled: the daemon was stopped, or the disk refused.
     async fn settle_approved(&self) {
         let filter = ApprovalFilter { state: Some(ApprovalState::Approved) };
         let mut page = Page::default();
@@ -144,7 +146,7 @@ impl Host {
             for approval in approvals.items {
                 if let Ok(Some(stored)) = self.ledger().plan(&Scope::Operator, approval.plan).await {
                     let answer = self.settle_stored(Consent::People(Box::new(stored))).await;
-                    tracing::info!(plan = %approval.plan, outcome = ?answer.outcome, "settled a plan approved before the last stop");
+                    tracing::info!(plan = %approval.plan, outcome = ?answer.outcome, "settled a plan that was approved before");
                 }
             }
             match approvals.next {
@@ -159,9 +161,11 @@ impl Host {
         self.spawn(async move {
             let mut sweep = tokio::time::interval(SWEEP_EVERY);
             let mut collect = tokio::time::interval(COLLECT_EVERY);
+            let mut settle = tokio::time::interval(SETTLE_EVERY);
             loop {
                 tokio::select! {
                     _ = sweep.tick() => host.expire().await,
+                    _ = settle.tick() => host.settle_approved().await,
                     _ = collect.tick() => match host.0.blobs.collect().await {
                         Ok(removed) if removed > 0 => tracing::info!(removed, "unreferenced blobs were removed"),
                         Ok(_) => {}

@@ -43,11 +43,9 @@ impl Host {
     /// # Errors
     /// `not_found`, `stale_plan`: a target changed since, or `denied`: the call cannot be reversed.
     pub async fn propose_undo(&self, caller: &Caller, target: UndoTarget) -> Result<Answer, Refusal> {
+        self.accepting()?;
         let scope = Scope::Tenant(caller.principal().tenant.clone());
-        let (call, info) = self.undoable(&scope, target).await?;
-        if info.plan.body().principal != *caller.principal() {
-            return Err(Refusal::not_found("call"));
-        }
+        let (call, info) = self.undoable(&scope, target, Some(caller.principal())).await?;
         let (answer, _) = self.preview_undo(caller.principal(), call, info).await?;
         Ok(answer)
     }
@@ -57,8 +55,9 @@ impl Host {
     /// # Errors
     /// As [`Self::propose_undo`].
     pub async fn undo(&self, operator: &Operator, target: UndoTarget, preview: bool) -> Result<Answer, Refusal> {
+        self.accepting()?;
         let scope = Scope::Tenant(operator.tenant().clone());
-        let (call, info) = self.undoable(&scope, target).await?;
+        let (call, info) = self.undoable(&scope, target, None).await?;
         let agent = OPERATOR_AGENT.parse().map_err(|_| Refusal::new(Code::Internal, "BUG: the agent name"))?;
         let principal = Principal { tenant: operator.tenant().clone(), user: operator.user().clone(), agent };
         let (answer, plan) = self.preview_undo(&principal, call, info).await?;
@@ -69,23 +68,30 @@ impl Host {
         Ok(self.settle_stored(Consent::Operator(Box::new(stored))).await)
     }
 
-    async fn undoable(&self, scope: &Scope, target: UndoTarget) -> Result<(CallId, UndoInfo), Refusal> {
+    /// The call to reverse. For an agent, what belongs to somebody else looks like what does not exist.
+    async fn undoable(
+        &self,
+        scope: &Scope,
+        target: UndoTarget,
+        owner: Option<&Principal>,
+    ) -> Result<(CallId, UndoInfo), Refusal> {
+        let missing = || {
+            Refusal::new(Code::NotFound, "no such call, or it committed nothing").hint("only committed calls can be undone")
+        };
         let call = match target {
             UndoTarget::Call(call) => call,
-            UndoTarget::Run(run) => self.latest_undoable(scope, run).await?,
+            UndoTarget::Run(run) => self.latest_undoable(scope, run).await?.ok_or_else(missing)?,
         };
         let info = self.ledger().undo_of(scope, call).await.map_err(|e| e.refusal())?;
-        let info = info.ok_or_else(|| {
-            Refusal::new(Code::NotFound, "no such call, or it committed nothing")
-                .hint("only committed calls can be undone")
-        })?;
+        let own = |info: &UndoInfo| owner.is_none_or(|owner| info.plan.body().principal == *owner);
+        let info = info.filter(own).ok_or_else(missing)?;
         match info.undone_by {
             Some(by) => Err(Refusal::new(Code::Denied, format!("the call was undone before, by {by}"))),
             None => Ok((call, info)),
         }
     }
 
-    async fn latest_undoable(&self, scope: &Scope, run: RunId) -> Result<CallId, Refusal> {
+    async fn latest_undoable(&self, scope: &Scope, run: RunId) -> Result<Option<CallId>, Refusal> {
         let mut found = None;
         let mut page = Page::default();
         loop {
@@ -98,7 +104,7 @@ impl Host {
             }
             match calls.next {
                 Some(next) => page.cursor = Some(next),
-                None => return found.ok_or_else(|| Refusal::not_found("committed call in this run")),
+                None => return Ok(found),
             }
         }
     }
@@ -116,8 +122,9 @@ impl Host {
             format: toolkeep_core::plan::FORMAT,
             principal: principal.clone(),
             tool: entry.row().tool.clone(),
-            component: Digest::of(UNDO_TOOL.as_bytes()),
-            manifest: Digest::of(UNDO_TOOL.as_bytes()),
+            // Those of the reversed call: they say how much consent the reversal needs.
+            component: info.plan.body().component,
+            manifest: info.plan.body().manifest,
             policy_set: policy::digest(),
             input: input_digest,
             read_set: Vec::new(),

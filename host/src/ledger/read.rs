@@ -240,7 +240,8 @@ impl Ledger {
         }
     }
 
-    /// The latest plan of this digest that can still be committed: previewed or held, and not expired at `now_ms`.
+    /// The latest plan of this digest that can still be committed: previewed or held, and not expired at `now_ms`. If there
+    /// is none, the latest that was committed, so that a retry by digest finds its reply.
     ///
     /// # Errors
     /// The ledger cannot be read, or the plan does not verify.
@@ -251,8 +252,9 @@ impl Ledger {
         now_ms: u64,
     ) -> Result<Option<StoredPlan>, LedgerError> {
         self.settled().await?;
-        let sql = "SELECT * FROM plans WHERE digest = $1 AND state IN ('previewed', 'held') AND expires_ms > $2 \
-                   AND ($3 IS NULL OR tenant = $3) ORDER BY seq DESC LIMIT 1";
+        let sql = "SELECT * FROM plans WHERE digest = $1 AND ($3 IS NULL OR tenant = $3) \
+                   AND (state IN ('committing', 'committed') OR (state IN ('previewed', 'held') AND expires_ms > $2)) \
+                   ORDER BY state IN ('previewed', 'held') DESC, seq DESC LIMIT 1";
         let tenant = match scope {
             Scope::Tenant(tenant) => Some(tenant.as_str()),
             Scope::Operator => None,

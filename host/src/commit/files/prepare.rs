@@ -346,6 +346,8 @@ impl<'a, 'u> Builder<'a, 'u> {
                 return Err(CommitError::system("read", target, errno));
             }
             stored.map_err(CommitError::Undo)?;
+            // A store that has the content already need not read it; the file is verified all the same.
+            tree::read_through(&mut reader, |_| Ok(())).map_err(system)?;
         } else {
             tree::read_through(&mut reader, |_| Ok(())).map_err(system)?;
         }

@@ -10,9 +10,11 @@ use crate::doors::running::until;
 
 /// A held rename.
 pub(super) fn held(agent: &mut Agent) -> Reply {
-    agent
-        .execute("held-rename", json!({"from": "old_name", "to": "new_name"}))
-        .must("held", "pending", "approval_required")
+    agent.execute("held-rename", json!({"from": "old_name", "to": "new_name"})).must(
+        "held",
+        "pending",
+        "approval_required",
+    )
 }
 
 pub(super) fn approve(admin: &mut Agent, approval: &str) -> Value {
@@ -54,7 +56,8 @@ fn r22_an_agent_that_waits_is_woken_with_the_final_reply() {
     let none = agent.reply("approvals.wait", json!({"approval": reply.approval(), "timeout_ms": 1}));
     assert_eq!(none.ended(), ("held", "pending", "approval_required"));
     let approval = reply.approval().to_owned();
-    let waiting = thread::spawn(move || agent.reply("approvals.wait", json!({"approval": approval, "timeout_ms": 600_000})));
+    let waiting =
+        thread::spawn(move || agent.reply("approvals.wait", json!({"approval": approval, "timeout_ms": 600_000})));
     approve(&mut admin, reply.approval());
     let told = waiting.join().expect("the waiting agent").must("ok", "committed", "");
     assert!(told.value["receipt"].is_object());
@@ -159,7 +162,8 @@ fn r21_a_read_only_tool_that_writes_is_stopped_and_on_record() {
 #[test]
 fn r21_an_effect_above_the_declared_tier_is_denied_and_on_record() {
     let world = World::asleep(Plot::default());
-    let grant = "tier = 1\n[[workspace]]\nname = \"src\"\naccess = \"write\"\nsensitive = [\"automation\", \"credentials\"]\n";
+    let grant =
+        "tier = 1\n[[workspace]]\nname = \"src\"\naccess = \"write\"\nsensitive = [\"automation\", \"credentials\"]\n";
     super::scenery::manifest(&world, ("sneaky", "rename-symbol", grant));
     world.home.put("src/.github/workflows/ci.yml", b"run: old_name\n");
     let mut world = world;

@@ -46,10 +46,13 @@ fn r38_a_plan_of_a_tool_whose_manifest_or_component_changed_is_stale() {
     let mut agent = world.agent();
     let before = world.snapshot();
     let shown = agent.preview("notes.add", json!({"title": "A", "body": "b"})).must("ok", "previewed", "");
-    let held = agent.execute("notes2.add", json!({"title": "B", "body": "b"})).must("held", "pending", "approval_required");
+    let held =
+        agent.execute("notes2.add", json!({"title": "B", "body": "b"})).must("held", "pending", "approval_required");
     let grant = "[[workspace]]\nname = \"notes\"\naccess = \"write\"\n";
     for name in ["notes", "notes2"] {
-        let text = format!("format = 1\nname = \"{name}\"\ncomponent = \"notes.wasm\"\ntier = 2\nversion = \"9.9.9\"\n{grant}");
+        let text = format!(
+            "format = 1\nname = \"{name}\"\ncomponent = \"notes.wasm\"\ntier = 2\nversion = \"9.9.9\"\n{grant}"
+        );
         world.home.put(&format!("tools/{name}.toml"), text.as_bytes());
     }
     world.admin().ok("tools.reload", json!({}));

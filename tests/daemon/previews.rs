@@ -100,9 +100,17 @@ fn r13_what_a_tool_wrote_is_thrown_away_when_its_output_is_not_what_its_schema_s
     // The writer of the scenery, with a schema that its output does not meet: the section keeps its length.
     let path = world.path("tools/read-only-writer.wasm");
     let bytes = std::fs::read(&path).expect("component");
-    let patched = replaced(&bytes, b"\"output_schema\": {}", b"\"output_schema\": {\"type\":\"null\"}", b"Whatever it gets away with.");
+    let patched = replaced(
+        &bytes,
+        b"\"output_schema\": {}",
+        b"\"output_schema\": {\"type\":\"null\"}",
+        b"Whatever it gets away with.",
+    );
     std::fs::write(world.path("tools/liar.wasm"), patched).expect("component");
-    super::scenery::manifest(&world, ("liar", "liar", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"));
+    super::scenery::manifest(
+        &world,
+        ("liar", "liar", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
+    );
     let mut world = world;
     world.start();
     let before = world.snapshot();

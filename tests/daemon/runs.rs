@@ -24,8 +24,10 @@ fn a_run_lists_its_calls_with_how_they_ended() {
         let calls = calls.as_array().expect("calls");
         calls.iter().map(|call| (text(call, "call_id"), text(call, "status"), text(call, "outcome"))).collect()
     };
-    let mut wanted: Vec<_> =
-        made.iter().map(|r| (r.call().to_owned(), r.text("/status").to_owned(), r.text("/outcome").to_owned())).collect();
+    let mut wanted: Vec<_> = made
+        .iter()
+        .map(|r| (r.call().to_owned(), r.text("/status").to_owned(), r.text("/outcome").to_owned()))
+        .collect();
     let mut found = ended(&page["calls"]);
     wanted.sort();
     found.sort();

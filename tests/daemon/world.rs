@@ -101,6 +101,11 @@ impl World {
     /// Ask the daemon to stop and wait for its end.
     pub(super) fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
+        self.ended()
+    }
+
+    /// Wait for the daemon's end.
+    pub(super) fn ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("a daemon");
         let mut ended = None;
         until("the daemon ends", || {

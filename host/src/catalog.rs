@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
@@ -149,6 +149,12 @@ impl Catalog {
         self.tools.get(name).cloned()
     }
 
+    /// The manifest that gives a tool.
+    #[must_use]
+    pub fn file_of(&self, name: &ToolName) -> Option<&Path> {
+        self.by_file.iter().find(|(_, tools)| tools.iter().any(|t| t.name == *name)).map(|(path, _)| path.as_path())
+    }
+
     /// All tools in order of their names.
     pub fn tools(&self) -> impl Iterator<Item = &Arc<Tool>> {
         self.tools.values()
@@ -190,11 +196,7 @@ impl Catalog {
     fn add(&mut self, file: &Path, tools: Vec<Arc<Tool>>) -> Result<(), Unusable> {
         for tool in &tools {
             if self.tools.contains_key(&tool.name) {
-                let other = self
-                    .by_file
-                    .iter()
-                    .find(|(_, list)| list.iter().any(|t| t.name == tool.name))
-                    .map_or_else(PathBuf::new, |(path, _)| path.clone());
+                let other = self.file_of(&tool.name).map_or_else(PathBuf::new, Path::to_path_buf);
                 return Err(Unusable::NameTaken { name: tool.name.clone(), other });
             }
         }
@@ -344,6 +346,8 @@ impl Tool {
 pub struct CatalogHandle {
     folder: PathBuf,
     current: ArcSwap<Catalog>,
+    /// One reader of the folder at a time: an older reading must not replace a newer one.
+    reading: Mutex<()>,
 }
 
 impl CatalogHandle {
@@ -351,7 +355,7 @@ impl CatalogHandle {
     #[must_use]
     pub fn open(folder: &Path) -> Self {
         let first = Catalog::read(folder, &Catalog::default());
-        Self { folder: folder.to_path_buf(), current: ArcSwap::from_pointee(first) }
+        Self { folder: folder.to_path_buf(), current: ArcSwap::from_pointee(first), reading: Mutex::new(()) }
     }
 
     /// The catalog of this moment.
@@ -366,8 +370,9 @@ impl CatalogHandle {
         &self.folder
     }
 
-    /// Read the folder again and swap.
+    /// Read the folder again and swap. Blocks.
     pub fn reload(&self) -> Arc<Catalog> {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let next = Arc::new(Catalog::read(&self.folder, &self.current.load()));
         self.current.store(Arc::clone(&next));
         next

@@ -11,17 +11,34 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::ToolName;
 use toolkeep_core::refusal::{Code, Refusal};
 
-use crate::catalog::{ComponentFile, Tool, Unusable, read_manifest};
+use crate::catalog::{ComponentFile, Tool, read_manifest};
 
-/// What was installed.
+/// A manifest that was read and found good where it lies. Nothing was changed yet.
 #[derive(Debug)]
-pub struct Installed {
+pub struct Candidate {
+    source: PathBuf,
     file: PathBuf,
     tools: Vec<Arc<Tool>>,
 }
 
-impl Installed {
-    /// The manifest in the folder.
+impl Candidate {
+    /// Read a manifest and everything that it names, to be installed into `folder`.
+    ///
+    /// # Errors
+    /// `invalid_input`: the manifest or what it names is refused.
+    pub fn read(folder: &Path, source: &Path) -> Result<Self, Refusal> {
+        let tools = read_manifest(source).map_err(|error| {
+            Refusal::new(Code::InvalidInput, format!("the manifest is refused: {error}"))
+                .hint("correct it and install again")
+        })?;
+        let Some(tool) = tools.first() else {
+            return Err(Refusal::new(Code::InvalidInput, "the component gives no tool"));
+        };
+        let file = folder.join(format!("{}.toml", tool.manifest.name));
+        Ok(Self { source: source.to_path_buf(), file, tools })
+    }
+
+    /// Where the manifest goes.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
@@ -29,57 +46,52 @@ impl Installed {
 
     /// The tools that it gives.
     #[must_use]
+    pub fn tools(&self) -> &[Arc<Tool>] {
+        &self.tools
+    }
+
+    /// The names of the tools that it gives.
+    #[must_use]
     pub fn names(&self) -> Vec<ToolName> {
         self.tools.iter().map(|tool| tool.name.clone()).collect()
     }
 
-    /// The component's digest.
+    /// The component.
     #[must_use]
-    pub fn digest(&self) -> Option<Digest> {
-        self.tools.first().map(|tool| tool.component.digest)
+    pub fn component(&self) -> Option<&Arc<ComponentFile>> {
+        self.tools.first().map(|tool| &tool.component)
     }
 
-    /// The components to compile.
-    pub fn components(&self) -> impl Iterator<Item = &ComponentFile> {
-        self.tools.first().map(|tool| &*tool.component).into_iter()
+    /// Copy component and manifest into the folder: the component under its digest, the manifest last and whole.
+    ///
+    /// # Errors
+    /// `invalid_input`: the files changed since they were read. `internal`: the folder cannot be written.
+    pub fn place(&self) -> Result<(), Refusal> {
+        let failed = |what: &str, error: &std::io::Error| {
+            tracing::error!(%error, "{what} could not be written");
+            Refusal::new(Code::Internal, format!("{what} could not be written into the manifests folder"))
+        };
+        let changed = |what: &str| {
+            Refusal::new(Code::InvalidInput, format!("{what} changed while it was installed")).hint("install again")
+        };
+        let folder = self.file.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(|e| failed("the folder", &e))?;
+        let Some(tool) = self.tools.first() else { return Err(changed("the manifest")) };
+        let digest = tool.component.digest;
+        let wasm = std::fs::read(&tool.component.path).map_err(|e| failed("the component", &e))?;
+        let text = std::fs::read_to_string(&self.source).map_err(|e| failed("the manifest", &e))?;
+        if Digest::of(&wasm) != digest {
+            return Err(changed("the component"));
+        }
+        if Digest::of(text.as_bytes()) != tool.manifest.digest {
+            return Err(changed("the manifest"));
+        }
+        let component = format!("{digest}.wasm");
+        let text = pinned(&text, &component, digest)
+            .map_err(|e| Refusal::new(Code::InvalidInput, format!("the manifest is refused: {e}")))?;
+        write_whole(&folder.join(&component), &wasm).map_err(|e| failed("the component", &e))?;
+        write_whole(&self.file, text.as_bytes()).map_err(|e| failed("the manifest", &e))
     }
-}
-
-/// Check a manifest and copy it with its component into `folder`.
-///
-/// # Errors
-/// `invalid_input`: the manifest or what it names is refused. `internal`: the folder cannot be written.
-pub fn install(folder: &Path, source: &Path) -> Result<Installed, Refusal> {
-    let refused = |error: Unusable| {
-        Refusal::new(Code::InvalidInput, format!("the manifest is refused: {error}"))
-            .hint("correct it and install again")
-    };
-    let tools = read_manifest(source).map_err(refused)?;
-    let Some(tool) = tools.first() else {
-        return Err(Refusal::new(Code::InvalidInput, "the component gives no tool"));
-    };
-    let digest = tool.component.digest;
-    let name = tool.manifest.name.clone();
-    let failed = |what: &str, error: &std::io::Error| {
-        tracing::error!(%error, "{what} could not be written");
-        Refusal::new(Code::Internal, format!("{what} could not be written into the manifests folder"))
-    };
-    std::fs::create_dir_all(folder).map_err(|e| failed("the folder", &e))?;
-    let component = format!("{digest}.wasm");
-    let wasm = std::fs::read(&tool.component.path).map_err(|e| failed("the component", &e))?;
-    if Digest::of(&wasm) != digest {
-        return Err(
-            Refusal::new(Code::InvalidInput, "the component changed while it was installed").hint("install again")
-        );
-    }
-    write_whole(&folder.join(&component), &wasm).map_err(|e| failed("the component", &e))?;
-    let text = std::fs::read_to_string(source).map_err(|e| failed("the manifest", &e))?;
-    let text = pinned(&text, &component, digest)
-        .map_err(|e| Refusal::new(Code::InvalidInput, format!("the manifest is refused: {e}")))?;
-    let file = folder.join(format!("{name}.toml"));
-    write_whole(&file, text.as_bytes()).map_err(|e| failed("the manifest", &e))?;
-    let tools = read_manifest(&file).map_err(refused)?;
-    Ok(Installed { file, tools })
 }
 
 /// The manifest with the component's new place and its digest.

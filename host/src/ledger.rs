@@ -29,6 +29,7 @@ mod writer;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cap_std::fs::Dir;
@@ -144,6 +145,8 @@ struct Shared {
     signing_key: Arc<SigningKey>,
     host_id: Arc<str>,
     unclean: bool,
+    /// Whether an outcome was written lazily since the last flush that is known of.
+    unsynced: AtomicBool,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -215,6 +218,7 @@ impl Ledger {
             signing_key: Arc::new(SigningKey::from_bytes(&seed)),
             host_id,
             unclean,
+            unsynced: AtomicBool::new(false),
             writer: Mutex::new(Some(tokio::spawn(writer.run()))),
         };
         let ledger = Self { shared: Arc::new(shared) };
@@ -408,6 +412,9 @@ impl Ledger {
     /// The ledger failed; recovery will find the intent open.
     pub async fn outcome(&self, outcome: OutcomeRow, durability: Durability) -> Result<(), LedgerError> {
         let plan = outcome.intent.plan();
+        if durability == Durability::Lazy {
+            self.shared.unsynced.store(true, Ordering::Release);
+        }
         let put = self.put(Work::Outcome(Box::new(outcome)), durability).await;
         self.shared.keys.let_go_of(plan);
         put
@@ -497,6 +504,20 @@ impl Ledger {
             name: name.as_str().to_owned(),
             root: root.to_string_lossy().into_owned(),
         }))
+    }
+
+    /// Bring lazily written outcomes to the disk, if there are any since the last time. Without it an outcome of an idle
+    /// daemon would stay where a power loss takes it, and recovery would judge a world that went on.
+    ///
+    /// # Errors
+    /// The ledger is poisoned, full or closed.
+    pub async fn sync_outcomes(&self) -> Result<(), LedgerError> {
+        if !self.shared.unsynced.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.put(Work::Sync, Durability::Durable)
+            .await
+            .inspect_err(|_| self.shared.unsynced.store(true, Ordering::Release))
     }
 
     /// Wait until everything enqueued before is visible to readers. Read methods do so themselves.

@@ -105,7 +105,10 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<Made, Refusal
         spilled.push(FileBlob { digest: state.sha256, size: state.size });
         Ok(())
     };
-    let attempt = Attempt { id: TransactionId::new(committer.ambient.random()), umask: if parts.undoes.is_some() { 0 } else { UMASK } };
+    let attempt = Attempt {
+        id: TransactionId::new(committer.ambient.random()),
+        umask: if parts.undoes.is_some() { 0 } else { UMASK },
+    };
     let undo = Undo { fits: &fits, spill: &mut spill };
     let note = committer.attempts.note(&attempt.id, &files::nests(&plan.body().effects)).map_err(|error| {
         tracing::error!(%error, "the note of an attempt could not be written");

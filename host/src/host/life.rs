@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::json;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::digest::Digest;
-use toolkeep_core::refusal::Refusal;
+use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::fault::HostFault;
 use toolkeep_sandbox::sandbox::{Sandbox, SandboxConfig};
 use toolkeep_sandbox::workspace::{WorkspaceError, WorkspaceRoot};
@@ -30,6 +30,7 @@ use crate::catalog::CatalogHandle;
 use crate::commit::{Committer, RecoverError, Stores};
 use crate::config::Config;
 use crate::execute::Executor;
+use crate::install::Candidate;
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{ApprovalFilter, Ledger, LedgerError, Page, Scope};
 use crate::load::Loader;
@@ -180,6 +181,9 @@ impl Host {
     }
 
     async fn expire(&self) {
+        if let Err(error) = self.ledger().sync_outcomes().await {
+            tracing::error!(%error, "outcomes could not be flushed; the next start judges their intents again");
+        }
         match self.ledger().expire_due(self.ambient().now_ms()).await {
             Ok(calls) if calls.is_empty() => {}
             Ok(calls) => {
@@ -206,26 +210,51 @@ impl Host {
         }
     }
 
-    /// Copy a manifest and its component into the manifests folder, compile, and offer the tools.
+    /// Check a manifest, compile its component, and only then copy both into the manifests folder and offer the tools.
     ///
     /// # Errors
-    /// The manifest, the component or a schema is refused; nothing was changed.
+    /// The manifest, the component or a schema is refused, a name is taken, or a workspace is not the operator's tenant's;
+    /// nothing was changed.
     pub async fn install(&self, operator: &Operator, manifest: &Path) -> Result<serde_json::Value, Refusal> {
         let folder = self.catalog().folder().to_path_buf();
         let source = manifest.to_path_buf();
-        let installed = tokio::task::spawn_blocking(move || crate::install::install(&folder, &source))
-            .await
-            .map_err(|e| Refusal::new(toolkeep_core::refusal::Code::Internal, e.to_string()))??;
-        for tool in installed.components() {
-            self.executor().loader.artifact(tool).await?;
+        let candidate = blocking(move || Candidate::read(&folder, &source)).await??;
+        self.check_candidate(operator, &candidate)?;
+        let component = candidate.component().cloned();
+        if let Some(component) = &component {
+            self.executor().loader.artifact(component).await?;
         }
-        let catalog = self.catalog().reload();
-        let facts = json!({"installed": installed.names(), "component": installed.digest(), "by": operator.user()});
+        let (names, file) = (candidate.names(), candidate.file().to_path_buf());
+        blocking(move || candidate.place()).await??;
+        let host = self.clone();
+        let problems = blocking(move || host.catalog().reload().problems().to_vec()).await?;
+        let digest = component.map(|component| component.digest);
+        let facts = json!({"installed": names, "component": digest, "by": operator.user()});
         if let Err(error) = self.ledger().audit(AuditKind::Tool, &facts) {
             tracing::error!(%error, "an installation could not be put on record");
         }
-        Ok(json!({"installed": installed.names(), "component": installed.digest(), "manifest": installed.file(),
-            "problems": catalog.problems()}))
+        Ok(json!({"installed": names, "component": digest, "manifest": file, "problems": problems}))
+    }
+
+    /// What an operator may install: tools under free names, over workspaces of the operator's own tenant.
+    fn check_candidate(&self, operator: &Operator, candidate: &Candidate) -> Result<(), Refusal> {
+        let catalog = self.catalog().current();
+        for tool in candidate.tools() {
+            if let Some(other) = catalog.file_of(&tool.name).filter(|file| *file != candidate.file()) {
+                let message = format!("`{}` is already given by `{}`", tool.name, other.display());
+                return Err(Refusal::new(Code::InvalidInput, message).hint("choose another `name`"));
+            }
+            for grant in &tool.manifest.files {
+                let owned = self.workspaces().get(&grant.workspace).is_some_and(|w| w.tenant == *operator.tenant());
+                if !owned {
+                    let message =
+                        format!("the manifest grants the workspace `{}`, which you do not have", grant.workspace);
+                    return Err(Refusal::new(Code::InvalidInput, message)
+                        .hint("add the workspace to the configuration and restart the daemon"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn note(&self, what: &str) {
@@ -265,6 +294,11 @@ impl Host {
         }
         in_time
     }
+}
+
+/// Run something that reads and writes files where blocking is allowed.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::new(Code::Internal, "BUG: an installation panicked"))
 }
 
 fn open_workspaces(config: &Config) -> Result<Workspaces, StartError> {

@@ -76,7 +76,8 @@ impl Host {
         owner: Option<&Principal>,
     ) -> Result<(CallId, UndoInfo), Refusal> {
         let missing = || {
-            Refusal::new(Code::NotFound, "no such call, or it committed nothing").hint("only committed calls can be undone")
+            Refusal::new(Code::NotFound, "no such call, or it committed nothing")
+                .hint("only committed calls can be undone")
         };
         let call = match target {
             UndoTarget::Call(call) => call,

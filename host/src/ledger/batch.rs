@@ -122,6 +122,7 @@ impl<'c> Batch<'c> {
             | Work::OpenRun(_)
             | Work::CloseRun { .. }
             | Work::Workspace { .. }
+            | Work::Sync
             | Work::DropBlobs(_) => return self.guarded(work).await,
         }
         Ok(Done::Written)
@@ -177,9 +178,19 @@ impl<'c> Batch<'c> {
             Work::Workspace { tenant, name, root } => {
                 told(self.workspace(tenant, name, root).await, |()| Done::Written, Done::Refused)
             }
+            Work::Sync => told(self.note_sync().await, |()| Done::Written, Done::Refused),
             Work::DropBlobs(digests) => told(self.drop_blobs(digests).await, Done::Dropped, Done::Refused),
             Work::Record(_) | Work::Audit { .. } | Work::Barrier | Work::Close => Ok(Done::Written),
         }
+    }
+
+    /// Write something: a transaction that writes nothing flushes nothing.
+    async fn note_sync(&mut self) -> Step<(), LedgerError> {
+        query("INSERT INTO meta (key, value) VALUES ('synced_ms', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+            .bind(self.now_ms.to_string())
+            .execute(&mut *self.conn)
+            .await?;
+        Ok(())
     }
 
     /// Chain one more audit entry.
@@ -273,6 +284,7 @@ fn refused_row(work: &Work, error: &sqlx::Error) -> Done {
         | Work::Workspace { .. }
         | Work::Audit { .. }
         | Work::DropBlobs(_)
+        | Work::Sync
         | Work::Barrier
         | Work::Close => Done::Refused(refused),
     }

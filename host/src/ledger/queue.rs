@@ -33,6 +33,7 @@ pub(super) enum Work {
     Workspace { tenant: String, name: String, root: String },
     Audit { kind: AuditKind, body: Arc<str> },
     DropBlobs(Vec<Digest>),
+    Sync,
     Barrier,
     Close,
 }
@@ -94,6 +95,7 @@ impl Job {
             | Work::Workspace { .. }
             | Work::Audit { .. }
             | Work::DropBlobs(_)
+            | Work::Sync
             | Work::Barrier
             | Work::Close => false,
         }
@@ -124,6 +126,7 @@ fn weight(work: &Work) -> u64 {
         | Work::CloseRun { .. }
         | Work::Workspace { .. }
         | Work::DropBlobs(_)
+        | Work::Sync
         | Work::Barrier
         | Work::Close => 0,
     };

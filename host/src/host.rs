@@ -136,15 +136,16 @@ impl Host {
         self.0.runtime.spawn(work)
     }
 
-    /// Whether new work may begin.
+    /// Begin something that a stop has to wait for, other than a call: the ledger is not closed before the guard is dropped.
     ///
     /// # Errors
     /// `overloaded`: the daemon is stopping.
-    pub(crate) fn accepting(&self) -> Result<(), Refusal> {
+    pub(crate) fn accepting(&self) -> Result<Settling, Refusal> {
+        let settling = self.0.flights.settle();
         if self.0.admission.draining() {
             return Err(Refusal::new(Code::Overloaded, "the daemon is stopping").after_ms(1_000));
         }
-        Ok(())
+        Ok(settling)
     }
 
     /// End an entry and record it. Nothing is answered that is not recorded.

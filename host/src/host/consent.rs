@@ -41,7 +41,7 @@ impl Notices {
 impl Host {
     /// The owner of a previewed plan wants it committed: it is, or it is held, or it is refused.
     pub async fn commit_plan(&self, caller: &Caller, name: PlanName) -> Result<Answer, Refusal> {
-        self.accepting()?;
+        let _open = self.accepting()?;
         let stored = self.own_plan(caller, name).await?;
         if stored.call.row.outcome == Outcome::Committed {
             return Ok(Answer::stored(Arc::clone(&stored.call.row.reply), true));
@@ -60,6 +60,7 @@ impl Host {
     /// # Errors
     /// `not_found`, or `stale_plan`: it is not open any more.
     pub async fn discard_plan(&self, caller: &Caller, plan: PlanId) -> Result<Answer, Refusal> {
+        let _open = self.accepting()?;
         self.own_plan(caller, PlanName::Id(plan)).await?;
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let reply = self.ledger().discard(&scope, plan, Discard::Dropped).await.map_err(|e| discard_refusal(&e))?;
@@ -157,9 +158,11 @@ impl Host {
         reason: &str,
         confirm: Option<&str>,
     ) -> Result<Value, Refusal> {
-        self.accepting()?;
+        let _open = self.accepting()?;
         let (scope, approval) = self.tenant_approval(operator, id).await?;
-        still_pending(&approval)?;
+        if approval.state != ApprovalState::Approved {
+            still_pending(&approval)?;
+        }
         let stored = self.stored_plan(&scope, PlanName::Id(approval.plan)).await?;
         let digest = stored.plan.digest().short();
         let need = approve::need(&stored, &self.catalog().current(), self.undo_bytes(), self.ambient().now_ms())?;
@@ -197,6 +200,7 @@ impl Host {
     /// # Errors
     /// As [`Self::approve`].
     pub async fn reject(&self, operator: &Operator, id: ApprovalId, reason: &str) -> Result<Value, Refusal> {
+        let _open = self.accepting()?;
         let (_, approval) = self.tenant_approval(operator, id).await?;
         still_pending(&approval)?;
         self.resolve(operator, id, reason, false).await?;

@@ -43,7 +43,7 @@ impl Host {
     /// # Errors
     /// `not_found`, `stale_plan`: a target changed since, or `denied`: the call cannot be reversed.
     pub async fn propose_undo(&self, caller: &Caller, target: UndoTarget) -> Result<Answer, Refusal> {
-        self.accepting()?;
+        let _open = self.accepting()?;
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let (call, info) = self.undoable(&scope, target, Some(caller.principal())).await?;
         let (answer, _) = self.preview_undo(caller.principal(), call, info).await?;
@@ -55,7 +55,7 @@ impl Host {
     /// # Errors
     /// As [`Self::propose_undo`].
     pub async fn undo(&self, operator: &Operator, target: UndoTarget, preview: bool) -> Result<Answer, Refusal> {
-        self.accepting()?;
+        let _open = self.accepting()?;
         let scope = Scope::Tenant(operator.tenant().clone());
         let (call, info) = self.undoable(&scope, target, None).await?;
         let agent = OPERATOR_AGENT.parse().map_err(|_| Refusal::new(Code::Internal, "BUG: the agent name"))?;

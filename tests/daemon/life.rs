@@ -112,3 +112,31 @@ fn r53_what_was_previewed_expires() {
     assert_eq!(agent.commit(shown.plan()).text("/error/code"), "stale_plan");
     assert!(!world.path("notes/brief.md").exists());
 }
+
+#[test]
+fn r53_sigterm_lets_commits_of_plans_finish_and_answers_them() {
+    let mut answered = 0;
+    for round in 0_u64..8 {
+        let mut world = World::new();
+        let mut agent = world.agent();
+        let shown = agent.preview("million-files", json!({"n": 150})).must("ok", "previewed", "");
+        let before = world.snapshot().len();
+        let line = json!({"jsonrpc": "2.0", "id": 1, "method": "plans.commit", "params": {"plan": shown.plan()}});
+        agent.0.send(format!("{line}\n").as_bytes());
+        thread::sleep(std::time::Duration::from_millis(2 * round));
+        world.signal(Signal::TERM);
+        let answer = agent.0.line();
+        assert!(world.ended().success(), "round {round}: {}", world.log());
+        assert!(!world.log().contains("ERROR"), "round {round}: {}", world.log());
+        let made = world.snapshot().len() - before;
+        if let Some(answer) = answer {
+            let committed = answer.pointer("/result/reply/outcome") == Some(&json!("committed"));
+            assert_eq!(made, if committed { 150 } else { 0 }, "round {round}: {answer}");
+            answered += usize::from(committed);
+        }
+        world.start();
+        assert!([0, 150].contains(&(world.snapshot().len() - before)), "round {round}");
+        world.verified();
+    }
+    assert!(answered > 0, "no commit was under way");
+}

@@ -76,7 +76,7 @@ fn r38_expect_plan_commits_only_what_was_previewed() {
     let other = agent.preview("notes.add", json!({"title": "Expected", "body": "c"}));
     let before = world.snapshot();
     let call = |digest: &str| json!({"tool": "notes.add", "input": input, "expect_plan": digest});
-    agent.reply("calls.execute", call(other.digest())).must("failed", "none", "stale_plan");
+    agent.reply("calls.execute", call(other.digest())).must("failed", "none", "plan_diverged");
     assert_eq!(world.snapshot(), before);
     agent.reply("calls.execute", call(shown.digest())).must("ok", "committed", "");
     assert!(world.text("notes/expected.md").contains('b'));

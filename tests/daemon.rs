@@ -13,6 +13,7 @@ mod plans;
 mod previews;
 mod runs;
 mod scenery;
+mod session;
 mod tenants;
 mod undo;
 mod world;

@@ -199,3 +199,35 @@ fn r15_no_method_of_an_agent_grants_approves_installs_or_stops() {
     }
     assert_eq!(agent.ok("approvals.get", json!({"approval": held.approval()}))["state"], "pending");
 }
+
+#[test]
+fn r56_hostile_tools_side_by_side_do_not_hurt_their_neighbours() {
+    let world = World::new();
+    let bad = ["spin", "trap", "panic", "recurse", "grow-memory", "exit", "giant-return", "deep-directories"];
+    thread::scope(|scope| {
+        for tool in bad {
+            let world = &world;
+            scope.spawn(move || {
+                let mut agent = world.agent();
+                for _ in 0..4 {
+                    let reply = agent.execute(tool, json!({}));
+                    assert_ne!(reply.text("/outcome"), "committed", "{tool}: {}", reply.value);
+                }
+            });
+        }
+        for number in 0..4 {
+            let world = &world;
+            scope.spawn(move || {
+                let mut agent = world.agent();
+                for round in 0..6 {
+                    let note = json!({"title": format!("Calm {number} {round}"), "body": "b"});
+                    agent.execute("notes.add", note).must("ok", "committed", "");
+                }
+            });
+        }
+    });
+    let notes = world.snapshot().keys().filter(|name| name.contains("calm-")).count();
+    assert_eq!(notes, 24);
+    assert!(!world.log().contains("BUG"), "{}", world.log());
+    world.verified();
+}

@@ -138,3 +138,21 @@ fn a_long_plan_comes_in_pages_with_the_contents_that_are_asked_for() {
     assert!(contents.values().any(|text| text.as_str().is_some_and(|text| text.contains("def old_name"))));
     assert!(contents.values().any(|text| text.as_str().is_some_and(|text| text.contains("def new_name"))));
 }
+
+#[test]
+fn t_f3_a_directory_that_became_a_link_is_not_followed_at_commit() {
+    let world = World::new();
+    let mut agent = world.agent();
+    let shown = agent.preview("rename-symbol", json!({"from": "old_name", "to": "new_name"}));
+    let outside = world.path("outside");
+    std::fs::rename(world.path("src/shop"), &outside).expect("moved");
+    std::os::unix::fs::symlink(&outside, world.path("src/shop")).expect("link");
+    let files = || {
+        let read = |name: &str| std::fs::read(outside.join(name)).ok();
+        (read("cart.py"), read("old_name.py"), read("new_name.py"))
+    };
+    let before = files();
+    agent.commit(shown.plan()).must("failed", "discarded", "stale_plan");
+    assert_eq!(files(), before, "nothing outside was touched");
+    assert!(world.text("src/total.py").contains("old_name"), "and nothing inside either");
+}

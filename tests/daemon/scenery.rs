@@ -43,6 +43,7 @@ const BAD: &[Grant] = &[
     ),
     ("writer", "read-only-writer", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
     ("million-files", "million-files", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
+    ("held-files", "million-files", "tier = 2\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
     ("deep-directories", "deep-directories", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
     ("sparse-giant", "sparse-giant", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
     ("path-escape", "path-escape", "tier = 1\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),

@@ -128,3 +128,20 @@ fn r09_an_undo_survives_a_kill_of_the_daemon() {
     assert_eq!(world.snapshot(), before);
     world.verified();
 }
+
+#[test]
+fn r23_to_take_back_what_people_agreed_to_takes_people() {
+    let world = World::new();
+    let (mut agent, mut admin) = (world.agent(), world.admin());
+    let before = world.snapshot();
+    let held = agent.execute("notes2.add", json!({"title": "Agreed", "body": "b"}));
+    let held = held.must("held", "pending", "approval_required");
+    super::approvals::approve(&mut admin, held.approval());
+    let after = world.snapshot();
+    assert_ne!(after, before);
+    let back = propose(&mut agent, held.call());
+    let waits = agent.commit(back.plan()).must("held", "pending", "approval_required");
+    assert_eq!(world.snapshot(), after, "an agent alone does not take it back");
+    super::approvals::approve(&mut admin, waits.approval());
+    assert_eq!(world.snapshot(), before);
+}

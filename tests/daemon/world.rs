@@ -82,7 +82,8 @@ impl World {
         serve.args(["--config", "toolkeep.toml", "serve", "--log", "json"]);
         serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(serve.spawn().expect("the daemon starts"));
-        let socket = self.path("run/agent/agent.sock");
+        // The admin socket is the second to be opened.
+        let socket = self.path("run/admin/admin.sock");
         until("the daemon listens", || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("the child is ours"));
             assert!(ended.is_none(), "the daemon ended: {}", self.log());

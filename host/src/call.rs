@@ -2,8 +2,9 @@
 //! a skipped stage does not compile.
 //!
 //! A call has two halves, [`Host::call`] (propose) and [`Host::settle`], that an allowed plan runs through in one go. A held
-//! plan comes back in by `settle` alone, without executing again. A call runs in a task of its own: whoever
-//! stops waiting cancels an execution, never a commit. `undo`, `replay` and `recover` are the other three entry points.
+//! plan comes back in by `settle` alone, without executing again. Whoever stops
+//! waiting for a call cancels an execution, never a commit: what is left behind ends by itself, on record. `undo`,
+//! `replay` and `recover` are the other three entry points.
 
 use std::sync::Arc;
 
@@ -45,18 +46,17 @@ impl Host {
         progress: Option<mpsc::Sender<Progress>>,
     ) -> Answer {
         let id = CallId::new(self.ambient().uuid_v7());
-        let (line, guard) = Line::new(progress);
-        let flight = self.flights().enter(id, caller.principal_shared(), guard.cancel());
+        let line = Line::new(progress);
+        let cancel = line.cancel();
+        let flight = self.flights().enter(id, caller.principal_shared(), cancel.clone());
         let (host, caller) = (self.clone(), caller.clone());
-        let task = self.spawn(async move {
+        let call = async move {
             let entry = Entry::open(caller.principal(), &request, id, host.ambient().now_ms());
             let answer = host.propose(&caller, request, entry, line).await;
             drop(flight);
             answer
-        });
-        let answer = task.await.unwrap_or_else(|_| self.broken(id));
-        guard.disarm();
-        answer
+        };
+        self.attend(cancel, call).await.unwrap_or_else(|_| self.broken(id))
     }
 
     async fn propose(&self, caller: &Caller, request: CallRequest, mut entry: Entry, line: Line) -> Answer {

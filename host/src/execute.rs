@@ -45,40 +45,17 @@ pub struct Line {
     progress: Option<tokio::sync::mpsc::Sender<Progress>>,
 }
 
-/// The caller's end of a [`Line`]: dropped while armed, it cancels the execution.
-#[derive(Debug)]
-pub struct LineGuard {
-    cancel: Cancel,
-    armed: bool,
-}
-
 impl Line {
-    /// Both ends.
+    /// A line that nobody has cancelled.
     #[must_use]
-    pub fn new(progress: Option<tokio::sync::mpsc::Sender<Progress>>) -> (Self, LineGuard) {
-        let cancel = Cancel::new();
-        (Self { cancel: cancel.clone(), progress }, LineGuard { cancel, armed: true })
+    pub fn new(progress: Option<tokio::sync::mpsc::Sender<Progress>>) -> Self {
+        Self { cancel: Cancel::new(), progress }
     }
-}
 
-impl LineGuard {
     /// What cancels the execution.
     #[must_use]
     pub fn cancel(&self) -> Cancel {
         self.cancel.clone()
-    }
-
-    /// The call ended: nothing to cancel.
-    pub fn disarm(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for LineGuard {
-    fn drop(&mut self) {
-        if self.armed {
-            self.cancel.cancel();
-        }
     }
 }
 

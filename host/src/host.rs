@@ -3,6 +3,7 @@
 //! One [`Host`] owns the ledger, the stores, the catalog and the sandbox. Doors get a clone of it and nothing else. Opening
 //! one recovers first: no call is accepted before every intent of the last life is settled or reported as halted.
 
+mod attended;
 mod consent;
 mod flights;
 mod inquiry;
@@ -18,6 +19,7 @@ use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Outcome, Reply, Status, Usage};
 use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_sandbox::execution::Cancel;
 
 use crate::admit::Admission;
 use crate::ambient::Ambient;
@@ -31,6 +33,8 @@ use crate::config::Config;
 use crate::execute::{Executed, Executor};
 use crate::ledger::{CallRow, Ledger};
 use crate::record::{Answer, Ending, Entry, status_of};
+
+use attended::Attended;
 
 pub use consent::Notices;
 pub use flights::{Flight, Flights, Settling};
@@ -126,6 +130,15 @@ impl Host {
             approval_ttl_ms: self.0.config.limits.approval_ttl_ms,
             solo: self.0.config.solo,
         }
+    }
+
+    /// Run inside of whoever waits; alone and cancelled, if nobody does any more.
+    pub(crate) fn attend<T: Send + 'static>(
+        &self,
+        cancel: Cancel,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Attended<T> {
+        Attended::new(self.0.runtime.clone(), cancel, work)
     }
 
     /// Run in a task of its own, so that nobody's impatience ends it.

@@ -54,7 +54,9 @@ impl NewArgs {
             write(&directory.join(fill(file, name, &sdk)), &fill(template, name, &sdk))?;
         }
         context.ui.value(&json!({"directory": directory}), || directory.display().to_string())?;
-        context.ui.note("next: `cargo test` in it, then `toolkeep tools build`, then `toolkeep tools install` with its manifest");
+        context.ui.note(
+            "next: `cargo test` in it, then `toolkeep tools build`, then `toolkeep tools install` with its manifest",
+        );
         Ok(Exit::Ok)
     }
 }

@@ -88,8 +88,13 @@ tidy: ## the repository's own rules
 hard: setup build guests ## crashes and faults at every point, up to 15 minutes
 	TOOLKEEP_HARD=1 cargo test --locked --workspace
 
-bench: guests ## the promised figures, measured
-	cargo bench --locked -p toolkeep-benches
+bench: guests ## the promised figures, measured: benches/RESULTS.md
+	cd benches/guest && CARGO_TARGET_DIR=$(GUEST) cargo build --locked --release --target wasm32-wasip2
+	cp $(GUEST)/wasm32-wasip2/release/reader.wasm $(TOOLS)/reader.wasm
+	$(TOOLKEEP) tools pack $(TOOLS)/reader.wasm
+	@# Both packages in both commands: the features of what they share are then the same, and nothing is built twice.
+	cargo build --locked --release -p toolkeep -p toolkeep-benches
+	cargo bench --locked -p toolkeep -p toolkeep-benches --bench 'p*'
 
 clean: ## remove what was built
 	cargo clean

@@ -10,7 +10,7 @@ use toolkeep_benches::world::{NOTES, World, component};
 const PROMISE: f64 = 0.5;
 const CLIENTS: usize = 64;
 const ROUNDS: usize = 5;
-const PER_ROUND: usize = 512;
+const PER_ROUND: usize = 384;
 const BYTES: usize = 4096;
 
 fn main() {

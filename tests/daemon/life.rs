@@ -92,7 +92,7 @@ fn r38_a_plan_that_was_approved_but_not_settled_is_settled_at_the_next_start() {
             approve(&mut world.admin(), held.approval());
         } else {
             assert_eq!(state, "consumed", "round {round}");
-            settled_late += usize::from(world.log()[log..].contains("settled a plan approved before"));
+            settled_late += usize::from(world.log()[log..].contains("settled a plan that was approved before"));
         }
         agent.reply("approvals.wait", json!({"approval": held.approval()})).must("ok", "committed", "");
         assert_eq!(world.snapshot().len(), before.len() + 300);

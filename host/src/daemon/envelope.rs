@@ -111,6 +111,7 @@ fn invalid(pointer: &str, problem: &str, expected: &str) -> Fault {
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "expectations are written where they are passed")]
     fn check(line: &str, expect: Result<RequestId, (Option<RequestId>, i32)>) {
         let read = read(line.as_bytes()).map(|r| r.id).map_err(|(id, fault)| (id, fault.number));
         assert_eq!(read, expect, "{line}");

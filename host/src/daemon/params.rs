@@ -320,6 +320,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[expect(clippy::needless_pass_by_value, reason = "values are written where they are passed")]
     fn object(value: Value) -> Map<String, Value> {
         value.as_object().expect("object").clone()
     }

@@ -16,9 +16,16 @@ use std::time::{Duration, Instant};
 
 /// The middle value. Zero if there is none.
 #[must_use]
-pub fn median(mut samples: Vec<f64>) -> f64 {
+pub fn median(samples: Vec<f64>) -> f64 {
+    quantile(samples, 0.5)
+}
+
+/// The value that the `share` of all values does not exceed. Zero if there is none.
+#[must_use]
+pub fn quantile(mut samples: Vec<f64>, share: f64) -> f64 {
     samples.sort_by(f64::total_cmp);
-    samples.get(samples.len() / 2).copied().unwrap_or(0.0)
+    let position = samples.len() as f64 * share;
+    samples.get(position as usize).copied().unwrap_or(0.0)
 }
 
 /// How long `work` takes, in microseconds.

@@ -7,7 +7,7 @@ use toolkeep_sandbox::compile::{CompileLimits, compile, in_child};
 
 /// At most so many times the floor.
 const PROMISE: f64 = 1.3;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const BYTES: usize = 1024 * 1024;
 
 fn main() {

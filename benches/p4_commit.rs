@@ -4,10 +4,11 @@ use toolkeep_benches::client::{add_note, drive};
 use toolkeep_benches::disk::Bare;
 use toolkeep_benches::report::{Row, publish};
 use toolkeep_benches::world::{NOTES, World, component};
-use toolkeep_benches::{median, timed};
+use toolkeep_benches::{median, quantile, timed};
 
 /// At most so many times the floor.
 const PROMISE: f64 = 1.5;
+const QUIET: f64 = 0.1;
 const ROUNDS: usize = 25;
 const WARM_UP_ROUNDS: usize = 3;
 const PER_ROUND: usize = 10;
@@ -42,6 +43,12 @@ fn main() {
         floors.extend(numbers.map(|number| timed(|| bare.commit(number))));
         rustix::fs::sync();
     }
-    let figures = [median(commits), median(floors)];
-    publish(&[Row::at_most_times("P4", "durable commit of one file, one client, p50", "µs", figures, PROMISE)], &[]);
+    let figures = [median(commits.clone()), median(floors.clone())];
+    // On a disk that others use, waiting for it hides everything else; a quiet moment shows what is ours.
+    let quiet = [quantile(commits, QUIET), quantile(floors, QUIET)];
+    let rows = [
+        Row::at_most_times("P4a", "durable commit of one file, one client, p50", "µs", figures, PROMISE),
+        Row::at_most_times("P4b", "the same, p10: the quiet moments of the disk", "µs", quiet, PROMISE),
+    ];
+    publish(&rows, &[]);
 }

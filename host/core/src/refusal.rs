@@ -83,7 +83,7 @@ codes! {
     /// A queue or pool is full.
     Overloaded = "overloaded", retryable true, rpc 1023, exit 7, hint "wait as long as `retry_after_ms` says";
     /// It is not known whether an effect happened.
-    UnknownOutcome = "unknown_outcome", retryable false, rpc 1024, exit 1, hint "ask the operator to look and resolve it";
+    UnknownOutcome = "unknown_outcome", retryable false, rpc 1024, exit 1, hint "ask `calls.get` after the daemon was restarted; recovery decides";
     /// Recovery met content that is neither before nor after, or the disk failed.
     Halted = "halted", retryable false, rpc 1025, exit 1, hint "ask the operator to run `toolkeep doctor`";
     /// A fault of the host.

@@ -57,6 +57,9 @@ fn r38_a_plan_whose_world_changed_is_stale_and_thrown_away() {
         let before = world.snapshot();
         let told = agent.commit(shown.plan()).must("failed", "discarded", "stale_plan");
         assert!(told.value["receipt"].is_null(), "{number}: {}", told.value);
+        let message = told.text("/error/message");
+        assert!(message.contains("src") || message.contains("books"), "it says where: {message}");
+        assert!(!message.contains("toolkeep-test"), "no path of the host: {message}");
         assert_eq!(world.snapshot(), before, "{number}");
         let page = agent.ok("plans.get", json!({"plan": shown.plan()}));
         assert_eq!(page["state"], "discarded", "{number}");

@@ -258,7 +258,8 @@ fn abandon(committer: &Committer, parts: ApprovedParts, refusal: Refusal) -> Ans
         return Answer::stored(stored.call.row.reply, true);
     }
     if refusal.code == Code::StalePlan {
-        let discarded = committer.ledger.discard(&Scope::Operator, parts.plan.id(), Discard::Stale);
+        let why = Discard::Refused(Box::new(refusal.clone()));
+        let discarded = committer.ledger.discard(&Scope::Operator, parts.plan.id(), why);
         if let Ok(reply) = committer.runtime.block_on(discarded) {
             return Answer::stored(reply, false);
         }

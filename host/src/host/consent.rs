@@ -71,8 +71,9 @@ impl Host {
 
     /// A plan that could not be settled: thrown away if the world moved on, left as it is otherwise.
     pub(crate) async fn not_settled(&self, plan: PlanId, call: CallId, refusal: Refusal) -> Answer {
+        let why = Discard::Refused(Box::new(refusal.clone()));
         if refusal.code == Code::StalePlan
-            && let Ok(reply) = self.ledger().discard(&Scope::Operator, plan, Discard::Stale).await
+            && let Ok(reply) = self.ledger().discard(&Scope::Operator, plan, why).await
         {
             return Answer::stored(reply, false);
         }

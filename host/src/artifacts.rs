@@ -106,6 +106,13 @@ impl Artifacts {
         self.0.read(&Subject { kind: Kind::Native, component, fingerprint, limits: "" })
     }
 
+    /// Whether native code of a component seems to be here: a hint, not checked by its MAC. Blocks.
+    #[must_use]
+    pub fn has(&self, component: &Digest, fingerprint: &str) -> bool {
+        let subject = Subject { kind: Kind::Native, component, fingerprint, limits: "" };
+        self.0.dir.exists(subject.file())
+    }
+
     /// Keep the native code of a component. Blocks.
     ///
     /// # Errors

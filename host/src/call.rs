@@ -23,8 +23,8 @@ use crate::decide::{self, Decision};
 use crate::execute::{self, Line};
 use crate::host::Host;
 use crate::record::{Answer, Ending, Entry};
-use crate::screen;
-use crate::seal;
+use crate::screen::{self, Screened};
+use crate::seal::{self, Sealed};
 use crate::validate;
 
 /// What the path came to, before it is recorded.
@@ -33,6 +33,13 @@ enum Passage {
     Over(Status, Outcome, Box<Ending>),
     /// Ledger and reply are written.
     Recorded(Answer),
+}
+
+impl Passage {
+    /// The tool returned an output and changes nothing.
+    fn unchanged(output: &Screened) -> Self {
+        Self::Over(Status::Ok, Outcome::None, Box::new(Ending::output(output)))
+    }
 }
 
 impl Host {
@@ -88,11 +95,12 @@ impl Host {
         entry.executed(&executed);
         self.report_breaches(entry, &executed);
         let output = screen::screen(&executed)?;
-        let planned = seal::seal(executed, output, self.ambient())?;
+        let planned = match seal::seal(executed, output, self.ambient(), self.approval_ttl_ms())? {
+            Sealed::Nothing(output) => return Ok(Passage::unchanged(&output)),
+            Sealed::Planned(planned) => planned,
+        };
         match decide::decide(planned, self.undo_bytes()) {
-            Decision::Nothing(planned) => {
-                Ok(Passage::Over(Status::Ok, Outcome::None, Box::new(Ending::output(planned.output()))))
-            }
+            Decision::Nothing(planned) => Ok(Passage::unchanged(planned.output())),
             Decision::Deny { planned, breach } => Ok(self.denied(entry, &planned, breach)),
             Decision::Preview(planned) => {
                 let store = self.plan_store();
@@ -130,6 +138,7 @@ impl Host {
     }
 
     fn denied(&self, entry: &mut Entry, planned: &seal::Planned, breach: String) -> Passage {
+        tracing::warn!(call = %entry.call(), tool = %entry.row().tool, %breach, "a plan was denied");
         self.audit_breach(entry.row(), &breach);
         let refusal = Refusal::new(Code::Denied, breach).hint("the plan was thrown away; nothing was changed");
         let ending = Ending::refused(refusal).plan(planned.plan());

@@ -122,6 +122,10 @@ impl Host {
         self.0.config.limits.undo_bytes
     }
 
+    pub(crate) fn approval_ttl_ms(&self) -> u64 {
+        self.0.config.limits.approval_ttl_ms
+    }
+
     pub(crate) fn plan_store(&self) -> PlanStore {
         PlanStore {
             ledger: self.0.ledger.clone(),
@@ -216,8 +220,10 @@ impl Host {
         for breach in breaches {
             self.audit_breach(entry.row(), breach);
         }
-        if !breaches.is_empty() {
-            entry.warn(format!("the tool tried {} thing(s) that its grant does not allow", breaches.len()));
+        if let Some(first) = breaches.first() {
+            let tried = breaches.len();
+            tracing::warn!(call = %entry.call(), tool = %entry.row().tool, tried, %first, "boundaries were tested");
+            entry.warn(format!("the tool tried {tried} thing(s) that its grant does not allow"));
         }
         let dropped = executed.execution().log_dropped;
         if dropped > 0 {
@@ -226,7 +232,7 @@ impl Host {
     }
 
     pub(crate) fn audit_breach(&self, row: &CallRow, what: &str) {
-        tracing::warn!(call = %row.call, tool = %row.tool, breach = what, "a boundary was tested");
+        tracing::debug!(call = %row.call, tool = %row.tool, breach = what, "a boundary was tested");
         let facts = json!({"call": row.call, "tool": row.tool, "principal": row.principal, "what": what});
         if let Err(error) = self.0.ledger.audit(AuditKind::Breach, &facts) {
             tracing::error!(%error, call = %row.call, "a breach could not be put on record");

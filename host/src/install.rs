@@ -27,7 +27,7 @@ impl Candidate {
     /// # Errors
     /// `invalid_input`: the manifest or what it names is refused.
     pub fn read(folder: &Path, source: &Path) -> Result<Self, Refusal> {
-        let tools = read_manifest(source).map_err(|error| {
+        let tools = read_manifest(source, &|_| false).map_err(|error| {
             Refusal::new(Code::InvalidInput, format!("the manifest is refused: {error}"))
                 .hint("correct it and install again")
         })?;

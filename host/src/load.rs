@@ -118,6 +118,10 @@ impl Loader {
             return Err(Refusal::new(Code::Internal, "the component file changed since the manifest was read")
                 .hint("run `toolkeep tools install` again"));
         }
+        let wasm = tokio::task::spawn_blocking(move || compile::prescreen(&wasm).map(|_| wasm))
+            .await
+            .map_err(|e| internal(&e))?
+            .map_err(|e| refused(&e.to_string()))?;
         let limits = limits_of(component);
         let compiled = compile::in_child(&self.worker, &wasm, limits).await;
         let (artifacts, digest) = (self.artifacts.clone(), component.digest);

@@ -7,16 +7,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use toolkeep_core::call::Mode;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::PlanId;
 use toolkeep_core::plan::{Plan, PlanBody, SealBinding};
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::tier::Tier;
 use toolkeep_sandbox::stage::{Content, Witness};
 
 use crate::admit::Ticket;
 use crate::ambient::Ambient;
 use crate::execute::Executed;
 use crate::screen::Screened;
+use crate::validate::Call;
 
 /// Bytes of randomness in a plan's nonce.
 const NONCE_BYTES: usize = 16;
@@ -70,20 +73,32 @@ impl Planned {
     }
 }
 
+/// What an execution came to.
+#[derive(Debug)]
+pub enum Sealed {
+    /// It changes nothing, and nobody asked for a certain plan: there is nothing to seal.
+    Nothing(Screened),
+    /// It has a plan.
+    Planned(Planned),
+}
+
 /// Sixteen random bytes in hexadecimal.
 #[must_use]
 pub fn nonce(ambient: &Ambient) -> String {
     ambient.random::<NONCE_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Seal what an execution staged.
+/// Seal what an execution staged. `approval_ttl_ms` is how long a plan that is likely to be held may wait for people.
 ///
 /// # Errors
 /// `memory_exceeded`: more effects than a plan holds. `plan_diverged`: the caller expected another plan.
-pub fn seal(executed: Executed, output: Screened, ambient: &Ambient) -> Result<Planned, Refusal> {
+pub fn seal(executed: Executed, output: Screened, ambient: &Ambient, approval_ttl_ms: u64) -> Result<Sealed, Refusal> {
     let (ticket, execution) = executed.into_parts();
     let grant = ticket.grant();
     let call = grant.call();
+    if execution.staged.effects.is_empty() && call.options().expect_plan.is_none() {
+        return Ok(Sealed::Nothing(output));
+    }
     let tool = call.tool();
     let body = PlanBody {
         format: toolkeep_core::plan::FORMAT,
@@ -99,7 +114,7 @@ pub fn seal(executed: Executed, output: Screened, ambient: &Ambient) -> Result<P
     let binding = SealBinding {
         run: call.options().run,
         call: call.id(),
-        expires_at_ms: ambient.now_ms().saturating_add(tool.manifest.plan_ttl_ms),
+        expires_at_ms: ambient.now_ms().saturating_add(time_to_live(call, approval_ttl_ms)),
         nonce: nonce(ambient),
     };
     let plan = Plan::seal(body, PlanId::new(ambient.uuid_v7()), binding)
@@ -110,11 +125,22 @@ pub fn seal(executed: Executed, output: Screened, ambient: &Ambient) -> Result<P
             format!("this call makes plan {}, not the expected {expected}", plan.digest()),
         ));
     }
-    Ok(Planned {
+    Ok(Sealed::Planned(Planned {
         output,
         plan: Arc::new(plan),
         witnesses: execution.staged.witnesses,
         contents: execution.staged.contents,
         ticket,
-    })
+    }))
+}
+
+/// How long the plan of a call stays committable, in milliseconds. One that people may have to agree to waits for them.
+fn time_to_live(call: &Call, approval_ttl_ms: u64) -> u64 {
+    let manifest = &call.tool().manifest;
+    let may_be_held = call.tool().tier >= Tier::Consequential || !manifest.hold.is_empty();
+    if may_be_held && call.options().mode == Mode::Commit {
+        manifest.plan_ttl_ms.max(approval_ttl_ms)
+    } else {
+        manifest.plan_ttl_ms
+    }
 }

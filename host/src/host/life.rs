@@ -104,10 +104,12 @@ impl Host {
         committer.recover().await?;
         let sandbox = Arc::new(Sandbox::new(SandboxConfig::default())?);
         let program = std::env::current_exe().map_err(StartError::Program)?;
+        let (known, engine) = (artifacts.clone(), sandbox.fingerprint().to_owned());
+        let screened = Box::new(move |digest: &Digest| known.has(digest, &engine));
         let token = admin_token(&config.runtime_dir, &ambient)?;
         let host = Self(Arc::new(Services {
             authenticator: Authenticator::new(&config, token),
-            catalog: CatalogHandle::open(&config.tools_dir),
+            catalog: CatalogHandle::open(&config.tools_dir, screened),
             admission: Admission::new(config.limits.executions),
             executor: Executor {
                 loader: Loader::new(Arc::clone(&sandbox), artifacts, program),

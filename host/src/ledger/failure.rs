@@ -70,6 +70,7 @@ impl LedgerError {
                 Refusal::new(Code::Overloaded, "the ledger is behind; nothing runs unrecorded").after_ms(RETRY_AFTER_MS)
             }
             Self::DiskFull => Refusal::new(Code::Overloaded, "the disk of the ledger is full").after_ms(RETRY_AFTER_MS),
+            Self::Closed => Refusal::new(Code::Overloaded, "the daemon is stopping").after_ms(RETRY_AFTER_MS),
             Self::Poisoned(_) => Refusal::new(Code::Halted, "the ledger stopped writing after a disk error"),
             _ => Refusal::new(Code::Internal, "the ledger could not be read or written"),
         }

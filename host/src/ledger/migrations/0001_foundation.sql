@@ -102,7 +102,7 @@ CREATE TABLE plans (
     fence       INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX plans_of_tenant ON plans (tenant, seq);
-CREATE INDEX plans_open_by_digest ON plans (digest, seq) WHERE state IN ('previewed', 'held');
+CREATE INDEX plans_by_digest ON plans (digest, seq);
 CREATE INDEX plans_open_by_expiry ON plans (expires_ms) WHERE state IN ('previewed', 'held');
 
 CREATE TABLE approvals (

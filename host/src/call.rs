@@ -1,7 +1,7 @@
 //! The path of one call, on one screen. Every stage is one file; each consumes the proof that the stage before it made, so
 //! a skipped stage does not compile.
 //!
-//! A call has two halves, [`Host::call`] (propose) and [`Host::settle`], that an allowed plan runs through in one go. A held
+//! A call has two halves, [`Host::call`] (propose) and `Host::settle`, that an allowed plan runs through in one go. A held
 //! plan comes back in by `settle` alone, without executing again. Whoever stops
 //! waiting for a call cancels an execution, never a commit: what is left behind ends by itself, on record. `undo`,
 //! `replay` and `recover` are the other three entry points.

@@ -2,7 +2,7 @@
 //!
 //! Every setting that matters is stated, also where it equals the default of this release. Two engines are made from one
 //! configuration: pooled ones that run tools, and a plain one that only compiles; what the second compiles the
-//! first accepts, because allocation is not part of the compile key. [`fingerprint`] names the configuration: compiled
+//! first accepts, because allocation is not part of the compile key. `fingerprint` names the configuration: compiled
 //! artifacts are stored under it, and fuel of two recordings compares only under the same one.
 
 use std::hash::{Hash, Hasher};

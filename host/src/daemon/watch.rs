@@ -1,7 +1,7 @@
 //! Watching the manifests: a changed file is installed without a restart.
 //!
 //! Changes are gathered for a moment, because an editor writes a file in several steps, and then the whole directory is
-//! read again by the [`Host`], which replaces the catalog at once or, where a manifest is wrong, keeps what it has.
+//! read again by the `Host`, which replaces the catalog at once or, where a manifest is wrong, keeps what it has.
 //! Where the system cannot watch the directory the daemon runs on; SIGHUP and `tools.reload` still work.
 
 use std::path::Path;

@@ -24,7 +24,7 @@ pub struct BlobRow {
 }
 
 impl Ledger {
-    /// What the ledger knows of a blob. The content is not verified: [`crate::blobs::BlobStore`] does that.
+    /// What the ledger knows of a blob. The content is not verified: [`crate::blobs::Blobs`] does that.
     ///
     /// # Errors
     /// The ledger cannot be read.

@@ -45,15 +45,14 @@ fn a_running_call_neither_delays_others_of_its_connection_nor_escapes_its_cancel
     caller.send(&request(2, "host.info", json!({})));
     let answer = caller.line().expect("an answer");
     assert_eq!(answer["id"], json!(2), "the second overtakes the first: {answer}");
-    // A retry with the key tells which call runs.
+    // A retry with the key tells which call runs. Both are under way at once, so either may have claimed the key; the
+    // other one is told.
     let mut call = String::new();
     until("the call is known", || {
         caller.send(&request(3, "calls.execute", spin.clone()));
         let answer = caller.line().expect("an answer");
-        assert_eq!(
-            (answer["id"].clone(), answer.pointer("/result/reply/error/code")),
-            (json!(3), Some(&json!("in_flight")))
-        );
+        assert!(answer["id"] == json!(1) || answer["id"] == json!(3), "{answer}");
+        assert_eq!(answer.pointer("/result/reply/error/code"), Some(&json!("in_flight")), "{answer}");
         let message = answer.pointer("/result/reply/error/message").and_then(Value::as_str).unwrap_or_default();
         call = message.split(' ').find(|word| word.starts_with("call_")).unwrap_or_default().to_owned();
         !call.is_empty()

@@ -61,7 +61,6 @@ impl Host {
     /// `not_found`, or `stale_plan`: it is not open any more.
     pub async fn discard_plan(&self, caller: &Caller, plan: PlanId) -> Result<Answer, Refusal> {
         let _open = self.accepting()?;
-        let _until_done = self.accepting()?;
         self.own_plan(caller, PlanName::Id(plan)).await?;
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let reply = self.ledger().discard(&scope, plan, Discard::Dropped).await.map_err(|e| discard_refusal(&e))?;
@@ -203,7 +202,6 @@ impl Host {
     /// As [`Self::approve`].
     pub async fn reject(&self, operator: &Operator, id: ApprovalId, reason: &str) -> Result<Value, Refusal> {
         let _open = self.accepting()?;
-        let _until_done = self.accepting()?;
         let (_, approval) = self.tenant_approval(operator, id).await?;
         still_pending(&approval)?;
         self.resolve(operator, id, reason, false).await?;

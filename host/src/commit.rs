@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 use ed25519_dalek::SigningKey;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Outcome, Reply, Status};
-use toolkeep_core::effect::{Effect, FileState};
+use toolkeep_core::effect::{BodyState, Effect};
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::ambient::Ambient;
@@ -125,10 +125,10 @@ impl Committer {
     }
 
     /// The content that a file of the plan has in the workspace now, if it is still the one that the plan names.
-    pub async fn present_content(&self, effect: &Effect, state: &FileState) -> Option<Vec<u8>> {
-        let root = Arc::clone(self.roots.get(effect.workspace())?);
-        let path = effect.paths().next()?.clone();
-        let wanted = state.clone();
+    pub async fn present_content(&self, effect: &Effect, state: &BodyState) -> Option<Vec<u8>> {
+        let place = effect.places().next()?;
+        let (root, path) = (Arc::clone(self.roots.get(place.workspace)?), place.path.clone());
+        let wanted = *state;
         tokio::task::spawn_blocking(move || undo::content_if_unchanged(&root, &path, &wanted)).await.ok().flatten()
     }
 

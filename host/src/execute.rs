@@ -9,7 +9,7 @@ use std::sync::Arc;
 use toolkeep_core::json;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::capability::context::{Context, Progress};
-use toolkeep_sandbox::execution::{Cancel, Ended, Execution, GuestError, GuestErrorKind, Order};
+use toolkeep_sandbox::execution::{Cancel, Ended, Execution, GuestError, GuestErrorKind, Order, Outward};
 use toolkeep_sandbox::fault::{Fault, HostFault};
 use toolkeep_sandbox::pool::Loaded;
 use toolkeep_sandbox::sandbox::Sandbox;
@@ -87,6 +87,15 @@ impl Executed {
         match &self.execution.ended {
             Ended::Output(text) => Ok(text),
             Ended::Error(error) => Err(guest_error(error)),
+            Ended::Live(call) => Err(Refusal::new(
+                Code::Denied,
+                format!(
+                    "`{}` needs the answer to {} {}",
+                    self.ticket.grant().call().tool().name,
+                    call.method,
+                    call.url
+                ),
+            )),
             Ended::Fault(fault) => Err(guest_fault(fault, self.ticket.grant().call().tool().name.as_str())),
         }
     }
@@ -138,6 +147,12 @@ fn order(executor: &Executor, ticket: &Ticket, line: &Line, loaded: Arc<Loaded>)
         wall_clock_ns: executor.ambient.now_ns(),
         seed: executor.ambient.random(),
         mounts: grant.mounts().to_vec(),
+        outward: Outward {
+            http: Arc::clone(&call.tool().manifest.http),
+            messages: Arc::clone(&call.tool().manifest.messages),
+            keys: Arc::clone(&call.tool().manifest.keys),
+            ..Outward::default()
+        },
         spool: executor.spool.open(),
         cancel: line.cancel.clone(),
         progress: line.progress.clone(),
@@ -189,6 +204,10 @@ fn guest_fault(fault: &Fault, tool: &str) -> Refusal {
         ),
         Fault::StageFull(what) => Refusal::new(Code::MemoryExceeded, format!("`{tool}` staged too much: {what}")),
         Fault::Stale(what) => Refusal::new(Code::StalePlan, format!("the world changed while `{tool}` ran: {what}")),
+        Fault::Diverged(what) => Refusal::new(
+            Code::PlanDiverged,
+            format!("executed again, `{tool}` asked for something else than before: {what}; nothing more was sent"),
+        ),
         Fault::Trap(what) => Refusal::new(Code::ToolTrapped, format!("`{tool}` broke: {what}")),
         Fault::Exit(code) => {
             Refusal::new(Code::ToolTrapped, format!("`{tool}` exited with {code} instead of returning"))

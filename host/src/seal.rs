@@ -109,6 +109,9 @@ pub fn seal(executed: Executed, output: Screened, ambient: &Ambient, approval_tt
         policy_set: grant.policy_set(),
         input: call.input_digest(),
         read_set: execution.staged.read_set,
+        keys_read: execution.staged.keys_read,
+        segment: 0,
+        steps: Vec::new(),
         effects: execution.staged.effects,
     };
     let binding = SealBinding {

@@ -259,6 +259,9 @@ impl Changes {
             manifest: digest,
             policy_set: digest,
             input: digest,
+            keys_read: Vec::new(),
+            segment: 0,
+            steps: Vec::new(),
             read_set: self.read_set.clone(),
             effects: self.effects.clone(),
         }

@@ -102,6 +102,9 @@ impl Fixture {
             manifest: Digest::of(b"manifest"),
             policy_set: Digest::of(b"policy"),
             input: call.input_digest,
+            keys_read: Vec::new(),
+            segment: 0,
+            steps: Vec::new(),
             read_set: Vec::new(),
             effects: vec![Effect::FileWrite {
                 workspace: "books".parse().expect("name"),

@@ -72,6 +72,7 @@ pub(crate) fn apply(root: &Path, staged: &Staged) -> Kept {
             Effect::FileMetadata { path, after, .. } => set_time(&at(root, path), after.modified_ns),
             Effect::DirCreate { path, .. } => fs::create_dir(at(root, path)).expect("create directory"),
             Effect::DirDelete { path, .. } => fs::remove_dir(at(root, path)).expect("delete directory"),
+            other => panic!("not a file: {other:?}"),
         }
     }
     kept
@@ -89,6 +90,7 @@ pub(crate) fn undo(root: &Path, effects: &[Effect], kept: &Kept) {
             Effect::FileMetadata { path, before, .. } => set_time(&at(root, path), before.modified_ns),
             Effect::DirCreate { path, .. } => fs::remove_dir(at(root, path)).expect("delete directory"),
             Effect::DirDelete { path, .. } => fs::create_dir(at(root, path)).expect("create directory"),
+            other => panic!("not a file: {other:?}"),
         }
     }
 }

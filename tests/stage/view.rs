@@ -150,7 +150,8 @@ fn handles_of_two_workspaces_do_not_mix() {
     session.stage.create_directory(notes, "d").expect("mkdir");
     session.write("c", b"3").expect("write");
     let staged = session.stage.seal().expect("seal");
-    let at: Vec<(&str, &str)> = staged.effects.iter().map(|e| (e.kind(), e.workspace().as_str())).collect();
+    let at: Vec<(&str, &str)> =
+        staged.effects.iter().map(|e| (e.kind(), e.workspace().expect("a file").as_str())).collect();
     assert_eq!(at, [("dir.create", "notes"), ("file.write", "books")]);
 }
 

@@ -10,7 +10,7 @@ use toolkeep_core::capability::{Access, ClockGrant, FileGrant, PathGlobs};
 use toolkeep_core::limit::ExecutionLimits;
 use toolkeep_core::principal::Principal;
 use toolkeep_sandbox::capability::context::{Context, Progress};
-use toolkeep_sandbox::execution::{Cancel, Ended, Execution, Order};
+use toolkeep_sandbox::execution::{Cancel, Ended, Execution, Order, Outward};
 use toolkeep_sandbox::fault::{Fault, HostFault};
 use toolkeep_sandbox::pool::Loaded;
 use toolkeep_sandbox::stage::Mount;
@@ -136,6 +136,7 @@ impl GuestCall {
             clock: self.clock,
             wall_clock_ns: WALL_CLOCK_NS,
             seed: [self.seed; 32],
+            outward: Outward::default(),
             mounts: self.mounts,
             spool: Scratch::spool(),
             cancel: self.cancel,

@@ -110,6 +110,22 @@ name_type!(
     WorkspaceName, "workspace name"
 );
 name_type!(
+    /// An entry of a manifest that grants requests to one origin.
+    GrantName, "grant name"
+);
+name_type!(
+    /// A way by which messages leave, defined by the operator.
+    ChannelName, "channel name"
+);
+name_type!(
+    /// A set of keys and values that belongs to one tenant.
+    BucketName, "bucket name"
+);
+name_type!(
+    /// A credential that the host holds and nobody sees.
+    SecretName, "secret name"
+);
+name_type!(
     /// A tool as agents name it: `manifest` or `manifest.tool`.
     ToolName, "tool name"
 );
@@ -202,6 +218,15 @@ id_type!(
 id_type!(
     /// One signed statement of what was committed.
     ReceiptId, "rcpt_"
+);
+
+id_type!(
+    /// Several calls that share one stage and are committed or rolled back as one.
+    TransactionId, "txn_"
+);
+id_type!(
+    /// One delivery: stable over all attempts, so that a receiver can drop what it has seen.
+    DeliveryId, "msg_"
 );
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod digest;
 pub mod display;
 pub mod effect;
 pub mod event;
+pub mod grant;
 pub mod id;
 pub mod json;
 pub mod limit;

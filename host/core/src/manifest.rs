@@ -5,12 +5,14 @@
 //! Nothing is granted by default.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::capability::{Access, ClockGrant, FileGrant, PathGlobs, SensitiveClass};
 use crate::digest::Digest;
 use crate::effect::Effect;
+use crate::grant::{GRANTS_MAX, HttpGrant, HttpText, KeysGrant, KeysText, MessageGrant, MessageText};
 use crate::id::{ToolName, WorkspaceName};
 use crate::limit::ExecutionLimits;
 use crate::tier::Tier;
@@ -53,6 +55,15 @@ pub struct ManifestText {
     /// Workspaces that it may see.
     #[serde(default, rename = "workspace", skip_serializing_if = "Vec::is_empty")]
     pub workspaces: Vec<WorkspaceText>,
+    /// Origins that it may send requests to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub http: Vec<HttpText>,
+    /// Channels that it may send messages through.
+    #[serde(default, rename = "message", skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<MessageText>,
+    /// Buckets of keys that it may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeysText>,
     /// Limits that differ from the defaults.
     #[serde(default)]
     pub limits: LimitsText,
@@ -160,6 +171,12 @@ pub struct Manifest {
     pub clock: ClockGrant,
     /// What it may do in which workspace.
     pub files: Vec<FileGrant>,
+    /// Origins that it may send requests to.
+    pub http: Arc<[HttpGrant]>,
+    /// Channels that it may send messages through.
+    pub messages: Arc<[MessageGrant]>,
+    /// Buckets of keys that it may use.
+    pub keys: Arc<[KeysGrant]>,
     /// What an execution may use.
     pub limits: ExecutionLimits,
     /// Operator's limits for compiling: CPU seconds and bytes.
@@ -186,7 +203,7 @@ pub struct BadManifest {
 }
 
 impl BadManifest {
-    fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { key: key.into(), problem: problem.into() }
     }
 }
@@ -214,12 +231,19 @@ impl ManifestText {
             files.push(workspace.check()?);
         }
         let tier = self.tier.unwrap_or(Tier::Irreversible);
-        let writes = files.iter().any(|grant| grant.access == Access::Write);
+        let http = several("http", &self.http, HttpText::check, |grant: &HttpGrant| grant.name.as_str())?;
+        let messages = several("message", &self.messages, MessageText::check, |grant| grant.channel.as_str())?;
+        let keys = several("keys", &self.keys, KeysText::check, |grant: &KeysGrant| grant.bucket.as_str())?;
+        let writes = files.iter().any(|grant| grant.access == Access::Write)
+            || http.iter().any(HttpGrant::writes)
+            || !messages.is_empty()
+            || keys.iter().any(|grant| grant.writes);
         let read_only = tier == Tier::ReadOnly && self.tiers.values().all(|t| *t == Tier::ReadOnly);
         if read_only && writes {
             return Err(BadManifest::new(
                 "tier",
-                "tier 0 is read-only, but a workspace is granted with `access = \"write\"`; grant `read` or raise the tier",
+                "tier 0 is read-only, but the manifest grants writing (`access = \"write\"`, a method that writes, or \
+                 messages); grant `read` or raise the tier",
             ));
         }
         if let Some(unknown) = self.hold.iter().find(|kind| !Effect::KINDS.contains(&kind.as_str())) {
@@ -245,12 +269,34 @@ impl ManifestText {
                 Some(ClockText::Frozen) | None => ClockGrant::Frozen,
             },
             files,
+            http: http.into(),
+            messages: messages.into(),
+            keys: keys.into(),
             limits: self.limits.check()?,
             compile: (self.limits.compile_cpu_s, self.limits.compile_memory_bytes),
             plan_ttl_ms: ttl * 1000,
             digest,
         })
     }
+}
+
+/// Check the entries of one list; no two may have the same name.
+fn several<T, G>(
+    what: &str,
+    texts: &[T],
+    check: impl Fn(&T) -> Result<G, BadManifest>,
+    name: impl Fn(&G) -> &str,
+) -> Result<Vec<G>, BadManifest> {
+    if texts.len() > GRANTS_MAX {
+        return Err(BadManifest::new(what, format!("{} entries; at most {GRANTS_MAX}", texts.len())));
+    }
+    let grants = texts.iter().map(check).collect::<Result<Vec<G>, _>>()?;
+    let mut names: Vec<&str> = grants.iter().map(&name).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find_map(|pair| pair.first().filter(|one| pair.last() == Some(one))) {
+        return Err(BadManifest::new(format!("{what}.{twice}"), "is granted twice"));
+    }
+    Ok(grants)
 }
 
 impl WorkspaceText {
@@ -359,6 +405,7 @@ mod tests {
             (|v| v["workspace"][0]["write"] = json!(["../x"]), "`workspace.books.write`"),
             (|v| v["workspace"][0]["sensitive"] = json!(["all"]), "`all` is not a class"),
             (|v| v["network"] = json!(true), "unknown field `network`"),
+            (|v| v["http"] = json!([{"name": "a", "origin": "o"}, {"name": "a", "origin": "p"}]), "granted twice"),
             (|v| v["limits"] = json!({"fule": 1}), "unknown field `fule`"),
             (|v| v["plan_ttl_s"] = json!(0), "`plan_ttl_s`"),
             (|v| v["hold"] = json!(["file.burn"]), "`file.burn` is not an effect kind"),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::effect::Effect;
-use crate::id::{CallId, PlanId, RunId, ToolName, WorkspaceName};
+use crate::id::{BucketName, CallId, PlanId, RunId, ToolName, WorkspaceName};
 use crate::limit::EFFECTS_MAX;
 use crate::path::WorkspacePath;
 use crate::principal::Principal;
@@ -118,8 +118,54 @@ pub struct PlanBody {
     pub input: Digest,
     /// What the execution learned, sorted and without repeats.
     pub read_set: Vec<ReadEntry>,
+    /// The keys that it read, sorted and without repeats.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys_read: Vec<KeyRead>,
+    /// Which part of an execution with live requests it is, counted from 0.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub segment: u32,
+    /// The calls of a transaction, in their order; empty for the plan of a single call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<PlanStep>,
     /// What it wants to change, in the order in which it is applied.
     pub effects: Vec<Effect>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+const fn is_zero_u32(number: &u32) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The value of a key when it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRead {
+    /// Where.
+    pub bucket: BucketName,
+    /// Which key; the listing of a bucket has the prefix that was listed, followed by `*`.
+    pub key: String,
+    /// SHA-256 of the value, or of the sorted names of a listing; absent if there was nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+}
+
+/// One call of a transaction, as its plan names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanStep {
+    /// Which tool.
+    pub tool: ToolName,
+    /// SHA-256 of its component.
+    pub component: Digest,
+    /// SHA-256 of its manifest.
+    pub manifest: Digest,
+    /// SHA-256 of its canonical input.
+    pub input: Digest,
 }
 
 /// Why effects cannot become a plan.
@@ -179,6 +225,8 @@ impl Plan {
         body.format = FORMAT;
         body.read_set.sort_unstable();
         body.read_set.dedup();
+        body.keys_read.sort_unstable();
+        body.keys_read.dedup();
         let canonical =
             serde_json_canonicalizer::to_string(&body).map_err(|e| PlanRefused::Canonical(e.to_string()))?;
         let digest = plan_digest(&canonical);
@@ -305,6 +353,15 @@ pub struct Totals {
     pub others: u64,
     /// Bytes of new content.
     pub bytes_written: u64,
+    /// Requests sent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub requests: u64,
+    /// Messages sent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub messages: u64,
+    /// Keys changed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub keys: u64,
 }
 
 impl Totals {
@@ -325,6 +382,9 @@ impl Totals {
                 Effect::FileDelete { .. } => totals.deletes += 1,
                 Effect::FileRename { .. } => totals.renames += 1,
                 Effect::FileMetadata { .. } | Effect::DirCreate { .. } | Effect::DirDelete { .. } => totals.others += 1,
+                Effect::HttpRequest(_) => totals.requests += 1,
+                Effect::MessageSend(_) => totals.messages += 1,
+                Effect::KvSet { .. } | Effect::KvDelete { .. } | Effect::KvAdd { .. } => totals.keys += 1,
             }
         }
         totals
@@ -350,6 +410,9 @@ mod tests {
             manifest: Digest::of(b"manifest"),
             policy_set: Digest::of(b"policy"),
             input: Digest::of(b"{}"),
+            keys_read: vec![],
+            segment: 0,
+            steps: vec![],
             read_set: vec![ReadEntry {
                 workspace: "books".parse().expect("name"),
                 path: "a.csv".parse().expect("path"),

@@ -1,8 +1,8 @@
 //! Plans as people read them before they say yes. Made from typed effects and stored contents, never from what a tool or
 //! an agent says about them.
 //!
-//! The order is the order of harm: totals, then every deletion and every overwrite (these are never folded away), then
-//! renames, creations, directories, times. Whatever is shortened says how many bytes are hidden and their SHA-256, and
+//! The order is the order of harm: totals, then every deletion, overwrite, request and message (these are never folded
+//! away), then renames, creations, directories, keys, times. Whatever is shortened says how many bytes are hidden and their SHA-256, and
 //! [`Rendering::hidden_bytes`] lets an approval wait until everything was shown. All text that others wrote goes through
 //! [`crate::display`]. Renderings are never part of a digest.
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::digest::Digest;
 use crate::display::{mixed_scripts, visible};
-use crate::effect::{Effect, FileState};
+use crate::effect::{Delivery, Effect, HttpEffect, Reversal};
 use crate::path::WorkspacePath;
 use crate::plan::Totals;
 use diff::{Change, Hidden};
@@ -26,7 +26,8 @@ pub const FILE_LINES_SHOWN: usize = 400;
 pub const PLAN_LINES_SHOWN: usize = 2_000;
 /// Bytes of one line that are shown: minified files have lines of a megabyte.
 pub const LINE_BYTES_SHOWN: usize = 2_000;
-/// Entries of each foldable section that are shown. Deletions and overwrites are not foldable.
+/// Entries of each foldable section that are shown. Deletions, overwrites, requests and messages are not
+/// foldable.
 pub const ENTRIES_SHOWN: usize = 200;
 
 /// How a plan is rendered.
@@ -112,7 +113,31 @@ pub fn plan_json(effects: &[Effect], options: &Options, contents: Contents<'_>) 
 /// A workspace path as renderings write it: `books:reports/june.md`, hostile characters spelled out.
 #[must_use]
 pub fn place(effect: &Effect, path: &WorkspacePath) -> String {
-    format!("{}:{}", effect.workspace(), visible(&path.to_string()))
+    let workspace = effect.workspace().map_or("", |workspace| workspace.as_str());
+    format!("{workspace}:{}", visible(&path.to_string()))
+}
+
+/// What an effect is about, as renderings write it: a path, a request, a channel, a key.
+#[must_use]
+pub fn subject(effect: &Effect) -> String {
+    match effect {
+        Effect::HttpRequest(request) => format!("{} {}", visible(&request.method), visible(&request.url)),
+        Effect::MessageSend(message) => {
+            let to: Vec<String> = message.to.iter().map(|to| visible(to).into_owned()).collect();
+            format!("{} -> {}", message.channel, if to.is_empty() { "its receiver".to_owned() } else { to.join(", ") })
+        }
+        Effect::KvSet { bucket, key, .. }
+        | Effect::KvDelete { bucket, key, .. }
+        | Effect::KvAdd { bucket, key, .. } => {
+            format!("{bucket}/{}", visible(key))
+        }
+        Effect::FileWrite { .. }
+        | Effect::FileDelete { .. }
+        | Effect::FileRename { .. }
+        | Effect::FileMetadata { .. }
+        | Effect::DirCreate { .. }
+        | Effect::DirDelete { .. } => effect.paths().next().map(|path| place(effect, path)).unwrap_or_default(),
+    }
 }
 
 /// What a reader should be told about an effect's paths: look-alike letters, and power over agents or accounts.
@@ -127,6 +152,27 @@ pub fn warnings(effect: &Effect) -> Vec<String> {
             warnings.push(format!("the name mixes {one} and {other} letters"));
         }
     }
+    if let Effect::HttpRequest(request) = effect {
+        warnings.extend(request_warnings(request));
+    }
+    if matches!(effect, Effect::MessageSend(_)) {
+        warnings.push("a message that was sent cannot be taken back".to_owned());
+    }
+    warnings
+}
+
+fn request_warnings(request: &HttpEffect) -> Vec<String> {
+    let mut warnings = Vec::new();
+    match request.reversal {
+        Reversal::None => warnings.push("nothing undoes this request".to_owned()),
+        Reversal::Compensated | Reversal::Reversible => {}
+    }
+    if request.delivery == Delivery::Live {
+        warnings.push("sent while the tool runs; the tool goes on with the answer".to_owned());
+    }
+    if request.url.contains("://xn--") || request.url.contains(".xn--") {
+        warnings.push("the host is written in other letters than ASCII; it is shown in punycode".to_owned());
+    }
     warnings
 }
 
@@ -135,15 +181,27 @@ pub fn warnings(effect: &Effect) -> Vec<String> {
 enum Section {
     Deletes,
     Overwrites,
+    Requests,
+    Messages,
     Renames,
     Creates,
     Directories,
+    Keys,
     Times,
 }
 
 impl Section {
-    const ALL: [Self; 6] =
-        [Self::Deletes, Self::Overwrites, Self::Renames, Self::Creates, Self::Directories, Self::Times];
+    const ALL: [Self; 9] = [
+        Self::Deletes,
+        Self::Overwrites,
+        Self::Requests,
+        Self::Messages,
+        Self::Renames,
+        Self::Creates,
+        Self::Directories,
+        Self::Keys,
+        Self::Times,
+    ];
 
     const fn of(effect: &Effect) -> Self {
         match effect {
@@ -153,6 +211,10 @@ impl Section {
             Effect::FileWrite { before: None, .. } => Self::Creates,
             Effect::DirCreate { .. } | Effect::DirDelete { .. } => Self::Directories,
             Effect::FileMetadata { .. } => Self::Times,
+            Effect::HttpRequest(_) => Self::Requests,
+            Effect::MessageSend(_) => Self::Messages,
+            Effect::KvDelete { .. } => Self::Deletes,
+            Effect::KvSet { .. } | Effect::KvAdd { .. } => Self::Keys,
         }
     }
 
@@ -160,30 +222,26 @@ impl Section {
         match self {
             Self::Deletes => "deletes",
             Self::Overwrites => "overwrites",
+            Self::Requests => "requests",
+            Self::Messages => "messages",
             Self::Renames => "renames",
             Self::Creates => "creates",
             Self::Directories => "directories",
+            Self::Keys => "keys",
             Self::Times => "times",
         }
     }
 
     fn shown(self, members: usize, options: &Options) -> usize {
-        let foldable = !matches!(self, Self::Deletes | Self::Overwrites);
+        let foldable = !matches!(self, Self::Deletes | Self::Overwrites | Self::Requests | Self::Messages);
         if foldable && !options.whole { members.min(ENTRIES_SHOWN) } else { members }
     }
 }
 
 /// The change of content that an effect makes, if it makes one.
 fn change(effect: &Effect, emphasise: bool, contents: Contents<'_>) -> Option<Change> {
-    let (before, after): (Option<&FileState>, Option<&FileState>) = match effect {
-        Effect::FileWrite { before, after, .. } => (before.as_ref(), Some(after)),
-        Effect::FileDelete { before, .. } => (Some(before), None),
-        Effect::FileRename { .. }
-        | Effect::FileMetadata { .. }
-        | Effect::DirCreate { .. }
-        | Effect::DirDelete { .. } => return None,
-    };
-    Some(Change::between(before, after, emphasise, contents))
+    let (before, after) = effect.contents();
+    (before.is_some() || after.is_some()).then(|| Change::between(before, after, emphasise, contents))
 }
 
 fn shorten(change: &mut Change, options: &Options, lines_left: &mut usize) -> Option<Hidden> {

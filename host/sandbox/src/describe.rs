@@ -73,6 +73,9 @@ pub async fn describe(wasm: &[u8]) -> Result<String, NoDescription> {
         Ended::Output(text) => Ok(text),
         Ended::Fault(fault) => Err(NoDescription::Fault(fault)),
         Ended::Error(error) => Err(NoDescription::Fault(Fault::Trap(error.message))),
+        Ended::Live(call) => {
+            Err(NoDescription::Fault(Fault::Trap(format!("it asked for {} {}", call.method, call.url))))
+        }
     }
 }
 

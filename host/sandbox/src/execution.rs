@@ -4,6 +4,7 @@
 //! it is cancelled, also while the guest waits inside of the host. However it ends, the store is dropped before anything
 //! else happens, and only an execution that returned an output has effects.
 
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -16,8 +17,10 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use toolkeep_core::call::Usage;
 use toolkeep_core::capability::ClockGrant;
-use toolkeep_core::digest::DIGEST_BYTES;
+use toolkeep_core::digest::{DIGEST_BYTES, Digest};
+use toolkeep_core::effect::Effect;
 use toolkeep_core::event::Recording;
+use toolkeep_core::grant::{HttpGrant, KeysGrant, MessageGrant};
 use toolkeep_core::id::ToolName;
 use toolkeep_core::limit::{ExecutionLimits, MESSAGE_MAX_BYTES};
 use toolkeep_core::refusal::FieldProblem;
@@ -32,8 +35,9 @@ use crate::capability::random::Random;
 use crate::fault::{self, Broken, Circumstances, Fault, HostFault};
 use crate::limiter::Limiter;
 use crate::pool::Loaded;
+use crate::port::{Exchange, HttpCall, Ports};
 use crate::recording::Recorder;
-use crate::stage::{Mount, Spool, Stage, StageLimits, Staged};
+use crate::stage::{Content, Mount, Spool, Stage, StageLimits, Staged};
 use crate::state::{self, State};
 
 /// Bytes that one call between guest and host may carry: the largest output with room for its encoding.
@@ -64,12 +68,41 @@ pub struct Order {
     pub seed: [u8; DIGEST_BYTES],
     /// The workspaces that it sees.
     pub mounts: Vec<Mount>,
+    /// What it may reach beyond files.
+    pub outward: Outward,
     /// Where large contents go.
     pub spool: Spool,
     /// Ends it early.
     pub cancel: Cancel,
     /// Who hears how far it has come.
     pub progress: Option<Sender<Progress>>,
+}
+
+/// What an execution may reach beyond files, and what is already staged there.
+#[derive(Debug, Clone, Default)]
+pub struct Outward {
+    /// Origins that it may send requests to.
+    pub http: Arc<[HttpGrant]>,
+    /// Channels that it may send messages through.
+    pub messages: Arc<[MessageGrant]>,
+    /// Buckets of keys that it may use.
+    pub keys: Arc<[KeysGrant]>,
+    /// Where what it reads comes from.
+    pub ports: Ports,
+    /// Exchanges of an earlier execution of the same call, in order. A request is answered from here as long as it is
+    /// the same as there; one that differs ends the execution with [`Fault::Diverged`], and nothing is sent.
+    pub exchanges: Vec<Exchange>,
+    /// What earlier calls of the same transaction staged.
+    pub layer: Option<Layer>,
+}
+
+/// Effects that lie over the world before an execution starts: those of earlier calls of its transaction.
+#[derive(Debug, Clone, Default)]
+pub struct Layer {
+    /// The effects, as a stage seals them.
+    pub effects: Vec<Effect>,
+    /// What they write, by digest.
+    pub contents: BTreeMap<Digest, Content>,
 }
 
 /// Everything that came of one execution.
@@ -81,6 +114,8 @@ pub struct Execution {
     pub staged: Staged,
     /// What it saw.
     pub recording: Recording,
+    /// The exchanges with other systems, in order; those that it was given are among them.
+    pub exchanges: Vec<Exchange>,
     /// What it used. `wall_ms` is the time of the execution alone.
     pub usage: Usage,
     /// What it said and printed.
@@ -96,6 +131,9 @@ pub enum Ended {
     Output(String),
     /// With an error of the tool's own.
     Error(GuestError),
+    /// At a request that writes and whose answer the tool needs. What was staged so far is sealed with it; when the request
+    /// was sent, the call is executed again with its exchange.
+    Live(Box<HttpCall>),
     /// By a fault of the guest.
     Fault(Fault),
 }
@@ -409,7 +447,7 @@ pub(crate) async fn carry_out(
     let (ended, staged) = sealed(ended, stage).await?;
     let wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let usage = Usage { fuel, wall_ms, memory_peak, host_calls };
-    Ok(Execution { ended, staged, recording, usage, log, log_dropped })
+    Ok(Execution { ended, staged, recording, exchanges: Vec::new(), usage, log, log_dropped })
 }
 
 /// Only an output seals what was staged; anything else keeps nothing but the refused attempts.

@@ -47,6 +47,9 @@ pub enum Fault {
     /// A file that it had read changed while it ran.
     #[error("the workspace changed while the tool ran: {0}")]
     Stale(String),
+    /// Executed again with the exchanges of an earlier execution, it asked for something else.
+    #[error("the tool asked for another request than before: {0}")]
+    Diverged(String),
 }
 
 /// A fault of the host. Its text is for the log, never for a caller.

@@ -19,6 +19,7 @@ pub mod execution;
 pub mod fault;
 mod limiter;
 pub mod pool;
+pub mod port;
 pub mod prescreen;
 pub mod recording;
 pub mod sandbox;

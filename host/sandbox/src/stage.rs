@@ -31,7 +31,7 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::Effect;
 use toolkeep_core::id::WorkspaceName;
 use toolkeep_core::path::{PathProblem, WorkspacePath};
-use toolkeep_core::plan::{EntryKind, ReadEntry};
+use toolkeep_core::plan::{EntryKind, KeyRead, ReadEntry};
 
 pub use crate::beneath::{RefusedKind, StatTuple};
 use crate::workspace::WorkspaceRoot;
@@ -91,7 +91,9 @@ pub struct Staged {
     pub read_set: Vec<ReadEntry>,
     /// The states that it was learned from, sorted.
     pub witnesses: Vec<Witness>,
-    /// Contents of written files by digest.
+    /// The keys that were read, sorted and without repeats.
+    pub keys_read: Vec<KeyRead>,
+    /// Contents of written files, requests, messages and keys by digest.
     pub contents: BTreeMap<Digest, Content>,
     /// Refused attempts: escapes, changes without a grant, sensitive paths. At most [`BREACHES_MAX`].
     pub breaches: Vec<String>,

@@ -32,7 +32,7 @@ impl Claim {
     fn of(effects: &[Effect], read_set: &[ReadEntry]) -> Self {
         let mut claim = Self::default();
         for effect in effects {
-            claim.changed.extend(effect.paths().map(|path| (effect.workspace().clone(), path.clone())));
+            claim.changed.extend(effect.places().map(|place| (place.workspace.clone(), place.path.clone())));
         }
         for entry in read_set {
             let key = (entry.workspace.clone(), entry.path.clone());

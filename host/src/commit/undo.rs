@@ -3,7 +3,7 @@
 use std::io::Read as _;
 
 use toolkeep_core::digest::Digest;
-use toolkeep_core::effect::{Effect, FileState};
+use toolkeep_core::effect::{BodyState, Effect};
 use toolkeep_core::path::WorkspacePath;
 use toolkeep_core::plan::PlanBody;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -50,7 +50,7 @@ impl Committer {
 }
 
 /// The content of a file beneath a workspace, if it is the one that was asked for.
-pub(super) fn content_if_unchanged(root: &WorkspaceRoot, path: &WorkspacePath, wanted: &FileState) -> Option<Vec<u8>> {
+pub(super) fn content_if_unchanged(root: &WorkspaceRoot, path: &WorkspacePath, wanted: &BodyState) -> Option<Vec<u8>> {
     let (file, seen) = beneath::open_file(root.fd(), path).ok()?;
     if seen.size != wanted.size {
         return None;

@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 use toolkeep_core::capability::FileGrant;
 use toolkeep_core::digest::Digest;
-use toolkeep_core::effect::{Effect, FileState};
+use toolkeep_core::effect::{BodyState, Effect};
 use toolkeep_core::id::{CallId, PlanId, ToolName};
 use toolkeep_core::limit::{DIFF_MAX_BYTES, EFFECTS_SHOWN};
 use toolkeep_core::receipt::Receipt;
@@ -143,20 +143,13 @@ impl Host {
         let mut left = DIFF_TOTAL_MAX_BYTES;
         let mut found = serde_json::Map::new();
         for effect in effects {
-            let after = match effect {
-                Effect::FileWrite { after, .. } => Some(after),
-                Effect::FileDelete { .. }
-                | Effect::FileRename { .. }
-                | Effect::FileMetadata { .. }
-                | Effect::DirCreate { .. }
-                | Effect::DirDelete { .. } => None,
-            };
-            for state in [effect.destroyed(), after].into_iter().flatten() {
+            let (before, after) = effect.contents();
+            for state in [before, after].into_iter().flatten() {
                 let key = state.sha256.to_hex();
                 if state.size > DIFF_MAX_BYTES || state.size > left || found.contains_key(&key) {
                     continue;
                 }
-                if let Some(text) = self.text_of(effect, state).await {
+                if let Some(text) = self.text_of(effect, &state).await {
                     left = left.saturating_sub(state.size);
                     found.insert(key, Value::String(text));
                 }
@@ -166,7 +159,7 @@ impl Host {
     }
 
     /// A content from the blob store, or from the workspace while it is still what the plan says.
-    async fn text_of(&self, effect: &Effect, state: &FileState) -> Option<String> {
+    async fn text_of(&self, effect: &Effect, state: &BodyState) -> Option<String> {
         let stored = self.0.blobs.read(&state.sha256).await.ok().flatten();
         let bytes = match stored {
             Some(bytes) => bytes,

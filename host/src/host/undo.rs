@@ -129,6 +129,9 @@ impl Host {
             policy_set: policy::digest(),
             input: input_digest,
             read_set: Vec::new(),
+            keys_read: Vec::new(),
+            segment: 0,
+            steps: Vec::new(),
             effects: inverse.effects,
         };
         let binding = SealBinding {

@@ -13,6 +13,7 @@ use toolkeep_core::id::{ApprovalId, CallId, PlanId};
 use toolkeep_core::plan::Plan;
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::Code;
+use toolkeep_core::render::subject;
 
 use super::approval::{ApprovalEvent, ApprovalState};
 use super::batch::{Batch, Step, Stop};
@@ -146,10 +147,11 @@ impl Batch<'_> {
         let effects: Vec<(i64, &Effect)> = (0_i64..).zip(&plan.body().effects).collect();
         let bind = |statement: Bound, (ordinal, effect): &(i64, &Effect)| {
             let mut paths = effect.paths();
-            let path = paths.next().map(|path| path.as_str().to_owned()).unwrap_or_default();
+            let path = paths.next().map(|path| path.as_str().to_owned()).unwrap_or_else(|| subject(effect));
             let to = paths.next().map(|path| path.as_str().to_owned());
             let statement = statement.bind(id.clone()).bind(*ordinal).bind(effect.kind());
-            let statement = statement.bind(effect.workspace().as_str()).bind(path).bind(to);
+            let statement =
+                statement.bind(effect.workspace().map_or("", |workspace| workspace.as_str())).bind(path).bind(to);
             statement.bind(host_id).bind(LEASE_EPOCH).bind(FENCE)
         };
         EFFECTS.all(self.conn, &effects, bind).await?;

@@ -12,7 +12,7 @@ use similar::{Algorithm, DiffOp, DiffTag, capture_diff, capture_diff_slices, gro
 
 use super::Contents;
 use crate::digest::{Digest, Hasher};
-use crate::effect::FileState;
+use crate::effect::BodyState;
 use crate::limit::DIFF_MAX_BYTES;
 
 /// Unchanged lines around each change.
@@ -100,15 +100,15 @@ impl Sign {
 impl Change {
     /// Compare the contents of two states; an absent state is an empty content.
     pub(super) fn between(
-        before: Option<&FileState>,
-        after: Option<&FileState>,
+        before: Option<BodyState>,
+        after: Option<BodyState>,
         emphasise: bool,
         contents: Contents<'_>,
     ) -> Self {
         if [before, after].into_iter().flatten().any(|state| state.size > DIFF_MAX_BYTES) {
             return Self::Large;
         }
-        let fetch = |state: Option<&FileState>| match state {
+        let fetch = |state: Option<BodyState>| match state {
             None => Some(None),
             Some(state) => contents(&state.sha256).filter(|bytes| Digest::of(bytes) == state.sha256).map(Some),
         };

@@ -2,10 +2,10 @@
 //! without [`visible`].
 
 use super::diff::{Change, HEAD_BYTES, Hidden, Line, Sign};
-use super::{Rendering, place, warnings};
+use super::{Rendering, place, subject, warnings};
 use crate::digest::Digest;
 use crate::display::{visible, visible_lines};
-use crate::effect::{Effect, FileState, Times};
+use crate::effect::{BodyState, Effect, FileState, Times};
 use crate::plan::Totals;
 
 /// Text that somebody else says, in a box that says who: never to be taken for the host's own words.
@@ -89,7 +89,10 @@ impl Page {
             (totals.deletes, "delete"),
             (totals.overwrites, "overwrite"),
             (totals.renames, "rename"),
+            (totals.requests, "request"),
+            (totals.messages, "message"),
             (totals.creates, "create"),
+            (totals.keys, "key"),
             (totals.others, "other"),
         ];
         let parts: Vec<String> =
@@ -118,17 +121,50 @@ impl Page {
             }
             Effect::DirCreate { .. } => (Ink::Green, '+', "directory".to_owned()),
             Effect::DirDelete { .. } => (Ink::Red, '-', "directory".to_owned()),
+            Effect::HttpRequest(request) => (Ink::Bold, '^', size_of(request.body.as_ref())),
+            Effect::MessageSend(message) => (Ink::Bold, '@', many(message.body.size, "byte")),
+            Effect::KvDelete { before, .. } => (Ink::Red, '-', many(before.size, "byte")),
+            Effect::KvSet { before: None, after, .. } => (Ink::Green, '+', many(after.size, "byte")),
+            Effect::KvSet { before: Some(before), after, .. } => {
+                (Ink::Bold, '~', format!("{} -> {}", grouped(before.size), many(after.size, "byte")))
+            }
+            Effect::KvAdd { delta, .. } => (Ink::Bold, '~', format!("{delta:+}")),
         };
-        let path = effect.paths().next().map(|path| place(effect, path)).unwrap_or_default();
+        let subject = subject(effect);
         self.text.push_str("  ");
-        self.ink(ink, &format!("{mark} {path}"));
+        self.ink(ink, &format!("{mark} {subject}"));
         self.text.push_str("  ");
         self.text.push_str(&rest);
         self.text.push('\n');
+        self.details(effect);
         for warning in warnings(effect) {
             self.text.push_str("    ");
             self.line(Ink::Warning, &format!("! {warning}"));
         }
+    }
+
+    /// What a request or message says besides its body: all of it, since all of it leaves.
+    fn details(&mut self, effect: &Effect) {
+        match effect {
+            Effect::HttpRequest(request) => {
+                for header in &request.headers {
+                    self.detail(&header.name, &header.value);
+                }
+                if let Some(credential) = &request.credential {
+                    self.detail("credential", &format!("{credential}, added by the host"));
+                }
+                self.detail("grant", request.grant.as_str());
+            }
+            Effect::MessageSend(message) => {
+                self.detail("subject", &message.subject);
+                self.detail("type", &message.media_type);
+            }
+            _ => {}
+        }
+    }
+
+    fn detail(&mut self, name: &str, value: &str) {
+        self.text.push_str(&format!("    {}: {}\n", visible(name), visible(value)));
     }
 
     /// How the content changes, beneath the entry.
@@ -194,14 +230,7 @@ impl Page {
     }
 
     fn states(&mut self, effect: &Effect, why: &str) {
-        let (before, after) = match effect {
-            Effect::FileWrite { before, after, .. } => (before.as_ref(), Some(after)),
-            Effect::FileDelete { before, .. } => (Some(before), None),
-            Effect::FileRename { .. }
-            | Effect::FileMetadata { .. }
-            | Effect::DirCreate { .. }
-            | Effect::DirDelete { .. } => (None, None),
-        };
+        let (before, after) = effect.contents();
         self.text.push_str("    ");
         self.line(Ink::Dim, why);
         for (name, state) in [("before", before), ("after", after)] {
@@ -239,6 +268,10 @@ impl Page {
         let digest: Digest = hidden.sha256;
         self.line(Ink::Warning, &format!("… {} {what} hidden, sha256 {digest}", many(hidden.bytes, "byte")));
     }
+}
+
+fn size_of(body: Option<&BodyState>) -> String {
+    body.map_or_else(|| "no body".to_owned(), |body| many(body.size, "byte"))
 }
 
 fn sizes(before: &FileState, after: &FileState) -> String {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::display::is_hidden;
+use crate::effect::FileState;
 use crate::effect::Times;
 
 #[derive(Default)]

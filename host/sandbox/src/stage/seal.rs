@@ -114,13 +114,13 @@ impl Tree {
         }
         self.recheck_grants(&effects)?;
         let (read_set, witnesses) = self.observations()?;
-        Ok(Staged { effects, read_set, witnesses, contents, breaches: self.into_breaches() })
+        Ok(Staged { effects, read_set, witnesses, keys_read: Vec::new(), contents, breaches: self.into_breaches() })
     }
 
     /// The grant is asked once more for every effect, whatever was checked on the way.
     fn recheck_grants(&self, effects: &[Effect]) -> Result<(), StageError> {
         for effect in effects {
-            let mount = self.mounts.iter().find(|mount| mount.root.name() == effect.workspace());
+            let mount = self.mounts.iter().find(|mount| Some(mount.root.name()) == effect.workspace());
             let mount = mount.ok_or(StageError::Sealed)?;
             for path in effect.paths() {
                 mount.check_write(path).map_err(StageError::Denied)?;

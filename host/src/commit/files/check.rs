@@ -53,7 +53,7 @@ pub fn check(plan: &PlanBody, witnessed: Witnessed<'_>, roots: &Roots) -> Result
     let mut touched = BTreeSet::new();
     for effect in &plan.effects {
         check.effect(effect, &touched)?;
-        touched.extend(effect.paths().map(|path| (effect.workspace(), path)));
+        touched.extend(effect.places().map(|place| (place.workspace, place.path)));
     }
     Ok(())
 }
@@ -165,8 +165,9 @@ impl Check<'_> {
 
     fn effect(&self, effect: &Effect, touched: &BTreeSet<(&WorkspaceName, &WorkspacePath)>) -> Result<(), CommitError> {
         let first = |path: &WorkspacePath| {
-            let spot = Spot { workspace: effect.workspace().clone(), path: path.clone(), parent: None };
-            (!touched.contains(&(effect.workspace(), path))).then_some(spot)
+            let workspace = effect.workspace()?;
+            let spot = Spot { workspace: workspace.clone(), path: path.clone(), parent: None };
+            (!touched.contains(&(workspace, path))).then_some(spot)
         };
         match effect {
             Effect::FileWrite { path, before, .. } => match (first(path), before) {
@@ -189,6 +190,11 @@ impl Check<'_> {
                 let is_directory = self.present(&spot)?.entry == EntryKind::Directory;
                 if is_directory { Ok(()) } else { Err(CommitError::stale(&spot, Difference::Kind)) }
             }),
+            Effect::HttpRequest(_)
+            | Effect::MessageSend(_)
+            | Effect::KvSet { .. }
+            | Effect::KvDelete { .. }
+            | Effect::KvAdd { .. } => Ok(()),
         }
     }
 

@@ -152,7 +152,12 @@ impl<'a, 'u> Builder<'a, 'u> {
                 Effect::FileWrite { .. }
                 | Effect::FileDelete { .. }
                 | Effect::FileRename { .. }
-                | Effect::FileMetadata { .. } => {}
+                | Effect::FileMetadata { .. }
+                | Effect::HttpRequest(_)
+                | Effect::MessageSend(_)
+                | Effect::KvSet { .. }
+                | Effect::KvDelete { .. }
+                | Effect::KvAdd { .. } => {}
             }
         }
         Self {
@@ -218,6 +223,12 @@ impl<'a, 'u> Builder<'a, 'u> {
                 let target = self.spot(workspace, path)?;
                 self.remove_directory(target)
             }
+            // Not files: the ledger and egress apply them.
+            Effect::HttpRequest(_)
+            | Effect::MessageSend(_)
+            | Effect::KvSet { .. }
+            | Effect::KvDelete { .. }
+            | Effect::KvAdd { .. } => Ok(()),
         }
     }
 
@@ -435,7 +446,7 @@ impl<'a, 'u> Builder<'a, 'u> {
     }
 
     fn root_inodes(&mut self, effects: &[Effect]) -> Result<BTreeMap<WorkspaceName, u64>, CommitError> {
-        let names: BTreeSet<&WorkspaceName> = effects.iter().map(Effect::workspace).collect();
+        let names: BTreeSet<&WorkspaceName> = effects.iter().filter_map(Effect::workspace).collect();
         names.into_iter().map(|name| Ok((name.clone(), self.inode(&(name.clone(), WorkspacePath::root()))?))).collect()
     }
 }

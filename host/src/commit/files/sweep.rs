@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use toolkeep_core::effect::Effect;
+use toolkeep_core::effect::{Effect, Place};
 use toolkeep_core::id::WorkspaceName;
 use toolkeep_core::path::WorkspacePath;
 
@@ -39,12 +39,12 @@ pub fn nests(effects: &[Effect]) -> Vec<Nest> {
     }
     let mut found = BTreeSet::new();
     for effect in effects {
-        for path in effect.paths() {
+        for Place { workspace, path } in effect.places() {
             let mut directory = path.parent().unwrap_or_else(WorkspacePath::root);
-            while unstable.contains(&(effect.workspace(), directory.clone())) {
+            while unstable.contains(&(workspace, directory.clone())) {
                 directory = directory.parent().unwrap_or_else(WorkspacePath::root);
             }
-            found.insert(Nest { workspace: effect.workspace().clone(), directory });
+            found.insert(Nest { workspace: workspace.clone(), directory });
         }
     }
     found.into_iter().collect()

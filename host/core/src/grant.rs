@@ -198,8 +198,8 @@ pub struct HttpGrant {
     pub reversal: Reversal,
     /// When a request that writes leaves.
     pub delivery: Delivery,
-    /// The answer to a staged request.
-    pub preview: PreviewText,
+    /// The answer to a staged request, if the manifest declares one.
+    pub preview: Option<PreviewText>,
     /// The request that undoes another.
     pub compensation: Option<CompensationText>,
     /// The credential that the host adds.
@@ -239,6 +239,13 @@ impl HttpGrant {
     #[must_use]
     pub fn reads(method: &str) -> bool {
         SAFE_METHODS.contains(&method)
+    }
+
+    /// What a tool gets as answer to a staged request: what the manifest declares, else 202 without a body.
+    #[must_use]
+    pub fn staged_answer(&self) -> PreviewText {
+        let nothing = || PreviewText { status: accepted(), headers: BTreeMap::new(), body: String::new() };
+        self.preview.clone().unwrap_or_else(nothing)
     }
 
     /// Whether any method of the grant changes something.
@@ -298,11 +305,7 @@ impl HttpText {
                 (None, false) => Reversal::None,
             },
             delivery: self.delivery,
-            preview: self.preview.clone().unwrap_or(PreviewText {
-                status: accepted(),
-                headers: BTreeMap::new(),
-                body: String::new(),
-            }),
+            preview: self.preview.clone(),
             compensation: self.compensation.clone(),
             credential: self.credential.clone(),
             allow_private: self.allow_private,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::effect::Header;
+use toolkeep_core::effect::{BodyState, Delivery, Header, HttpEffect};
 use toolkeep_core::grant::HttpGrant;
 use toolkeep_core::id::{BucketName, GrantName};
 
@@ -44,6 +44,21 @@ impl HttpCall {
         }
         parts.push(&self.body);
         Digest::of_parts("toolkeep.http-call.v1", &parts)
+    }
+
+    /// The request as an effect under its grant.
+    #[must_use]
+    pub fn effect(&self, grant: &HttpGrant, delivery: Delivery) -> HttpEffect {
+        HttpEffect {
+            grant: self.grant.clone(),
+            method: self.method.clone(),
+            url: self.url.clone(),
+            headers: self.headers.clone(),
+            credential: grant.credential.clone(),
+            body: (!self.body.is_empty()).then(|| BodyState::of(&self.body)),
+            delivery,
+            reversal: grant.reversal,
+        }
     }
 }
 
@@ -92,7 +107,14 @@ pub struct Exchange {
     pub call: Digest,
     /// What came of it.
     pub answer: Result<HttpAnswer, HttpFailure>,
+    /// Nanoseconds of the tool's monotonic clock from the request to the answer, so that another execution sees the same
+    /// time pass; [`UNANSWERED`] for a request that reads whose answer the tool did not wait for.
+    pub took_ns: u64,
 }
+
+/// Stands for the time of an exchange whose answer nobody waited for. Executed again, such a request is sent again if it
+/// reads.
+pub const UNANSWERED: u64 = u64::MAX;
 
 /// Sends requests that read.
 pub trait Requests: fmt::Debug + Send + Sync {

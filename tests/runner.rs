@@ -6,6 +6,7 @@ mod cli;
 mod commit;
 mod daemon;
 mod doors;
+mod egress;
 mod hard;
 mod ledger;
 mod sandbox;

@@ -25,12 +25,14 @@ pub mod artifacts;
 pub mod blobs;
 pub mod catalog;
 pub mod config;
+pub mod egress;
 pub mod host;
 pub mod install;
 pub mod ledger;
 pub mod load;
 pub mod policy;
 pub mod schema;
+pub mod secrets;
 
 // The doors.
 pub mod cli;

@@ -86,6 +86,9 @@ const NAMED: &[(&str, &[&str])] = &[
     ("sqlx", &["host/src/ledger.rs", "host/src/ledger/", "benches/"]),
     ("anyhow", &["host/src/main.rs"]),
     ("clap", &["host/src/main.rs", "host/src/cli.rs", "host/src/cli/"]),
+    ("hyper::client", &["host/src/egress/", "tests/", "benches/"]),
+    ("tokio_rustls", &["host/src/egress", "tests/", "benches/"]),
+    ("webpki_roots", &["host/src/egress/tls.rs"]),
 ];
 
 /// Only `sandbox` names wasmtime, only `ledger/` sqlx, only the binary's `main` anyhow, only the CLI clap.
@@ -125,8 +128,8 @@ const AMBIENT: &[(&str, &[&str])] = &[
     // Arguments, the program's own path and the place for temporary files.
     ("std::env", &["host/src/ambient.rs", "host/src/main.rs", "host/src/cli", "host/src/host/life.rs"]),
     ("std::process::Command", &[]),
-    ("std::net", &["host/src/egress.rs", "host/src/daemon"]),
-    ("tokio::net", &["host/src/egress.rs", "host/src/daemon", "host/src/cli"]),
+    ("std::net", &["host/src/egress", "host/src/daemon"]),
+    ("tokio::net", &["host/src/egress", "host/src/daemon", "host/src/cli"]),
     (
         "std::fs",
         &[
@@ -142,6 +145,9 @@ const AMBIENT: &[(&str, &[&str])] = &[
             "host/src/artifacts",
             "host/src/commit",
             "host/src/keys",
+            "host/src/secrets",
+            // The operator's certificates.
+            "host/src/egress/tls.rs",
             "host/src/cli",
             "host/src/main.rs",
         ],

@@ -19,6 +19,7 @@ pub mod id;
 pub mod json;
 pub mod limit;
 pub mod manifest;
+pub mod net;
 pub mod path;
 pub mod plan;
 pub mod policy;

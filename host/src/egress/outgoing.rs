@@ -1,0 +1,156 @@
+//! What goes out and what comes back, as plain owned data, and the bounds of both.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use toolkeep_core::id::TenantName;
+use toolkeep_core::net::field::Field;
+use toolkeep_core::net::method::Method;
+use toolkeep_core::net::origin::Origin;
+use toolkeep_core::net::reach::Network;
+use toolkeep_core::net::slot::SecretUse;
+use toolkeep_core::net::target::Target;
+
+/// Largest body of a request, in bytes: what an answer may have at most as well. Grants set less.
+pub const REQUEST_MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// A request that was decided.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// For whom; secrets of other tenants do not exist for it.
+    pub tenant: TenantName,
+    /// Where to; the origin of the grant, which the request's own equalled.
+    pub origin: Origin,
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub target: Target,
+    /// What the guest set, as `AllowedFields::check` gave it.
+    pub fields: Vec<Field>,
+    /// The body; empty for none.
+    pub body: Bytes,
+    /// Sent as `Idempotency-Key`: visible ASCII.
+    pub idempotency_key: Option<String>,
+    /// Secrets that go along.
+    pub secrets: Vec<SecretUse>,
+    /// Whether the grant opens private networks for this host.
+    pub network: Network,
+    /// Whether it may change something at its endpoint.
+    pub purpose: Purpose,
+}
+
+/// Whether a request may change something at its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It changes nothing: nobody minds if it is cut off.
+    Read,
+    /// It may: once begun it is never cut off by a caller that goes away, and a known status counts.
+    Write,
+}
+
+/// Bounds of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Resolving, connecting and the handshake of TLS, together.
+    pub connect: Duration,
+    /// From the last byte of the request to the end of the answer's header fields.
+    pub first_byte: Duration,
+    /// Without a byte, while a body is sent or received.
+    pub idle: Duration,
+    /// Everything together.
+    pub total: Duration,
+    /// Bytes of the answer's body.
+    pub response_bytes: u64,
+    /// Bytes in a second, on the average over a body, that a peer must take or give.
+    pub rate: u64,
+    /// How long a body may go slower than `rate` at its start.
+    pub rate_grace: Duration,
+}
+
+impl Default for Limits {
+    /// For an ordinary API.
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            first_byte: Duration::from_secs(30),
+            idle: Duration::from_secs(15),
+            total: Duration::from_secs(60),
+            response_bytes: 1024 * 1024,
+            rate: 128,
+            rate_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Limits {
+    /// The most that a grant may ask for; of `rate` the least.
+    pub const CEILING: Self = Self {
+        connect: Duration::from_secs(60),
+        first_byte: Duration::from_secs(300),
+        idle: Duration::from_secs(120),
+        total: Duration::from_secs(600),
+        response_bytes: 32 * 1024 * 1024,
+        rate: 1,
+        rate_grace: Duration::from_secs(60),
+    };
+
+    /// These limits, none beyond the ceiling.
+    #[must_use]
+    pub fn lowered(self) -> Self {
+        let ceiling = Self::CEILING;
+        Self {
+            connect: self.connect.min(ceiling.connect),
+            first_byte: self.first_byte.min(ceiling.first_byte),
+            idle: self.idle.min(ceiling.idle),
+            total: self.total.min(ceiling.total),
+            response_bytes: self.response_bytes.min(ceiling.response_bytes),
+            rate: self.rate.max(ceiling.rate),
+            rate_grace: self.rate_grace.min(ceiling.rate_grace),
+        }
+    }
+}
+
+/// An answer, with every secret of its request taken out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incoming {
+    /// Status code, 200 to 599 and whatever else a server invents with three digits.
+    pub status: u16,
+    /// Header fields in the order of their arrival, without those of the connection.
+    pub fields: Vec<AnswerField>,
+    /// The body as it came: still compressed where `content-encoding` says so. Trailers are dropped.
+    pub body: Bytes,
+    /// Where the body is only a beginning, why. Never for a read, which fails instead.
+    pub cut: Option<Cut>,
+    /// Bytes of the request, fields and body, before encryption.
+    pub bytes_out: u64,
+    /// Bytes of the answer, fields and body, before decryption counted as after.
+    pub bytes_in: u64,
+    /// Who answered: for the operator, never for the guest.
+    pub peer: SocketAddr,
+}
+
+/// One header field of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerField {
+    /// Its name, lower-case.
+    pub name: String,
+    /// Its value: as UTF-8 where it is, else each byte as the character of Latin-1 (RFC 9110, section 5.5).
+    pub value: String,
+}
+
+/// Why a body is only a beginning, although the status is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cut {
+    /// It exceeds the cap.
+    TooLarge,
+    /// It came too slowly, or not on.
+    Slow,
+    /// The connection ended.
+    Closed,
+    /// It is encoded, so that an echo of a secret could not be seen; nothing of it was kept.
+    Encoded,
+}

@@ -1,0 +1,8 @@
+//! Outgoing requests against real peers on loopback, most of them hostile, and the broker of secrets (T-N1 … T-N10, T-S1).
+//!
+//! A peer is a listener in this process that says exactly the bytes that a test wrote down and keeps exactly the bytes
+//! that it was sent.
+
+mod peer;
+mod sending;
+mod world;

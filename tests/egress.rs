@@ -3,6 +3,7 @@
 //! A peer is a listener in this process that says exactly the bytes that a test wrote down and keeps exactly the bytes
 //! that it was sent.
 
+mod guard;
 mod peer;
 mod sending;
 mod world;

@@ -8,19 +8,20 @@ pub mod config;
 mod process;
 mod redact;
 mod secret;
+mod slot;
 mod source;
 
 use std::collections::BTreeMap;
 
 use toolkeep_core::id::{SecretName, TenantName};
 use toolkeep_core::net::origin::Origin;
-use toolkeep_core::net::slot::{SecretUse, Slot};
 
 use crate::ambient::Ambient;
 use config::SecretConfig;
 pub use process::keep_out_of_dumps;
 pub use redact::Redactor;
 pub use secret::{NotASecret, SECRET_MAX_BYTES, SECRET_MIN_BYTES, Secret};
+pub use slot::{NotASlot, Slot};
 pub use source::SourceError;
 
 /// Every secret that the operator configured.
@@ -44,14 +45,6 @@ pub enum SecretError {
         /// Where it was to go.
         origin: Origin,
     },
-    /// It belongs into another slot.
-    #[error("the secret `{secret}` may not be sent as `{slot}`; only its own `slot` carries it")]
-    Slot {
-        /// Which secret.
-        secret: SecretName,
-        /// Where it was to stand.
-        slot: Slot,
-    },
     /// Its source gives nothing that can be sent.
     #[error("the secret `{0}` cannot be read; the daemon's log says why")]
     Unreadable(SecretName),
@@ -64,26 +57,27 @@ impl Secrets {
         Self { configured, ambient }
     }
 
-    /// Whether a request of this tenant to `origin` may carry the secret in that slot. Nothing is read.
+    /// Where a request of this tenant to `origin` would carry the secret. Nothing is read.
     ///
     /// # Errors
-    /// It may not.
-    pub fn check(&self, tenant: &TenantName, origin: &Origin, wanted: &SecretUse) -> Result<(), SecretError> {
-        self.bound(tenant, origin, wanted).map(|_| ())
+    /// It may not carry it.
+    pub fn slot(&self, tenant: &TenantName, origin: &Origin, name: &SecretName) -> Result<&Slot, SecretError> {
+        self.bound(tenant, origin, name).map(|config| &config.slot)
     }
 
-    /// The value, read now, for a request of this tenant to `origin`.
+    /// The value, read now, for a request of this tenant to `origin`, and where it goes.
     pub(crate) async fn fetch(
         &self,
         tenant: &TenantName,
         origin: &Origin,
-        wanted: &SecretUse,
-    ) -> Result<Secret, SecretError> {
-        let config = self.bound(tenant, origin, wanted)?;
-        source::read(&config.source, &self.ambient).await.map_err(|error| {
-            tracing::error!(secret = %wanted.secret, %error, "a secret cannot be read");
-            SecretError::Unreadable(wanted.secret.clone())
-        })
+        name: &SecretName,
+    ) -> Result<(Secret, &Slot), SecretError> {
+        let config = self.bound(tenant, origin, name)?;
+        let read = source::read(&config.source, &self.ambient).await.map_err(|error| {
+            tracing::error!(secret = %name, %error, "a secret cannot be read");
+            SecretError::Unreadable(name.clone())
+        });
+        Ok((read?, &config.slot))
     }
 
     /// What is wrong with the sources right now, for `doctor` and the start of the daemon. The texts name paths.
@@ -97,16 +91,12 @@ impl Secrets {
         problems
     }
 
-    fn bound(&self, tenant: &TenantName, origin: &Origin, wanted: &SecretUse) -> Result<&SecretConfig, SecretError> {
-        let SecretUse { secret, slot } = wanted;
+    fn bound(&self, tenant: &TenantName, origin: &Origin, name: &SecretName) -> Result<&SecretConfig, SecretError> {
         // A secret of another tenant looks like one that does not exist.
-        let config = self.configured.get(secret).filter(|config| config.tenant == *tenant);
-        let config = config.ok_or_else(|| SecretError::Unknown(secret.clone()))?;
+        let config = self.configured.get(name).filter(|config| config.tenant == *tenant);
+        let config = config.ok_or_else(|| SecretError::Unknown(name.clone()))?;
         if !config.origins.contains(origin) {
-            return Err(SecretError::Origin { secret: secret.clone(), origin: origin.clone() });
-        }
-        if config.slot != *slot {
-            return Err(SecretError::Slot { secret: secret.clone(), slot: slot.clone() });
+            return Err(SecretError::Origin { secret: name.clone(), origin: origin.clone() });
         }
         Ok(config)
     }

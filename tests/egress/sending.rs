@@ -18,7 +18,7 @@ async fn a_read_is_sent_and_answered_byte_for_byte() {
     );
     assert_eq!(peer.request(), wanted);
     assert_eq!((answer.status, answer.body.len(), answer.cut), (201, 3, None));
-    let fields: Vec<(&str, &str)> = answer.fields.iter().map(|f| (f.name.as_str(), f.value.as_str())).collect();
+    let fields: Vec<(&str, &str)> = answer.headers.iter().map(|f| (f.name.as_str(), f.value.as_str())).collect();
     assert_eq!(fields, [("x-one", "a"), ("x-one", "b"), ("content-length", "3")]);
     assert_eq!((answer.bytes_out, answer.peer), (wanted.len() as u64, host));
 }

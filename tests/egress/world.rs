@@ -39,7 +39,7 @@ pub(super) fn get(origin: &str) -> Outgoing {
         origin: origin.parse().expect("an origin"),
         method: Method::Get,
         target: "/".parse().expect("a target"),
-        fields: Vec::new(),
+        headers: Vec::new(),
         body: Vec::new().into(),
         idempotency_key: None,
         secrets: Vec::new(),
@@ -57,8 +57,8 @@ pub(super) fn post(origin: &str, body: impl Into<Vec<u8>>) -> Outgoing {
 /// The same with fields that a guest set.
 pub(super) fn with_fields(request: Outgoing, fields: &[(&str, &str)]) -> Outgoing {
     let allowed = AllowedFields::new(["x-one", "x-two"]).expect("names");
-    let fields = allowed.check(fields.iter().map(|(name, value)| (*name, value.as_bytes()))).expect("allowed");
-    Outgoing { fields, ..request }
+    let headers = allowed.check(fields.iter().map(|(name, value)| (*name, value.as_bytes()))).expect("allowed");
+    Outgoing { headers, ..request }
 }
 
 /// Send, with the usual limits.

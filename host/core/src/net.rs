@@ -8,5 +8,4 @@ pub mod field;
 pub mod method;
 pub mod origin;
 pub mod reach;
-pub mod slot;
 pub mod target;

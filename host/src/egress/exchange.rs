@@ -18,9 +18,10 @@ use hyper::body::Incoming as AnswerBody;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use toolkeep_core::net::field::{FIELDS_MAX, FIELDS_MAX_BYTES, FieldProblem, FieldRule};
+use toolkeep_core::effect::Header;
+use toolkeep_core::net::field::{FIELDS_MAX, FIELDS_MAX_BYTES, FieldName, FieldProblem, FieldRule, owned};
 
-use super::outgoing::{AnswerField, Cut, Incoming, Limits, Outgoing, Purpose, REQUEST_MAX_BYTES};
+use super::outgoing::{Cut, Incoming, Limits, Outgoing, Purpose, REQUEST_MAX_BYTES};
 use super::pace::{Pace, Paced};
 use super::stream::GuardedStream;
 use super::{Reason, SendError};
@@ -30,10 +31,11 @@ use crate::secrets::{Redactor, Secrets};
 const PIECE_BYTES: usize = 64 * 1024;
 /// What a request says of its sender where its guest says nothing. No version: it would help nobody but an attacker.
 const USER_AGENT: &str = "toolkeep";
-/// Fields of an answer that belong to the connection.
-const OF_CONNECTION: &[HeaderName] = &[
+/// Fields of an answer that belong to the connection, and cookies: a guest can send none.
+const NOT_PASSED_ON: &[HeaderName] = &[
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
+    header::SET_COOKIE,
     header::TE,
     header::TRAILER,
     header::TRANSFER_ENCODING,
@@ -53,11 +55,14 @@ pub(super) async fn prepare(outgoing: &Outgoing, secrets: &Secrets) -> Result<Pr
     if outgoing.body.len() > REQUEST_MAX_BYTES {
         return Err(Reason::RequestTooLarge);
     }
-    let mut fields = HeaderMap::with_capacity(outgoing.fields.len() + 6);
+    let mut fields = HeaderMap::with_capacity(outgoing.headers.len() + 6);
     fields.insert(header::HOST, text_value("host", &outgoing.origin.authority())?);
-    for field in &outgoing.fields {
-        let name = field_name(field.name.as_str())?;
-        fields.append(name, text_value(field.name.as_str(), &field.value)?);
+    for header in &outgoing.headers {
+        let name: FieldName = header.name.parse()?;
+        if let Some(rule) = owned(&name) {
+            return Err(FieldProblem::new(name.as_str(), rule).into());
+        }
+        fields.append(field_name(name.as_str())?, text_value(name.as_str(), &header.value)?);
     }
     let redactor = put_in_secrets(outgoing, secrets, &mut fields).await?;
     if let Some(key) = &outgoing.idempotency_key {
@@ -84,14 +89,13 @@ pub(super) async fn prepare(outgoing: &Outgoing, secrets: &Secrets) -> Result<Pr
 /// of the secret would be hidden.
 async fn put_in_secrets(outgoing: &Outgoing, secrets: &Secrets, fields: &mut HeaderMap) -> Result<Redactor, Reason> {
     let mut redactor = Redactor::default();
-    for wanted in &outgoing.secrets {
-        let field = wanted.slot.field();
-        if fields.contains_key(field) {
-            return Err(FieldProblem::new(field, FieldRule::Slot).into());
+    for name in &outgoing.secrets {
+        let (secret, slot) = secrets.fetch(&outgoing.tenant, &outgoing.origin, name).await?;
+        if fields.contains_key(slot.field()) {
+            return Err(FieldProblem::new(slot.field(), FieldRule::Slot).into());
         }
-        let secret = secrets.fetch(&outgoing.tenant, &outgoing.origin, wanted).await?;
-        fields.insert(field_name(field)?, secret.field_value(&wanted.slot)?);
-        redactor.add(&wanted.secret, &secret, &wanted.slot);
+        fields.insert(field_name(slot.field())?, secret.field_value(slot)?);
+        redactor.add(name, &secret, slot);
     }
     if !redactor.is_empty() {
         if fields.contains_key(header::RANGE) {
@@ -144,8 +148,8 @@ pub(super) async fn run(
         cut => cut.map(|(cut, _)| cut),
     };
     let (bytes_out, bytes_in) = pace.bytes();
-    let (fields, body) = redacted(&redactor, &head.headers, body, cut.is_some());
-    Ok(Incoming { status: head.status.as_u16(), fields, body, cut, bytes_out, bytes_in, peer })
+    let (headers, body) = redacted(&redactor, &head.headers, body, cut.is_some());
+    Ok(Incoming { status: head.status.as_u16(), headers, body, cut, bytes_out, bytes_in, peer })
 }
 
 /// The futures of one exchange, polled together.
@@ -222,15 +226,15 @@ where
 }
 
 /// Fields and body of an answer without the secrets of its request.
-fn redacted(redactor: &Redactor, fields: &HeaderMap, body: Bytes, cut: bool) -> (Vec<AnswerField>, Bytes) {
-    let mut kept: Vec<AnswerField> = Vec::with_capacity(fields.len());
+fn redacted(redactor: &Redactor, fields: &HeaderMap, body: Bytes, cut: bool) -> (Vec<Header>, Bytes) {
+    let mut kept: Vec<Header> = Vec::with_capacity(fields.len());
     for (name, value) in fields {
-        if OF_CONNECTION.contains(name) || name.as_str() == "keep-alive" || redactor.is_in_name(name.as_str()) {
+        if NOT_PASSED_ON.contains(name) || name.as_str() == "keep-alive" || redactor.is_in_name(name.as_str()) {
             continue;
         }
         let scrubbed = redactor.scrub(value.as_bytes(), false);
         let value = scrubbed.as_deref().unwrap_or(value.as_bytes());
-        kept.push(AnswerField { name: name.as_str().to_owned(), value: text(value) });
+        kept.push(Header { name: name.as_str().to_owned(), value: text(value) });
     }
     match if redactor.is_empty() { None } else { redactor.scrub(&body, cut) } {
         None => (kept, body),

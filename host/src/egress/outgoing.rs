@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use toolkeep_core::id::TenantName;
-use toolkeep_core::net::field::Field;
-use toolkeep_core::net::method::Method;
-use toolkeep_core::net::origin::Origin;
+use toolkeep_core::effect::Header;
+use toolkeep_core::grant::HttpGrant;
+use toolkeep_core::id::{SecretName, TenantName};
+use toolkeep_core::net::method::{Method, NotAMethod};
+use toolkeep_core::net::origin::{Origin, UrlError};
 use toolkeep_core::net::reach::Network;
-use toolkeep_core::net::slot::SecretUse;
 use toolkeep_core::net::target::Target;
 
 /// Largest body of a request, in bytes: what an answer may have at most as well. Grants set less.
@@ -27,18 +27,53 @@ pub struct Outgoing {
     pub method: Method,
     /// Path and query.
     pub target: Target,
-    /// What the guest set, as `AllowedFields::check` gave it.
-    pub fields: Vec<Field>,
+    /// What the guest set, as [`toolkeep_core::net::field::AllowedFields::check`] gave it. What is the host's alone is
+    /// refused here once more.
+    pub headers: Vec<Header>,
     /// The body; empty for none.
     pub body: Bytes,
     /// Sent as `Idempotency-Key`: visible ASCII.
     pub idempotency_key: Option<String>,
-    /// Secrets that go along.
-    pub secrets: Vec<SecretUse>,
+    /// Secrets that go along; each into the slot that the operator bound it to.
+    pub secrets: Vec<SecretName>,
     /// Whether the grant opens private networks for this host.
     pub network: Network,
     /// Whether it may change something at its endpoint.
     pub purpose: Purpose,
+}
+
+impl Outgoing {
+    /// A request without fields, body and secrets, to global addresses only. Its purpose follows from its method.
+    ///
+    /// # Errors
+    /// The method is not offered, or the URL is not one of a request.
+    pub fn new(tenant: TenantName, method: &str, url: &str) -> Result<Self, NotARequest> {
+        let method: Method = method.parse()?;
+        let (origin, target) = Origin::split_url(url)?;
+        Ok(Self {
+            tenant,
+            origin,
+            method,
+            target,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            idempotency_key: None,
+            secrets: Vec::new(),
+            network: Network::Global,
+            purpose: if method.is_read() { Purpose::Read } else { Purpose::Write },
+        })
+    }
+}
+
+/// Why method and URL are not those of a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotARequest {
+    /// The method.
+    #[error(transparent)]
+    Method(#[from] NotAMethod),
+    /// The URL.
+    #[error(transparent)]
+    Url(#[from] UrlError),
 }
 
 /// Whether a request may change something at its endpoint.
@@ -84,12 +119,27 @@ impl Default for Limits {
     }
 }
 
+impl From<&HttpGrant> for Limits {
+    /// What the grant says; the rates are the defaults.
+    fn from(grant: &HttpGrant) -> Self {
+        let times = grant.times;
+        Self {
+            connect: Duration::from_millis(times.connect_ms),
+            first_byte: Duration::from_millis(times.first_byte_ms),
+            idle: Duration::from_millis(times.idle_ms),
+            total: Duration::from_millis(times.total_ms),
+            response_bytes: grant.response_bytes,
+            ..Self::default()
+        }
+    }
+}
+
 impl Limits {
     /// The most that a grant may ask for; of `rate` the least.
     pub const CEILING: Self = Self {
         connect: Duration::from_secs(60),
         first_byte: Duration::from_secs(300),
-        idle: Duration::from_secs(120),
+        idle: Duration::from_secs(300),
         total: Duration::from_secs(600),
         response_bytes: 32 * 1024 * 1024,
         rate: 1,
@@ -117,8 +167,9 @@ impl Limits {
 pub struct Incoming {
     /// Status code, 200 to 599 and whatever else a server invents with three digits.
     pub status: u16,
-    /// Header fields in the order of their arrival, without those of the connection.
-    pub fields: Vec<AnswerField>,
+    /// Header fields in the order of their arrival, names in lower case, without those of the connection and without
+    /// cookies. A value that is not UTF-8 has each byte as the character of Latin-1 (RFC 9110, section 5.5).
+    pub headers: Vec<Header>,
     /// The body as it came: still compressed where `content-encoding` says so. Trailers are dropped.
     pub body: Bytes,
     /// Where the body is only a beginning, why. Never for a read, which fails instead.
@@ -129,16 +180,6 @@ pub struct Incoming {
     pub bytes_in: u64,
     /// Who answered: for the operator, never for the guest.
     pub peer: SocketAddr,
-}
-
-/// One header field of an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AnswerField {
-    /// Its name, lower-case.
-    pub name: String,
-    /// Its value: as UTF-8 where it is, else each byte as the character of Latin-1 (RFC 9110, section 5.5).
-    pub value: String,
 }
 
 /// Why a body is only a beginning, although the status is known.

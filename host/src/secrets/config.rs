@@ -16,7 +16,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use toolkeep_core::id::{SecretName, TenantName};
 use toolkeep_core::net::origin::{HostName, Origin, Scheme};
-use toolkeep_core::net::slot::Slot;
+
+use super::Slot;
 
 /// How long a helper may take where the configuration does not say.
 const EXEC_TIME: Duration = Duration::from_secs(5);

@@ -8,10 +8,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use toolkeep_core::id::SecretName;
-use toolkeep_core::net::slot::Slot;
 use zeroize::Zeroizing;
 
-use super::Secret;
+use super::{Secret, Slot};
 
 /// Longest spelling of one character that is recognised, in bytes: `\u0041` and `&#x41;`.
 const ESCAPE_MAX_BYTES: usize = 6;

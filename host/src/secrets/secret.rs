@@ -7,8 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::HeaderValue;
-use toolkeep_core::net::slot::Slot;
 use zeroize::Zeroizing;
+
+use super::Slot;
 
 /// Longest secret, in bytes: twice a large token, half of what all fields of a request may have.
 pub const SECRET_MAX_BYTES: usize = 16 * 1024;

@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::effect::Header;
+
 /// Most fields of a request or of an answer: an ordinary one has twenty.
 pub const FIELDS_MAX: usize = 100;
 /// Bytes of all fields together, each with the four of its separators: what common servers accept.
@@ -68,33 +70,8 @@ impl fmt::Debug for FieldName {
     }
 }
 
-/// One field that was checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Field {
-    /// Its name.
-    pub name: FieldName,
-    /// Its value: visible ASCII, blanks and tabs, not at the ends.
-    pub value: String,
-}
-
 /// What a guest may set under every grant.
-pub const ALWAYS_ALLOWED: &[&str] = &[
-    "accept",
-    "accept-encoding",
-    "accept-language",
-    "cache-control",
-    "content-encoding",
-    "content-language",
-    "content-type",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-unmodified-since",
-    "prefer",
-    "range",
-    "user-agent",
-];
+pub const ALWAYS_ALLOWED: &[&str] = &["accept", "content-type"];
 
 /// What is the host's alone, whatever a grant lists: name and why.
 const OWNED: &[(&str, FieldRule)] = &[
@@ -167,8 +144,11 @@ impl AllowedFields {
     ///
     /// # Errors
     /// The first field that breaks a rule, with the rule.
-    pub fn check<'a>(&self, fields: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Vec<Field>, FieldProblem> {
-        let mut checked: Vec<Field> = Vec::new();
+    pub fn check<'a>(
+        &self,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<Vec<Header>, FieldProblem> {
+        let mut checked: Vec<Header> = Vec::new();
         let mut bytes = 0_usize;
         for (text, value) in fields {
             let refuse = |rule| FieldProblem::new(text, rule);
@@ -179,7 +159,7 @@ impl AllowedFields {
             if !ALWAYS_ALLOWED.contains(&name.as_str()) && !self.0.contains(&name) {
                 return Err(refuse(FieldRule::NotGranted));
             }
-            if SINGLE.contains(&name.as_str()) && checked.iter().any(|field| field.name == name) {
+            if SINGLE.contains(&name.as_str()) && checked.iter().any(|field| field.name == name.as_str()) {
                 return Err(refuse(FieldRule::Twice));
             }
             let value = value_text(value).ok_or_else(|| refuse(FieldRule::Value))?;
@@ -187,7 +167,7 @@ impl AllowedFields {
             if checked.len() >= FIELDS_MAX || bytes > FIELDS_MAX_BYTES {
                 return Err(refuse(FieldRule::TooMany));
             }
-            checked.push(Field { name, value });
+            checked.push(Header { name: name.into(), value });
         }
         Ok(checked)
     }

@@ -1,12 +1,10 @@
-//! Slots: where in a request a secret goes. A plan names secret and slot; the value is put in by the host, last.
+//! Slots: where in a request a secret goes. The operator says it once, beside the origins; requests name the secret alone.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-
-use super::field::{FieldName, FieldRule, owned};
-use crate::id::SecretName;
+use toolkeep_core::net::field::{FieldName, FieldRule, owned};
 
 /// Where in a request a secret goes: `bearer`, `basic` or `header:NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -83,16 +81,6 @@ impl fmt::Display for Slot {
 pub struct NotASlot {
     /// The refused text, escaped and shortened to 80 characters.
     pub text: String,
-}
-
-/// A secret and the slot that it goes to; this is what a plan shows.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SecretUse {
-    /// Which secret.
-    pub secret: SecretName,
-    /// Where it goes.
-    pub slot: Slot,
 }
 
 #[cfg(test)]

@@ -296,7 +296,8 @@ fn refuse_dangerous(key: &str, path: &Path, state_dir: &Path) -> Result<(), Conf
     Ok(())
 }
 
-fn absolute(key: &str, path: &Path, base: Option<&Path>) -> Result<PathBuf, ConfigError> {
+/// A path without `..`, absolute, or relative to the folder of the configuration.
+pub(crate) fn absolute(key: &str, path: &Path, base: Option<&Path>) -> Result<PathBuf, ConfigError> {
     let joined = match base {
         Some(base) if path.is_relative() => base.join(path),
         _ => path.to_path_buf(),

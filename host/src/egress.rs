@@ -139,6 +139,20 @@ impl Egress {
     pub async fn connect(&self, endpoint: &Endpoint, limits: &Limits) -> Result<GuardedStream, SendError> {
         self.dial(endpoint, limits, self.0.tls.plain()).await.map_err(SendError::NotSent)
     }
+
+    /// Protect a connection that began without TLS, after its peer agreed; the certificate must name `host`. Bytes that were
+    /// read before are the caller's to forget.
+    ///
+    /// # Errors
+    /// The handshake failed: nothing was said under its protection.
+    pub async fn protect(
+        &self,
+        stream: GuardedStream,
+        host: &HostName,
+        limits: &Limits,
+    ) -> Result<GuardedStream, SendError> {
+        self.upgrade(stream, host, limits, self.0.tls.plain()).await.map_err(SendError::NotSent)
+    }
 }
 
 const fn security(scheme: Scheme) -> Protection {

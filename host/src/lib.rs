@@ -24,6 +24,7 @@ pub mod ambient;
 pub mod artifacts;
 pub mod blobs;
 pub mod catalog;
+pub mod channel;
 pub mod config;
 pub mod egress;
 pub mod host;

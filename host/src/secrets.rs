@@ -13,11 +13,11 @@ mod source;
 
 use std::collections::BTreeMap;
 
-use toolkeep_core::id::{SecretName, TenantName};
+use toolkeep_core::id::{ChannelName, SecretName, TenantName};
 use toolkeep_core::net::origin::Origin;
 
 use crate::ambient::Ambient;
-use config::SecretConfig;
+use config::{SecretConfig, SecretPurpose};
 pub use process::keep_out_of_dumps;
 pub use redact::Redactor;
 pub use secret::{NotASecret, SECRET_MAX_BYTES, SECRET_MIN_BYTES, Secret};
@@ -45,6 +45,12 @@ pub enum SecretError {
         /// Where it was to go.
         origin: Origin,
     },
+    /// It is for channels.
+    #[error("the secret `{0}` is for channels, not for requests")]
+    Channels(SecretName),
+    /// It is not for this channel.
+    #[error("the secret `{0}` is not for this channel; add the channel to `secrets.{0}.channels`")]
+    NotForChannel(SecretName),
     /// Its source gives nothing that can be sent.
     #[error("the secret `{0}` cannot be read; the daemon's log says why")]
     Unreadable(SecretName),
@@ -62,7 +68,7 @@ impl Secrets {
     /// # Errors
     /// It may not carry it.
     pub fn slot(&self, tenant: &TenantName, origin: &Origin, name: &SecretName) -> Result<&Slot, SecretError> {
-        self.bound(tenant, origin, name).map(|config| &config.slot)
+        self.bound(tenant, origin, name).map(|(_, slot)| slot)
     }
 
     /// The value, read now, for a request of this tenant to `origin`, and where it goes.
@@ -72,12 +78,27 @@ impl Secrets {
         origin: &Origin,
         name: &SecretName,
     ) -> Result<(Secret, &Slot), SecretError> {
-        let config = self.bound(tenant, origin, name)?;
+        let (config, slot) = self.bound(tenant, origin, name)?;
         let read = source::read(&config.source, &self.ambient).await.map_err(|error| {
             tracing::error!(secret = %name, %error, "a secret cannot be read");
             SecretError::Unreadable(name.clone())
         });
-        Ok((read?, &config.slot))
+        Ok((read?, slot))
+    }
+
+    /// The value, read now, for a channel that signs or logs in with it. Channels are the operator's, whatever the tenant.
+    pub(crate) async fn for_channel(&self, channel: &ChannelName, name: &SecretName) -> Result<Secret, SecretError> {
+        let config = self.configured.get(name).ok_or_else(|| SecretError::Unknown(name.clone()))?;
+        match &config.purpose {
+            SecretPurpose::Channels(channels) if channels.contains(channel) => {}
+            SecretPurpose::Channels(_) | SecretPurpose::Requests { .. } => {
+                return Err(SecretError::NotForChannel(name.clone()));
+            }
+        }
+        source::read(&config.source, &self.ambient).await.map_err(|error| {
+            tracing::error!(secret = %name, %channel, %error, "a secret cannot be read");
+            SecretError::Unreadable(name.clone())
+        })
     }
 
     /// What is wrong with the sources right now, for `doctor` and the start of the daemon. The texts name paths.
@@ -85,19 +106,25 @@ impl Secrets {
         let mut problems = Vec::new();
         for (name, config) in &self.configured {
             let read = source::read(&config.source, &self.ambient).await;
-            let fits = read.and_then(|secret| Ok(secret.field_value(&config.slot).map(|_| ())?));
+            let fits = read.and_then(|secret| match &config.purpose {
+                SecretPurpose::Requests { slot, .. } => Ok(secret.field_value(slot).map(|_| ())?),
+                SecretPurpose::Channels(_) => Ok(()),
+            });
             problems.extend(fits.err().map(|error| (name.clone(), error)));
         }
         problems
     }
 
-    fn bound(&self, tenant: &TenantName, origin: &Origin, name: &SecretName) -> Result<&SecretConfig, SecretError> {
+    fn bound(&self, tenant: &TenantName, origin: &Origin, name: &SecretName) -> Result<(&SecretConfig, &Slot), SecretError> {
         // A secret of another tenant looks like one that does not exist.
         let config = self.configured.get(name).filter(|config| config.tenant == *tenant);
         let config = config.ok_or_else(|| SecretError::Unknown(name.clone()))?;
-        if !config.origins.contains(origin) {
+        let SecretPurpose::Requests { origins, slot } = &config.purpose else {
+            return Err(SecretError::Channels(name.clone()));
+        };
+        if !origins.contains(origin) {
             return Err(SecretError::Origin { secret: name.clone(), origin: origin.clone() });
         }
-        Ok(config)
+        Ok((config, slot))
     }
 }

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
+use toolkeep_core::net::origin::HostName;
 use toolkeep_core::net::reach::admit;
 
 use super::stream::GuardedStream;
@@ -37,14 +38,35 @@ impl Egress {
         let peer = stream.peer_addr().map_err(|error| Reason::Connect(error.kind()))?;
         match endpoint.protection {
             Protection::Plain => Ok(GuardedStream::plain(stream, peer)),
-            Protection::Tls => {
-                let name = super::tls::server_name(&endpoint.host)?;
-                let handshake = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
-                let protected = timeout_at(deadline, handshake).await.map_err(in_time(Reason::ConnectTimeout))?;
-                Ok(GuardedStream::tls(protected.map_err(|error| super::tls::reason(&error))?, peer))
-            }
+            Protection::Tls => handshake(stream, peer, &endpoint.host, tls, deadline).await,
         }
     }
+
+    /// Protect a connection that began without: what STARTTLS asks for.
+    pub(super) async fn upgrade(
+        &self,
+        stream: GuardedStream,
+        host: &HostName,
+        limits: &Limits,
+        tls: &Arc<ClientConfig>,
+    ) -> Result<GuardedStream, Reason> {
+        let deadline = Instant::now() + limits.connect;
+        let (stream, peer) = stream.bare().ok_or_else(|| Reason::Tls("it is protected already".to_owned()))?;
+        handshake(stream, peer, host, tls, deadline).await
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    peer: SocketAddr,
+    host: &HostName,
+    tls: &Arc<ClientConfig>,
+    deadline: Instant,
+) -> Result<GuardedStream, Reason> {
+    let name = super::tls::server_name(host)?;
+    let handshake = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
+    let protected = timeout_at(deadline, handshake).await.map_err(|_| Reason::ConnectTimeout)?;
+    Ok(GuardedStream::tls(protected.map_err(|error| super::tls::reason(&error))?, peer))
 }
 
 /// Connect to the first address that accepts. Each attempt gets an equal share of what is left of the time.

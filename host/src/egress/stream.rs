@@ -37,6 +37,14 @@ impl GuardedStream {
         self.peer
     }
 
+    /// The bare connection, if it is not protected yet.
+    pub(super) fn bare(self) -> Option<(TcpStream, SocketAddr)> {
+        match self.kind {
+            Kind::Plain(stream) => Some((stream, self.peer)),
+            Kind::Tls(_) => None,
+        }
+    }
+
     fn reader(&mut self) -> Pin<&mut (dyn AsyncRead + Send + Unpin)> {
         match &mut self.kind {
             Kind::Plain(stream) => Pin::new(stream),

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use toolkeep_core::id::{SecretName, TenantName};
+use toolkeep_core::id::{ChannelName, SecretName, TenantName};
 use toolkeep_core::net::origin::{HostName, Origin, Scheme};
 
 use super::Slot;
@@ -41,9 +41,13 @@ pub struct SecretText {
     /// `exec`: seconds that the program may take; 5 if absent.
     pub timeout_s: Option<u64>,
     /// Where the secret may be sent: exact origins.
+    #[serde(default)]
     pub origins: Vec<Origin>,
     /// Where in a request it stands: `bearer`, `basic`, `header:NAME`.
-    pub slot: Slot,
+    pub slot: Option<Slot>,
+    /// Channels that sign or log in with it, instead of `origins` and `slot`.
+    #[serde(default)]
+    pub channels: Vec<ChannelName>,
     /// Whose tools may use it; `local` if absent.
     pub tenant: Option<TenantName>,
 }
@@ -83,12 +87,24 @@ pub enum Source {
 pub struct SecretConfig {
     /// Where the value comes from.
     pub source: Source,
-    /// Where it may be sent.
-    pub origins: Vec<Origin>,
-    /// Where in a request it stands.
-    pub slot: Slot,
+    /// What it is for.
+    pub purpose: SecretPurpose,
     /// Whose tools may use it.
     pub tenant: TenantName,
+}
+
+/// What a secret is for. It is never for both: what a request carries is seen by its endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretPurpose {
+    /// Requests of tools.
+    Requests {
+        /// Where it may be sent.
+        origins: Vec<Origin>,
+        /// Where in a request it stands.
+        slot: Slot,
+    },
+    /// These channels sign or log in with it.
+    Channels(Vec<ChannelName>),
 }
 
 /// Why a `[secrets.NAME]` makes no sense.
@@ -120,14 +136,32 @@ impl SecretText {
         if let Some((key, _)) = foreign.iter().find(|(_, foreign)| *foreign) {
             return Err(refuse(key, "the key belongs to another `source`"));
         }
+        let purpose = self.purpose(&refuse)?;
+        let tenant = self.tenant.clone().unwrap_or_else(|| local.clone());
+        Ok(SecretConfig { source, purpose, tenant })
+    }
+
+    fn purpose(
+        &self,
+        refuse: &impl Fn(&'static str, &str) -> SecretConfigError,
+    ) -> Result<SecretPurpose, SecretConfigError> {
+        if !self.channels.is_empty() {
+            if !self.origins.is_empty() || self.slot.is_some() {
+                return Err(refuse("channels", "a secret is for channels or for requests; remove `origins` and `slot`"));
+            }
+            if self.channels.len() > ORIGINS_MAX {
+                return Err(refuse("channels", "name at most 64"));
+            }
+            return Ok(SecretPurpose::Channels(self.channels.clone()));
+        }
         if self.origins.is_empty() || self.origins.len() > ORIGINS_MAX {
             return Err(refuse("origins", "name the origins that may get it, 1 to 64, for example `https://host`"));
         }
         if self.origins.iter().any(|origin| !protected(origin)) {
             return Err(refuse("origins", "without TLS everybody on the way reads it; write `https://`"));
         }
-        let tenant = self.tenant.clone().unwrap_or_else(|| local.clone());
-        Ok(SecretConfig { source, origins: self.origins.clone(), slot: self.slot.clone(), tenant })
+        let slot = self.slot.clone().ok_or_else(|| refuse("slot", "write `bearer`, `basic` or `header:NAME`"))?;
+        Ok(SecretPurpose::Requests { origins: self.origins.clone(), slot })
     }
 
     fn source(&self, name: &SecretName) -> Result<Source, SecretConfigError> {

@@ -99,6 +99,11 @@ impl Secret {
         Ok(value)
     }
 
+    /// The bytes themselves, for a channel that signs or logs in with them.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// What follows the first colon, for a slot that needs `user:password`.
     fn password(&self) -> Option<&[u8]> {
         let at = self.0.iter().position(|b| *b == b':')?;

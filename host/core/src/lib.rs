@@ -9,6 +9,7 @@
 pub mod audit;
 pub mod call;
 pub mod capability;
+pub mod delivery;
 pub mod descriptor;
 pub mod digest;
 pub mod display;

@@ -104,6 +104,7 @@ impl Channels {
 
 /// The beginning of what a receiver said, in one harmless line.
 fn shown(answer: &str) -> String {
-    let line: String = answer.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(ANSWER_SHOWN_CHARS).collect();
+    let line: String =
+        answer.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(ANSWER_SHOWN_CHARS).collect();
     visible(&line).into_owned()
 }

@@ -115,7 +115,12 @@ impl Secrets {
         problems
     }
 
-    fn bound(&self, tenant: &TenantName, origin: &Origin, name: &SecretName) -> Result<(&SecretConfig, &Slot), SecretError> {
+    fn bound(
+        &self,
+        tenant: &TenantName,
+        origin: &Origin,
+        name: &SecretName,
+    ) -> Result<(&SecretConfig, &Slot), SecretError> {
         // A secret of another tenant looks like one that does not exist.
         let config = self.configured.get(name).filter(|config| config.tenant == *tenant);
         let config = config.ok_or_else(|| SecretError::Unknown(name.clone()))?;

@@ -278,7 +278,8 @@ fn line(what: &'static str, text: &str, most: usize) -> Result<(), BadMessage> {
 
 /// `type/subtype` with an optional `charset` (RFC 9110, section 8.3.1).
 fn is_media_type(text: &str) -> bool {
-    let token = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
+    let token =
+        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
     let (essence, rest) = text.split_once(';').unwrap_or((text, ""));
     let charset = rest.is_empty() || rest.trim_start().strip_prefix("charset=").is_some_and(token);
     charset && essence.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype))

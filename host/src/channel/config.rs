@@ -133,11 +133,8 @@ impl ChannelText {
     /// A key is missing, belongs to another kind, or has a value that makes no sense.
     pub fn check(&self, name: &ChannelName, base: Option<&Path>) -> Result<ChannelConfig, ConfigError> {
         let refuse = |key: &str, problem: &str| ConfigError::value(format!("channel.{name}.{key}"), problem);
-        let (webhook, smtp, file) = (
-            self.kind == ChannelKind::Webhook,
-            self.kind == ChannelKind::Smtp,
-            self.kind == ChannelKind::File,
-        );
+        let (webhook, smtp, file) =
+            (self.kind == ChannelKind::Webhook, self.kind == ChannelKind::Smtp, self.kind == ChannelKind::File);
         let foreign = [
             ("url", self.url.is_some() && !webhook),
             ("path", self.path.is_some() && !file),

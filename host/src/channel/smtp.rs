@@ -74,7 +74,12 @@ impl Smtp {
         !self.to.is_empty()
     }
 
-    pub(super) async fn send(&self, channel: &ChannelName, parcel: &Parcel, egress: &Egress) -> Result<String, NotTaken> {
+    pub(super) async fn send(
+        &self,
+        channel: &ChannelName,
+        parcel: &Parcel,
+        egress: &Egress,
+    ) -> Result<String, NotTaken> {
         let attempt = tokio::time::timeout(TOTAL, self.attempt(channel, parcel, egress));
         attempt.await.unwrap_or_else(|_| Err(NotTaken::later("the mail server took too long")))
     }
@@ -107,8 +112,7 @@ impl Smtp {
 
     async fn connect(&self, egress: &Egress) -> Result<GuardedStream, NotTaken> {
         let protection = if self.tls == SmtpTls::Implicit { Protection::Tls } else { Protection::Plain };
-        let endpoint =
-            Endpoint { host: self.host.clone(), port: self.port, protection, network: self.network };
+        let endpoint = Endpoint { host: self.host.clone(), port: self.port, protection, network: self.network };
         let stream = egress.connect(&endpoint, &Limits::default()).await.map_err(|error| unreachable(&error))?;
         let private = matches!(reach(stream.peer().ip()).reach, Reach::Loopback | Reach::Private);
         if self.tls == SmtpTls::None && !private {

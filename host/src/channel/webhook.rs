@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use toolkeep_core::effect::Header;
 use toolkeep_core::id::{ChannelName, SecretName};
-use toolkeep_core::net::field::{Field, FieldName};
 use toolkeep_core::net::method::Method;
 use toolkeep_core::net::origin::Origin;
 use toolkeep_core::net::reach::Network;
@@ -44,22 +44,18 @@ impl Webhook {
         let keys = self.keys(channel, egress).await?;
         let (id, seconds) = (parcel.id.to_string(), now_ms / MS_PER_S);
         let body = payload(parcel).to_string();
-        let fields = [
+        let headers = [
             ("content-type", "application/json".to_owned()),
             ("webhook-id", id.clone()),
             ("webhook-timestamp", seconds.to_string()),
             ("webhook-signature", signatures(&keys, &id, seconds, body.as_bytes())),
         ];
-        let fields: Result<Vec<Field>, _> = fields
-            .into_iter()
-            .map(|(name, value)| name.parse::<FieldName>().map(|name| Field { name, value }))
-            .collect();
         let request = Outgoing {
             tenant: parcel.tenant.clone(),
             origin: self.origin.clone(),
             method: Method::Post,
             target: self.target.clone(),
-            fields: fields.map_err(|problem| NotTaken::Never(problem.to_string()))?,
+            headers: headers.into_iter().map(|(name, value)| Header { name: name.to_owned(), value }).collect(),
             body: body.into(),
             idempotency_key: Some(id),
             secrets: Vec::new(),
@@ -101,7 +97,7 @@ fn judge(answer: &Incoming) -> Result<String, NotTaken> {
 
 /// `Retry-After` in seconds (RFC 9110, section 10.2.3). A date is ignored: it trusts another clock.
 fn retry_after_ms(answer: &Incoming) -> Option<u64> {
-    let field = answer.fields.iter().find(|field| field.name == "retry-after")?;
+    let field = answer.headers.iter().find(|field| field.name == "retry-after")?;
     field.value.trim().parse::<u64>().ok()?.checked_mul(MS_PER_S)
 }
 

@@ -147,7 +147,10 @@ impl SecretText {
     ) -> Result<SecretPurpose, SecretConfigError> {
         if !self.channels.is_empty() {
             if !self.origins.is_empty() || self.slot.is_some() {
-                return Err(refuse("channels", "a secret is for channels or for requests; remove `origins` and `slot`"));
+                return Err(refuse(
+                    "channels",
+                    "a secret is for channels or for requests; remove `origins` and `slot`",
+                ));
             }
             if self.channels.len() > ORIGINS_MAX {
                 return Err(refuse("channels", "name at most 64"));

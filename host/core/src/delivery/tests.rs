@@ -67,7 +67,8 @@ fn attempts_are_counted_when_they_begin_and_given_back_when_nothing_was_sent() {
 #[test]
 fn a_receiver_that_asks_for_time_gets_it_up_to_the_longest_pause() {
     let sending = Progress { state: DeliveryState::Sending, attempts: 1, next_ms: NOW };
-    let wait = |wait_ms| sending.after(DeliveryEvent::Fail { draw: 0, wait_ms }, NOW, MOST).expect("queued").next_ms - NOW;
+    let wait =
+        |wait_ms| sending.after(DeliveryEvent::Fail { draw: 0, wait_ms }, NOW, MOST).expect("queued").next_ms - NOW;
     assert_eq!((wait(None), wait(Some(60_000))), (0, 60_000));
     assert_eq!((wait(Some(BACKOFF_MOST_MS)), wait(Some(BACKOFF_MOST_MS + 1))), (BACKOFF_MOST_MS, BACKOFF_MOST_MS));
 }
@@ -115,7 +116,9 @@ fn t_n6_nothing_in_a_head_can_end_a_line() {
             assert_eq!(message.check(), Err(BadMessage::Control(what)), "{bad:?}");
         }
     }
-    for bad in ["", "text", "text/", "/plain", "text/plain; x=y", "text/plain;charset=", "te xt/plain", "text/plain, a/b"] {
+    for bad in
+        ["", "text", "text/", "/plain", "text/plain; x=y", "text/plain;charset=", "te xt/plain", "text/plain, a/b"]
+    {
         let message = Message { media_type: bad.to_owned(), ..message() };
         assert_eq!(message.check(), Err(BadMessage::MediaType(bad.to_owned())));
     }

@@ -5,16 +5,15 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::Connection as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use tokio::runtime::Runtime;
-use tokio::sync::Mutex;
+use rusqlite::{Connection, params};
 
 /// Rows that make the write-ahead log as long as it gets.
 const LOG_FILLERS: usize = 1_500;
+/// The record of a file.
+const RECORD: &str = "INSERT INTO written VALUES (?1, ?2)";
 
 /// The program.
 #[derive(Debug)]
@@ -22,8 +21,20 @@ pub struct Bare {
     folder: PathBuf,
     handle: File,
     content: Vec<u8>,
-    runtime: Runtime,
-    connection: Mutex<SqliteConnection>,
+    connection: Mutex<Connection>,
+}
+
+fn database(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.execute_batch("CREATE TABLE written (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT")?;
+    // A log that has its size already is overwritten, which is cheaper to sync than one that grows.
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    for number in 0..LOG_FILLERS {
+        connection.prepare_cached(RECORD)?.execute(params![format!("filler-{number}"), 0])?;
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
 }
 
 impl Bare {
@@ -32,27 +43,9 @@ impl Bare {
     pub fn new(root: &Path, bytes: usize) -> Arc<Self> {
         let folder = root.join("bare");
         fs::create_dir_all(&folder).expect("a folder");
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        let options = SqliteConnectOptions::new()
-            .filename(root.join("bare.db"))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full);
-        let connection = runtime.block_on(async {
-            let mut connection = SqliteConnection::connect_with(&options).await.expect("a database");
-            let table = "CREATE TABLE written (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT";
-            sqlx::query(table).execute(&mut connection).await.expect("a table");
-            // A log that has its size already is overwritten, which is cheaper to sync than one that grows.
-            sqlx::query("PRAGMA synchronous = OFF").execute(&mut connection).await.expect("set");
-            for number in 0..LOG_FILLERS {
-                let row = sqlx::query("INSERT INTO written VALUES (?1, 0)").bind(format!("filler-{number}"));
-                row.execute(&mut connection).await.expect("recorded");
-            }
-            sqlx::query("PRAGMA synchronous = FULL").execute(&mut connection).await.expect("set");
-            connection
-        });
+        let connection = Mutex::new(database(&root.join("bare.db")).expect("a database"));
         let handle = File::open(&folder).expect("a folder");
-        Arc::new(Self { folder, handle, content: vec![b'x'; bytes], runtime, connection: Mutex::new(connection) })
+        Arc::new(Self { folder, handle, content: vec![b'x'; bytes], connection })
     }
 
     /// Commit one file.
@@ -64,11 +57,9 @@ impl Bare {
         file.sync_all().expect("synced");
         fs::rename(&staged, self.folder.join(&name)).expect("renamed");
         self.handle.sync_all().expect("synced");
-        self.runtime.block_on(async {
-            let mut connection = self.connection.lock().await;
-            let row = sqlx::query("INSERT INTO written VALUES (?1, ?2)").bind(&name).bind(self.content.len() as i64);
-            row.execute(&mut *connection).await.expect("recorded");
-        });
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut record = connection.prepare_cached(RECORD).expect("prepared");
+        record.execute(params![name, self.content.len() as i64]).expect("recorded");
     }
 
     /// Commit `total` files from `threads` threads, numbered from `first`.

@@ -63,7 +63,7 @@ tidy_tests! {
     names_say_what_a_file_is: "names";
     every_source_file_is_compiled: "no forgotten file";
     crates_depend_in_one_direction: "crate dependencies";
-    only_their_owners_name_wasmtime_sqlx_and_anyhow: "who names which crate";
+    only_their_owners_name_wasmtime_rusqlite_and_anyhow: "who names which crate";
     only_ambient_reads_clock_randomness_and_environment: "ambient authority";
     only_the_call_runs_stages: "stages";
     only_daemon_and_cli_know_wire_formats_and_terminals: "wire formats and terminals";

@@ -1,8 +1,8 @@
 //! The ledger: calls, plans, approvals, intents, receipts and the audit chain, in one SQLite database.
 //!
-//! One task owns the only writing connection and drains a bounded queue into one transaction per batch (group commit).
+//! One thread owns the only writing connection and drains a bounded queue into one transaction per batch (group commit).
 //! A batch that holds a durable write is fsynced, others are not; a failed batch that leaves open what is on the disk
-//! poisons the ledger until the next start. Readers use a small pool that cannot write. Only this module, [`crate::blobs`]
+//! poisons the ledger until the next start. Readers use a few connections that cannot write. Only this module, [`crate::blobs`]
 //! and [`crate::artifacts`] write the state directory (D21). It decides nothing: who may approve, what is
 //! committed and what a reply says is its callers' business.
 
@@ -20,23 +20,24 @@ mod insert;
 mod keys;
 mod queue;
 mod read;
+mod readers;
 mod resolve;
 mod rows;
 mod schema;
 mod settle;
+mod statement;
 mod writer;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use cap_std::fs::Dir;
 use ed25519_dalek::SigningKey;
-use sqlx::query;
-use sqlx::sqlite::SqlitePool;
-use tokio::task::JoinHandle;
+use rusqlite::params;
 use toolkeep_core::id::{CallId, PlanId, RunId, TenantName, WorkspaceName};
 use toolkeep_core::principal::Principal;
 
@@ -45,6 +46,8 @@ use batch::Marks;
 use column::Reading;
 use keys::Keys;
 use queue::{Done, Job, Queue, Work};
+use readers::Readers;
+use statement::row;
 use writer::{Pulse, Writer};
 
 pub use contents::BlobRow;
@@ -141,7 +144,7 @@ struct Shared {
     queue: Arc<Queue>,
     pulse: Arc<Pulse>,
     keys: Keys,
-    readers: SqlitePool,
+    readers: Arc<Readers>,
     signing_key: Arc<SigningKey>,
     host_id: Arc<str>,
     unclean: bool,
@@ -183,21 +186,33 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::open`].
     pub async fn open_with(dir: &Path, ambient: Ambient, options: LedgerOptions) -> Result<Self, LedgerError> {
+        let dir = dir.to_owned();
+        let opened = tokio::task::spawn_blocking(move || Self::open_here(&dir, ambient, options));
+        let (ledger, checked) =
+            opened.await.map_err(|error| LedgerError::storage("the ledger cannot be opened", &error))??;
+        if !checked {
+            ledger.check_in_background();
+        }
+        Ok(ledger)
+    }
+
+    /// As [`Ledger::open_with`], on this thread. False if the database still has to be checked.
+    fn open_here(dir: &Path, ambient: Ambient, options: LedgerOptions) -> Result<(Self, bool), LedgerError> {
         let problem = |error: io::Error| LedgerError::storage("the ledger's directory cannot be used", &error);
         let locked = Locked::take(dir)?;
         let seed = directory::secret(locked.dir(), SIGNING_KEY, &ambient)
             .map_err(|error| LedgerError::storage("the signing key cannot be used", &error))?;
         locked.make_database().map_err(problem)?;
-        let file = dir.join(schema::FILE);
-        let mut conn = schema::connect_writer(&file, options.max_pages).await?;
+        let file: PathBuf = dir.join(schema::FILE);
+        let conn = schema::connect_writer(&file, options.max_pages)?;
         // Before the note is made: a database of a newer daemon is left as it is.
-        schema::migrate(&mut conn).await?;
+        schema::migrate(&conn)?;
         let unclean = locked.mark_running().map_err(problem)?;
-        let checked = !unclean || schema::check_if_small(&mut conn).await?;
+        let checked = !unclean || schema::check_if_small(&conn)?;
         let tail = if unclean { TAIL_AFTER_UNCLEAN_STOP } else { TAIL_AFTER_CLEAN_STOP };
-        let head = chain::verified_head(&mut conn, tail).await?;
-        let next_call = schema::number(&mut conn, "SELECT max(seq) FROM calls").await? + 1;
-        let host_id: Arc<str> = schema::host_id(&mut conn, ambient.uuid_v7()).await?.into();
+        let head = chain::verified_head(&conn, tail)?;
+        let next_call = schema::number(&conn, "SELECT max(seq) FROM calls")? + 1;
+        let host_id: Arc<str> = schema::host_id(&conn, ambient.uuid_v7())?.into();
         let queue = Arc::new(Queue::new(options.queue_jobs, options.queue_bytes));
         let pulse = Arc::new(Pulse::new());
         let writer = Writer {
@@ -210,31 +225,28 @@ impl Ledger {
             syncs: None,
             dir: Arc::new(locked),
         };
+        let writer =
+            writer.start().map_err(|error| LedgerError::storage("the ledger's thread cannot be started", &error))?;
         let shared = Shared {
             queue,
             pulse,
             keys: Keys::new(),
-            readers: schema::readers(&file),
+            readers: Arc::new(Readers::new(file)),
             signing_key: Arc::new(SigningKey::from_bytes(&seed)),
             host_id,
             unclean,
             unsynced: AtomicBool::new(false),
-            writer: Mutex::new(Some(tokio::spawn(writer.run()))),
+            writer: Mutex::new(Some(writer)),
         };
-        let ledger = Self { shared: Arc::new(shared) };
-        if !checked {
-            ledger.check_in_background();
-        }
-        Ok(ledger)
+        Ok((Self { shared: Arc::new(shared) }, checked))
     }
 
     /// Check a database that is too large to wait for; damage stops all writing.
     fn check_in_background(&self) {
         let (readers, queue, pulse) =
-            (self.shared.readers.clone(), Arc::clone(&self.shared.queue), Arc::clone(&self.shared.pulse));
+            (Arc::clone(&self.shared.readers), Arc::clone(&self.shared.queue), Arc::clone(&self.shared.pulse));
         tokio::spawn(async move {
-            let Ok(mut conn) = readers.acquire().await else { return };
-            if let Err(error) = schema::check(&mut conn).await {
+            if let Err(error) = readers.read(|conn| Ok(schema::check(conn)?)).await {
                 tracing::error!(%error, "the check after an unclean stop failed");
                 let why: Arc<str> = error.to_string().into();
                 pulse.set(LedgerHealth::Poisoned(Arc::clone(&why)));
@@ -256,7 +268,7 @@ impl Ledger {
         };
         let writer = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let (Ok(()), Some(writer)) = (&written, writer) {
-            let _ended = writer.await;
+            let _ended = tokio::task::spawn_blocking(move || writer.join()).await;
         }
         self.shared.readers.close().await;
         written
@@ -349,21 +361,23 @@ impl Ledger {
     async fn key_row(&self, claim: &KeyClaim) -> Result<Option<Claimed>, LedgerError> {
         self.settled().await?;
         let sql = "SELECT i.request, c.id, c.final, c.reply FROM idempotency i JOIN calls c ON c.id = i.call \
-                   WHERE i.tenant = $1 AND i.user = $2 AND i.agent = $3 AND i.tool = $4 AND i.key = $5";
-        let statement = query(sql)
-            .bind(claim.principal.tenant.as_str())
-            .bind(claim.principal.user.as_str())
-            .bind(claim.principal.agent.as_str())
-            .bind(claim.tool.as_str())
-            .bind(Arc::clone(&claim.key));
-        let Some(row) = self.row(statement).await? else { return Ok(None) };
-        let reading = Reading::new(&row, "idempotency");
-        if reading.digest("request")? != claim.request {
-            return Ok(Some(Claimed::Mismatch));
-        }
-        let (call, reply) = (CallId::new(reading.uuid("id")?), Arc::from(reading.text("reply")?));
-        let is_final = reading.number("final")? == 1;
-        Ok(Some(if is_final { Claimed::Stored { call, reply } } else { Claimed::Unfinished { call, reply } }))
+                   WHERE i.tenant = ?1 AND i.user = ?2 AND i.agent = ?3 AND i.tool = ?4 AND i.key = ?5";
+        let claim = claim.clone();
+        self.read(move |conn| {
+            let who = &claim.principal;
+            let name =
+                params![who.tenant.as_str(), who.user.as_str(), who.agent.as_str(), claim.tool.as_str(), claim.key];
+            row(conn, sql, name, |row| {
+                let reading = Reading::new(row, "idempotency");
+                if reading.digest("request")? != claim.request {
+                    return Ok(Claimed::Mismatch);
+                }
+                let (call, reply) = (CallId::new(reading.uuid("id")?), Arc::from(reading.text("reply")?));
+                let is_final = reading.number("final")? == 1;
+                Ok(if is_final { Claimed::Stored { call, reply } } else { Claimed::Unfinished { call, reply } })
+            })
+        })
+        .await
     }
 
     /// Forget that a call runs: it ended in a way that no row tells. Its key, if it held one, is free again.

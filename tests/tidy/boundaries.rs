@@ -21,7 +21,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("wasmtime", &["host/sandbox", "benches"]),
     ("wasmtime-wasi", &["host/sandbox", "benches"]),
     ("wasmtime-wasi-io", &["host/sandbox", "benches"]),
-    ("sqlx", &["host", "benches"]),
+    ("rusqlite", &["host", "benches"]),
     ("anyhow", &["host"]),
     ("clap", &["host"]),
     ("wit-bindgen", &["guest-sdk"]),
@@ -32,7 +32,7 @@ const IMPURE: &[&str] = &[
     "tokio",
     "wasmtime",
     "wasmtime-wasi",
-    "sqlx",
+    "rusqlite",
     "rustix",
     "cap-std",
     "getrandom",
@@ -83,7 +83,7 @@ const NAMED: &[(&str, &[&str])] = &[
     ("wasmtime", &["host/sandbox/src/", "benches/"]),
     ("wasmtime_wasi", &["host/sandbox/src/", "benches/"]),
     ("wasmtime_wasi_io", &["host/sandbox/src/", "benches/"]),
-    ("sqlx", &["host/src/ledger.rs", "host/src/ledger/", "benches/"]),
+    ("rusqlite", &["host/src/ledger.rs", "host/src/ledger/", "benches/"]),
     ("anyhow", &["host/src/main.rs"]),
     ("clap", &["host/src/main.rs", "host/src/cli.rs", "host/src/cli/"]),
     ("hyper::client", &["host/src/egress/", "tests/", "benches/"]),
@@ -91,7 +91,7 @@ const NAMED: &[(&str, &[&str])] = &[
     ("webpki_roots", &["host/src/egress/tls.rs"]),
 ];
 
-/// Only `sandbox` names wasmtime, only `ledger/` sqlx, only the binary's `main` anyhow, only the CLI clap.
+/// Only `sandbox` names wasmtime, only `ledger/` rusqlite, only the binary's `main` anyhow, only the CLI clap.
 pub(super) fn crates_named(repository: &Repository) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in repository.rust("") {

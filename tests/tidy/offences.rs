@@ -50,7 +50,7 @@ pub(super) const OFFENCES: &[Offence] = &[
         "`toolkeep-core`",
     ),
     offence("who names which crate", "host/src/load.rs", "use wasmtime::Engine;\n", "names `wasmtime`"),
-    offence("who names which crate", "host/src/call.rs", "fn f() { sqlx::query(); }\n", "names `sqlx`"),
+    offence("who names which crate", "host/src/call.rs", "fn f() { rusqlite::params![]; }\n", "names `rusqlite`"),
     offence("who names which crate", "host/src/cli.rs", "fn f() -> anyhow::Result<()> {}\n", "names `anyhow`"),
     offence("ambient authority", "host/src/call.rs", "let now = SystemTime::now();\n", "names `SystemTime::now`"),
     offence("ambient authority", "host/src/call.rs", "let now = Instant::now();\n", "names `Instant::now`"),

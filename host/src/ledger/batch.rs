@@ -4,18 +4,18 @@
 //! refused takes back its own rows and nobody else's. Audit entries are chained as the jobs run and inserted
 //! last. An error of the disk fails the whole batch and is for the writer to judge.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use sqlx::query;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::{Connection, ErrorCode, Row, ToSql, params};
 use toolkeep_core::audit::{AuditEntry, AuditKind, ChainHead};
 
 use super::column::{audit_word, digest_bytes, integer};
 use super::facts;
 use super::failure::LedgerError;
-use super::insert::{self, Bound, Insert, Placed};
+use super::insert::{self, Placed};
 use super::queue::{Done, Job, Work};
 use super::rows::CallRow;
+use super::statement::{Failed, each, execute, row, rows};
 
 /// Where the next rows go.
 #[derive(Debug, Clone, Copy)]
@@ -29,12 +29,21 @@ pub(super) enum Stop<R> {
     /// The job's own fault: it is taken back and answered.
     Refused(R),
     /// SQLite's answer: a refused row is the job's fault, anything else fails the batch.
-    Sql(sqlx::Error),
+    Sql(rusqlite::Error),
 }
 
-impl<R> From<sqlx::Error> for Stop<R> {
-    fn from(error: sqlx::Error) -> Self {
+impl<R> From<rusqlite::Error> for Stop<R> {
+    fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)
+    }
+}
+
+impl<R: From<LedgerError>> From<Failed> for Stop<R> {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Sql(error) => Self::Sql(error),
+            Failed::Row(error) => Self::Refused(error.into()),
+        }
     }
 }
 
@@ -49,7 +58,7 @@ pub(super) type Step<T, R> = Result<T, Stop<R>>;
 
 /// The transaction while it is open.
 pub(super) struct Batch<'c> {
-    pub(super) conn: &'c mut SqliteConnection,
+    pub(super) conn: &'c Connection,
     pub(super) now_ms: u64,
     pub(super) host_id: &'c str,
     marks: Marks,
@@ -68,46 +77,44 @@ pub(super) struct Ran {
     pub(super) spoiled: bool,
 }
 
-static AUDIT: LazyLock<Insert> =
-    LazyLock::new(|| Insert::new("audit (seq, kind, at_ms, body, previous, digest)", 6, ""));
-
-fn bind_entry(statement: Bound, entry: &AuditEntry) -> Bound {
-    statement
-        .bind(integer(entry.seq))
-        .bind(audit_word(entry.kind))
-        .bind(integer(entry.at_ms))
-        .bind(entry.body.clone())
-        .bind(digest_bytes(&entry.previous))
-        .bind(digest_bytes(&entry.digest))
-}
+const AUDIT: &str = "INSERT INTO audit (seq, kind, at_ms, body, previous, digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 /// Whether SQLite refused a row, as opposed to having failed.
-pub(super) fn is_refused_row(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.kind() != sqlx::error::ErrorKind::Other)
+pub(super) fn is_refused_row(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
 impl<'c> Batch<'c> {
     /// Run all jobs. The transaction is open and stays so.
-    pub(super) async fn run(
-        conn: &'c mut SqliteConnection,
+    pub(super) fn run(
+        conn: &'c Connection,
         marks: Marks,
         now_ms: u64,
         host_id: &'c str,
         jobs: &'c [Job],
-    ) -> Result<Ran, sqlx::Error> {
+    ) -> Result<Ran, rusqlite::Error> {
         let shared = jobs.len() > 1;
         let (audit, records) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
         let mut batch = Self { conn, now_ms, host_id, marks, audit, records, shared, spoiled: false };
         let mut done = Vec::with_capacity(jobs.len());
         for job in jobs {
-            done.push(batch.job(&job.work).await?);
+            done.push(batch.job(&job.work)?);
         }
-        batch.flush_records().await?;
-        AUDIT.all(batch.conn, &batch.audit, bind_entry).await?;
+        batch.flush_records()?;
+        each(batch.conn, AUDIT, &batch.audit, |statement, entry| {
+            statement.execute(params![
+                integer(entry.seq),
+                audit_word(entry.kind),
+                integer(entry.at_ms),
+                entry.body,
+                digest_bytes(&entry.previous),
+                digest_bytes(&entry.digest)
+            ])
+        })?;
         Ok(Ran { done, marks: batch.marks, spoiled: batch.spoiled })
     }
 
-    async fn job(&mut self, work: &'c Work) -> Result<Done, sqlx::Error> {
+    fn job(&mut self, work: &'c Work) -> Result<Done, rusqlite::Error> {
         match work {
             Work::Record(row) => self.records.push(row),
             Work::Audit { kind, body } => self.append(*kind, body.as_ref().to_owned()),
@@ -123,19 +130,19 @@ impl<'c> Batch<'c> {
             | Work::CloseRun { .. }
             | Work::Workspace { .. }
             | Work::Sync
-            | Work::DropBlobs(_) => return self.guarded(work).await,
+            | Work::DropBlobs(_) => return self.guarded(work),
         }
         Ok(Done::Written)
     }
 
     /// Run a job so that it can be taken back alone.
-    async fn guarded(&mut self, work: &'c Work) -> Result<Done, sqlx::Error> {
-        self.flush_records().await?;
+    fn guarded(&mut self, work: &'c Work) -> Result<Done, rusqlite::Error> {
+        self.flush_records()?;
         let (before, entries) = (self.marks, self.audit.len());
         if self.shared {
-            query("SAVEPOINT job").execute(&mut *self.conn).await?;
+            execute(self.conn, "SAVEPOINT job", &[])?;
         }
-        let (done, kept) = match self.dispatch(work).await {
+        let (done, kept) = match self.dispatch(work) {
             Ok(done) => (done, true),
             Err(Stop::Refused(done)) => (done, false),
             Err(Stop::Sql(error)) if is_refused_row(&error) => (refused_row(work, &error), false),
@@ -147,50 +154,74 @@ impl<'c> Batch<'c> {
             self.spoiled |= !self.shared;
         }
         if self.shared {
-            let end = if kept { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
-            query(end).execute(&mut *self.conn).await?;
+            if !kept {
+                execute(self.conn, "ROLLBACK TO job", &[])?;
+            }
+            execute(self.conn, "RELEASE job", &[])?;
         }
         Ok(done)
     }
 
-    async fn dispatch(&mut self, work: &'c Work) -> Step<Done, Done> {
+    fn dispatch(&mut self, work: &'c Work) -> Step<Done, Done> {
         match work {
-            Work::Propose(proposal) => told(self.propose(proposal).await, |()| Done::Written, Done::Refused),
-            Work::Intent(intent) => {
-                told(self.intent(intent).await, |id| Done::Intent(Ok(id)), |e| Done::Intent(Err(e)))
-            }
-            Work::Outcome(row) => told(self.outcome(row).await, |()| Done::Written, Done::Refused),
+            Work::Propose(proposal) => told(self.propose(proposal), |()| Done::Written, Done::Refused),
+            Work::Intent(intent) => told(self.intent(intent), |id| Done::Intent(Ok(id)), |e| Done::Intent(Err(e))),
+            Work::Outcome(row) => told(self.outcome(row), |()| Done::Written, Done::Refused),
             Work::Resolve(answer) => {
-                told(self.resolve(answer).await, |came| Done::Resolved(Ok(came)), |e| Done::Resolved(Err(e)))
+                told(self.resolve(answer), |came| Done::Resolved(Ok(came)), |e| Done::Resolved(Err(e)))
             }
             Work::Hold { plan, approval, reply } => {
-                told(self.hold(*plan, approval, reply).await, |()| Done::Held(Ok(())), |e| Done::Held(Err(e)))
+                told(self.hold(*plan, approval, reply), |()| Done::Held(Ok(())), |e| Done::Held(Err(e)))
             }
             Work::Discard { scope, plan, why } => {
-                let result = self.discard(scope, *plan, why).await;
+                let result = self.discard(scope, *plan, why);
                 told(result, |reply| Done::Discarded(Ok(reply)), |e| Done::Discarded(Err(e)))
             }
-            Work::ExpireDue { now_ms } => told(self.expire_due(*now_ms).await, Done::Expired, Done::Refused),
-            Work::OpenRun(run) => told(self.open_run(run).await, |()| Done::Written, Done::Refused),
+            Work::ExpireDue { now_ms } => told(self.expire_due(*now_ms), Done::Expired, Done::Refused),
+            Work::OpenRun(run) => told(self.open_run(run), |()| Done::Written, Done::Refused),
             Work::CloseRun { owner, run, now_ms } => {
-                told(self.close_run(owner, *run, *now_ms).await, Done::Changed, Done::Refused)
+                told(self.close_run(owner, *run, *now_ms), Done::Changed, Done::Refused)
             }
             Work::Workspace { tenant, name, root } => {
-                told(self.workspace(tenant, name, root).await, |()| Done::Written, Done::Refused)
+                told(self.workspace(tenant, name, root), |()| Done::Written, Done::Refused)
             }
-            Work::Sync => told(self.note_sync().await, |()| Done::Written, Done::Refused),
-            Work::DropBlobs(digests) => told(self.drop_blobs(digests).await, Done::Dropped, Done::Refused),
+            Work::Sync => told(self.note_sync(), |()| Done::Written, Done::Refused),
+            Work::DropBlobs(digests) => told(self.drop_blobs(digests), Done::Dropped, Done::Refused),
             Work::Record(_) | Work::Audit { .. } | Work::Barrier | Work::Close => Ok(Done::Written),
         }
     }
 
     /// Write something: a transaction that writes nothing flushes nothing.
-    async fn note_sync(&mut self) -> Step<(), LedgerError> {
-        query("INSERT INTO meta (key, value) VALUES ('synced_ms', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
-            .bind(self.now_ms.to_string())
-            .execute(&mut *self.conn)
-            .await?;
+    fn note_sync(&mut self) -> Step<(), LedgerError> {
+        let sql = "INSERT INTO meta (key, value) VALUES ('synced_ms', ?1) \
+                   ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+        self.execute(sql, params![self.now_ms.to_string()])?;
         Ok(())
+    }
+
+    /// Run a statement that gives no rows. Returns how many it changed.
+    pub(super) fn execute(&self, sql: &str, values: &[&dyn ToSql]) -> Result<usize, rusqlite::Error> {
+        execute(self.conn, sql, values)
+    }
+
+    /// The first row that a statement gives.
+    pub(super) fn row<T>(
+        &self,
+        sql: &str,
+        values: &[&dyn ToSql],
+        of: impl FnOnce(&Row<'_>) -> Result<T, LedgerError>,
+    ) -> Result<Option<T>, Failed> {
+        row(self.conn, sql, values, of)
+    }
+
+    /// All rows that a statement gives.
+    pub(super) fn rows<T>(
+        &self,
+        sql: &str,
+        values: &[&dyn ToSql],
+        of: impl Fn(&Row<'_>) -> Result<T, LedgerError>,
+    ) -> Result<Vec<T>, Failed> {
+        rows(self.conn, sql, values, of)
     }
 
     /// Chain one more audit entry.
@@ -207,39 +238,36 @@ impl<'c> Batch<'c> {
     }
 
     /// Insert the gathered calls, with their keys and audit entries.
-    async fn flush_records(&mut self) -> Result<(), sqlx::Error> {
+    fn flush_records(&mut self) -> Result<(), rusqlite::Error> {
         if self.records.is_empty() {
             return Ok(());
         }
         let rows = std::mem::take(&mut self.records);
         let first = self.marks.next_call;
         let placed: Vec<Placed<'c>> = rows.iter().map(|row| self.place(row, None)).collect();
-        match insert::calls(self.conn, &placed).await {
+        match insert::calls(self.conn, &placed) {
             Ok(()) => {}
             Err(error) if is_refused_row(&error) => {
                 // One of them exists already. The others are somebody else's calls: insert them one by one.
                 self.marks.next_call = first;
-                return self.insert_singly(&rows).await;
+                return self.insert_singly(&rows);
             }
             Err(error) => return Err(error),
         }
         for row in rows {
-            self.recorded(row).await?;
+            self.recorded(row)?;
         }
         Ok(())
     }
 
-    async fn insert_singly(&mut self, rows: &[&'c CallRow]) -> Result<(), sqlx::Error> {
-        query("DELETE FROM recordings WHERE call_seq >= $1")
-            .bind(self.marks.next_call)
-            .execute(&mut *self.conn)
-            .await?;
-        query("DELETE FROM calls WHERE seq >= $1").bind(self.marks.next_call).execute(&mut *self.conn).await?;
+    fn insert_singly(&mut self, rows: &[&'c CallRow]) -> Result<(), rusqlite::Error> {
+        self.execute("DELETE FROM recordings WHERE call_seq >= ?1", params![self.marks.next_call])?;
+        self.execute("DELETE FROM calls WHERE seq >= ?1", params![self.marks.next_call])?;
         for row in rows {
             let before = self.marks;
             let placed = self.place(row, None);
-            match insert::calls(self.conn, &[placed]).await {
-                Ok(()) => self.recorded(row).await?,
+            match insert::calls(self.conn, &[placed]) {
+                Ok(()) => self.recorded(row)?,
                 Err(error) if is_refused_row(&error) => {
                     tracing::error!(call = %row.call, "a call was recorded twice; the first record stays");
                     self.marks = before;
@@ -250,9 +278,9 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
-    async fn recorded(&mut self, row: &CallRow) -> Result<(), sqlx::Error> {
+    fn recorded(&mut self, row: &CallRow) -> Result<(), rusqlite::Error> {
         if let Some(key) = &row.key {
-            self.keep_key(row, key).await?;
+            self.keep_key(row, key)?;
         }
         self.append(AuditKind::Call, facts::call(row, None));
         Ok(())
@@ -268,7 +296,7 @@ fn told<T, R>(result: Step<T, R>, done: impl FnOnce(T) -> Done, refused: impl Fn
 }
 
 /// The answer to a job whose row SQLite refused, in the job's own terms.
-fn refused_row(work: &Work, error: &sqlx::Error) -> Done {
+fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
     let refused = LedgerError::Refused(Arc::from(error.to_string()));
     match work {
         Work::Intent(_) => Done::Intent(Err(refused.into())),

@@ -4,22 +4,23 @@
 //! can verify any part against the entry before it; that the end was not cut off shows only against a digest that
 //! was kept elsewhere.
 
+use rusqlite::{Connection, Row, params};
 use serde_json::Value;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Row as _, query};
 use toolkeep_core::audit::{AuditEntry, AuditKind, ChainHead, canonical_body};
 
 use super::Ledger;
 use super::column::{Reading, integer, worded};
 use super::failure::LedgerError;
 use super::queue::{Done, Job, Work};
-use super::read::{bounds, paged};
+use super::read::bounds;
 use super::rows::{Page, Paged};
+use super::schema::number;
+use super::statement::{page, row, rows};
 
 /// Entries that are read at a time while a chain is verified: a few megabytes.
 const VERIFIED_AT_ONCE: u64 = 2_000;
 
-fn entry_of(row: &SqliteRow) -> Result<AuditEntry, LedgerError> {
+fn entry_of(row: &Row<'_>) -> Result<AuditEntry, LedgerError> {
     let reading = Reading::new(row, "audit");
     Ok(AuditEntry {
         seq: reading.number("seq")?,
@@ -32,24 +33,17 @@ fn entry_of(row: &SqliteRow) -> Result<AuditEntry, LedgerError> {
 }
 
 /// The end of the chain, and a check of its last `entries`.
-pub(super) async fn verified_head(conn: &mut SqliteConnection, entries: u64) -> Result<ChainHead, LedgerError> {
-    let problem = |error: sqlx::Error| LedgerError::storage("the audit chain cannot be read", &error);
-    let last = query("SELECT max(seq) FROM audit").fetch_one(&mut *conn).await.map_err(problem)?;
-    let last: Option<i64> = last.try_get(0).map_err(problem)?;
-    let last = u64::try_from(last.unwrap_or(0)).unwrap_or(0);
+pub(super) fn verified_head(conn: &Connection, entries: u64) -> Result<ChainHead, LedgerError> {
+    let last = u64::try_from(number(conn, "SELECT max(seq) FROM audit")?).unwrap_or(0);
     let from = last.saturating_sub(entries);
-    let rows = query("SELECT * FROM audit WHERE seq >= $1 ORDER BY seq")
-        .bind(integer(from))
-        .fetch_all(&mut *conn)
-        .await
-        .map_err(problem)?;
+    let sql = "SELECT * FROM audit WHERE seq >= ?1 ORDER BY seq";
+    let tail: Vec<AuditEntry> = rows(conn, sql, params![integer(from)], entry_of)?;
     let mut head = ChainHead::default();
-    for (place, row) in rows.iter().enumerate() {
-        let entry = entry_of(row)?;
+    for (place, entry) in tail.iter().enumerate() {
         if place == 0 && entry.seq == from && from > 0 {
             head = ChainHead { seq: entry.seq, digest: entry.digest };
         } else {
-            head.follow(&entry)?;
+            head.follow(entry)?;
         }
     }
     Ok(head)
@@ -81,12 +75,14 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn audit_head(&self) -> Result<ChainHead, LedgerError> {
         self.caught_up().await?;
-        let row = self.row(query("SELECT seq, digest FROM audit ORDER BY seq DESC LIMIT 1")).await?;
-        let head = row.as_ref().map(|row| -> Result<ChainHead, LedgerError> {
-            let reading = Reading::new(row, "audit");
-            Ok(ChainHead { seq: reading.number("seq")?, digest: reading.digest("digest")? })
+        let sql = "SELECT seq, digest FROM audit ORDER BY seq DESC LIMIT 1";
+        let head = self.read(|conn| {
+            row(conn, sql, &[], |row| {
+                let reading = Reading::new(row, "audit");
+                Ok(ChainHead { seq: reading.number("seq")?, digest: reading.digest("digest")? })
+            })
         });
-        Ok(head.transpose()?.unwrap_or_default())
+        Ok(head.await?.unwrap_or_default())
     }
 
     /// Verify the entries `from..=to` and that they continue the one before them. Returns how many there were.
@@ -107,13 +103,14 @@ impl Ledger {
         let mut verified = 0;
         while head.seq < to {
             let ask = integer((to - head.seq).min(VERIFIED_AT_ONCE));
-            let sql = "SELECT * FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2";
-            let rows = self.rows(query(sql).bind(integer(head.seq)).bind(ask)).await?;
-            if rows.is_empty() {
+            let sql = "SELECT * FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+            let after = integer(head.seq);
+            let entries = self.read(move |conn| rows(conn, sql, params![after, ask], entry_of)).await?;
+            if entries.is_empty() {
                 break;
             }
-            for row in &rows {
-                head.follow(&entry_of(row)?)?;
+            for entry in &entries {
+                head.follow(entry)?;
                 verified += 1;
             }
         }
@@ -124,10 +121,10 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn audit_entries(&self, page: Page) -> Result<Paged<AuditEntry>, LedgerError> {
+    pub async fn audit_entries(&self, wanted: Page) -> Result<Paged<AuditEntry>, LedgerError> {
         self.caught_up().await?;
-        let (from, ask, limit) = bounds(page, 0);
-        let sql = "SELECT * FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2";
-        paged(&self.rows(query(sql).bind(from).bind(ask)).await?, limit, entry_of)
+        let (from, ask, limit) = bounds(wanted, 0);
+        let sql = "SELECT * FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+        self.read(move |conn| page(conn, sql, params![from, ask], limit, entry_of)).await
     }
 }

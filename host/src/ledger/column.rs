@@ -3,9 +3,9 @@
 //! Reading is strict: a column that cannot be what it should be means that somebody else wrote the database, and the
 //! row is refused rather than guessed at.
 
+use rusqlite::Row;
+use rusqlite::types::ValueRef;
 use serde::de::DeserializeOwned;
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Mode, Outcome, Status};
 use toolkeep_core::digest::Digest;
@@ -20,13 +20,13 @@ pub(super) fn integer(value: u64) -> i64 {
 }
 
 /// The bytes of an id.
-pub(super) fn id_bytes(uuid: &Uuid) -> Vec<u8> {
-    uuid.as_bytes().to_vec()
+pub(super) const fn id_bytes(uuid: &Uuid) -> &[u8] {
+    uuid.as_bytes().as_slice()
 }
 
 /// The bytes of a digest.
-pub(super) fn digest_bytes(digest: &Digest) -> Vec<u8> {
-    digest.as_bytes().to_vec()
+pub(super) const fn digest_bytes(digest: &Digest) -> &[u8] {
+    digest.as_bytes().as_slice()
 }
 
 pub(super) const fn status_word(status: Status) -> &'static str {
@@ -81,12 +81,12 @@ pub(super) fn worded<T: DeserializeOwned>(word: &str) -> Option<T> {
 
 /// One row that is being read; remembers the table for its errors.
 pub(super) struct Reading<'r> {
-    row: &'r SqliteRow,
+    row: &'r Row<'r>,
     table: &'static str,
 }
 
 impl<'r> Reading<'r> {
-    pub(super) const fn new(row: &'r SqliteRow, table: &'static str) -> Self {
+    pub(super) const fn new(row: &'r Row<'r>, table: &'static str) -> Self {
         Self { row, table }
     }
 
@@ -94,26 +94,29 @@ impl<'r> Reading<'r> {
         LedgerError::Damaged(format!("a row of `{}` has no valid `{column}`", self.table).into())
     }
 
+    fn value(&self, column: &'static str) -> Result<ValueRef<'r>, LedgerError> {
+        self.row.get_ref(column).map_err(|_| self.damaged(column))
+    }
+
     pub(super) fn text(&self, column: &'static str) -> Result<&'r str, LedgerError> {
-        self.row.try_get(column).map_err(|_| self.damaged(column))
+        self.value(column)?.as_str().map_err(|_| self.damaged(column))
     }
 
     pub(super) fn text_or_null(&self, column: &'static str) -> Result<Option<&'r str>, LedgerError> {
-        self.row.try_get(column).map_err(|_| self.damaged(column))
+        self.value(column)?.as_str_or_null().map_err(|_| self.damaged(column))
     }
 
     pub(super) fn number(&self, column: &'static str) -> Result<u64, LedgerError> {
-        let value: i64 = self.row.try_get(column).map_err(|_| self.damaged(column))?;
-        u64::try_from(value).map_err(|_| self.damaged(column))
+        self.number_or_null(column)?.ok_or_else(|| self.damaged(column))
     }
 
     pub(super) fn number_or_null(&self, column: &'static str) -> Result<Option<u64>, LedgerError> {
-        let value: Option<i64> = self.row.try_get(column).map_err(|_| self.damaged(column))?;
+        let value = self.value(column)?.as_i64_or_null().map_err(|_| self.damaged(column))?;
         value.map(|value| u64::try_from(value).map_err(|_| self.damaged(column))).transpose()
     }
 
     pub(super) fn bytes_or_null(&self, column: &'static str) -> Result<Option<&'r [u8]>, LedgerError> {
-        self.row.try_get(column).map_err(|_| self.damaged(column))
+        self.value(column)?.as_blob_or_null().map_err(|_| self.damaged(column))
     }
 
     pub(super) fn uuid(&self, column: &'static str) -> Result<Uuid, LedgerError> {

@@ -3,13 +3,14 @@
 //! [`crate::blobs`] owns the files; the ledger owns the truth about who needs them, because that is written in the same transaction as the
 //! plan that needs them.
 
-use sqlx::query;
+use rusqlite::params;
 use toolkeep_core::digest::Digest;
 
 use super::Ledger;
 use super::column::{Reading, digest_bytes};
 use super::failure::LedgerError;
 use super::queue::{Done, Work};
+use super::statement::{row, rows};
 
 /// Blobs without a pin that one sweep looks at.
 const SWEPT_AT_ONCE: i64 = 1_000;
@@ -30,19 +31,23 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn blob(&self, digest: Digest) -> Result<Option<BlobRow>, LedgerError> {
         self.settled().await?;
-        let sql = "SELECT size, content FROM blobs WHERE digest = $1";
-        let Some(row) = self.row(query(sql).bind(digest_bytes(&digest))).await? else { return Ok(None) };
-        let reading = Reading::new(&row, "blobs");
-        let content = reading.bytes_or_null("content")?.map(<[u8]>::to_vec);
-        Ok(Some(BlobRow { size: reading.number("size")?, content }))
+        let sql = "SELECT size, content FROM blobs WHERE digest = ?1";
+        self.read(move |conn| {
+            row(conn, sql, params![digest_bytes(&digest)], |row| {
+                let reading = Reading::new(row, "blobs");
+                let content = reading.bytes_or_null("content")?.map(<[u8]>::to_vec);
+                Ok(BlobRow { size: reading.number("size")?, content })
+            })
+        })
+        .await
     }
 
     /// Digests of blobs that nothing pins, some of them.
     pub(crate) async fn unpinned(&self) -> Result<Vec<Digest>, LedgerError> {
         self.settled().await?;
-        let sql = "SELECT digest FROM blobs b WHERE NOT EXISTS (SELECT 1 FROM blob_pins p WHERE p.digest = b.digest) LIMIT $1";
-        let rows = self.rows(query(sql).bind(SWEPT_AT_ONCE)).await?;
-        rows.iter().map(|row| Reading::new(row, "blobs").digest("digest")).collect()
+        let sql = "SELECT digest FROM blobs b WHERE NOT EXISTS (SELECT 1 FROM blob_pins p WHERE p.digest = b.digest) LIMIT ?1";
+        self.read(|conn| rows(conn, sql, params![SWEPT_AT_ONCE], |row| Reading::new(row, "blobs").digest("digest")))
+            .await
     }
 
     /// Remove the rows of those blobs that nothing pins. Returns the ones that have no row now.

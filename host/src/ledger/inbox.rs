@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use sqlx::query;
-use sqlx::sqlite::SqliteRow;
+use rusqlite::{Connection, Row, params};
 use toolkeep_core::id::{ApprovalId, CallId, PlanId, TenantName};
 use toolkeep_core::principal::Principal;
 
@@ -11,10 +10,11 @@ use super::Ledger;
 use super::approval::ApprovalState;
 use super::column::{Reading, id_bytes};
 use super::failure::LedgerError;
-use super::read::{bounds, paged};
+use super::read::bounds;
 use super::rows::{ApprovalFilter, ApprovalRow, Page, Paged, Scope, StoredApproval, Vote};
+use super::statement::{Failed, page, row, rows};
 
-fn approval_of(row: &SqliteRow) -> Result<StoredApproval, LedgerError> {
+fn approval_of(row: &Row<'_>) -> Result<StoredApproval, LedgerError> {
     let reading = Reading::new(row, "approvals");
     let barred = match reading.text_or_null("barred")? {
         Some(_) => Some(reading.name("barred")?),
@@ -43,7 +43,7 @@ fn approval_of(row: &SqliteRow) -> Result<StoredApproval, LedgerError> {
     })
 }
 
-fn vote_of(row: &SqliteRow) -> Result<Vote, LedgerError> {
+fn vote_of(row: &Row<'_>) -> Result<Vote, LedgerError> {
     let reading = Reading::new(row, "approval_votes");
     Ok(Vote {
         approver: reading.name("approver")?,
@@ -53,6 +53,21 @@ fn vote_of(row: &SqliteRow) -> Result<Vote, LedgerError> {
     })
 }
 
+/// One approval with its votes.
+pub(super) fn approval_row(conn: &Connection, scope: &Scope, id: ApprovalId) -> Result<Option<StoredApproval>, Failed> {
+    let sql = "SELECT * FROM approvals WHERE id = ?1";
+    let found = row(conn, sql, params![id_bytes(id.uuid())], approval_of)?;
+    let visible = found.filter(|approval| scope.sees(&approval.requester.tenant));
+    visible.map(|approval| with_votes(conn, approval)).transpose()
+}
+
+fn with_votes(conn: &Connection, mut approval: StoredApproval) -> Result<StoredApproval, Failed> {
+    let sql =
+        "SELECT approver, approved, reason, at_ms FROM approval_votes WHERE approval = ?1 ORDER BY at_ms, approver";
+    approval.votes = rows(conn, sql, params![id_bytes(approval.row.id.uuid())], vote_of)?;
+    Ok(approval)
+}
+
 impl Ledger {
     /// One approval with its votes.
     ///
@@ -60,29 +75,8 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn approval(&self, scope: &Scope, id: ApprovalId) -> Result<Option<StoredApproval>, LedgerError> {
         self.settled().await?;
-        self.approval_row(scope, id).await
-    }
-
-    pub(super) async fn approval_row(
-        &self,
-        scope: &Scope,
-        id: ApprovalId,
-    ) -> Result<Option<StoredApproval>, LedgerError> {
-        let row = self.row(query("SELECT * FROM approvals WHERE id = $1").bind(id_bytes(id.uuid()))).await?;
-        let Some(row) = row else { return Ok(None) };
-        let approval = approval_of(&row)?;
-        if !scope.sees(&approval.requester.tenant) {
-            return Ok(None);
-        }
-        self.with_votes(approval).await.map(Some)
-    }
-
-    async fn with_votes(&self, mut approval: StoredApproval) -> Result<StoredApproval, LedgerError> {
-        let sql =
-            "SELECT approver, approved, reason, at_ms FROM approval_votes WHERE approval = $1 ORDER BY at_ms, approver";
-        let votes = self.rows(query(sql).bind(id_bytes(approval.row.id.uuid()))).await?;
-        approval.votes = votes.iter().map(vote_of).collect::<Result<_, _>>()?;
-        Ok(approval)
+        let scope = scope.clone();
+        self.read(move |conn| approval_row(conn, &scope, id)).await
     }
 
     /// Approvals, newest first.
@@ -93,36 +87,28 @@ impl Ledger {
         &self,
         scope: &Scope,
         filter: ApprovalFilter,
-        page: Page,
+        wanted: Page,
     ) -> Result<Paged<StoredApproval>, LedgerError> {
         self.settled().await?;
-        let (from, ask, limit) = bounds(page, i64::MAX);
+        let (from, ask, limit) = bounds(wanted, i64::MAX);
         let tenant = match scope {
-            Scope::Tenant(tenant) => Some(tenant),
+            Scope::Tenant(tenant) => Some(tenant.clone()),
             Scope::Operator => None,
         };
-        let statement = match filter.state {
-            Some(state) => query(
-                "SELECT * FROM approvals WHERE state = $4 AND seq < $1 AND ($3 IS NULL OR tenant = $3) \
-                 ORDER BY seq DESC LIMIT $2",
-            )
-            .bind(from)
-            .bind(ask)
-            .bind(tenant.map(TenantName::as_str))
-            .bind(state.word()),
-            None => query(
-                "SELECT * FROM approvals WHERE seq < $1 AND ($3 IS NULL OR tenant = $3) ORDER BY seq DESC LIMIT $2",
-            )
-            .bind(from)
-            .bind(ask)
-            .bind(tenant.map(TenantName::as_str)),
-        };
-        let mut page = paged(&self.rows(statement).await?, limit, approval_of)?;
-        let mut items = Vec::with_capacity(page.items.len());
-        for approval in page.items {
-            items.push(self.with_votes(approval).await?);
-        }
-        page.items = items;
-        Ok(page)
+        self.read(move |conn| {
+            let tenant = tenant.as_ref().map(TenantName::as_str);
+            let Paged { items, next } = if let Some(state) = filter.state {
+                let sql = "SELECT * FROM approvals WHERE state = ?4 AND seq < ?1 AND (?3 IS NULL OR tenant = ?3) \
+                           ORDER BY seq DESC LIMIT ?2";
+                page(conn, sql, params![from, ask, tenant, state.word()], limit, approval_of)?
+            } else {
+                let sql = "SELECT * FROM approvals WHERE seq < ?1 AND (?3 IS NULL OR tenant = ?3) \
+                           ORDER BY seq DESC LIMIT ?2";
+                page(conn, sql, params![from, ask, tenant], limit, approval_of)?
+            };
+            let items = items.into_iter().map(|approval| with_votes(conn, approval)).collect::<Result<_, Failed>>()?;
+            Ok(Paged { items, next })
+        })
+        .await
     }
 }

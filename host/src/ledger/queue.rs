@@ -1,12 +1,13 @@
-//! The bounded queue between everybody who writes and the one task that does.
+//! The bounded queue between everybody who writes and the one thread that does.
 //!
 //! Lazy writes do not wake the writer one by one: the first of a batch does, the rest are found when it
 //! looks again. Urgent ones (somebody waits for the answer) wake it at once. Outcomes and barriers are not counted: there
 //! is at most one outcome per intent, and intents were.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, PlanId, RunId};
@@ -152,15 +153,15 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    arrived: Notify,
-    urgent: Notify,
+    /// Wakes the writer: something came into an empty queue, or something urgent.
+    arrived: Condvar,
     most_jobs: u32,
     most_bytes: u64,
 }
 
 impl Queue {
     pub(super) fn new(most_jobs: u32, most_bytes: u64) -> Self {
-        Self { state: Mutex::default(), arrived: Notify::new(), urgent: Notify::new(), most_jobs, most_bytes }
+        Self { state: Mutex::default(), arrived: Condvar::new(), most_jobs, most_bytes }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -192,18 +193,25 @@ impl Queue {
         state.urgent |= urgent;
         state.jobs.push(job);
         drop(state);
-        if first {
+        if first || urgent {
             self.arrived.notify_one();
-        }
-        if urgent {
-            self.urgent.notify_one();
         }
         Ok(())
     }
 
-    /// Take up to `most` jobs in the order of their arrival, without waiting.
-    pub(super) fn take(&self, most: usize) -> Vec<Job> {
-        let mut state = self.state();
+    /// Wait until there is something to take. False if there is nothing and never will be.
+    pub(super) fn arrival(&self) -> bool {
+        let nothing = |state: &mut State| state.jobs.is_empty() && !state.abandoned;
+        let state = self.arrived.wait_while(self.state(), nothing).unwrap_or_else(PoisonError::into_inner);
+        !state.jobs.is_empty()
+    }
+
+    /// Wait until something urgent is there, or for as long as `pause`; then take up to `most` jobs in the order of
+    /// their arrival.
+    pub(super) fn gather(&self, pause: Duration, most: usize) -> Vec<Job> {
+        let nothing_urgent = |state: &mut State| !state.urgent;
+        let gathered = self.arrived.wait_timeout_while(self.state(), pause, nothing_urgent);
+        let (mut state, _timed_out) = gathered.unwrap_or_else(PoisonError::into_inner);
         if state.jobs.len() <= most {
             state.urgent = false;
             return std::mem::take(&mut state.jobs);
@@ -212,32 +220,6 @@ impl Queue {
         let taken = std::mem::replace(&mut state.jobs, rest);
         state.urgent = state.jobs.iter().any(|job| job.waiter.is_some() || job.durable);
         taken
-    }
-
-    /// Wait until there is something to take. False if there is nothing and never will be.
-    pub(super) async fn arrival(&self) -> bool {
-        loop {
-            let notified = self.arrived.notified();
-            let (some, abandoned) = {
-                let state = self.state();
-                (!state.jobs.is_empty(), state.abandoned)
-            };
-            if some || abandoned {
-                return some;
-            }
-            notified.await;
-        }
-    }
-
-    /// Wait until something urgent is there.
-    pub(super) async fn urgency(&self) {
-        loop {
-            let notified = self.urgent.notified();
-            if self.state().urgent {
-                return;
-            }
-            notified.await;
-        }
     }
 
     /// These jobs are visible to readers, or will never be.

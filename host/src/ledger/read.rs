@@ -1,12 +1,11 @@
 //! The readers' side: calls, runs, plans, approvals, receipts and undo information, each seen through a scope.
 //!
-//! Readers use a pool that cannot write. Where something is still queued they wait for it, so that everybody reads their own writes.
+//! Readers use connections that cannot write. Where something is still queued they wait for it, so that everybody reads their own writes.
 //! A plan is verified whenever it is read; a foreign row looks missing.
 
 use std::sync::Arc;
 
-use sqlx::query;
-use sqlx::sqlite::SqliteRow;
+use rusqlite::{Connection, Row, ToSql, params};
 use toolkeep_core::call::Usage;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId, RunId};
@@ -16,17 +15,23 @@ use toolkeep_core::receipt::Receipt;
 
 use super::column::{Reading, code_of, digest_bytes, id_bytes, integer, mode_of, worded};
 use super::failure::LedgerError;
-use super::insert::Bound;
+use super::inbox::approval_row;
 use super::rows::{
     CallRow, IntentId, OpenIntent, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, RunRow, RunTotals, Scope,
     StoredCall, StoredPlan, UndoInfo,
 };
+use super::statement::{Failed, page, row, rows};
 use super::{Ledger, LedgerHealth};
 
-/// The columns of a call that [`call_of`] reads.
+/// A call by its id, with the columns that [`call_of`] reads.
 const CALL: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, input_digest, \
                     status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, started_ms, ended_ms, \
-                    plan, seq FROM calls";
+                    plan, seq FROM calls WHERE id = ?1";
+/// The same columns of the calls of a run.
+const CALLS_OF_RUN: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
+                            input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, \
+                            started_ms, ended_ms, plan, seq FROM calls WHERE run = ?1 AND seq > ?2 ORDER BY seq \
+                            LIMIT ?3";
 
 /// A plan from its row, verified.
 pub(super) fn plan_of(reading: &Reading<'_>) -> Result<Plan, LedgerError> {
@@ -42,11 +47,17 @@ pub(super) fn plan_of(reading: &Reading<'_>) -> Result<Plan, LedgerError> {
         .map_err(|error| LedgerError::Damaged(format!("plan {id}: {error}").into()))
 }
 
+/// A plan from its row, verified, and where it stands.
+pub(super) fn plan_with_state(row: &Row<'_>) -> Result<(Plan, PlanState), LedgerError> {
+    let reading = Reading::new(row, "plans");
+    Ok((plan_of(&reading)?, reading.word("state", PlanState::from_word)?))
+}
+
 fn principal_of(reading: &Reading<'_>) -> Result<Principal, LedgerError> {
     Ok(Principal { tenant: reading.name("tenant")?, user: reading.name("user")?, agent: reading.name("agent")? })
 }
 
-fn call_of(row: &SqliteRow) -> Result<StoredCall, LedgerError> {
+fn call_of(row: &Row<'_>) -> Result<StoredCall, LedgerError> {
     let reading = Reading::new(row, "calls");
     let row = CallRow {
         call: CallId::new(reading.uuid("id")?),
@@ -77,7 +88,7 @@ fn call_of(row: &SqliteRow) -> Result<StoredCall, LedgerError> {
     Ok(StoredCall { row, plan: reading.uuid_or_null("plan")?.map(PlanId::new) })
 }
 
-fn run_of(row: &SqliteRow) -> Result<RunRow, LedgerError> {
+fn run_of(row: &Row<'_>) -> Result<RunRow, LedgerError> {
     let reading = Reading::new(row, "runs");
     Ok(RunRow {
         run: RunId::new(reading.uuid("id")?),
@@ -93,18 +104,6 @@ fn receipt_from(text: &str) -> Result<Receipt, LedgerError> {
         .map_err(|error| LedgerError::Damaged(format!("a receipt cannot be read: {error}").into()))
 }
 
-/// The rows of a page, and where the next one starts: one row more than asked tells whether there is one.
-pub(super) fn paged<T>(
-    rows: &[SqliteRow],
-    limit: usize,
-    of: impl Fn(&SqliteRow) -> Result<T, LedgerError>,
-) -> Result<Paged<T>, LedgerError> {
-    let items = rows.iter().take(limit).map(of).collect::<Result<Vec<T>, _>>()?;
-    let last = rows.get(limit.saturating_sub(1)).filter(|_| rows.len() > limit);
-    let next = last.map(|row| Reading::new(row, "page").number("seq")).transpose()?;
-    Ok(Paged { items, next })
-}
-
 /// Bounds of a page for SQL: where it starts, how many rows to ask for, how many to give.
 pub(super) fn bounds(page: Page, from: i64) -> (i64, i64, usize) {
     let limit = page.limit.clamp(1, PAGE_MAX_ROWS);
@@ -112,15 +111,82 @@ pub(super) fn bounds(page: Page, from: i64) -> (i64, i64, usize) {
     (cursor, i64::from(limit) + 1, usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-impl Ledger {
-    pub(super) async fn rows(&self, statement: Bound) -> Result<Vec<SqliteRow>, LedgerError> {
-        let rows = statement.fetch_all(&self.shared.readers).await;
-        rows.map_err(|error| LedgerError::storage("the ledger cannot be read", &error))
-    }
+/// A plan with its call and its approval.
+fn stored_plan(
+    conn: &Connection,
+    sql: &str,
+    values: &[&dyn ToSql],
+    scope: &Scope,
+) -> Result<Option<StoredPlan>, Failed> {
+    let found = row(conn, sql, values, |row| {
+        let reading = Reading::new(row, "plans");
+        if !scope.sees(&reading.name("tenant")?) {
+            return Ok(None);
+        }
+        let (plan, state) = plan_with_state(row)?;
+        Ok(Some((plan, state, Arc::from(reading.text("witnesses")?))))
+    })?;
+    let Some((plan, state, witnesses)) = found.flatten() else { return Ok(None) };
+    let call = row(conn, CALL, params![id_bytes(plan.binding().call.uuid())], call_of)?;
+    let Some(call) = call else {
+        return Err(LedgerError::Damaged(format!("plan {} has no call", plan.id()).into()).into());
+    };
+    let sql = "SELECT id FROM approvals WHERE plan = ?1";
+    let approval = row(conn, sql, params![id_bytes(plan.id().uuid())], |row| {
+        Reading::new(row, "approvals").uuid("id").map(ApprovalId::new)
+    })?;
+    let approval = match approval {
+        Some(id) => approval_row(conn, &Scope::Operator, id)?,
+        None => None,
+    };
+    Ok(Some(StoredPlan { plan, state, witnesses, call, approval }))
+}
 
-    pub(super) async fn row(&self, statement: Bound) -> Result<Option<SqliteRow>, LedgerError> {
-        let row = statement.fetch_optional(&self.shared.readers).await;
-        row.map_err(|error| LedgerError::storage("the ledger cannot be read", &error))
+fn line_of(row: &Row<'_>) -> Result<PlanLine, LedgerError> {
+    let reading = Reading::new(row, "plans");
+    Ok(PlanLine {
+        plan: PlanId::new(reading.uuid("id")?),
+        digest: reading.digest("digest")?,
+        call: CallId::new(reading.uuid("call")?),
+        tenant: reading.name("tenant")?,
+        tool: reading.name("tool")?,
+        state: reading.word("state", PlanState::from_word)?,
+        effects: reading.number("effects")?,
+        made_ms: reading.number("made_ms")?,
+        expires_at_ms: reading.number("expires_ms")?,
+    })
+}
+
+fn open_intent_of(row: &Row<'_>) -> Result<OpenIntent, LedgerError> {
+    let reading = Reading::new(row, "intents");
+    let plan = plan_of(&reading)?;
+    Ok(OpenIntent {
+        intent: IntentId(plan.id()),
+        call: plan.binding().call,
+        plan,
+        steps: Arc::from(reading.text("steps")?),
+        reply_when_done: Arc::from(reading.text("reply")?),
+        receipt: reading.text_or_null("receipt")?.map(receipt_from).transpose()?,
+        made_ms: reading.number("intent_ms")?,
+    })
+}
+
+/// A receipt from a row, if its tenant is visible.
+fn receipt_row(conn: &Connection, sql: &str, id: &[u8], scope: &Scope) -> Result<Option<Receipt>, Failed> {
+    let found = row(conn, sql, params![id], |row| {
+        let reading = Reading::new(row, "receipts");
+        if scope.sees(&reading.name("tenant")?) { receipt_from(reading.text("body")?).map(Some) } else { Ok(None) }
+    })?;
+    Ok(found.flatten())
+}
+
+impl Ledger {
+    /// Read with a connection that cannot write, on a thread that may wait.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, Failed> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        self.shared.readers.read(read).await
     }
 
     /// Wait for what is queued, if anything is. A ledger that writes no more can still be read.
@@ -145,10 +211,8 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn call(&self, scope: &Scope, id: CallId) -> Result<Option<StoredCall>, LedgerError> {
         self.caught_up().await?;
-        let sql = sqlx::AssertSqlSafe(format!("{CALL} WHERE id = $1"));
-        let row = self.row(query(sql).bind(id_bytes(id.uuid()))).await?;
-        let call = row.as_ref().map(call_of).transpose()?;
-        Ok(call.filter(|call| scope.sees(&call.row.principal.tenant)))
+        let call = self.read(move |conn| row(conn, CALL, params![id_bytes(id.uuid())], call_of)).await?;
+        Ok(call.filter(|call: &StoredCall| scope.sees(&call.row.principal.tenant)))
     }
 
     /// The recording of a call, JSON.
@@ -157,27 +221,33 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn recording(&self, scope: &Scope, id: CallId) -> Result<Option<Arc<str>>, LedgerError> {
         self.caught_up().await?;
-        let sql = "SELECT c.tenant, r.body FROM calls c JOIN recordings r ON r.call_seq = c.seq WHERE c.id = $1";
-        let Some(row) = self.row(query(sql).bind(id_bytes(id.uuid()))).await? else { return Ok(None) };
-        let reading = Reading::new(&row, "recordings");
-        if !scope.sees(&reading.name("tenant")?) {
-            return Ok(None);
-        }
-        Ok(Some(Arc::from(reading.text("body")?)))
+        let sql = "SELECT c.tenant, r.body FROM calls c JOIN recordings r ON r.call_seq = c.seq WHERE c.id = ?1";
+        let found = self.read(move |conn| {
+            row(conn, sql, params![id_bytes(id.uuid())], |row| {
+                let reading = Reading::new(row, "recordings");
+                Ok((reading.name("tenant")?, Arc::from(reading.text("body")?)))
+            })
+        });
+        Ok(found.await?.filter(|(tenant, _)| scope.sees(tenant)).map(|(_, body)| body))
     }
 
     /// The calls of a run, oldest first.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn calls_of_run(&self, scope: &Scope, run: RunId, page: Page) -> Result<Paged<StoredCall>, LedgerError> {
+    pub async fn calls_of_run(
+        &self,
+        scope: &Scope,
+        run: RunId,
+        wanted: Page,
+    ) -> Result<Paged<StoredCall>, LedgerError> {
         self.caught_up().await?;
-        let (from, ask, limit) = bounds(page, 0);
-        let sql = sqlx::AssertSqlSafe(format!("{CALL} WHERE run = $1 AND seq > $2 ORDER BY seq LIMIT $3"));
-        let rows = self.rows(query(sql).bind(id_bytes(run.uuid())).bind(from).bind(ask)).await?;
-        let mut paged = paged(&rows, limit, call_of)?;
-        paged.items.retain(|call| scope.sees(&call.row.principal.tenant));
-        Ok(paged)
+        let (from, ask, limit) = bounds(wanted, 0);
+        let calls =
+            self.read(move |conn| page(conn, CALLS_OF_RUN, params![id_bytes(run.uuid()), from, ask], limit, call_of));
+        let mut calls = calls.await?;
+        calls.items.retain(|call| scope.sees(&call.row.principal.tenant));
+        Ok(calls)
     }
 
     /// A run and what its calls add up to.
@@ -186,45 +256,41 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn run(&self, scope: &Scope, id: RunId) -> Result<Option<(RunRow, RunTotals)>, LedgerError> {
         self.caught_up().await?;
-        let sql = "SELECT id, tenant, user, agent, label, opened_ms, closed_ms FROM runs WHERE id = $1";
-        let Some(row) = self.row(query(sql).bind(id_bytes(id.uuid()))).await? else { return Ok(None) };
-        let run = run_of(&row)?;
-        if !scope.sees(&run.principal.tenant) {
-            return Ok(None);
-        }
-        let sql = "SELECT count(*) AS calls, coalesce(sum(fuel), 0) AS fuel, coalesce(sum(wall_ms), 0) AS wall_ms \
-                   FROM calls WHERE run = $1";
-        let row = self.row(query(sql).bind(id_bytes(id.uuid()))).await?;
-        let totals = row.as_ref().map(|row| -> Result<RunTotals, LedgerError> {
-            let reading = Reading::new(row, "calls");
-            Ok(RunTotals {
-                calls: reading.number("calls")?,
-                fuel: reading.number("fuel")?,
-                wall_ms: reading.number("wall_ms")?,
-            })
+        let found = self.read(move |conn| {
+            let id = id_bytes(id.uuid());
+            let sql = "SELECT id, tenant, user, agent, label, opened_ms, closed_ms FROM runs WHERE id = ?1";
+            let Some(run) = row(conn, sql, params![id], run_of)? else { return Ok(None) };
+            let sql = "SELECT count(*) AS calls, coalesce(sum(fuel), 0) AS fuel, coalesce(sum(wall_ms), 0) AS wall_ms \
+                       FROM calls WHERE run = ?1";
+            let totals = row(conn, sql, params![id], |row| {
+                let reading = Reading::new(row, "calls");
+                let (fuel, wall_ms) = (reading.number("fuel")?, reading.number("wall_ms")?);
+                Ok(RunTotals { calls: reading.number("calls")?, fuel, wall_ms })
+            })?;
+            Ok(Some((run, totals.unwrap_or_default())))
         });
-        Ok(Some((run, totals.transpose()?.unwrap_or_default())))
+        Ok(found.await?.filter(|(run, _)| scope.sees(&run.principal.tenant)))
     }
 
     /// Runs, newest first.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn runs(&self, scope: &Scope, page: Page) -> Result<Paged<RunRow>, LedgerError> {
+    pub async fn runs(&self, scope: &Scope, wanted: Page) -> Result<Paged<RunRow>, LedgerError> {
         self.caught_up().await?;
-        let (from, ask, limit) = bounds(page, i64::MAX);
-        let rows = match scope {
+        let (from, ask, limit) = bounds(wanted, i64::MAX);
+        let scope = scope.clone();
+        self.read(move |conn| match scope {
             Scope::Tenant(tenant) => {
-                query("SELECT * FROM runs WHERE tenant = $3 AND seq < $1 ORDER BY seq DESC LIMIT $2")
-                    .bind(from)
-                    .bind(ask)
-                    .bind(tenant.as_str())
+                let sql = "SELECT * FROM runs WHERE tenant = ?3 AND seq < ?1 ORDER BY seq DESC LIMIT ?2";
+                page(conn, sql, params![from, ask, tenant.as_str()], limit, run_of)
             }
             Scope::Operator => {
-                query("SELECT * FROM runs WHERE seq < $1 ORDER BY seq DESC LIMIT $2").bind(from).bind(ask)
+                let sql = "SELECT * FROM runs WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2";
+                page(conn, sql, params![from, ask], limit, run_of)
             }
-        };
-        paged(&self.rows(rows).await?, limit, run_of)
+        })
+        .await
     }
 
     /// A plan, verified.
@@ -233,11 +299,9 @@ impl Ledger {
     /// The ledger cannot be read, or the plan does not verify.
     pub async fn plan(&self, scope: &Scope, id: PlanId) -> Result<Option<StoredPlan>, LedgerError> {
         self.settled().await?;
-        let row = self.row(query("SELECT * FROM plans WHERE id = $1").bind(id_bytes(id.uuid()))).await?;
-        match row {
-            Some(row) => self.stored_plan(scope, &row).await,
-            None => Ok(None),
-        }
+        let scope = scope.clone();
+        let sql = "SELECT * FROM plans WHERE id = ?1";
+        self.read(move |conn| stored_plan(conn, sql, params![id_bytes(id.uuid())], &scope)).await
     }
 
     /// The latest plan of this digest that can still be committed: previewed or held, and not expired at `now_ms`. If there
@@ -252,42 +316,18 @@ impl Ledger {
         now_ms: u64,
     ) -> Result<Option<StoredPlan>, LedgerError> {
         self.settled().await?;
-        let sql = "SELECT * FROM plans WHERE digest = $1 AND ($3 IS NULL OR tenant = $3) \
-                   AND (state IN ('committing', 'committed') OR (state IN ('previewed', 'held') AND expires_ms > $2)) \
+        let sql = "SELECT * FROM plans WHERE digest = ?1 AND (?3 IS NULL OR tenant = ?3) \
+                   AND (state IN ('committing', 'committed') OR (state IN ('previewed', 'held') AND expires_ms > ?2)) \
                    ORDER BY state IN ('previewed', 'held') DESC, seq DESC LIMIT 1";
-        let tenant = match scope {
-            Scope::Tenant(tenant) => Some(tenant.as_str()),
-            Scope::Operator => None,
-        };
-        let row = self.row(query(sql).bind(digest_bytes(&digest)).bind(integer(now_ms)).bind(tenant)).await?;
-        match row {
-            Some(row) => self.stored_plan(scope, &row).await,
-            None => Ok(None),
-        }
-    }
-
-    async fn stored_plan(&self, scope: &Scope, row: &SqliteRow) -> Result<Option<StoredPlan>, LedgerError> {
-        let reading = Reading::new(row, "plans");
-        if !scope.sees(&reading.name("tenant")?) {
-            return Ok(None);
-        }
-        let plan = plan_of(&reading)?;
-        let state = reading.word("state", PlanState::from_word)?;
-        let witnesses = Arc::from(reading.text("witnesses")?);
-        let sql = sqlx::AssertSqlSafe(format!("{CALL} WHERE id = $1"));
-        let call = self.row(query(sql).bind(id_bytes(plan.binding().call.uuid()))).await?;
-        let Some(call) = call.as_ref().map(call_of).transpose()? else {
-            return Err(LedgerError::Damaged(format!("plan {} has no call", plan.id()).into()));
-        };
-        let sql = "SELECT id FROM approvals WHERE plan = $1";
-        let approval = match self.row(query(sql).bind(id_bytes(plan.id().uuid()))).await? {
-            Some(row) => {
-                let id = ApprovalId::new(Reading::new(&row, "approvals").uuid("id")?);
-                self.approval_row(&Scope::Operator, id).await?
-            }
-            None => None,
-        };
-        Ok(Some(StoredPlan { plan, state, witnesses, call, approval }))
+        let scope = scope.clone();
+        self.read(move |conn| {
+            let tenant = match &scope {
+                Scope::Tenant(tenant) => Some(tenant.as_str()),
+                Scope::Operator => None,
+            };
+            stored_plan(conn, sql, params![digest_bytes(&digest), integer(now_ms), tenant], &scope)
+        })
+        .await
     }
 
     /// Plans, newest first.
@@ -298,42 +338,24 @@ impl Ledger {
         &self,
         scope: &Scope,
         state: Option<PlanState>,
-        page: Page,
+        wanted: Page,
     ) -> Result<Paged<PlanLine>, LedgerError> {
         self.settled().await?;
-        let (from, ask, limit) = bounds(page, i64::MAX);
-        let state = state.map(PlanState::word);
-        let statement = match scope {
-            Scope::Tenant(tenant) => query(
-                "SELECT seq, id, digest, call, tenant, tool, state, effects, made_ms, expires_ms FROM plans \
-                 WHERE tenant = $4 AND seq < $1 AND ($3 IS NULL OR state = $3) ORDER BY seq DESC LIMIT $2",
-            )
-            .bind(from)
-            .bind(ask)
-            .bind(state)
-            .bind(tenant.as_str()),
-            Scope::Operator => query(
-                "SELECT seq, id, digest, call, tenant, tool, state, effects, made_ms, expires_ms FROM plans \
-                 WHERE seq < $1 AND ($3 IS NULL OR state = $3) ORDER BY seq DESC LIMIT $2",
-            )
-            .bind(from)
-            .bind(ask)
-            .bind(state),
-        };
-        paged(&self.rows(statement).await?, limit, |row| {
-            let reading = Reading::new(row, "plans");
-            Ok(PlanLine {
-                plan: PlanId::new(reading.uuid("id")?),
-                digest: reading.digest("digest")?,
-                call: CallId::new(reading.uuid("call")?),
-                tenant: reading.name("tenant")?,
-                tool: reading.name("tool")?,
-                state: reading.word("state", PlanState::from_word)?,
-                effects: reading.number("effects")?,
-                made_ms: reading.number("made_ms")?,
-                expires_at_ms: reading.number("expires_ms")?,
-            })
+        let (from, ask, limit) = bounds(wanted, i64::MAX);
+        let (state, scope) = (state.map(PlanState::word), scope.clone());
+        self.read(move |conn| match scope {
+            Scope::Tenant(tenant) => {
+                let sql = "SELECT seq, id, digest, call, tenant, tool, state, effects, made_ms, expires_ms FROM plans \
+                           WHERE tenant = ?4 AND seq < ?1 AND (?3 IS NULL OR state = ?3) ORDER BY seq DESC LIMIT ?2";
+                page(conn, sql, params![from, ask, state, tenant.as_str()], limit, line_of)
+            }
+            Scope::Operator => {
+                let sql = "SELECT seq, id, digest, call, tenant, tool, state, effects, made_ms, expires_ms FROM plans \
+                           WHERE seq < ?1 AND (?3 IS NULL OR state = ?3) ORDER BY seq DESC LIMIT ?2";
+                page(conn, sql, params![from, ask, state], limit, line_of)
+            }
         })
+        .await
     }
 
     /// Commits that were begun and not ended, oldest first.
@@ -344,22 +366,7 @@ impl Ledger {
         self.settled().await?;
         let sql = "SELECT p.*, i.steps, i.reply, i.receipt, i.made_ms AS intent_ms FROM intents i \
                    JOIN plans p ON p.id = i.plan WHERE i.state = 'open' ORDER BY i.seq";
-        let rows = self.rows(query(sql)).await?;
-        rows.iter()
-            .map(|row| {
-                let reading = Reading::new(row, "intents");
-                let plan = plan_of(&reading)?;
-                Ok(OpenIntent {
-                    intent: IntentId(plan.id()),
-                    call: plan.binding().call,
-                    plan,
-                    steps: Arc::from(reading.text("steps")?),
-                    reply_when_done: Arc::from(reading.text("reply")?),
-                    receipt: reading.text_or_null("receipt")?.map(receipt_from).transpose()?,
-                    made_ms: reading.number("intent_ms")?,
-                })
-            })
-            .collect()
+        self.read(|conn| rows(conn, sql, &[], open_intent_of)).await
     }
 
     /// How to reverse a committed call; nothing if it committed nothing.
@@ -369,18 +376,23 @@ impl Ledger {
     pub async fn undo_of(&self, scope: &Scope, call: CallId) -> Result<Option<UndoInfo>, LedgerError> {
         self.settled().await?;
         let sql = "SELECT p.*, i.steps, i.undone_by, i.settled_ms AS committed_ms FROM intents i \
-                   JOIN plans p ON p.id = i.plan WHERE i.call = $1 AND i.state = 'committed'";
-        let Some(row) = self.row(query(sql).bind(id_bytes(call.uuid()))).await? else { return Ok(None) };
-        let reading = Reading::new(&row, "intents");
-        if !scope.sees(&reading.name("tenant")?) {
-            return Ok(None);
-        }
-        Ok(Some(UndoInfo {
-            plan: plan_of(&reading)?,
-            steps: Arc::from(reading.text("steps")?),
-            committed_ms: reading.number("committed_ms")?,
-            undone_by: reading.uuid_or_null("undone_by")?.map(CallId::new),
-        }))
+                   JOIN plans p ON p.id = i.plan WHERE i.call = ?1 AND i.state = 'committed'";
+        let scope = scope.clone();
+        let found = self.read(move |conn| {
+            row(conn, sql, params![id_bytes(call.uuid())], |row| {
+                let reading = Reading::new(row, "intents");
+                if !scope.sees(&reading.name("tenant")?) {
+                    return Ok(None);
+                }
+                Ok(Some(UndoInfo {
+                    plan: plan_of(&reading)?,
+                    steps: Arc::from(reading.text("steps")?),
+                    committed_ms: reading.number("committed_ms")?,
+                    undone_by: reading.uuid_or_null("undone_by")?.map(CallId::new),
+                }))
+            })
+        });
+        Ok(found.await?.flatten())
     }
 
     /// The receipt of a call.
@@ -389,8 +401,9 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn receipt_of(&self, scope: &Scope, call: CallId) -> Result<Option<Receipt>, LedgerError> {
         self.settled().await?;
-        let sql = "SELECT tenant, body FROM receipts WHERE call = $1";
-        self.visible_receipt(scope, self.row(query(sql).bind(id_bytes(call.uuid()))).await?)
+        let scope = scope.clone();
+        let sql = "SELECT tenant, body FROM receipts WHERE call = ?1";
+        self.read(move |conn| receipt_row(conn, sql, id_bytes(call.uuid()), &scope)).await
     }
 
     /// A receipt.
@@ -399,16 +412,8 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn receipt(&self, scope: &Scope, id: ReceiptId) -> Result<Option<Receipt>, LedgerError> {
         self.settled().await?;
-        let sql = "SELECT tenant, body FROM receipts WHERE id = $1";
-        self.visible_receipt(scope, self.row(query(sql).bind(id_bytes(id.uuid()))).await?)
-    }
-
-    fn visible_receipt(&self, scope: &Scope, row: Option<SqliteRow>) -> Result<Option<Receipt>, LedgerError> {
-        let Some(row) = row else { return Ok(None) };
-        let reading = Reading::new(&row, "receipts");
-        if !scope.sees(&reading.name("tenant")?) {
-            return Ok(None);
-        }
-        receipt_from(reading.text("body")?).map(Some)
+        let scope = scope.clone();
+        let sql = "SELECT tenant, body FROM receipts WHERE id = ?1";
+        self.read(move |conn| receipt_row(conn, sql, id_bytes(id.uuid()), &scope)).await
     }
 }

@@ -6,8 +6,7 @@
 
 use std::sync::Arc;
 
-use sqlx::query;
-use sqlx::sqlite::SqliteRow;
+use rusqlite::{Row, params};
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Outcome, Status};
 use toolkeep_core::digest::Digest;
@@ -28,40 +27,64 @@ use super::settle::Final;
 /// Plans that one job expires, at most: the others of the batch must not wait long.
 pub(super) const EXPIRED_AT_ONCE: usize = 64;
 
+/// What the writer needs to know of an approval.
+struct Asked {
+    plan: PlanId,
+    state: ApprovalState,
+    expires_ms: u64,
+    barred: Option<UserName>,
+    approvers: u8,
+}
+
+impl Asked {
+    fn of(row: &Row<'_>) -> Result<Self, LedgerError> {
+        let reading = Reading::new(row, "approvals");
+        Ok(Self {
+            plan: PlanId::new(reading.uuid("plan")?),
+            state: reading.word("state", ApprovalState::from_word)?,
+            expires_ms: reading.number("expires_ms")?,
+            barred: reading.text_or_null("barred")?.map(|_| reading.name("barred")).transpose()?,
+            approvers: u8::try_from(reading.number("approvers")?).unwrap_or(u8::MAX),
+        })
+    }
+}
+
+fn plan_id(row: &Row<'_>) -> Result<PlanId, LedgerError> {
+    Reading::new(row, "plans").uuid("plan").map(PlanId::new)
+}
+
+fn state_of(row: &Row<'_>) -> Result<PlanState, LedgerError> {
+    Reading::new(row, "plans").word("state", PlanState::from_word)
+}
+
 impl Batch<'_> {
     /// Count a person's answer.
-    pub(super) async fn resolve(&mut self, answer: &Resolution) -> Step<Resolved, ResolveRefused> {
+    pub(super) fn resolve(&mut self, answer: &Resolution) -> Step<Resolved, ResolveRefused> {
         let id = id_bytes(answer.id.uuid());
-        let row =
-            query("SELECT * FROM approvals WHERE id = $1").bind(id.clone()).fetch_optional(&mut *self.conn).await?;
-        let Some(row) = row else { return Err(Stop::Refused(ResolveRefused::NotFound)) };
-        let reading = Reading::new(&row, "approvals");
-        let state = reading.word("state", ApprovalState::from_word)?;
-        if state == ApprovalState::Pending && reading.number("expires_ms")? <= self.now_ms {
+        let asked = self.row("SELECT * FROM approvals WHERE id = ?1", params![id], Asked::of)?;
+        let Some(asked) = asked else { return Err(Stop::Refused(ResolveRefused::NotFound)) };
+        let (state, need) = (asked.state, asked.approvers);
+        if state == ApprovalState::Pending && asked.expires_ms <= self.now_ms {
             return Err(Stop::Refused(ResolveRefused::NotPending(ApprovalState::Expired)));
         }
-        if answer.approve && reading.text_or_null("barred")? == Some(answer.approver.as_str()) {
+        if answer.approve && asked.barred.as_ref() == Some(&answer.approver) {
             return Err(Stop::Refused(ResolveRefused::Barred));
         }
-        let need = u8::try_from(reading.number("approvers")?).unwrap_or(u8::MAX);
-        let have = self.agreed(answer, &id).await?;
+        let have = self.agreed(answer, id)?;
         let event = if answer.approve { ApprovalEvent::Agree { have, need } } else { ApprovalEvent::Refuse };
         let next = state.after(event).map_err(|no| Stop::Refused(ResolveRefused::NotPending(no.0)))?;
-        self.vote(answer, &id).await?;
+        self.vote(answer, id)?;
         let resolved_ms = (next != ApprovalState::Pending).then_some(integer(self.now_ms));
-        query("UPDATE approvals SET state = $1, resolved_ms = $2 WHERE id = $3 AND state = $4")
-            .bind(next.word())
-            .bind(resolved_ms)
-            .bind(id)
-            .bind(state.word())
-            .execute(&mut *self.conn)
-            .await?;
-        let plan = PlanId::new(reading.uuid("plan")?);
+        self.execute(
+            "UPDATE approvals SET state = ?1, resolved_ms = ?2 WHERE id = ?3 AND state = ?4",
+            params![next.word(), resolved_ms, id, state.word()],
+        )?;
+        let plan = asked.plan;
         self.append(AuditKind::Approval, facts::resolution(answer, plan, next.word()));
         match next {
             ApprovalState::Approved => Ok(Resolved::Approved),
             ApprovalState::Rejected => {
-                self.end_plan(plan, &Ending::Rejected(Arc::clone(&answer.reason))).await?;
+                self.end_plan(plan, &Ending::Rejected(Arc::clone(&answer.reason)))?;
                 Ok(Resolved::Rejected)
             }
             ApprovalState::Pending | ApprovalState::Expired | ApprovalState::Consumed => {
@@ -71,230 +94,171 @@ impl Batch<'_> {
     }
 
     /// How many distinct people agree, this answer included.
-    async fn agreed(&mut self, answer: &Resolution, id: &[u8]) -> Step<u8, ResolveRefused> {
-        let votes = query("SELECT approver, approved FROM approval_votes WHERE approval = $1")
-            .bind(id)
-            .fetch_all(&mut *self.conn)
-            .await?;
-        let mut have = u8::from(answer.approve);
-        for row in &votes {
+    fn agreed(&mut self, answer: &Resolution, id: &[u8]) -> Step<u8, ResolveRefused> {
+        let sql = "SELECT approver, approved FROM approval_votes WHERE approval = ?1";
+        let votes = self.rows(sql, params![id], |row| {
             let reading = Reading::new(row, "approval_votes");
-            if reading.name::<UserName>("approver")? == answer.approver {
+            Ok((reading.name::<UserName>("approver")?, reading.number("approved")? == 1))
+        })?;
+        let mut have = u8::from(answer.approve);
+        for (approver, approved) in votes {
+            if approver == answer.approver {
                 return Err(Stop::Refused(ResolveRefused::AlreadyAnswered));
             }
-            have = have.saturating_add(u8::from(reading.number("approved")? == 1));
+            have = have.saturating_add(u8::from(approved));
         }
         Ok(have)
     }
 
-    async fn vote(&mut self, answer: &Resolution, id: &[u8]) -> Result<(), sqlx::Error> {
-        query("INSERT INTO approval_votes (approval, approver, approved, reason, at_ms) VALUES ($1, $2, $3, $4, $5)")
-            .bind(id)
-            .bind(answer.approver.as_str())
-            .bind(i64::from(answer.approve))
-            .bind(Arc::clone(&answer.reason))
-            .bind(integer(self.now_ms))
-            .execute(&mut *self.conn)
-            .await?;
+    fn vote(&mut self, answer: &Resolution, id: &[u8]) -> Result<(), rusqlite::Error> {
+        self.execute(
+            "INSERT INTO approval_votes (approval, approver, approved, reason, at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![id, answer.approver.as_str(), i64::from(answer.approve), answer.reason, integer(self.now_ms)],
+        )?;
         Ok(())
     }
 
     /// Let a previewed plan wait for people.
-    pub(super) async fn hold(
-        &mut self,
-        plan: PlanId,
-        approval: &ApprovalRow,
-        reply: &Arc<str>,
-    ) -> Step<(), DiscardRefused> {
+    pub(super) fn hold(&mut self, plan: PlanId, approval: &ApprovalRow, reply: &Arc<str>) -> Step<(), DiscardRefused> {
         let id = id_bytes(plan.uuid());
-        let row = query("SELECT * FROM plans WHERE id = $1").bind(id.clone()).fetch_optional(&mut *self.conn).await?;
-        let Some(row) = row else { return Err(Stop::Refused(DiscardRefused::NotFound)) };
-        let reading = Reading::new(&row, "plans");
-        let stored = read::plan_of(&reading)?;
-        let state = reading.word("state", PlanState::from_word)?;
+        let found = self.row("SELECT * FROM plans WHERE id = ?1", params![id], read::plan_with_state)?;
+        let Some((stored, state)) = found else { return Err(Stop::Refused(DiscardRefused::NotFound)) };
         if state != PlanState::Previewed || stored.binding().expires_at_ms <= self.now_ms {
             let state = if state == PlanState::Previewed { PlanState::Expired } else { state };
             return Err(Stop::Refused(DiscardRefused::NotOpen(state)));
         }
-        self.ask_for(&stored, approval).await?;
-        query("UPDATE plans SET state = $1 WHERE id = $2")
-            .bind(PlanState::Held.word())
-            .bind(id)
-            .execute(&mut *self.conn)
-            .await?;
+        self.ask_for(&stored, approval)?;
+        self.execute("UPDATE plans SET state = ?1 WHERE id = ?2", params![PlanState::Held.word(), id])?;
         let call = stored.binding().call;
-        query("UPDATE calls SET status = $1, outcome = $2, reply = $3 WHERE id = $4")
-            .bind(status_word(Status::Held))
-            .bind(outcome_word(Outcome::Pending))
-            .bind(Arc::clone(reply))
-            .bind(id_bytes(call.uuid()))
-            .execute(&mut *self.conn)
-            .await?;
+        self.execute(
+            "UPDATE calls SET status = ?1, outcome = ?2, reply = ?3 WHERE id = ?4",
+            params![status_word(Status::Held), outcome_word(Outcome::Pending), reply, id_bytes(call.uuid())],
+        )?;
         self.append(AuditKind::Held, facts::held(&stored, approval.id));
         Ok(())
     }
 
     /// Throw an open plan away.
-    pub(super) async fn discard(
-        &mut self,
-        scope: &Scope,
-        plan: PlanId,
-        why: &Discard,
-    ) -> Step<Arc<str>, DiscardRefused> {
-        let row = query("SELECT tenant, state FROM plans WHERE id = $1")
-            .bind(id_bytes(plan.uuid()))
-            .fetch_optional(&mut *self.conn)
-            .await?;
-        let Some(row) = row else { return Err(Stop::Refused(DiscardRefused::NotFound)) };
-        let reading = Reading::new(&row, "plans");
-        if !scope.sees(&reading.name::<TenantName>("tenant")?) {
+    pub(super) fn discard(&mut self, scope: &Scope, plan: PlanId, why: &Discard) -> Step<Arc<str>, DiscardRefused> {
+        let sql = "SELECT tenant, state FROM plans WHERE id = ?1";
+        let found = self.row(sql, params![id_bytes(plan.uuid())], |row| {
+            Ok((Reading::new(row, "plans").name::<TenantName>("tenant")?, state_of(row)?))
+        })?;
+        let Some((_, state)) = found.filter(|(tenant, _)| scope.sees(tenant)) else {
             return Err(Stop::Refused(DiscardRefused::NotFound));
-        }
-        let state = reading.word("state", PlanState::from_word)?;
+        };
         if !state.is_open() {
             return Err(Stop::Refused(DiscardRefused::NotOpen(state)));
         }
-        let (_, reply) = self.end_plan::<DiscardRefused>(plan, &Ending::from(why)).await?;
+        let (_, reply) = self.end_plan::<DiscardRefused>(plan, &Ending::from(why))?;
         Ok(reply)
     }
 
     /// An open plan ends without a commit, and with it its call, its approval and its pins.
-    async fn end_plan<R: From<LedgerError>>(&mut self, plan: PlanId, ending: &Ending) -> Step<(CallId, Arc<str>), R> {
+    fn end_plan<R: From<LedgerError>>(&mut self, plan: PlanId, ending: &Ending) -> Step<(CallId, Arc<str>), R> {
         let id = id_bytes(plan.uuid());
-        let row = query("SELECT c.id, c.reply FROM plans p JOIN calls c ON c.id = p.call WHERE p.id = $1")
-            .bind(id.clone())
-            .fetch_one(&mut *self.conn)
-            .await?;
-        let reading = Reading::new(&row, "calls");
-        let call = CallId::new(reading.uuid("id")?);
-        let reply = ending.reply(call, reading.text("reply")?);
-        self.expire_approval(&id).await?;
+        let sql = "SELECT c.id, c.reply FROM plans p JOIN calls c ON c.id = p.call WHERE p.id = ?1";
+        let found = self.row(sql, params![id], |row| {
+            let reading = Reading::new(row, "calls");
+            let call = CallId::new(reading.uuid("id")?);
+            Ok((call, ending.reply(call, reading.text("reply")?)))
+        })?;
+        let Some((call, reply)) = found else {
+            return Err(LedgerError::Damaged(format!("plan {plan} has no call").into()).into());
+        };
+        self.expire_approval(id)?;
         let (status, outcome) = (ending.status(), Outcome::Discarded);
-        self.end(plan, ending.plan_state(), &Final { call, status, outcome, code: ending.code(), reply: &reply })
-            .await?;
-        self.unpin(plan, Some(Role::After)).await?;
+        self.end(plan, ending.plan_state(), &Final { call, status, outcome, code: ending.code(), reply: &reply })?;
+        self.unpin(plan, Some(Role::After))?;
         self.append(AuditKind::Discarded, facts::ended(plan, call, (status, outcome), ending.word()));
         Ok((call, reply))
     }
 
     /// An approval whose plan is gone can be used no more.
-    async fn expire_approval<R: From<LedgerError>>(&mut self, plan: &[u8]) -> Step<(), R> {
-        let row =
-            query("SELECT state FROM approvals WHERE plan = $1").bind(plan).fetch_optional(&mut *self.conn).await?;
-        let Some(row) = row else { return Ok(()) };
-        let state = Reading::new(&row, "approvals").word("state", ApprovalState::from_word)?;
+    fn expire_approval<R: From<LedgerError>>(&mut self, plan: &[u8]) -> Step<(), R> {
+        let found = self.row("SELECT state FROM approvals WHERE plan = ?1", params![plan], |row| {
+            Reading::new(row, "approvals").word("state", ApprovalState::from_word)
+        })?;
+        let Some(state) = found else { return Ok(()) };
         if let Ok(next) = state.after(ApprovalEvent::Expire) {
-            query("UPDATE approvals SET state = $1, resolved_ms = $2 WHERE plan = $3 AND state = $4")
-                .bind(next.word())
-                .bind(integer(self.now_ms))
-                .bind(plan)
-                .bind(state.word())
-                .execute(&mut *self.conn)
-                .await?;
+            self.execute(
+                "UPDATE approvals SET state = ?1, resolved_ms = ?2 WHERE plan = ?3 AND state = ?4",
+                params![next.word(), integer(self.now_ms), plan, state.word()],
+            )?;
         }
         Ok(())
     }
 
     /// Expire what is due, at most [`EXPIRED_AT_ONCE`] plans.
-    pub(super) async fn expire_due(&mut self, now_ms: u64) -> Step<Vec<CallId>, LedgerError> {
+    pub(super) fn expire_due(&mut self, now_ms: u64) -> Step<Vec<CallId>, LedgerError> {
         let limit = i64::try_from(EXPIRED_AT_ONCE).unwrap_or(i64::MAX);
-        let approvals = query(
-            "SELECT plan FROM approvals WHERE state IN ('pending', 'approved') AND expires_ms <= $1 \
-             ORDER BY expires_ms LIMIT $2",
-        )
-        .bind(integer(now_ms))
-        .bind(limit)
-        .fetch_all(&mut *self.conn)
-        .await?;
-        let plans = query(
-            "SELECT id AS plan FROM plans WHERE state IN ('previewed', 'held') AND expires_ms <= $1 \
-             ORDER BY expires_ms LIMIT $2",
-        )
-        .bind(integer(now_ms))
-        .bind(limit)
-        .fetch_all(&mut *self.conn)
-        .await?;
-        let ids = |rows: &[SqliteRow]| -> Result<Vec<PlanId>, LedgerError> {
-            rows.iter().map(|row| Reading::new(row, "plans").uuid("plan").map(PlanId::new)).collect()
-        };
-        let (held, old) = (ids(&approvals)?, ids(&plans)?);
+        let held = self.rows(
+            "SELECT plan FROM approvals WHERE state IN ('pending', 'approved') AND expires_ms <= ?1 \
+             ORDER BY expires_ms LIMIT ?2",
+            params![integer(now_ms), limit],
+            plan_id,
+        )?;
+        let old = self.rows(
+            "SELECT id AS plan FROM plans WHERE state IN ('previewed', 'held') AND expires_ms <= ?1 \
+             ORDER BY expires_ms LIMIT ?2",
+            params![integer(now_ms), limit],
+            plan_id,
+        )?;
         let mut ended = Vec::new();
         for plan in &held {
-            ended.push(self.end_plan::<LedgerError>(*plan, &Ending::ApprovalExpired).await?.0);
+            ended.push(self.end_plan::<LedgerError>(*plan, &Ending::ApprovalExpired)?.0);
         }
         for plan in old.iter().filter(|plan| !held.contains(plan)) {
-            let row = query("SELECT state FROM plans WHERE id = $1")
-                .bind(id_bytes(plan.uuid()))
-                .fetch_one(&mut *self.conn)
-                .await?;
-            let held = Reading::new(&row, "plans").word("state", PlanState::from_word)? == PlanState::Held;
+            let sql = "SELECT state FROM plans WHERE id = ?1";
+            let held = self.row(sql, params![id_bytes(plan.uuid())], state_of)? == Some(PlanState::Held);
             let ending = if held { Ending::ApprovalExpired } else { Ending::PlanExpired };
-            ended.push(self.end_plan::<LedgerError>(*plan, &ending).await?.0);
+            ended.push(self.end_plan::<LedgerError>(*plan, &ending)?.0);
         }
         Ok(ended)
     }
 
     /// A run begins.
-    pub(super) async fn open_run(&mut self, run: &RunRow) -> Step<(), LedgerError> {
-        query(
-            "INSERT INTO runs (id, tenant, user, agent, label, opened_ms, closed_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(id_bytes(run.run.uuid()))
-        .bind(run.principal.tenant.as_str())
-        .bind(run.principal.user.as_str())
-        .bind(run.principal.agent.as_str())
-        .bind(Arc::clone(&run.label))
-        .bind(integer(run.opened_ms))
-        .bind(run.closed_ms.map(integer))
-        .execute(&mut *self.conn)
-        .await?;
+    pub(super) fn open_run(&mut self, run: &RunRow) -> Step<(), LedgerError> {
+        self.execute("INSERT INTO runs (id, tenant, user, agent, label, opened_ms, closed_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", params![id_bytes(run.run.uuid()), run.principal.tenant.as_str(), run.principal.user.as_str(), run.principal.agent.as_str(), run.label, integer(run.opened_ms), run.closed_ms.map(integer)])?;
         Ok(())
     }
 
     /// A run of this principal ends. False if there is no such open run.
-    pub(super) async fn close_run(&mut self, owner: &Principal, run: RunId, now_ms: u64) -> Step<bool, LedgerError> {
-        let closed = query(
-            "UPDATE runs SET closed_ms = $1 WHERE id = $2 AND tenant = $3 AND user = $4 AND agent = $5 \
+    pub(super) fn close_run(&mut self, owner: &Principal, run: RunId, now_ms: u64) -> Step<bool, LedgerError> {
+        let closed = self.execute(
+            "UPDATE runs SET closed_ms = ?1 WHERE id = ?2 AND tenant = ?3 AND user = ?4 AND agent = ?5 \
              AND closed_ms IS NULL",
-        )
-        .bind(integer(now_ms))
-        .bind(id_bytes(run.uuid()))
-        .bind(owner.tenant.as_str())
-        .bind(owner.user.as_str())
-        .bind(owner.agent.as_str())
-        .execute(&mut *self.conn)
-        .await?;
-        Ok(closed.rows_affected() == 1)
+            params![
+                integer(now_ms),
+                id_bytes(run.uuid()),
+                owner.tenant.as_str(),
+                owner.user.as_str(),
+                owner.agent.as_str()
+            ],
+        )?;
+        Ok(closed == 1)
     }
 
     /// Where a workspace is on this host.
-    pub(super) async fn workspace(&mut self, tenant: &str, name: &str, root: &str) -> Step<(), LedgerError> {
-        query(
+    pub(super) fn workspace(&mut self, tenant: &str, name: &str, root: &str) -> Step<(), LedgerError> {
+        self.execute(
             "INSERT INTO workspaces (tenant, name, root, seen_ms, host_id, lease_epoch, fence) \
-             VALUES ($1, $2, $3, $4, $5, 0, 0) ON CONFLICT (tenant, name) DO UPDATE SET root = $3, seen_ms = $4",
-        )
-        .bind(tenant)
-        .bind(name)
-        .bind(root)
-        .bind(integer(self.now_ms))
-        .bind(self.host_id)
-        .execute(&mut *self.conn)
-        .await?;
+             VALUES (?1, ?2, ?3, ?4, ?5, 0, 0) ON CONFLICT (tenant, name) DO UPDATE SET root = ?3, seen_ms = ?4",
+            params![tenant, name, root, integer(self.now_ms), self.host_id],
+        )?;
         Ok(())
     }
 
     /// Remove the rows of blobs that nothing pins. Returns those that are gone.
-    pub(super) async fn drop_blobs(&mut self, digests: &[Digest]) -> Step<Vec<Digest>, LedgerError> {
+    pub(super) fn drop_blobs(&mut self, digests: &[Digest]) -> Step<Vec<Digest>, LedgerError> {
         let mut dropped = Vec::new();
         for digest in digests {
-            query("DELETE FROM blobs WHERE digest = $1 AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE digest = $1)")
-                .bind(digest_bytes(digest))
-                .execute(&mut *self.conn)
-                .await?;
-            let left = query("SELECT 1 FROM blobs WHERE digest = $1")
-                .bind(digest_bytes(digest))
-                .fetch_optional(&mut *self.conn)
-                .await?;
+            self.execute(
+                "DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE digest = ?1)",
+                params![digest_bytes(digest)],
+            )?;
+            let sql = "SELECT 1 FROM blobs WHERE digest = ?1";
+            let left = self.row(sql, params![digest_bytes(digest)], |_row| Ok(()))?;
             if left.is_none() {
                 dropped.push(*digest);
             }

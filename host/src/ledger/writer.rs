@@ -1,35 +1,33 @@
-//! The one task that writes: it gathers jobs, runs them as one transaction, and answers whoever waits.
+//! The one thread that writes: it gathers jobs, runs them as one transaction, and answers whoever waits.
 //!
 //! A batch that holds a durable job is committed with `synchronous = FULL`, which syncs the write-ahead log once and
 //! with it everything that was committed before; other batches are not synced. After a failure that leaves open what is on the disk
 //! no batch is tried again: a second sync could claim success for pages that the first one lost.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cap_std::fs::Dir;
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection as _, query};
+use rusqlite::{Connection, ErrorCode};
 
 use super::LedgerHealth;
 use super::batch::{Batch, Marks, Ran};
 use super::directory;
 use super::failure::LedgerError;
 use super::queue::{Done, Job, Queue, Work};
+use super::statement::execute;
 use crate::ambient::Ambient;
 
+/// The thread's name, for whoever looks at the process.
+const NAME: &str = "ledger-writer";
 /// How long the first lazy write of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(5);
 /// How long to wait before a batch that found the disk full is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 /// Most jobs of one batch: nobody waits for more than these.
 const BATCH_MAX: usize = 1_024;
-/// The part of a result code of SQLite that says what kind of failure it is.
-const PRIMARY: i32 = 0xff;
-/// Primary result codes after which nothing was written and the same batch may succeed later.
-const BUSY: i32 = 5;
-const NOMEM: i32 = 7;
-const FULL: i32 = 13;
 
 /// The health that the writer keeps and everybody reads.
 #[derive(Debug)]
@@ -53,12 +51,12 @@ impl Pulse {
     }
 }
 
-/// The task.
+/// What the thread works with.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) queue: Arc<Queue>,
     pub(super) pulse: Arc<Pulse>,
-    pub(super) conn: SqliteConnection,
+    pub(super) conn: Connection,
     pub(super) marks: Marks,
     pub(super) ambient: Ambient,
     pub(super) host_id: Arc<str>,
@@ -69,36 +67,45 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Start the thread.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(super) fn start(self) -> io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name(NAME.to_owned()).spawn(move || {
+            let queue = Arc::clone(&self.queue);
+            self.run();
+            // Whoever still writes has nobody to write it.
+            queue.stop(LedgerError::Closed);
+        })
+    }
+
     /// Write until the ledger is closed or nobody is left.
-    pub(super) async fn run(mut self) {
+    fn run(mut self) {
         let mut waiting: Vec<Job> = Vec::new();
         loop {
-            if waiting.is_empty() && !self.queue.arrival().await {
+            if waiting.is_empty() && !self.queue.arrival() {
                 return;
             }
             let pause = if self.pulse.get() == LedgerHealth::DiskFull { RETRY } else { GATHER };
-            tokio::select! {
-                () = self.queue.urgency() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
             let room = BATCH_MAX.saturating_sub(waiting.len()).max(1);
-            waiting.extend(self.queue.take(room));
+            waiting.extend(self.queue.gather(pause, room));
             let closing = waiting.iter().any(|job| matches!(job.work, Work::Close));
-            waiting = self.write(waiting).await;
+            waiting = self.write(waiting);
             if closing {
-                self.finish(waiting).await;
+                self.finish(waiting);
                 return;
             }
         }
     }
 
     /// Write a batch. Returns the jobs that are to be tried again.
-    async fn write(&mut self, jobs: Vec<Job>) -> Vec<Job> {
+    fn write(&mut self, jobs: Vec<Job>) -> Vec<Job> {
         if let LedgerHealth::Poisoned(why) = self.pulse.get() {
             return self.fail(jobs, &LedgerError::Poisoned(why));
         }
         let durable = jobs.iter().any(|job| job.durable);
-        match self.transaction(&jobs, durable).await {
+        match self.transaction(&jobs, durable) {
             Ok(done) => {
                 self.pulse.set(LedgerHealth::Well);
                 self.queue.settle(&jobs);
@@ -115,35 +122,35 @@ impl Writer {
         }
     }
 
-    async fn transaction(&mut self, jobs: &[Job], durable: bool) -> Result<Vec<Done>, sqlx::Error> {
+    fn transaction(&mut self, jobs: &[Job], durable: bool) -> Result<Vec<Done>, rusqlite::Error> {
         if self.syncs != Some(durable) {
             let sql = if durable { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
-            query(sql).execute(&mut self.conn).await?;
+            execute(&self.conn, sql, &[])?;
             self.syncs = Some(durable);
         }
-        query("BEGIN IMMEDIATE").execute(&mut self.conn).await?;
-        let ran = self.in_transaction(jobs).await;
+        execute(&self.conn, "BEGIN IMMEDIATE", &[])?;
+        let ran = self.in_transaction(jobs);
         if ran.is_err() {
             // SQLite may have rolled back by itself already; then this fails, and that is fine.
-            let _already_rolled_back = query("ROLLBACK").execute(&mut self.conn).await;
+            let _already_rolled_back = execute(&self.conn, "ROLLBACK", &[]);
         }
         ran
     }
 
-    async fn in_transaction(&mut self, jobs: &[Job]) -> Result<Vec<Done>, sqlx::Error> {
+    fn in_transaction(&mut self, jobs: &[Job]) -> Result<Vec<Done>, rusqlite::Error> {
         let now_ms = self.ambient.now_ms();
-        let Ran { done, marks, spoiled } = Batch::run(&mut self.conn, self.marks, now_ms, &self.host_id, jobs).await?;
+        let Ran { done, marks, spoiled } = Batch::run(&self.conn, self.marks, now_ms, &self.host_id, jobs)?;
         if spoiled {
-            query("ROLLBACK").execute(&mut self.conn).await?;
+            execute(&self.conn, "ROLLBACK", &[])?;
         } else {
-            query("COMMIT").execute(&mut self.conn).await?;
+            execute(&self.conn, "COMMIT", &[])?;
             self.marks = marks;
         }
         Ok(done)
     }
 
     /// A batch failed: was nothing written, or is it unknown?
-    fn judge(&self, jobs: Vec<Job>, error: &sqlx::Error) -> Vec<Job> {
+    fn judge(&self, jobs: Vec<Job>, error: &rusqlite::Error) -> Vec<Job> {
         if let Some(reason) = self.passing(error) {
             tracing::error!(%error, "the ledger cannot write now");
             let (answered, kept): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.waiter.is_some());
@@ -159,15 +166,14 @@ impl Writer {
     }
 
     /// The reason to give where SQLite says that nothing was written and that it may succeed later.
-    fn passing(&self, error: &sqlx::Error) -> Option<LedgerError> {
-        let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok())?;
-        match code & PRIMARY {
-            FULL => {
+    fn passing(&self, error: &rusqlite::Error) -> Option<LedgerError> {
+        match error.sqlite_error_code()? {
+            ErrorCode::DiskFull => {
                 self.pulse.set(LedgerHealth::DiskFull);
                 Some(LedgerError::DiskFull)
             }
-            BUSY => Some(LedgerError::storage("another program keeps the ledger locked", error)),
-            NOMEM => Some(LedgerError::storage("there is no memory to write the ledger", error)),
+            ErrorCode::DatabaseBusy => Some(LedgerError::storage("another program keeps the ledger locked", error)),
+            ErrorCode::OutOfMemory => Some(LedgerError::storage("there is no memory to write the ledger", error)),
             _ => None,
         }
     }
@@ -185,11 +191,11 @@ impl Writer {
     }
 
     /// The end of a clean stop: everything in the database, nothing in the log, and a note that it was so.
-    async fn finish(mut self, unwritten: Vec<Job>) {
+    fn finish(self, unwritten: Vec<Job>) {
         let clean = unwritten.is_empty() && self.pulse.get() == LedgerHealth::Well;
         self.fail(unwritten, &LedgerError::Closed);
-        let _the_log_stays_valid = query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.conn).await;
-        let closed = self.conn.close().await;
+        let _the_log_stays_valid = self.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        let closed = self.conn.close();
         if clean && closed.is_ok() {
             mark_clean(self.dir.dir());
         }

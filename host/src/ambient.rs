@@ -4,8 +4,9 @@
 //! show an empty environment. It reads nothing else: no files, no network, no process state.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use toolkeep_core::digest::Digest;
@@ -13,6 +14,8 @@ use uuid::Uuid;
 
 /// Nanoseconds in a millisecond.
 const NS_PER_MS: u64 = 1_000_000;
+/// Bytes of randomness that are drawn from the kernel at a time: enough for some ten calls.
+const RESERVE_BYTES: usize = 1024;
 
 /// Clock, randomness and environment. Cheap to clone; clones share one source.
 #[derive(Debug, Clone)]
@@ -20,7 +23,7 @@ pub struct Ambient(Source);
 
 #[derive(Debug, Clone)]
 enum Source {
-    Real,
+    Real(Arc<Mutex<Reserve>>),
     Fixed(Arc<Fixed>),
 }
 
@@ -36,8 +39,8 @@ struct Fixed {
 impl Ambient {
     /// The machine's own clock, randomness and environment.
     #[must_use]
-    pub const fn real() -> Self {
-        Self(Source::Real)
+    pub fn real() -> Self {
+        Self(Source::Real(Arc::new(Mutex::new(Reserve { bytes: [0; RESERVE_BYTES], left: 0 }))))
     }
 
     /// For tests: time stands at `now_ms` until [`Ambient::advance`] moves it, randomness follows from `seed`, and the
@@ -62,7 +65,7 @@ impl Ambient {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
     pub fn now_ns(&self) -> u64 {
         match &self.0 {
-            Source::Real => {
+            Source::Real(_) => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
             }
@@ -80,7 +83,7 @@ impl Ambient {
     #[must_use]
     pub fn stopwatch(&self) -> Stopwatch {
         Stopwatch(match &self.0 {
-            Source::Real => Started::Real(Instant::now()),
+            Source::Real(_) => Started::Real(Instant::now()),
             Source::Fixed(fixed) => Started::Fixed(Arc::clone(fixed), fixed.now_ns.load(Ordering::Relaxed)),
         })
     }
@@ -93,12 +96,7 @@ impl Ambient {
     pub fn random<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0_u8; N];
         match &self.0 {
-            Source::Real => {
-                if getrandom::fill(&mut bytes).is_err() {
-                    tracing::error!("the kernel gives no randomness");
-                    std::process::abort();
-                }
-            }
+            Source::Real(reserve) => reserve.lock().unwrap_or_else(PoisonError::into_inner).take(&mut bytes),
             Source::Fixed(fixed) => fixed.fill(&mut bytes),
         }
         bytes
@@ -115,7 +113,7 @@ impl Ambient {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn var(&self, name: &str) -> Option<String> {
         match &self.0 {
-            Source::Real => std::env::var(name).ok(),
+            Source::Real(_) => std::env::var(name).ok(),
             Source::Fixed(fixed) => fixed.vars.get(name).cloned(),
         }
     }
@@ -126,7 +124,7 @@ impl Ambient {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn vars(&self, prefix: &str) -> BTreeMap<String, String> {
         match &self.0 {
-            Source::Real => std::env::vars_os()
+            Source::Real(_) => std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .filter(|(name, _)| name.starts_with(prefix))
                 .collect(),
@@ -137,6 +135,44 @@ impl Ambient {
                 .map(|(n, v)| (n.clone(), v.clone()))
                 .collect(),
         }
+    }
+}
+
+/// Randomness of the kernel that nobody was given yet. What is given is overwritten here.
+struct Reserve {
+    bytes: [u8; RESERVE_BYTES],
+    left: usize,
+}
+
+impl fmt::Debug for Reserve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reserve({} bytes)", self.left)
+    }
+}
+
+impl Reserve {
+    fn take(&mut self, wanted: &mut [u8]) {
+        if wanted.len() > self.left {
+            draw(&mut self.bytes);
+            self.left = RESERVE_BYTES;
+        }
+        match self.left.checked_sub(wanted.len()).and_then(|start| Some((start, self.bytes.get_mut(start..self.left)?)))
+        {
+            Some((start, given)) => {
+                wanted.copy_from_slice(given);
+                given.fill(0);
+                self.left = start;
+            }
+            // More than the reserve holds.
+            None => draw(wanted),
+        }
+    }
+}
+
+fn draw(bytes: &mut [u8]) {
+    if getrandom::fill(bytes).is_err() {
+        tracing::error!("the kernel gives no randomness");
+        std::process::abort();
     }
 }
 
@@ -205,5 +241,22 @@ mod tests {
         assert_ne!(id, ambient.uuid_v7());
         assert!(Ambient::real().now_ms() > 1_600_000_000_000);
         assert_ne!(Ambient::real().random::<32>(), Ambient::real().random::<32>());
+    }
+
+    #[test]
+    fn randomness_is_given_once_whatever_its_size_and_overwritten_where_it_was() {
+        let ambient = Ambient::real();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            assert!(seen.insert(ambient.random::<16>().to_vec()));
+            assert!(seen.insert(ambient.random::<33>().to_vec()));
+        }
+        assert!(seen.insert(ambient.random::<RESERVE_BYTES>().to_vec()));
+        assert!(seen.insert(ambient.random::<{ RESERVE_BYTES + 1 }>().to_vec()));
+        let mut reserve = Reserve { bytes: [7; RESERVE_BYTES], left: RESERVE_BYTES };
+        let mut given = [0; 16];
+        reserve.take(&mut given);
+        assert_eq!((given, reserve.left), ([7; 16], RESERVE_BYTES - 16));
+        assert_eq!(reserve.bytes[RESERVE_BYTES - 16..], [0; 16]);
     }
 }

@@ -1,24 +1,37 @@
 //! Compiled components, cached between starts, and components that were refused.
 //!
 //! Loading native code trusts it completely, so nothing is handed out that this daemon did not put here: every file carries an
-//! HMAC-SHA256 (RFC 2104) over its kind, the component, the engine's fingerprint and its content, under a key that only
-//! the daemon's user can read. A file that is short, changed, moved or made by another engine is as good as none:
-//! the component is compiled again.
+//! HMAC-SHA256 (RFC 2104) over its kind, the component, the engine's fingerprint, its length and the digests of its
+//! parts, under a key that only the daemon's user can read. A file that is short, changed, moved or made by another
+//! engine is as good as none: the component is compiled again.
+//!
+//! What is checked is what is loaded, whoever writes to the file meanwhile: native code is copied into an anonymous
+//! file, the digests are taken of the bytes that go there, and the file is sealed before anybody gets it.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cap_std::fs::Dir;
 use hmac::{Hmac, Mac as _};
+use rustix::fs::{MemfdFlags, SealFlags};
 use sha2::Sha256;
-use toolkeep_core::digest::Digest;
+use toolkeep_core::digest::{DIGEST_BYTES, Digest, Hasher};
+use toolkeep_sandbox::pool::Native;
 
 use crate::ambient::Ambient;
 use crate::ledger::directory::{self, SECRET_BYTES};
 
 /// What every file starts with: kind and format version of the cache.
-const MAGIC: &[u8; 8] = b"tkcache1";
+const MAGIC: &[u8; 8] = b"tkcache2";
+/// Bytes of one part of a content, which has a digest of its own so that two threads share the work.
+const PART_BYTES: u64 = 256 * 1024;
+/// Bytes copied at a time: they stay in the processor's cache between hashing and writing.
+const CHUNK_BYTES: usize = 64 * 1024;
 /// Bytes of the MAC after it.
 const MAC_BYTES: usize = 32;
 /// The key's file.
@@ -40,6 +53,7 @@ pub struct ArtifactError(#[from] io::Error);
 enum Kind {
     Native,
     Refused,
+    Screened,
 }
 
 impl Kind {
@@ -47,6 +61,7 @@ impl Kind {
         match self {
             Self::Native => "cwasm",
             Self::Refused => "refused",
+            Self::Screened => "screened",
         }
     }
 }
@@ -102,15 +117,35 @@ impl Artifacts {
 
     /// The native code of a component, made by the engine of this fingerprint. Blocks.
     #[must_use]
-    pub fn get(&self, component: &Digest, fingerprint: &str) -> Option<Vec<u8>> {
-        self.0.read(&Subject { kind: Kind::Native, component, fingerprint, limits: "" })
+    pub fn get(&self, component: &Digest, fingerprint: &str) -> Option<Native> {
+        let subject = Subject { kind: Kind::Native, component, fingerprint, limits: "" };
+        self.0.checked(&subject, |file, size| match anonymous(size) {
+            Ok(copy) => {
+                let digests = digests(size, &|at, bytes| {
+                    read_exact_at(file, bytes, at)?;
+                    copy.write_all_at(bytes, at)
+                })?;
+                seal(&copy)?;
+                Ok((Native::Sealed(Arc::new(copy)), digests))
+            }
+            // A kernel without anonymous files, or one that keeps them from us.
+            Err(_) => in_memory(file, size).map(|(bytes, digests)| (Native::from(bytes), digests)),
+        })
     }
 
-    /// Whether native code of a component seems to be here: a hint, not checked by its MAC. Blocks.
+    /// The components that were looked at under these rules and found good. Blocks.
     #[must_use]
-    pub fn has(&self, component: &Digest, fingerprint: &str) -> bool {
-        let subject = Subject { kind: Kind::Native, component, fingerprint, limits: "" };
-        self.0.dir.exists(subject.file())
+    pub fn screened(&self, rules: &str) -> BTreeSet<Digest> {
+        let bytes = self.0.read(&screened_by(rules)).unwrap_or_default();
+        bytes.as_chunks::<DIGEST_BYTES>().0.iter().copied().map(Digest::from_bytes).collect()
+    }
+
+    /// Remember which components were looked at under these rules and found good. Blocks.
+    pub fn keep_screened(&self, rules: &str, components: &BTreeSet<Digest>) {
+        let bytes: Vec<u8> = components.iter().flat_map(|component| component.as_bytes().iter().copied()).collect();
+        if let Err(error) = self.0.write(&screened_by(rules), &bytes) {
+            tracing::warn!(%error, "the components that are known could not be remembered; the next start takes longer");
+        }
     }
 
     /// Keep the native code of a component. Blocks.
@@ -139,17 +174,92 @@ impl Artifacts {
     }
 }
 
+/// The one list of components that were found good under these rules; it is about none of them alone.
+fn screened_by(rules: &str) -> Subject<'_> {
+    const NONE: &Digest = &Digest::from_bytes([0; DIGEST_BYTES]);
+    Subject { kind: Kind::Screened, component: NONE, fingerprint: rules, limits: "" }
+}
+
+/// An empty file without a name, with room for `size` bytes.
+fn anonymous(size: u64) -> io::Result<File> {
+    let file = rustix::fs::memfd_create("toolkeep-native", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let file = File::from(file);
+    file.set_len(size)?;
+    Ok(file)
+}
+
+/// From here on nobody can change the file, we neither.
+fn seal(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fcntl_add_seals(file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?)
+}
+
+/// The bytes at a place in the content, which begins after magic and MAC.
+fn read_exact_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    file.read_exact_at(bytes, at.saturating_add((MAGIC.len() + MAC_BYTES) as u64))
+}
+
+/// The whole content, and the digests of its parts.
+fn in_memory(file: &File, size: u64) -> io::Result<(Vec<u8>, Vec<Digest>)> {
+    let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+    read_exact_at(file, &mut bytes, 0)?;
+    let digests = digests_of(&bytes);
+    Ok((bytes, digests))
+}
+
+/// The digests of the parts of a content.
+fn digests_of(content: &[u8]) -> Vec<Digest> {
+    content.chunks(usize::try_from(PART_BYTES).unwrap_or(usize::MAX)).map(Digest::of).collect()
+}
+
+/// The digests of the parts of a content of `size` bytes that `fetch` gives piece by piece, on two threads.
+fn digests(size: u64, fetch: &(dyn Fn(u64, &mut [u8]) -> io::Result<()> + Sync)) -> io::Result<Vec<Digest>> {
+    let (parts, next) = (size.div_ceil(PART_BYTES), AtomicU64::new(0));
+    let work = || {
+        let (mut done, mut chunk) = (Vec::new(), vec![0; CHUNK_BYTES]);
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= parts {
+                return Ok::<_, io::Error>(done);
+            }
+            let (mut at, end) = (part * PART_BYTES, size.min((part + 1) * PART_BYTES));
+            let mut hasher = Hasher::new();
+            while at < end {
+                let length = usize::try_from(end - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+                let bytes = chunk.get_mut(..length).unwrap_or_default();
+                fetch(at, bytes)?;
+                hasher.update(bytes);
+                at += length as u64;
+            }
+            done.push((part, hasher.finish()));
+        }
+    };
+    let mut digests = std::thread::scope(|scope| {
+        // Without a second thread, or for a single part, this one does it all.
+        let beside = (parts > 1).then(|| std::thread::Builder::new().spawn_scoped(scope, work).ok()).flatten();
+        let mut done = work()?;
+        if let Some(beside) = beside {
+            done.extend(beside.join().map_err(|_| io::Error::other("BUG: a thread that checks a file panicked"))??);
+        }
+        Ok::<_, io::Error>(done)
+    })?;
+    digests.sort_unstable_by_key(|(part, _)| *part);
+    Ok(digests.into_iter().map(|(_, digest)| digest).collect())
+}
+
 impl Cache {
     /// The MAC over everything that must not be mistaken, each part preceded by its length.
-    fn mac(&self, subject: &Subject<'_>, content: &[u8]) -> Option<Hmac<Sha256>> {
+    fn mac(&self, subject: &Subject<'_>, size: u64, digests: &[Digest]) -> Option<Hmac<Sha256>> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).ok()?;
-        let parts: [&[u8]; 6] = [
+        let (size, digests) = (size.to_be_bytes(), digests.iter().flat_map(Digest::as_bytes).copied());
+        let digests: Vec<u8> = digests.collect();
+        let parts: [&[u8]; 7] = [
             MAGIC,
             subject.kind.ending().as_bytes(),
             subject.component.as_bytes(),
             subject.fingerprint.as_bytes(),
             subject.limits.as_bytes(),
-            content,
+            &size,
+            &digests,
         ];
         for part in parts {
             mac.update(&(part.len() as u64).to_be_bytes());
@@ -159,19 +269,27 @@ impl Cache {
     }
 
     fn read(&self, subject: &Subject<'_>) -> Option<Vec<u8>> {
+        self.checked(subject, in_memory)
+    }
+
+    /// What `take` makes of the content of a file, if the digests that it took on the way are those under the MAC.
+    fn checked<T>(
+        &self,
+        subject: &Subject<'_>,
+        take: impl FnOnce(&File, u64) -> io::Result<(T, Vec<Digest>)>,
+    ) -> Option<T> {
         let name = subject.file();
-        let mut file = self.dir.open(&name).ok()?;
+        let mut file = self.dir.open(&name).ok()?.into_std();
         let (mut magic, mut tag) = ([0_u8; MAGIC.len()], [0_u8; MAC_BYTES]);
-        let mut content = Vec::new();
-        let read = file
-            .read_exact(&mut magic)
-            .and_then(|()| file.read_exact(&mut tag))
-            .and_then(|()| file.read_to_end(&mut content));
-        let genuine = read.is_ok()
+        let read = file.read_exact(&mut magic).and_then(|()| file.read_exact(&mut tag)).and_then(|()| {
+            let size = file.metadata()?.len().saturating_sub((MAGIC.len() + MAC_BYTES) as u64);
+            take(&file, size).map(|(taken, digests)| (size, taken, digests))
+        });
+        if let Ok((size, taken, digests)) = read
             && &magic == MAGIC
-            && self.mac(subject, &content).is_some_and(|mac| mac.verify_slice(&tag).is_ok());
-        if genuine {
-            return Some(content);
+            && self.mac(subject, size, &digests).is_some_and(|mac| mac.verify_slice(&tag).is_ok())
+        {
+            return Some(taken);
         }
         tracing::warn!(file = name, "a file of the component cache is not genuine; it is removed");
         let _best_effort = self.dir.remove_file(&name);
@@ -179,7 +297,8 @@ impl Cache {
     }
 
     fn write(&self, subject: &Subject<'_>, content: &[u8]) -> io::Result<()> {
-        let mac = self.mac(subject, content).ok_or_else(|| io::Error::other("the key has a wrong length"))?;
+        let mac = self.mac(subject, content.len() as u64, &digests_of(content));
+        let mac = mac.ok_or_else(|| io::Error::other("the key has a wrong length"))?;
         let size = (MAGIC.len() + MAC_BYTES + content.len()) as u64;
         self.make_room(subject.kind, size)?;
         let temporary = directory::temporary_name(&self.ambient);

@@ -4,9 +4,10 @@
 //! manifest that is invalid is refused with its reason and the tool that its file gave before stays. Nothing here runs
 //! guest code: names, descriptions and schemas come from the component's custom section.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -15,8 +16,10 @@ use toolkeep_core::descriptor::{Descriptor, Descriptors};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::ToolName;
 use toolkeep_core::manifest::{MANIFEST_MAX_BYTES, Manifest, ManifestText};
+use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::tier::Tier;
 
+use crate::artifacts::Artifacts;
 use crate::schema;
 
 /// Largest component, in bytes: a Python tool with its interpreter is 18 MB.
@@ -43,9 +46,9 @@ pub struct Tool {
     /// The file that runs.
     pub component: Arc<ComponentFile>,
     /// Checks inputs.
-    pub input: jsonschema::Validator,
+    input: schema::Lazy,
     /// Checks outputs.
-    pub output: jsonschema::Validator,
+    output: schema::Lazy,
 }
 
 /// A component file as it was when the catalog was built.
@@ -166,9 +169,9 @@ impl Catalog {
         &self.problems
     }
 
-    /// Read the folder. `old` keeps the tools of files that became invalid.
+    /// Read the folder. `old` keeps the tools of files that became invalid; what is in `known` was looked at before.
     #[must_use]
-    pub fn read(folder: &Path, old: &Self, screened: &Screened) -> Self {
+    pub fn read(folder: &Path, old: &Self, known: &BTreeSet<Digest>) -> Self {
         let mut next = Self::default();
         let mut files: Vec<PathBuf> = match std::fs::read_dir(folder) {
             Ok(entries) => entries
@@ -183,8 +186,8 @@ impl Catalog {
             }
         };
         files.sort();
-        for file in files {
-            let result = read_manifest(&file, screened).and_then(|tools| next.add(&file, tools));
+        for (file, tools) in read_all(files, known) {
+            let result = tools.and_then(|tools| next.add(&file, tools));
             if let Err(error) = result {
                 let kept = old.by_file.get(&file).is_some_and(|tools| next.add(&file, tools.clone()).is_ok());
                 next.problems.push(Problem { file, problem: error.to_string(), kept_old: kept });
@@ -208,15 +211,40 @@ impl Catalog {
     }
 }
 
-/// Tells whether a component was looked at before, so that the look is not paid for at every start. Whatever it says, the
-/// compiler looks again before it compiles.
-pub type Screened = dyn Fn(&Digest) -> bool + Send + Sync;
+/// Read manifests on two threads, because most of the time goes into hashing their components. In the order given.
+fn read_all(files: Vec<PathBuf>, known: &BTreeSet<Digest>) -> Vec<(PathBuf, Result<Vec<Arc<Tool>>, Unusable>)> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((at, file)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, files.get(at)?)))
+        {
+            done.push((at, read_manifest(file, known)));
+        }
+        done
+    };
+    let mut read = std::thread::scope(|scope| {
+        let beside = (files.len() > 1).then(|| std::thread::Builder::new().spawn_scoped(scope, work).ok()).flatten();
+        let mut done = work();
+        // What a thread that panicked had read is missing, and said to be.
+        done.extend(beside.and_then(|beside| beside.join().ok()).unwrap_or_default());
+        done
+    });
+    read.sort_by_key(|(at, _)| *at);
+    let mut read = read.into_iter().peekable();
+    let mut result_of = |at| {
+        let panicked = || Unusable::Refused("BUG: reading it panicked".to_owned());
+        read.next_if(|(other, _)| *other == at).map_or_else(|| Err(panicked()), |(_, tools)| tools)
+    };
+    files.into_iter().enumerate().map(|(at, file)| (file, result_of(at))).collect()
+}
 
-/// Read one manifest and everything that it names.
+/// Read one manifest and everything that it names. A component in `known` was looked at before, with its schemas; whatever
+/// that says, the compiler looks again before it compiles.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn read_manifest(file: &Path, screened: &Screened) -> Result<Vec<Arc<Tool>>, Unusable> {
+pub fn read_manifest(file: &Path, known: &BTreeSet<Digest>) -> Result<Vec<Arc<Tool>>, Unusable> {
     let bytes = read_bounded(file, MANIFEST_MAX_BYTES as u64).map_err(|e| match e {
         ReadError::TooLarge => Unusable::TooLarge(MANIFEST_MAX_BYTES as u64),
         ReadError::Io(error) => Unusable::Unreadable(error),
@@ -234,17 +262,19 @@ pub fn read_manifest(file: &Path, screened: &Screened) -> Result<Vec<Arc<Tool>>,
         return Err(Unusable::Changed { found: digest, pinned });
     }
     let descriptors = toolkeep_sandbox::component::descriptors(&wasm).map_err(|e| Unusable::Refused(e.to_string()))?;
-    if !screened(&digest) {
+    let is_known = known.contains(&digest);
+    if !is_known {
         toolkeep_sandbox::compile::prescreen(&wasm).map_err(|e| Unusable::Refused(e.to_string()))?;
     }
     let component = Arc::new(ComponentFile { digest, path, size: wasm.len() as u64, compile: manifest.compile });
-    tools_of(&manifest, descriptors, &component)
+    tools_of(&manifest, descriptors, &component, is_known)
 }
 
 fn tools_of(
     manifest: &Arc<Manifest>,
     descriptors: Descriptors,
     component: &Arc<ComponentFile>,
+    is_known: bool,
 ) -> Result<Vec<Arc<Tool>>, Unusable> {
     if let Some(unknown) = manifest.tiers.keys().find(|name| descriptors.tools.iter().all(|t| t.name != **name)) {
         return Err(Unusable::UnknownTier(unknown.clone()));
@@ -263,7 +293,10 @@ fn tools_of(
             } else {
                 format!("{}.{local}", manifest.name).parse().map_err(|e| Unusable::Name(format!("{e}")))?
             };
-            let schema = |which, schema: &Value| compile_schema(&local, which, schema);
+            let schema = |which, schema: &Value| {
+                let checked = if is_known { Ok(schema::Lazy::default()) } else { schema::Lazy::compiled(schema) };
+                checked.map_err(|problem| Unusable::Schema { tool: local.clone(), which, problem })
+            };
             let (input, output) =
                 (schema("input", &descriptor.input_schema)?, schema("output", &descriptor.output_schema)?);
             schema("error", &descriptor.error_schema)?;
@@ -281,10 +314,6 @@ fn tools_of(
         .collect()
 }
 
-fn compile_schema(tool: &ToolName, which: &'static str, schema: &Value) -> Result<jsonschema::Validator, Unusable> {
-    schema::compile(schema).map_err(|problem| Unusable::Schema { tool: tool.clone(), which, problem })
-}
-
 enum ReadError {
     TooLarge,
     Io(std::io::Error),
@@ -292,12 +321,35 @@ enum ReadError {
 
 fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, ReadError> {
     let file = std::fs::File::open(path).map_err(ReadError::Io)?;
-    let mut bytes = Vec::new();
+    let size = file.metadata().map_err(ReadError::Io)?.len().min(most);
+    // One byte of room more, so that the end of the file is found without growing.
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(1));
     file.take(most + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
     if bytes.len() as u64 > most { Err(ReadError::TooLarge) } else { Ok(bytes) }
 }
 
 impl Tool {
+    /// What checks inputs.
+    ///
+    /// # Errors
+    /// `internal`: the schema was found good before and is not any more.
+    pub fn input(&self) -> Result<&jsonschema::Validator, Refusal> {
+        self.input.of(&self.descriptor.input_schema).map_err(|problem| self.broken("input", problem))
+    }
+
+    /// What checks outputs.
+    ///
+    /// # Errors
+    /// As [`Tool::input`].
+    pub fn output(&self) -> Result<&jsonschema::Validator, Refusal> {
+        self.output.of(&self.descriptor.output_schema).map_err(|problem| self.broken("output", problem))
+    }
+
+    fn broken(&self, which: &str, problem: &str) -> Refusal {
+        tracing::error!(tool = %self.name, which, problem, "BUG: a schema that was found good does not compile");
+        Refusal::new(Code::Internal, format!("the {which} schema of `{}` cannot be used", self.name))
+    }
+
     /// What `tools.list` shows: enough to choose a tool and to call it.
     #[must_use]
     pub fn listing(&self) -> Value {
@@ -347,27 +399,51 @@ impl Tool {
     }
 }
 
+/// Remembers which components were looked at and found good, so that a start does not look at all of them again.
+#[derive(Debug)]
+pub struct Known {
+    artifacts: Artifacts,
+    rules: String,
+}
+
+impl Known {
+    /// What was found good for the engine of this fingerprint, by the rules of this version.
+    #[must_use]
+    pub fn new(artifacts: Artifacts, fingerprint: &str) -> Self {
+        let rules = format!("{} {} {fingerprint}", env!("CARGO_PKG_VERSION"), toolkeep_sandbox::prescreen::RULES);
+        Self { artifacts, rules }
+    }
+
+    fn digests(&self) -> BTreeSet<Digest> {
+        self.artifacts.screened(&self.rules)
+    }
+
+    /// Remember those of a catalog, and no others.
+    fn keep(&self, before: &BTreeSet<Digest>, catalog: &Catalog) {
+        let now: BTreeSet<Digest> = catalog.tools.values().map(|tool| tool.component.digest).collect();
+        if now != *before {
+            self.artifacts.keep_screened(&self.rules, &now);
+        }
+    }
+}
+
 /// The catalog that is in force.
+#[derive(Debug)]
 pub struct CatalogHandle {
     folder: PathBuf,
-    screened: Box<Screened>,
+    known: Known,
     current: ArcSwap<Catalog>,
     /// One reader of the folder at a time: an older reading must not replace a newer one.
     reading: Mutex<()>,
 }
 
-impl std::fmt::Debug for CatalogHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CatalogHandle").field("folder", &self.folder).finish_non_exhaustive()
-    }
-}
-
 impl CatalogHandle {
-    /// Read the folder for the first time.
+    /// Read the folder for the first time. Blocks.
     #[must_use]
-    pub fn open(folder: &Path, screened: Box<Screened>) -> Self {
-        let first = Catalog::read(folder, &Catalog::default(), &*screened);
-        Self { folder: folder.to_path_buf(), screened, current: ArcSwap::from_pointee(first), reading: Mutex::new(()) }
+    pub fn open(folder: &Path, known: Known) -> Self {
+        let handle = Self { folder: folder.to_path_buf(), known, current: ArcSwap::default(), reading: Mutex::new(()) };
+        handle.reload();
+        handle
     }
 
     /// The catalog of this moment.
@@ -385,7 +461,9 @@ impl CatalogHandle {
     /// Read the folder again and swap. Blocks.
     pub fn reload(&self) -> Arc<Catalog> {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = Arc::new(Catalog::read(&self.folder, &self.current.load(), &*self.screened));
+        let known = self.known.digests();
+        let next = Arc::new(Catalog::read(&self.folder, &self.current.load(), &known));
+        self.known.keep(&known, &next);
         self.current.store(Arc::clone(&next));
         next
     }

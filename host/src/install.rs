@@ -4,6 +4,7 @@
 //! manifest means; the manifest is written last and atomically, so that the folder never names a component that is not
 //! there. What is installed is pinned: the written manifest carries the component's digest.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ impl Candidate {
     /// # Errors
     /// `invalid_input`: the manifest or what it names is refused.
     pub fn read(folder: &Path, source: &Path) -> Result<Self, Refusal> {
-        let tools = read_manifest(source, &|_| false).map_err(|error| {
+        let tools = read_manifest(source, &BTreeSet::new()).map_err(|error| {
             Refusal::new(Code::InvalidInput, format!("the manifest is refused: {error}"))
                 .hint("correct it and install again")
         })?;

@@ -1,7 +1,9 @@
-//! JSON Schemas of tools: compiled once at installation, asked at both ends of an execution.
+//! JSON Schemas of tools: checked at installation, compiled when first used, asked at both ends of an execution.
 //!
 //! Patterns are linear-time regular expressions and nothing remote is ever fetched, so a schema cannot stall the daemon.
 //! Problems are told with pointer and expectation, because the reader is often a model that corrects itself.
+
+use std::sync::OnceLock;
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, Validator};
@@ -23,6 +25,28 @@ pub fn compile(schema: &Value) -> Result<Validator, String> {
         .with_pattern_options(PatternOptions::regex())
         .build(schema)
         .map_err(|e| shortened(e.to_string()))
+}
+
+/// A schema that was found good once and is compiled when it is first asked.
+#[derive(Debug, Default)]
+pub struct Lazy(OnceLock<Result<Validator, String>>);
+
+impl Lazy {
+    /// A schema that is compiled now.
+    ///
+    /// # Errors
+    /// As [`compile`].
+    pub fn compiled(schema: &Value) -> Result<Self, String> {
+        Ok(Self(OnceLock::from(Ok(compile(schema)?))))
+    }
+
+    /// The compiled form of `schema`, which must be the same every time.
+    ///
+    /// # Errors
+    /// As [`compile`]; only for a schema that nobody has checked before.
+    pub fn of(&self, schema: &Value) -> Result<&Validator, &str> {
+        self.0.get_or_init(|| compile(schema)).as_ref().map_err(String::as_str)
+    }
 }
 
 /// Every problem that `schema` (compiled as `validator`) finds with a value, at most [`PROBLEMS_MAX`]. Pointers start with

@@ -38,10 +38,11 @@ fn check(tool: &Tool, output: &str) -> Result<Screened, Refusal> {
     let broken = |message: String| Refusal::new(Code::ToolTrapped, message);
     let value = json::parse(output.as_bytes())
         .map_err(|e| broken(format!("`{}` returned something that is not JSON: {e}", tool.name)))?;
-    if tool.output.is_valid(&value) {
+    let schema = tool.output()?;
+    if schema.is_valid(&value) {
         return Ok(Screened(value));
     }
     let mut refusal = broken(format!("`{}` returned an output that its own schema forbids", tool.name));
-    refusal.fields = schema::problems(&tool.output, &tool.descriptor.output_schema, &value, "/output");
+    refusal.fields = schema::problems(schema, &tool.descriptor.output_schema, &value, "/output");
     Err(refusal)
 }

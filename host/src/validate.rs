@@ -141,10 +141,11 @@ fn check_options(request: &CallRequest) -> Result<(), Refusal> {
 }
 
 fn check_input(tool: &Tool, input: &Value) -> Result<(), Refusal> {
-    if tool.input.is_valid(input) {
+    let schema = tool.input()?;
+    if schema.is_valid(input) {
         return Ok(());
     }
-    let fields = schema::problems(&tool.input, &tool.descriptor.input_schema, input, "/input");
+    let fields = schema::problems(schema, &tool.descriptor.input_schema, input, "/input");
     let mut refusal = Refusal::new(Code::InvalidInput, format!("the input is not valid for `{}`", tool.name));
     refusal.fields = fields;
     Err(refusal)

@@ -20,7 +20,7 @@ async fn a_component_compiles_in_the_child_to_what_it_compiles_to_here() {
     let wasm = wasm("bad-output");
     let native = in_child(&program(), &wasm, CompileLimits::for_size(wasm.len() as u64)).await.expect("compiled");
     let mut artifact = compiled(&wasm);
-    artifact.native = native;
+    artifact.native = native.into();
     assert!(sandbox().load(&"tests".parse().expect("tenant"), &artifact).is_ok());
 }
 
@@ -49,7 +49,7 @@ async fn t_r9_time_and_memory_of_the_child_are_bounded() {
         Err(CompileRefused::OutOfMemory { .. } | CompileRefused::Crashed(_))
     ),);
     let hurried = CompileLimits { wall_s: 0, ..CompileLimits::for_size(wasm.len() as u64) };
-    assert!(matches!(in_child(&program(), &wasm, hurried).await, Err(CompileRefused::OutOfTime { .. })));
+    assert!(matches!(in_child(&program(), &wasm, hurried).await, Err(CompileRefused::TooSlow { wall_s: 0 })));
 }
 
 #[test]

@@ -75,8 +75,9 @@ async fn r56_a_full_pool_lets_some_wait_and_tells_the_rest_to_come_later() {
 fn t_r10_bytes_that_no_compiler_of_this_version_made_are_refused() {
     let sandbox = Sandbox::new(SandboxConfig::default()).expect("sandbox");
     let whole = compiled(&wasm("bad-output"));
-    for native in [Vec::new(), b"not native code".to_vec(), wasm("bad-output"), whole.native[..100].to_vec()] {
-        let artifact = Artifact { component: whole.component, native };
+    let part = whole.native.bytes().expect("bytes")[..100].to_vec();
+    for native in [Vec::new(), b"not native code".to_vec(), wasm("bad-output"), part] {
+        let artifact = Artifact { component: whole.component, native: native.into() };
         assert!(matches!(sandbox.load(&tenant("t"), &artifact), Err(HostFault::Engine(_))));
     }
 }

@@ -70,5 +70,5 @@ pub fn compiled(wasm: &[u8]) -> Artifact {
         std::fs::rename(&part, &kept).expect("renamed");
         native
     });
-    Artifact { component, native }
+    Artifact { component, native: native.into() }
 }

@@ -3,7 +3,8 @@
 //! The child is the same program under a hidden subcommand. It closes every descriptor beyond its three standard ones and
 //! limits itself before it reads a byte of the component, so that there is nothing in it to reach for. Component
 //! in on standard input, one framed answer out on standard output. Limits scale with the size of the
-//! component, because an interpreter honestly needs a hundred times the time of a small tool.
+//! component, because an interpreter honestly needs a hundred times the time of a small tool. The child does not set
+//! `no_new_privs`: it has nothing to execute by, and the call belongs to a part of the system interface that is not built in.
 //!
 //! Caching, also of refusals, is the caller's.
 
@@ -77,13 +78,15 @@ impl CompileLimits {
 /// Why there is no compiled component.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompileRefused {
-    /// It used its CPU time or its time on the wall.
-    #[error(
-        "compiling took more than {cpu_s} s of CPU or {wall_s} s in all; raise `limits.compile_cpu_s` if the component is trusted"
-    )]
+    /// It used its CPU time.
+    #[error("compiling took more than {cpu_s} s of CPU; raise `limits.compile_cpu_s` if the component is trusted")]
     OutOfTime {
         /// CPU seconds that it had.
         cpu_s: u64,
+    },
+    /// It did not use its CPU time and is not done: the machine is busy, or the child waited for something.
+    #[error("compiling was not done after {wall_s} s; call again when the machine is less busy")]
+    TooSlow {
         /// Wall seconds that it had.
         wall_s: u64,
     },
@@ -107,8 +110,8 @@ pub enum CompileRefused {
 }
 
 impl CompileRefused {
-    /// Whether the component is to blame, so that the refusal may be remembered. Time and memory depend on limits
-    /// and load, but a component that exceeds them once is not tried again under the same limits.
+    /// Whether the component is to blame, so that the refusal may be remembered: it would end the same way under the same
+    /// limits. Time on the wall depends on what else the machine does, and a child that broke down may have been hit.
     #[must_use]
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::OutOfTime { .. } | Self::OutOfMemory { .. } | Self::Invalid(_))
@@ -193,14 +196,16 @@ fn descriptors_beyond_standard() -> Result<Vec<i32>, String> {
 }
 
 fn confine(cpu_s: u64, memory_bytes: u64) -> rustix::io::Result<()> {
-    let limit = |resource, most: u64| {
-        let ceiling = getrlimit(resource).maximum.unwrap_or(u64::MAX).min(most);
-        setrlimit(resource, Rlimit { current: Some(ceiling), maximum: Some(ceiling) })
+    let soft_and_hard = |resource, soft: u64, hard: u64| {
+        let ceiling = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        setrlimit(resource, Rlimit { current: Some(ceiling.min(soft)), maximum: Some(ceiling.min(hard)) })
     };
+    let limit = |resource, most| soft_and_hard(resource, most, most);
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     limit(Resource::Core, 0)?;
-    limit(Resource::Cpu, cpu_s)?;
+    // SIGXCPU at the limit says what happened; a child that does not die of it is killed a second later.
+    soft_and_hard(Resource::Cpu, cpu_s, cpu_s.saturating_add(1))?;
     limit(Resource::As, memory_bytes)?;
     limit(Resource::Fsize, 0)?;
     limit(Resource::Nofile, DESCRIPTORS_MAX)
@@ -249,7 +254,7 @@ pub async fn in_child(program: &Path, wasm: &[u8], limits: CompileLimits) -> Res
         Err(_) => {
             // Reaped here, so that the caller finds no process of a finished compilation.
             let _gone = child.kill().await;
-            Err(CompileRefused::OutOfTime { cpu_s: limits.cpu_s, wall_s: limits.wall_s })
+            Err(CompileRefused::TooSlow { wall_s: limits.wall_s })
         }
         Ok(Err(error)) => Err(CompileRefused::Crashed(error.to_string())),
         Ok(Ok(status)) => verdict(status, answer, &String::from_utf8_lossy(&complaint), limits),
@@ -263,11 +268,8 @@ fn verdict(
     limits: CompileLimits,
 ) -> Result<Vec<u8>, CompileRefused> {
     use std::os::unix::process::ExitStatusExt;
-    if let Some(signal) = status.signal() {
-        let cpu = [Signal::XCPU, Signal::KILL].iter().any(|known| known.as_raw() == signal);
-        if cpu {
-            return Err(CompileRefused::OutOfTime { cpu_s: limits.cpu_s, wall_s: limits.wall_s });
-        }
+    if status.signal() == Some(Signal::XCPU.as_raw()) {
+        return Err(CompileRefused::OutOfTime { cpu_s: limits.cpu_s });
     }
     if OUT_OF_MEMORY_TEXTS.iter().any(|text| complaint.contains(text)) {
         return Err(CompileRefused::OutOfMemory { memory_bytes: limits.memory_bytes });
@@ -308,6 +310,22 @@ mod tests {
     }
 
     #[test]
+    fn t_r9_only_what_would_happen_again_is_final() {
+        let final_ones = [
+            CompileRefused::OutOfTime { cpu_s: 1 },
+            CompileRefused::OutOfMemory { memory_bytes: 1 },
+            CompileRefused::Invalid(String::new()),
+        ];
+        assert!(final_ones.iter().all(CompileRefused::is_final));
+        let passing = [
+            CompileRefused::TooSlow { wall_s: 1 },
+            CompileRefused::Crashed(String::new()),
+            CompileRefused::NotStarted(String::new()),
+        ];
+        assert!(!passing.iter().any(CompileRefused::is_final));
+    }
+
+    #[test]
     fn t_r9_every_end_of_the_child_has_one_reason() {
         let end = |status: i32, answer: &[u8], complaint: &str| {
             verdict(ExitStatus::from_raw(status), answer.to_vec(), complaint, LIMITS)
@@ -319,7 +337,8 @@ mod tests {
         assert!(matches!(end(0, b"other...\0native", ""), Err(CompileRefused::Crashed(_))));
         assert!(matches!(end(256, b"tkcomp1\n\0native", ""), Err(CompileRefused::Crashed(_))));
         assert!(matches!(end(6, b"", "memory allocation of 5 bytes failed"), Err(CompileRefused::OutOfMemory { .. })));
-        assert!(matches!(end(24, b"", ""), Err(CompileRefused::OutOfTime { .. })));
+        assert_eq!(end(24, b"", ""), Err(CompileRefused::OutOfTime { cpu_s: 1 }));
+        assert!(matches!(end(9, b"", ""), Err(CompileRefused::Crashed(_))), "killed by somebody else");
         assert!(matches!(end(11, b"", ""), Err(CompileRefused::Crashed(_))));
     }
 }

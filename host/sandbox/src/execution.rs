@@ -458,9 +458,15 @@ async fn sealed(ended: Ended, stage: Option<Stage>) -> Result<(Ended, Staged), H
     if !matches!(ended, Ended::Output(_)) {
         return Ok((ended, unsealed));
     }
-    // Sealing reads and hashes what is overwritten: not on a thread that serves others.
-    let sealed = tokio::task::spawn_blocking(move || stage.seal()).await;
-    match sealed.map_err(|error| HostFault::Panicked(error.to_string()))? {
+    // Sealing reads and hashes what is overwritten: not on a thread that serves others, unless it is less than the
+    // guest's own small reads, for which waking another thread would take longer.
+    let sealed = if stage.seals_quickly() {
+        stage.seal()
+    } else {
+        let sealed = tokio::task::spawn_blocking(move || stage.seal()).await;
+        sealed.map_err(|error| HostFault::Panicked(error.to_string()))?
+    };
+    match sealed {
         Ok(staged) => Ok((ended, staged)),
         Err(error) => match fault::of_stage(&error) {
             Some(fault) => Ok((Ended::Fault(fault), unsealed)),

@@ -5,10 +5,15 @@
 //! may be as large as it likes. A full pool makes callers wait a bounded time in a bounded queue.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use rustix::fs::SealFlags;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::TenantName;
@@ -37,7 +42,45 @@ pub struct Artifact {
     /// SHA-256 of the component that it was compiled from.
     pub component: Digest,
     /// What [`crate::compile`] made of it.
-    pub native: Vec<u8>,
+    pub native: Native,
+}
+
+/// Machine code that nobody can change any more. Cheap to clone.
+#[derive(Debug, Clone)]
+pub enum Native {
+    /// In memory.
+    Bytes(Arc<[u8]>),
+    /// In an anonymous file (`memfd_create`) that is sealed against every change; its pages are run where they are.
+    Sealed(Arc<File>),
+}
+
+impl From<Vec<u8>> for Native {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
+impl Native {
+    /// The bytes, copied out of a file if they lie in one.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not sealed.
+    pub fn bytes(&self) -> io::Result<Arc<[u8]>> {
+        match self {
+            Self::Bytes(bytes) => Ok(Arc::clone(bytes)),
+            Self::Sealed(file) => {
+                check_seals(file)?;
+                let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+                file.read_exact_at(&mut bytes, 0)?;
+                Ok(bytes.into())
+            }
+        }
+    }
+}
+
+fn check_seals(file: &File) -> io::Result<()> {
+    let (needed, has) = (SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK, rustix::fs::fcntl_get_seals(file)?);
+    if has.contains(needed) { Ok(()) } else { Err(io::Error::other("BUG: a file of native code is not sealed")) }
 }
 
 /// A component that is ready to run for one tenant.
@@ -149,10 +192,22 @@ impl Pool {
 }
 
 #[expect(unsafe_code, reason = "the one place where native code enters; see the contract of `Artifact`")]
-fn deserialize(engine: &Engine, native: &[u8]) -> Result<Component, HostFault> {
-    // SAFETY: an `Artifact` holds exactly what this version's compiler made, because its MAC was checked by the only
-    // place that constructs one; the engine refuses bytes of another version or configuration by itself.
-    unsafe { Component::deserialize(engine, native) }.map_err(HostFault::engine)
+fn deserialize(engine: &Engine, native: &Native) -> Result<Component, HostFault> {
+    let unread = |error: io::Error| HostFault::Engine(error.to_string());
+    if let Native::Sealed(file) = native {
+        check_seals(file).map_err(unread)?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        // SAFETY: an `Artifact` holds exactly what this version's compiler made, because its MAC was checked by the only
+        // place that constructs one; the engine refuses bytes of another version or configuration by itself. The file
+        // is sealed, so that what is mapped stays what was checked, and it is open, so that the path means it.
+        if let Ok(component) = unsafe { Component::deserialize_file(engine, path) } {
+            return Ok(component);
+        }
+        // Where such files may not be mapped as code, or nobody shows descriptors as paths, their bytes are copied.
+    }
+    let bytes = native.bytes().map_err(unread)?;
+    // SAFETY: as above; these bytes are ours alone.
+    unsafe { Component::deserialize(engine, &bytes) }.map_err(HostFault::engine)
 }
 
 /// A place in the queue, given back when dropped.

@@ -11,6 +11,8 @@ use wasmparser::{
 
 use crate::component::BadComponent;
 
+/// Names the rules of this look: another text makes every component be looked at again. Change it with the rules.
+pub const RULES: &str = "1";
 /// Largest component, in bytes: an interpreter with its standard library has 12 to 18 MB.
 pub const COMPONENT_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Modules and components in a component, nested ones included.

@@ -49,6 +49,11 @@ pub const OPEN_FILES_MAX: usize = 32;
 /// Most bytes of lower files that are hashed for the `before` of effects when a stage is sealed (16 GiB).
 pub const BEFORE_MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024;
 
+/// Bytes of staged and replaced contents together that are sealed at once: a tenth of a millisecond of hashing.
+const QUICK_BYTES: u64 = 128 * 1024;
+/// Entries that a stage which is sealed at once may have looked at: each is walked.
+const QUICK_ENTRIES: usize = 200;
+
 /// A workspace as one execution may use it.
 #[derive(Debug, Clone)]
 pub struct Mount {
@@ -465,6 +470,12 @@ impl Stage {
     #[must_use]
     pub fn breaches(&self) -> Vec<String> {
         self.tree().breaches().to_vec()
+    }
+
+    /// Whether sealing takes so little reading and hashing that it may be done on a thread that serves others.
+    #[must_use]
+    pub fn seals_quickly(&self) -> bool {
+        self.tree().seals_quickly()
     }
 
     /// Turn what was done into effects. Handles and clones that survive answer [`StageError::Sealed`].

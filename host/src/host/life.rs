@@ -26,7 +26,7 @@ use crate::artifacts::{ArtifactError, Artifacts};
 use crate::authenticate::{Authenticator, Operator};
 use crate::authorize::{OwnedWorkspace, Workspaces};
 use crate::blobs::{BlobError, Blobs};
-use crate::catalog::CatalogHandle;
+use crate::catalog::{CatalogHandle, Known};
 use crate::commit::{Committer, RecoverError, Stores};
 use crate::config::Config;
 use crate::execute::Executor;
@@ -104,12 +104,11 @@ impl Host {
         committer.recover().await?;
         let sandbox = Arc::new(Sandbox::new(SandboxConfig::default())?);
         let program = std::env::current_exe().map_err(StartError::Program)?;
-        let (known, engine) = (artifacts.clone(), sandbox.fingerprint().to_owned());
-        let screened = Box::new(move |digest: &Digest| known.has(digest, &engine));
+        let known = Known::new(artifacts.clone(), sandbox.fingerprint());
         let token = admin_token(&config.runtime_dir, &ambient)?;
         let host = Self(Arc::new(Services {
             authenticator: Authenticator::new(&config, token),
-            catalog: CatalogHandle::open(&config.tools_dir, screened),
+            catalog: CatalogHandle::open(&config.tools_dir, known),
             admission: Admission::new(config.limits.executions),
             executor: Executor {
                 loader: Loader::new(Arc::clone(&sandbox), artifacts, program),
@@ -131,7 +130,20 @@ impl Host {
         host.report_problems();
         host.note("start");
         host.keep_house();
+        host.warm_up();
         Ok(host)
+    }
+
+    /// Compile the schemas of tools that were known already, so that their first calls need not. Nobody waits for it.
+    fn warm_up(&self) {
+        let catalog = self.catalog().current();
+        let warm = move || {
+            for tool in catalog.tools() {
+                // What is wrong with a schema is said to whoever calls the tool.
+                let _unheard = (tool.input().is_ok(), tool.output().is_ok());
+            }
+        };
+        drop(tokio::task::spawn_blocking(warm));
     }
 
     /// Plans that people approved and that were not settled: the daemon was stopped, or the disk refused.

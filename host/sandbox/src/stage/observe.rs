@@ -2,8 +2,8 @@
 //!
 //! Each node and directory keeps its own observations; the read set is collected from them when the stage is sealed.
 //! Content is hashed while it is served, and reads that follow each other become one range, so that reading a file from
-//! start to end costs one digest. A read of bytes that were served before adds nothing: the tuple vouches
-//! for them, and a tuple that changed ends the execution.
+//! start to end costs one digest for each of its pieces. A read of bytes that were served before adds nothing: the tuple
+//! vouches for them, and a tuple that changed ends the execution.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use toolkeep_core::digest::{Digest, Hasher};
 use toolkeep_core::path::{WorkspacePath, is_temporary};
 use toolkeep_core::plan::{EntryKind, Observation, ReadEntry, listing_digest};
 
-use super::hashing::{Hashing, Running};
+use super::hashing::{Hashing, PIECE_BYTES, Running};
 use super::tree::{Directory, FileContent};
 use super::tree::{Kind, Listing, Lower, NewNode, NodeId, Slot, Tree};
 use super::{OBSERVATIONS_MAX, StageError, Witness};
@@ -29,24 +29,39 @@ struct Range {
 }
 
 impl Ranges {
-    /// Take bytes served from `offset`. Says whether a new range began.
-    fn extend(&mut self, hashing: &mut Hashing, offset: u64, bytes: &[u8]) -> bool {
+    /// Take bytes served from `offset`. Says how many new ranges began.
+    fn extend(&mut self, hashing: &mut Hashing, mut offset: u64, mut bytes: &[u8]) -> usize {
+        let mut began = 0;
+        while !bytes.is_empty() {
+            let left = usize::try_from(PIECE_BYTES - offset % PIECE_BYTES).unwrap_or(usize::MAX);
+            let (part, rest) = bytes.split_at_checked(left).unwrap_or((bytes, &[]));
+            began += usize::from(self.extend_piece(hashing, offset, part));
+            offset = offset.saturating_add(part.len() as u64);
+            bytes = rest;
+        }
+        began
+    }
+
+    /// Take bytes that lie in one piece. Says whether a new range began.
+    fn extend_piece(&mut self, hashing: &mut Hashing, offset: u64, bytes: &[u8]) -> bool {
         let end = offset.saturating_add(bytes.len() as u64);
-        if let Some((start, range)) = self.0.range_mut(..=offset).next_back()
+        let piece = offset - offset % PIECE_BYTES;
+        if let Some((_, range)) = self.0.range_mut(piece..=offset).next_back()
             && range.end >= offset
         {
             let known = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
             if let Some(fresh) = bytes.get(known..)
                 && !fresh.is_empty()
             {
-                hashing.update(&mut range.running, range.end - *start, fresh);
+                hashing.update(&mut range.running, fresh);
                 range.end = end;
             }
             return false;
         }
-        let mut hasher = Hasher::new();
-        hasher.update(bytes);
-        self.0.insert(offset, Range { end, running: Running::Here(hasher) });
+        let before = piece.checked_sub(PIECE_BYTES).and_then(|before| self.0.get(&before));
+        let mut running = hashing.begin(offset == piece && before.is_some_and(|range| range.end == piece));
+        hashing.update(&mut running, bytes);
+        self.0.insert(offset, Range { end, running });
         true
     }
 
@@ -91,7 +106,8 @@ impl Tree {
         let Self { nodes, hashing, .. } = self;
         let node = id.of(nodes).ok_or(StageError::Sealed)?;
         let Some(lower) = &mut node.lower else { return Ok(()) };
-        if lower.ranges.extend(hashing, offset, bytes) { self.count_observation() } else { Ok(()) }
+        let began = lower.ranges.extend(hashing, offset, bytes);
+        self.count_observations(began)
     }
 
     /// Wait for the digests of long ranges. Nothing may be served after it.
@@ -105,8 +121,8 @@ impl Tree {
         Ok(())
     }
 
-    fn count_observation(&mut self) -> Result<(), StageError> {
-        self.observations += 1;
+    fn count_observations(&mut self, more: usize) -> Result<(), StageError> {
+        self.observations += more;
         if self.observations > OBSERVATIONS_MAX {
             return Err(StageError::Full { what: "observations", limit: OBSERVATIONS_MAX as u64 });
         }
@@ -169,7 +185,7 @@ impl Tree {
                 return Err(self.stale(directory));
             }
             if self.directory_mut(directory)?.absent.insert(name.into()) {
-                self.count_observation()?;
+                self.count_observations(1)?;
             }
             return Ok(None);
         };
@@ -275,13 +291,41 @@ mod tests {
         let bytes: Vec<u8> = (0..100).collect();
         let (mut ranges, mut hashing) = (Ranges::default(), Hashing::default());
         let mut serve = |from: usize, to: usize| ranges.extend(&mut hashing, from as u64, &bytes[from..to]);
-        assert!(serve(0, 10));
-        assert!(!serve(10, 30));
-        assert!(!serve(5, 15), "served before");
-        assert!(!serve(20, 50), "half of it served before");
-        assert!(serve(60, 70));
+        assert_eq!(serve(0, 10), 1);
+        assert_eq!(serve(10, 30), 0);
+        assert_eq!(serve(5, 15), 0, "served before");
+        assert_eq!(serve(20, 50), 0, "half of it served before");
+        assert_eq!(serve(60, 70), 1);
         assert_eq!(ranges.whole(50), Some(Digest::of(&bytes[..50])));
         assert_eq!(ranges.whole(51), None);
         assert_eq!(ranges.0.len(), 2);
+    }
+
+    #[test]
+    fn a_long_file_has_one_range_for_each_piece_whoever_hashed_it() {
+        let piece = usize::try_from(PIECE_BYTES).expect("small");
+        let bytes: Vec<u8> = (0..=250_u8).cycle().take(3 * piece + 5).collect();
+        let (mut ranges, mut hashing) = (Ranges::default(), Hashing::default());
+        let began: usize = (0..bytes.len())
+            .step_by(100_000)
+            .map(|from| {
+                let to = bytes.len().min(from + 100_000);
+                ranges.extend(&mut hashing, from as u64, &bytes[from..to])
+            })
+            .sum();
+        assert_eq!(began, 4);
+        ranges.learn(&hashing.finish().expect("the thread answers"));
+        let found: Vec<_> = ranges.0.iter().map(|(start, range)| (*start, range.end, range.running.digest())).collect();
+        let expect: Vec<_> = bytes
+            .chunks(piece)
+            .zip(0..)
+            .map(|(part, index)| {
+                let start = index * PIECE_BYTES;
+                (start, start + part.len() as u64, Some(Digest::of(part)))
+            })
+            .collect();
+        assert_eq!(found, expect);
+        assert_eq!(ranges.whole(PIECE_BYTES), Some(Digest::of(&bytes[..piece])));
+        assert_eq!(ranges.whole(PIECE_BYTES + 1), None);
     }
 }

@@ -17,7 +17,8 @@ use super::access::MountState;
 use super::content::{Buffer, Spool};
 use super::hashing::Hashing;
 use super::observe::Ranges;
-use super::{BREACHES_MAX, ENTRIES_MAX, Handle, Mount, OpenNode, RefusedKind, StageError, StageLimits, StatTuple};
+use super::{BREACHES_MAX, ENTRIES_MAX, QUICK_BYTES, QUICK_ENTRIES};
+use super::{Handle, Mount, OpenNode, RefusedKind, StageError, StageLimits, StatTuple};
 use crate::beneath::Seen;
 
 /// Longest text of one breach, in bytes: a path and a reason.
@@ -284,6 +285,13 @@ impl Tree {
     /// Whether anything was changed at all.
     pub(super) const fn is_changed(&self) -> bool {
         self.effects > 0
+    }
+
+    /// Whether sealing walks, reads and hashes little: few entries, small staged contents over small lower files.
+    pub(super) fn seals_quickly(&self) -> bool {
+        let replaced = self.nodes.iter().filter(|node| node.owed > 0).filter_map(|node| node.lower.as_ref());
+        let replaced = replaced.fold(0_u64, |sum, lower| sum.saturating_add(lower.seen.size));
+        !self.hashing.is_beside() && self.entries <= QUICK_ENTRIES && self.bytes.saturating_add(replaced) <= QUICK_BYTES
     }
 
     pub(super) fn roots(&mut self) -> Vec<(WorkspaceName, Handle)> {

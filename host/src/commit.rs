@@ -181,8 +181,15 @@ impl Committer {
                 (Settled::Halted(list), unsettled_reply(intent, Outcome::Halted, refusal), Some(Code::Halted))
             }
         };
-        let row =
-            OutcomeRow { intent: intent.intent, settled, reply, error_code: code, ended_ms: self.ambient.now_ms() };
+        let row = OutcomeRow {
+            intent: intent.intent,
+            settled,
+            reply,
+            error_code: code,
+            ended_ms: self.ambient.now_ms(),
+            deliveries: Vec::new(),
+            keys: Vec::new(),
+        };
         self.ledger.outcome(row, Durability::Durable).await?;
         let facts = serde_json::json!({"recovered": plan, "call": intent.call});
         self.ledger.audit(AuditKind::Daemon, &facts)

@@ -8,9 +8,11 @@
 
 pub mod approval;
 mod batch;
+mod buckets;
 mod chain;
 mod column;
 mod contents;
+mod deliveries;
 pub(crate) mod directory;
 mod ending;
 mod facts;
@@ -18,6 +20,7 @@ mod failure;
 mod inbox;
 mod insert;
 mod keys;
+mod outbox;
 mod queue;
 mod read;
 mod readers;
@@ -50,7 +53,9 @@ use readers::Readers;
 use statement::row;
 use writer::{Pulse, Writer};
 
+pub use buckets::{ChangedKey, KEYS_PAGE_MAX, KeyChange, KeyProblem, KeysChanged};
 pub use contents::BlobRow;
+pub use deliveries::{DeadLetter, DeadLetterRefused, DeadState, Delivery, DeliveryChange, Due, Enqueue, OutboxCounts};
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused};
 pub use keys::{Claimed, KeyClaim};
 pub use rows::{
@@ -427,7 +432,7 @@ impl Ledger {
     pub async fn outcome(&self, outcome: OutcomeRow, durability: Durability) -> Result<(), LedgerError> {
         let plan = outcome.intent.plan();
         if durability == Durability::Lazy {
-            self.shared.unsynced.store(true, Ordering::Release);
+            self.note_unsynced();
         }
         let put = self.put(Work::Outcome(Box::new(outcome)), durability).await;
         self.shared.keys.let_go_of(plan);
@@ -518,6 +523,11 @@ impl Ledger {
             name: name.as_str().to_owned(),
             root: root.to_string_lossy().into_owned(),
         }))
+    }
+
+    /// Something was written lazily that an idle daemon would leave to the next power loss.
+    fn note_unsynced(&self) {
+        self.shared.unsynced.store(true, Ordering::Release);
     }
 
     /// Bring lazily written outcomes to the disk, if there are any since the last time. Without it an outcome of an idle

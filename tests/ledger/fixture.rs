@@ -188,7 +188,15 @@ pub(crate) fn outcome(intent: toolkeep::ledger::IntentId, call: CallId, settled:
         Settled::RolledBack => reply(call, "failed", "discarded"),
         Settled::Halted(_) => reply(call, "failed", "halted"),
     };
-    OutcomeRow { intent, settled, reply, error_code: None, ended_ms: NOW_MS + 9 }
+    OutcomeRow {
+        intent,
+        settled,
+        reply,
+        error_code: None,
+        ended_ms: NOW_MS + 9,
+        deliveries: Vec::new(),
+        keys: Vec::new(),
+    }
 }
 
 pub(crate) fn reply(call: CallId, status: &str, outcome: &str) -> Arc<str> {

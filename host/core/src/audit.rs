@@ -28,6 +28,8 @@ pub enum AuditKind {
     Discarded,
     /// Something tried to exceed its grant or tier.
     Breach,
+    /// A delivery was made or given up, or a person decided about one that was given up.
+    Delivery,
     /// A tool was installed, changed or refused.
     Tool,
     /// The daemon started, recovered or stopped.

@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
+use crate::id::{DeliveryId, PlanId};
+
 /// Attempts before a delivery is a dead letter, where the channel does not say: with the backoff below about a day.
 pub const ATTEMPTS_DEFAULT: u32 = 8;
 /// Most attempts that a channel may ask for: beyond these the longest pause alone makes it a week.
@@ -30,6 +33,16 @@ pub const RECEIVER_MAX_BYTES: usize = 256;
 pub const RECEIVERS_MAX: usize = 50;
 /// Bytes of a media type.
 const MEDIA_TYPE_MAX_BYTES: usize = 128;
+
+/// The id of what an effect sends: follows from the plan and the effect's place in it, so that whoever enqueues it, and
+/// however often, means the same delivery.
+#[must_use]
+pub fn delivery_id(plan: PlanId, ordinal: u64) -> DeliveryId {
+    let digest = Digest::of_parts("toolkeep.delivery.v1", &[plan.uuid().as_bytes(), &ordinal.to_be_bytes()]);
+    let mut bytes = [0_u8; 16];
+    bytes.iter_mut().zip(digest.as_bytes()).for_each(|(byte, of)| *byte = *of);
+    DeliveryId::new(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+}
 
 /// Why something is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -154,6 +154,14 @@ pub struct KeyRead {
     pub sha256: Option<Digest>,
 }
 
+/// What [`KeyRead::sha256`] says about a listing: a digest of all keys of the bucket, which must come in the order of their
+/// bytes. Nothing for an empty bucket.
+#[must_use]
+pub fn key_listing_digest<'a>(keys: impl IntoIterator<Item = &'a str>) -> Option<Digest> {
+    let parts: Vec<&[u8]> = keys.into_iter().map(str::as_bytes).collect();
+    (!parts.is_empty()).then(|| Digest::of_parts("toolkeep.keys.v1", &parts))
+}
+
 /// One call of a transaction, as its plan names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -206,7 +206,15 @@ fn apply(committer: &Committer, parts: ApprovedParts, made: &Made, intent: Inten
     };
     let answer = Answer::of_row(&row);
     let durability = if matches!(settled, Settled::Committed) { Durability::Lazy } else { Durability::Durable };
-    let outcome = OutcomeRow { intent, settled, reply: row.reply, error_code: row.error_code, ended_ms: row.ended_ms };
+    let outcome = OutcomeRow {
+        intent,
+        settled,
+        reply: row.reply,
+        error_code: row.error_code,
+        ended_ms: row.ended_ms,
+        deliveries: Vec::new(),
+        keys: Vec::new(),
+    };
     if let Err(error) = committer.runtime.block_on(committer.ledger.outcome(outcome, durability)) {
         tracing::error!(%error, "an outcome was not recorded; the next start will find the intent");
         committer.poison(&error.to_string());
@@ -317,7 +325,7 @@ fn intent_refusal(error: &IntentRefused) -> Refusal {
     let code = match error {
         IntentRefused::NoSuchPlan => return Refusal::not_found("plan"),
         IntentRefused::ApprovalNotUsable(_) | IntentRefused::WrongApproval => Code::ApprovalRequired,
-        IntentRefused::NotCommittable(_) | IntentRefused::Expired => Code::StalePlan,
+        IntentRefused::NotCommittable(_) | IntentRefused::Expired | IntentRefused::KeysChanged(_) => Code::StalePlan,
         IntentRefused::NotUndoable => Code::Denied,
         IntentRefused::KeyTaken => Code::InFlight,
         IntentRefused::Ledger(error) => return error.refusal(),

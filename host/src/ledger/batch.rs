@@ -130,7 +130,8 @@ impl<'c> Batch<'c> {
             | Work::CloseRun { .. }
             | Work::Workspace { .. }
             | Work::Sync
-            | Work::DropBlobs(_) => return self.guarded(work),
+            | Work::DropBlobs(_)
+            | Work::Outbox(_) => return self.guarded(work),
         }
         Ok(Done::Written)
     }
@@ -186,6 +187,7 @@ impl<'c> Batch<'c> {
                 told(self.workspace(tenant, name, root), |()| Done::Written, Done::Refused)
             }
             Work::Sync => told(self.note_sync(), |()| Done::Written, Done::Refused),
+            Work::Outbox(work) => told(self.outbox(work), Done::Outbox, Done::Refused),
             Work::DropBlobs(digests) => told(self.drop_blobs(digests), Done::Dropped, Done::Refused),
             Work::Record(_) | Work::Audit { .. } | Work::Barrier | Work::Close => Ok(Done::Written),
         }
@@ -312,6 +314,7 @@ fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
         | Work::Workspace { .. }
         | Work::Audit { .. }
         | Work::DropBlobs(_)
+        | Work::Outbox(_)
         | Work::Sync
         | Work::Barrier
         | Work::Close => Done::Refused(refused),

@@ -61,6 +61,7 @@ pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
         AuditKind::Approval => "approval",
         AuditKind::Discarded => "discarded",
         AuditKind::Breach => "breach",
+        AuditKind::Delivery => "delivery",
         AuditKind::Tool => "tool",
         AuditKind::Daemon => "daemon",
     }
@@ -177,6 +178,7 @@ mod tests {
             AuditKind::Approval,
             AuditKind::Discarded,
             AuditKind::Breach,
+            AuditKind::Delivery,
             AuditKind::Tool,
             AuditKind::Daemon,
         ] {

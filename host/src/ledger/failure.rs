@@ -9,6 +9,7 @@ use toolkeep_core::audit::ChainBroken;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::approval::ApprovalState;
+use super::buckets::KeysChanged;
 use super::rows::PlanState;
 
 /// Why a read or write of the ledger did not happen.
@@ -102,6 +103,9 @@ pub enum IntentRefused {
     /// What it reverses was reversed before, or was never committed.
     #[error("the call cannot be undone: it was not committed, or was undone before")]
     NotUndoable,
+    /// Keys that it read or replaces have changed.
+    #[error(transparent)]
+    KeysChanged(#[from] KeysChanged),
     /// Another call with the same idempotency key has made an intent.
     #[error("the idempotency key belongs to another call")]
     KeyTaken,

@@ -13,6 +13,7 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, PlanId, RunId};
 use toolkeep_core::principal::Principal;
 
+use super::deliveries::{OutboxDone, OutboxWork};
 use super::failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused};
 use super::rows::{
     ApprovalRow, CallRow, Discard, Intent, IntentId, OutcomeRow, Proposal, Resolution, Resolved, RunRow, Scope,
@@ -34,6 +35,7 @@ pub(super) enum Work {
     Workspace { tenant: String, name: String, root: String },
     Audit { kind: AuditKind, body: Arc<str> },
     DropBlobs(Vec<Digest>),
+    Outbox(OutboxWork),
     Sync,
     Barrier,
     Close,
@@ -51,6 +53,7 @@ pub(super) enum Done {
     Expired(Vec<CallId>),
     Changed(bool),
     Dropped(Vec<Digest>),
+    Outbox(OutboxDone),
 }
 
 /// One write and who waits for it.
@@ -90,7 +93,8 @@ impl Job {
             | Work::Resolve(_)
             | Work::Hold { .. }
             | Work::Discard { .. }
-            | Work::ExpireDue { .. } => true,
+            | Work::ExpireDue { .. }
+            | Work::Outbox(_) => true,
             Work::OpenRun(_)
             | Work::CloseRun { .. }
             | Work::Workspace { .. }
@@ -118,6 +122,7 @@ fn weight(work: &Work) -> u64 {
             intent.proposal.as_deref().map_or(0, proposal) + intent.steps.len() + intent.reply_when_done.len() + blobs
         }
         Work::Outcome(row) => row.reply.len(),
+        Work::Outbox(OutboxWork::Enqueue(what)) => what.message.body.len(),
         Work::Audit { body, .. } => body.len(),
         Work::Resolve(_)
         | Work::Hold { .. }
@@ -127,6 +132,7 @@ fn weight(work: &Work) -> u64 {
         | Work::CloseRun { .. }
         | Work::Workspace { .. }
         | Work::DropBlobs(_)
+        | Work::Outbox(_)
         | Work::Sync
         | Work::Barrier
         | Work::Close => 0,

@@ -16,6 +16,8 @@ use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::approval::ApprovalState;
+use super::buckets::KeyChange;
+use super::deliveries::Enqueue;
 
 /// How long a write may take to be safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,6 +235,10 @@ pub struct OutcomeRow {
     pub error_code: Option<Code>,
     /// When it ended.
     pub ended_ms: u64,
+    /// What is to be delivered. Enqueued in the same transaction, if the commit is.
+    pub deliveries: Vec<Enqueue>,
+    /// Changes of keys. Applied in the same transaction, if the commit is.
+    pub keys: Vec<KeyChange>,
 }
 
 /// A commit that was begun and not ended: recovery's work.

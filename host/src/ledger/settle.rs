@@ -17,6 +17,7 @@ use toolkeep_core::render::subject;
 
 use super::approval::{ApprovalEvent, ApprovalState};
 use super::batch::{Batch, Step, Stop};
+use super::buckets;
 use super::column::{Reading, digest_bytes, id_bytes, integer, outcome_word, status_word};
 use super::facts;
 use super::failure::{IntentRefused, LedgerError};
@@ -117,6 +118,7 @@ impl Batch<'_> {
             stored = self.stored_plan(intent)?;
             &stored
         };
+        buckets::unchanged(self.conn, plan.body())?.map_err(|changed| Stop::Refused(changed.into()))?;
         let call = plan.binding().call;
         if let Some(undone) = intent.undoes {
             self.reserve_undo(undone, call)?;
@@ -247,14 +249,21 @@ impl Batch<'_> {
         };
         let swapped = self.row(
             "UPDATE intents SET state = ?1, halted = ?2, settled_ms = ?3 WHERE plan = ?4 AND state = 'open' \
-             RETURNING call",
+             RETURNING call, tenant",
             params![word, halted, integer(row.ended_ms), id_bytes(plan.uuid())],
-            |row| Reading::new(row, "intents").uuid("call"),
+            |row| {
+                let reading = Reading::new(row, "intents");
+                Ok((reading.uuid("call")?, reading.name("tenant")?))
+            },
         )?;
-        let Some(swapped) = swapped else {
+        let Some((swapped, tenant)) = swapped else {
             return Err(LedgerError::Refused("there is no such intent, or it has an outcome".into()).into());
         };
         let call = CallId::new(swapped);
+        if row.settled == Settled::Committed {
+            self.change_keys(&tenant, &row.keys)?;
+            row.deliveries.iter().try_for_each(|what| self.enqueue(what))?;
+        }
         self.end(plan, plan_state, &Final { call, status, outcome, code: row.error_code, reply: &row.reply })?;
         self.release(plan, &row.settled, call)?;
         self.append(AuditKind::Outcome, facts::outcome(row, call));

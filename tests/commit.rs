@@ -3,6 +3,7 @@
 mod concurrent;
 mod effects;
 mod foreign;
+mod power;
 mod property;
 pub mod shapes;
 mod stale;

@@ -1,9 +1,19 @@
 //! Stage 8, commit: the only stage that changes the outside world.
 //!
 //! One order (D4 of the design, in our words): check the world against the plan, write the new contents beside their
-//! targets, make the intent durable (that is the commit point), apply, confirm. A crash before the intent leaves nothing;
-//! after it, recovery finishes or takes back, or says exactly what it could not settle. The reply and the receipt
-//! are made with the intent, so that recovery releases the very same bytes.
+//! targets, make the intent durable (that is the commit point) while they are flushed, apply, answer, flush the
+//! directories, record the outcome. A crash before the intent leaves nothing; after it, recovery finishes or takes back,
+//! or says exactly what it could not settle. The reply and the receipt are made with the intent, so that recovery
+//! releases the very same bytes.
+//!
+//! Why an answer may go out before the directories are flushed: the intent is a redo log. It holds the steps, the contents
+//! of the new files that were not flushed before it, and those of what undo needs. At every moment after it, a kill or
+//! a power loss leaves each name either as it was or as one of the steps left it ([`files`] says which states), and
+//! recovery makes the rest of the steps from the log. No target ever holds data that is not on the disk: both the intent
+//! and the flush of the new files are waited for before the first name changes. The log may be closed only when it is not
+//! needed any more: the outcome is enqueued after the directories were flushed, and the paths stay held until then, so
+//! that whatever changes them next has its intent behind this outcome. If that flush fails, nothing is recorded and
+//! nothing more is committed; the next start finishes the commit as after a power loss.
 
 mod attempts;
 pub mod files;

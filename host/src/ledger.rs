@@ -21,6 +21,7 @@ mod inbox;
 mod insert;
 mod keys;
 mod outbox;
+mod promise;
 mod queue;
 mod read;
 mod readers;
@@ -48,6 +49,7 @@ use crate::ambient::Ambient;
 use batch::Marks;
 use column::Reading;
 use keys::Keys;
+use promise::Promises;
 use queue::{Done, Job, Queue, Work};
 use readers::Readers;
 use statement::row;
@@ -58,6 +60,7 @@ pub use contents::BlobRow;
 pub use deliveries::{DeadLetter, DeadLetterRefused, DeadState, Delivery, DeliveryChange, Due, Enqueue, OutboxCounts};
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused};
 pub use keys::{Claimed, KeyClaim};
+pub use promise::OutcomePromise;
 pub use rows::{
     ApprovalFilter, ApprovalRow, ApprovalUse, BlobSet, CallKey, CallRow, Discard, Durability, FileBlob, InlineBlob,
     Intent, IntentId, OpenIntent, OutcomeRow, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, Proposal, Resolution,
@@ -149,6 +152,7 @@ struct Shared {
     queue: Arc<Queue>,
     pulse: Arc<Pulse>,
     keys: Keys,
+    promises: Arc<Promises>,
     readers: Arc<Readers>,
     signing_key: Arc<SigningKey>,
     host_id: Arc<str>,
@@ -236,6 +240,7 @@ impl Ledger {
             queue,
             pulse,
             keys: Keys::new(),
+            promises: Arc::default(),
             readers: Arc::new(Readers::new(file)),
             signing_key: Arc::new(SigningKey::from_bytes(&seed)),
             host_id,
@@ -265,6 +270,7 @@ impl Ledger {
     /// # Errors
     /// The last batch was not written.
     pub async fn close(&self) -> Result<(), LedgerError> {
+        self.shared.promises.all_in_time().await;
         let closed = self.enqueue(Work::Close, true);
         self.shared.queue.stop(LedgerError::Closed);
         let written = match closed {
@@ -350,6 +356,12 @@ impl Ledger {
         loop {
             // A call that commits has rows already, but is not at rest.
             if let Some(claimed) = self.shared.keys.running(&claim) {
+                if let Claimed::InFlight { call } = claimed
+                    && self.shared.promises.of(call).await
+                {
+                    // It stood already when this was asked: now its rows say so.
+                    continue;
+                }
                 return Ok(claimed);
             }
             let epoch = self.shared.keys.epoch(&claim);
@@ -364,7 +376,8 @@ impl Ledger {
 
     /// What the rows say about a key.
     async fn key_row(&self, claim: &KeyClaim) -> Result<Option<Claimed>, LedgerError> {
-        self.settled().await?;
+        // A promised outcome of this key is waited for in `claim_key`; those of others are not its business.
+        self.enqueued_settled().await?;
         let sql = "SELECT i.request, c.id, c.final, c.reply FROM idempotency i JOIN calls c ON c.id = i.call \
                    WHERE i.tenant = ?1 AND i.user = ?2 AND i.agent = ?3 AND i.tool = ?4 AND i.key = ?5";
         let claim = claim.clone();
@@ -536,6 +549,7 @@ impl Ledger {
     /// # Errors
     /// The ledger is poisoned, full or closed.
     pub async fn sync_outcomes(&self) -> Result<(), LedgerError> {
+        self.shared.promises.all().await;
         if !self.shared.unsynced.swap(false, Ordering::AcqRel) {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! The process that is killed: commits one shape, or recovers from a killed commit, with files standing in for the ledger.
 //!
-//! `state/note` (where temporaries may lie) is written before anything else, `state/steps` is the intent, `state/done` the
-//! outcome. Usage: `crash_child WORLD build SHAPE`, `crash_child WORLD commit SHAPE` or `crash_child WORLD recover`, where
+//! `state/note` (where temporaries may lie) is written before anything else, `state/steps` is the intent, `state/told` the
+//! reply, `state/done` the outcome. New files are flushed after the intent, the latest that a commit may do it. Usage: `crash_child WORLD build SHAPE`, `crash_child WORLD commit SHAPE` or `crash_child WORLD recover`, where
 //! WORLD has the directories `w`, `x`, `state` and `outside`; the first is for looking at one case by hand.
 
 #[path = "../commit/shapes.rs"]
@@ -48,7 +48,7 @@ fn commit(world: &World, shape: &str) -> Result<(), Box<dyn std::error::Error>> 
     let note: (TransactionId, Vec<Nest>) = (attempt.id.clone(), files::nests(&changes.effects));
     store(world, "note", &serde_json::to_vec(&note)?)?;
     changes.check(world)?;
-    let (prepared, undo) = match changes.prepare(world, &attempt) {
+    let (prepared, contents, unflushed) = match changes.prepare_only(world, &attempt) {
         Ok(ready) => ready,
         Err(CommitError::Poisoned(_)) => return Ok(store(world, "done", b"poisoned")?),
         Err(error) => {
@@ -56,13 +56,29 @@ fn commit(world: &World, shape: &str) -> Result<(), Box<dyn std::error::Error>> 
             return Ok(store(world, "done", b"aborted")?);
         }
     };
-    for (digest, bytes) in &undo {
+    for (digest, bytes) in &contents {
         store(world, &digest.to_hex(), bytes)?;
     }
     store(world, "steps", &serde_json::to_vec(&prepared)?)?;
+    match unflushed.flush() {
+        Ok(()) => {}
+        Err(CommitError::Poisoned(_)) => return Ok(store(world, "done", b"poisoned")?),
+        Err(error) => {
+            eprintln!("{error}");
+            return match files::discard(&prepared, &world.roots) {
+                Ok(()) => Ok(store(world, "done", b"rolled back")?),
+                Err(_) => Ok(store(world, "done", b"poisoned")?),
+            };
+        }
+    }
     let outcome: &[u8] = match files::apply(&prepared, &world.roots) {
-        Ok(applied) if applied.leftovers.is_empty() => b"committed",
-        Ok(_) => b"poisoned",
+        Ok(applied) => {
+            std::fs::write(world.at("state/told"), "committed")?;
+            match files::confirm(&applied, &prepared, &world.roots) {
+                Ok(_) if applied.leftovers.is_empty() => b"committed",
+                Ok(_) | Err(_) => b"poisoned",
+            }
+        }
         Err(ApplyError::RolledBack(error)) => {
             eprintln!("{error}");
             b"rolled back"

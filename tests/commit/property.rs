@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use toolkeep::commit::files::{self, Attempt};
+use toolkeep::commit::files;
 
-use crate::commit::world::{Changes, World, attempt, from_store};
+use crate::commit::world::{Changes, World, from_store};
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -148,7 +148,7 @@ proptest! {
         let find = from_store(&committed.undo);
         let contents = inverse.contents.iter().map(|digest| (*digest, find(digest).expect("kept"))).collect();
         let back = Changes::of(inverse.effects, contents);
-        if let Err(error) = back.commit_as(&world, &Attempt { umask: 0, ..attempt() }) {
+        if let Err(error) = back.commit_as(&world, &committed.undoing()) {
             return Err(TestCaseError::fail(format!("undo: {error}: {:?}", back.effects)));
         }
         prop_assert_eq!(held(&world), start);

@@ -1,16 +1,16 @@
 //! Undo restores what a commit destroyed, and refuses where somebody has been there since.
 
-use toolkeep::commit::files::{self, ApplyError, Attempt, CommitError};
+use toolkeep::commit::files::{self, ApplyError, CommitError};
 
 use crate::commit::shapes::SHAPES;
-use crate::commit::world::{Changes, Committed, World, attempt, from_store};
+use crate::commit::world::{Changes, Committed, World, from_store};
 
 fn undo(world: &World, changes: &Changes, committed: &Committed) -> Result<Committed, ApplyError> {
     let inverse = files::inverse(&changes.effects, &committed.prepared).expect("an inverse");
     let find = from_store(&committed.undo);
     let contents = inverse.contents.iter().map(|digest| (*digest, find(digest).expect("kept"))).collect();
     let back = Changes::of(inverse.effects, contents);
-    back.commit_as(world, &Attempt { umask: 0, ..attempt() })
+    back.commit_as(world, &committed.undoing())
 }
 
 /// Times are no part of a file's state; undo brings content, names and modes back.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use toolkeep::commit::files::{
-    self, Applied, ApplyError, Attempt, CommitError, Prepared, Roots, TransactionId, Undo, Witnessed,
+    self, ApplyError, Attempt, CommitError, Former, Prepared, Remnant, Roots, TransactionId, Undo, Unflushed, Witnessed,
 };
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Effect, FileState, Times};
@@ -30,7 +30,7 @@ pub const TOUCHED_NS: i64 = 1_500_000_000_123_456_789;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// Contents that a plan destroyed, as the undo store has them.
+/// Contents that a plan destroyed, as the undo store has them, and those that its intent logged.
 pub type UndoStore = BTreeMap<Digest, Vec<u8>>;
 
 pub struct World {
@@ -276,8 +276,19 @@ impl Changes {
         self.contents.get(digest).cloned()
     }
 
-    /// Prepare with an undo store that takes everything.
+    /// Prepare with an undo store that takes everything, and flush.
     pub fn prepare(&self, world: &World, attempt: &Attempt) -> Result<(Prepared, UndoStore), CommitError> {
+        let (prepared, store, unflushed) = self.prepare_only(world, attempt)?;
+        unflushed.flush()?;
+        Ok((prepared, store))
+    }
+
+    /// Prepare; what the intent logs is not flushed.
+    pub fn prepare_only(
+        &self,
+        world: &World,
+        attempt: &Attempt,
+    ) -> Result<(Prepared, UndoStore, Unflushed), CommitError> {
         let mut store = UndoStore::new();
         let mut spill = |state: &FileState, reader: &mut dyn Read| {
             let mut bytes = Vec::new();
@@ -288,7 +299,12 @@ impl Changes {
         let undo = Undo { fits: &|_| true, spill: &mut spill };
         let ready = files::prepare(&self.effects, &world.roots, attempt, &|digest| self.find(digest), undo)?;
         store.extend(ready.undo.into_iter().map(|kept| (kept.sha256, kept.bytes)));
-        Ok((ready.prepared, store))
+        for digest in &ready.logged {
+            let mut bytes = Vec::new();
+            self.find(digest).expect("a content").reader().read_to_end(&mut bytes).expect("content");
+            store.insert(*digest, bytes);
+        }
+        Ok((ready.prepared, store, ready.unflushed))
     }
 
     /// Check, prepare and apply.
@@ -300,7 +316,9 @@ impl Changes {
         self.check(world).map_err(ApplyError::RolledBack)?;
         let (prepared, undo) = self.prepare(world, attempt).map_err(ApplyError::RolledBack)?;
         let applied = files::apply(&prepared, &world.roots)?;
-        Ok(Committed { prepared, undo, applied })
+        let directories =
+            files::confirm(&applied, &prepared, &world.roots).map_err(|failed| ApplyError::Failed(failed.into()))?;
+        Ok(Committed { prepared, undo, directories, leftovers: applied.leftovers })
     }
 }
 
@@ -308,7 +326,16 @@ impl Changes {
 pub struct Committed {
     pub prepared: Prepared,
     pub undo: UndoStore,
-    pub applied: Applied,
+    /// How many were flushed.
+    pub directories: usize,
+    pub leftovers: Vec<Remnant>,
+}
+
+impl Committed {
+    /// The attempt that undoes it.
+    pub fn undoing(&self) -> Attempt {
+        Attempt { umask: 0, former: Former::of(&self.prepared), ..attempt() }
+    }
 }
 
 /// A fresh transaction. Tests do not need unpredictable names, only distinct ones.
@@ -316,7 +343,7 @@ pub fn attempt() -> Attempt {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
     id[8..12].copy_from_slice(&std::process::id().to_be_bytes());
-    Attempt { id: TransactionId::new(id), umask: 0o022 }
+    Attempt { id: TransactionId::new(id), umask: 0o022, former: Former::default() }
 }
 
 /// Contents by digest, as recovery and undo look for them.

@@ -85,7 +85,10 @@ fn g5_t_f2_t_f4_swaps_of_links_directories_and_files_never_lead_a_commit_outside
                 continue;
             };
             match files::apply(&prepared, &world.roots) {
-                Ok(_) => tally[1] += 1,
+                Ok(applied) => {
+                    files::confirm(&applied, &prepared, &world.roots).expect("the disk is well");
+                    tally[1] += 1;
+                }
                 Err(ApplyError::RolledBack(_)) => tally[2] += 1,
                 Err(ApplyError::Halted { .. }) => tally[3] += 1,
                 Err(ApplyError::Failed(error)) => panic!("{error}"),

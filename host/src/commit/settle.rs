@@ -1,13 +1,20 @@
 //! One commit, from an [`Approved`] plan to its recorded outcome.
 //!
 //! It runs on a thread that may block, from the moment it holds its paths to the moment its outcome is enqueued: file
-//! calls, flushes and waiting for the intent are one sequence that nothing cancels.
+//! calls, flushes and waiting for the intent are one sequence that nothing cancels. The caller is answered in the middle
+//! of it, when the plan is applied: the intent is a redo log then, and the rest ([`Standing`]) only ends the duty to
+//! recover. Until that is done the paths stay held, so that no later commit of them has its intent before this outcome,
+//! and readers of the ledger wait ([`OutcomePromise`]).
 
 use std::collections::BTreeMap;
+use std::future::Future as _;
 use std::io::Read;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 
+use tokio::sync::oneshot;
 use toolkeep_core::call::{Outcome, Reply, Status, Usage};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Effect, FileState};
@@ -18,12 +25,14 @@ use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::stage::Content;
 
 use super::attempts::Note;
-use super::files::{self, ApplyError, Attempt, CommitError, Prepared, Ready, TransactionId, Undo, Witnessed};
+use super::files::{
+    self, Applied, ApplyError, Attempt, CommitError, Former, Prepared, Ready, TransactionId, Undo, Unflushed, Witnessed,
+};
 use super::{Committer, halted_refusal};
 use crate::approve::{Approved, ApprovedParts, Contents};
 use crate::ledger::{
     BlobSet, CallRow, Discard, Durability, FileBlob, InlineBlob, Intent, IntentId, IntentRefused, LedgerError,
-    OutcomeRow, PlanState, Proposal, Scope, Settled,
+    OutcomePromise, OutcomeRow, PlanState, Proposal, Scope, Settled,
 };
 use crate::record::{Answer, Ending, status_of};
 
@@ -31,28 +40,33 @@ use crate::record::{Answer, Ending, status_of};
 const UMASK: u32 = 0o022;
 const NS_PER_MS: u64 = 1_000_000;
 
-/// Commit an approved plan: atomically, once, on record.
+/// Commit an approved plan: atomically, once, on record. Goes on after it has answered, and when nobody waits any more.
 pub async fn commit(committer: &Arc<Committer>, approved: Approved) -> Answer {
     let call = approved.call();
     let parts = approved.into_parts();
     let body = parts.plan.body();
     let paths = committer.locks.lock(&body.effects, &body.read_set).await;
     let committer = Arc::clone(committer);
-    let committed = tokio::task::spawn_blocking(move || {
+    let (tell, told) = oneshot::channel();
+    let _goes_on = tokio::task::spawn_blocking(move || {
         let _paths = paths;
-        commit_blocking(&committer, parts)
+        let (answer, standing) = commit_blocking(&committer, parts);
+        let _nobody_waits_any_more = tell.send(answer);
+        if let Some(standing) = standing {
+            standing.confirm(&committer);
+        }
     });
-    match committed.await {
-        Ok(answer) => answer,
-        Err(_) => Answer::of(&panicked(call)),
-    }
+    told.await.unwrap_or_else(|_| Answer::of(&panicked(call)))
 }
 
-fn commit_blocking(committer: &Committer, mut parts: ApprovedParts) -> Answer {
+/// What the caller is told, and what is left to do for a commit that stands.
+type Told = (Answer, Option<Standing>);
+
+fn commit_blocking(committer: &Committer, mut parts: ApprovedParts) -> Told {
     let _slot = parts.ticket.take();
     match prepare(committer, &parts) {
-        Ok(made) => intend(committer, parts, &made),
-        Err(refusal) => abandon(committer, parts, refusal),
+        Ok((made, unflushed)) => intend(committer, parts, made, unflushed),
+        Err(refusal) => (abandon(committer, parts, refusal), None),
     }
 }
 
@@ -72,14 +86,15 @@ fn panicked(call: CallId) -> Reply {
     }
 }
 
-/// What was made ready on the disk, and what the undo store holds for it.
+/// What was made ready, what the undo store holds for it, and what recovery needs of it.
 struct Made {
     prepared: Prepared,
     undo: BlobSet,
+    logged: BlobSet,
     note: Note,
 }
 
-fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<Made, Refusal> {
+fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<(Made, Unflushed), Refusal> {
     if let Some(why) = committer.poisoned.get() {
         return Err(Refusal::new(Code::Halted, format!("nothing is committed until the daemon is restarted: {why}")));
     }
@@ -108,47 +123,103 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<Made, Refusal
     let attempt = Attempt {
         id: TransactionId::new(committer.ambient.random()),
         umask: if parts.undoes.is_some() { 0 } else { UMASK },
+        former: parts.undoes.map_or_else(|| Ok(Former::default()), |undone| committer.former(undone))?,
     };
     let undo = Undo { fits: &fits, spill: &mut spill };
-    let note = committer.attempts.note(&attempt.id, &files::nests(&plan.body().effects)).map_err(|error| {
+    let note = committer.attempts.note(&attempt.id, files::nests(&plan.body().effects)).map_err(|error| {
         tracing::error!(%error, "the note of an attempt could not be written");
         Refusal::new(Code::Internal, "the daemon's state folder cannot be written; nothing was changed")
     })?;
     let find = |digest: &Digest| contents.get(digest).cloned();
     let ready = files::prepare(&plan.body().effects, &committer.roots, &attempt, &find, undo);
-    let Ready { prepared, undo } = match ready {
+    let Ready { prepared, undo, logged, unflushed } = match ready {
         Ok(ready) => ready,
         Err(error) => {
             // Where the system failed, a temporary may be left: the note stays and the next start sweeps.
             if !matches!(error, CommitError::Poisoned(_) | CommitError::System { .. } | CommitError::Undo(_)) {
-                note.remove();
+                committer.attempts.remove(&note);
             }
             return Err(committer.commit_refusal(&error));
         }
     };
     let inline = undo.into_iter().map(|kept| InlineBlob { digest: kept.sha256, content: kept.bytes.into() }).collect();
-    Ok(Made { prepared, undo: BlobSet { inline, files: spilled }, note })
+    let undo = BlobSet { inline, files: spilled };
+    // A stored plan has its contents in the store, pinned until its outcome.
+    let logged = match &parts.contents {
+        Contents::Staged(contents) => logged.iter().filter_map(|digest| inline_blob(*digest, contents)).collect(),
+        Contents::Stored => Vec::new(),
+    };
+    Ok((Made { prepared, undo, logged: BlobSet { inline: logged, files: Vec::new() }, note }, unflushed))
 }
 
-/// Transaction 1: from here on the world may change.
-fn intend(committer: &Committer, parts: ApprovedParts, made: &Made) -> Answer {
+/// A content that travels in the intent transaction. It was read a moment ago, so it can be read now; without it the
+/// proposal would lack a row, and recovery would use the file that was flushed.
+fn inline_blob(digest: Digest, contents: &BTreeMap<Digest, Content>) -> Option<InlineBlob> {
+    let content = contents.get(&digest)?;
+    if let Content::Memory(bytes) = content {
+        return Some(InlineBlob { digest, content: Arc::clone(bytes) });
+    }
+    let mut bytes = Vec::new();
+    content.reader().read_to_end(&mut bytes).ok()?;
+    Some(InlineBlob { digest, content: bytes.into() })
+}
+
+/// Transaction 1, and beside it the flush of what it carries the contents of: from here on the world may change.
+fn intend(committer: &Committer, parts: ApprovedParts, made: Made, unflushed: Unflushed) -> Told {
     let now_ms = committer.ambient.now_ms();
-    let (intent, done) = match intent(committer, &parts, made, now_ms) {
+    let (intent, done) = match intent(committer, &parts, &made, now_ms) {
         Ok(intent) => intent,
-        Err(refusal) => return forget(committer, parts, made, refusal),
+        Err(refusal) => return (forget(committer, parts, &made, refusal), None),
     };
-    match committer.runtime.block_on(committer.ledger.intent(intent)) {
-        Ok(intent) => {
-            made.note.remove();
+    let mut asked = pin!(committer.ledger.intent(intent));
+    // The first look hands the intent to the ledger's writer, which goes on by itself.
+    let first = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let flushed = unflushed.flush();
+    let durable = match first {
+        Poll::Ready(durable) => durable,
+        Poll::Pending => committer.runtime.block_on(asked),
+    };
+    match (durable, flushed) {
+        (Ok(intent), Ok(())) => {
+            committer.attempts.remove(&made.note);
             apply(committer, parts, made, intent, done)
         }
-        Err(IntentRefused::Ledger(error @ LedgerError::Poisoned(_))) => {
+        (Ok(intent), Err(error)) => (unflushable(committer, parts, &made, intent, &error), None),
+        (Err(IntentRefused::Ledger(error @ LedgerError::Poisoned(_))), _) => {
             // The intent may be on the disk: only the next start can tell, so what was prepared stays for it.
             committer.poison(&error.to_string());
-            unknown(committer, parts, now_ms)
+            (unknown(committer, parts, now_ms), None)
         }
-        Err(error) => forget(committer, parts, made, intent_refusal(&error)),
+        (Err(refused), flushed) => {
+            if let Err(CommitError::Poisoned(failed)) = flushed {
+                committer.poison(&failed.to_string());
+            }
+            (forget(committer, parts, &made, intent_refusal(&refused)), None)
+        }
     }
+}
+
+/// The intent is durable and the new files are not. Where the disk is full nothing has happened, and that is recorded;
+/// otherwise the disk cannot be trusted, and recovery writes the files anew from the log.
+fn unflushable(
+    committer: &Committer,
+    parts: ApprovedParts,
+    made: &Made,
+    intent: IntentId,
+    error: &CommitError,
+) -> Answer {
+    let now_ms = committer.ambient.now_ms();
+    let refusal = committer.commit_refusal(error);
+    if matches!(error, CommitError::Poisoned(_)) {
+        return unknown(committer, parts, now_ms);
+    }
+    if let Err(error) = files::discard(&made.prepared, &committer.roots) {
+        committer.poison(&error.to_string());
+        return unknown(committer, parts, now_ms);
+    }
+    committer.attempts.remove(&made.note);
+    let row = close(parts, Outcome::Discarded, refusal, now_ms);
+    committer.record(intent, Settled::RolledBack, row)
 }
 
 /// The intent, and the row of the call when everything is applied.
@@ -166,7 +237,7 @@ fn intent(
     let done = parts.entry.clone().close(Status::Ok, Outcome::Committed, ending, now_ms);
     let intent = Intent {
         plan: parts.plan.id(),
-        proposal: proposal(parts, now_ms)?,
+        proposal: proposal(parts, &made.logged, now_ms)?,
         approval: parts.lease,
         undoes: parts.undoes,
         steps: steps.into(),
@@ -177,8 +248,8 @@ fn intent(
     Ok((intent, done))
 }
 
-/// The world, then transaction 2.
-fn apply(committer: &Committer, parts: ApprovedParts, made: &Made, intent: IntentId, done: CallRow) -> Answer {
+/// The world, then transaction 2: at once if the plan does not stand, after the answer if it does.
+fn apply(committer: &Committer, parts: ApprovedParts, made: Made, intent: IntentId, done: CallRow) -> Told {
     let applied = files::apply(&made.prepared, &committer.roots);
     let now_ms = committer.ambient.now_ms();
     let (settled, row) = match applied {
@@ -186,7 +257,9 @@ fn apply(committer: &Committer, parts: ApprovedParts, made: &Made, intent: Inten
             for leftover in &applied.leftovers {
                 tracing::warn!(call = %parts.entry.call(), "a temporary could not be removed: {leftover}");
             }
-            (Settled::Committed, done)
+            let promise = committer.ledger.promise(done.call);
+            let answer = Answer::of_row(&done);
+            return (answer, Some(Standing { applied, prepared: made.prepared, intent, row: done, promise }));
         }
         Err(ApplyError::RolledBack(cause)) => {
             let refusal = Refusal::new(Code::StalePlan, format!("{cause}; what was applied was taken back"));
@@ -201,25 +274,36 @@ fn apply(committer: &Committer, parts: ApprovedParts, made: &Made, intent: Inten
         }
         Err(ApplyError::Failed(failed)) => {
             committer.poison(&failed.to_string());
-            return unknown(committer, parts, now_ms);
+            return (unknown(committer, parts, now_ms), None);
         }
     };
-    let answer = Answer::of_row(&row);
-    let durability = if matches!(settled, Settled::Committed) { Durability::Lazy } else { Durability::Durable };
-    let outcome = OutcomeRow {
-        intent,
-        settled,
-        reply: row.reply,
-        error_code: row.error_code,
-        ended_ms: row.ended_ms,
-        deliveries: Vec::new(),
-        keys: Vec::new(),
-    };
-    if let Err(error) = committer.runtime.block_on(committer.ledger.outcome(outcome, durability)) {
-        tracing::error!(%error, "an outcome was not recorded; the next start will find the intent");
-        committer.poison(&error.to_string());
+    (committer.record(intent, settled, row), None)
+}
+
+/// A commit that stands and was told, and whose names may not be on the disk yet.
+struct Standing {
+    applied: Applied,
+    prepared: Prepared,
+    intent: IntentId,
+    row: CallRow,
+    promise: OutcomePromise,
+}
+
+impl Standing {
+    /// Flush the directories, and only then record the outcome: it ends the duty to recover.
+    fn confirm(self, committer: &Committer) {
+        let call = self.row.call;
+        match files::confirm(&self.applied, &self.prepared, &committer.roots) {
+            Ok(_directories) => {
+                let _told_already = committer.record(self.intent, Settled::Committed, self.row);
+            }
+            Err(failed) => {
+                committer.poison(&failed.to_string());
+                committer.ledger.forget_call(call);
+            }
+        }
+        drop(self.promise);
     }
-    answer
 }
 
 fn close(parts: ApprovedParts, outcome: Outcome, refusal: Refusal, now_ms: u64) -> CallRow {
@@ -240,7 +324,7 @@ fn unknown(committer: &Committer, parts: ApprovedParts, now_ms: u64) -> Answer {
 /// Drop what was prepared, then end as if nothing had been.
 fn forget(committer: &Committer, parts: ApprovedParts, made: &Made, refusal: Refusal) -> Answer {
     match files::discard(&made.prepared, &committer.roots) {
-        Ok(()) => made.note.remove(),
+        Ok(()) => committer.attempts.remove(&made.note),
         Err(error) => tracing::warn!(%error, "a temporary could not be removed; it is removed at the next start"),
     }
     abandon(committer, parts, refusal)
@@ -295,20 +379,19 @@ fn receipt(committer: &Committer, parts: &ApprovedParts, now_ms: u64) -> Result<
 }
 
 /// The rows of a plan that has none yet.
-fn proposal(parts: &ApprovedParts, now_ms: u64) -> Result<Option<Box<Proposal>>, Refusal> {
+fn proposal(parts: &ApprovedParts, logged: &BlobSet, now_ms: u64) -> Result<Option<Box<Proposal>>, Refusal> {
     if matches!(parts.contents, Contents::Stored) {
         return Ok(None);
     }
     let witnesses = serde_json::to_string(&parts.witnesses)
         .map_err(|_| Refusal::new(Code::Internal, "the plan's witnesses could not be written"))?;
     let call = row_if_stopped_now(parts, now_ms);
-    // What an applied plan wrote is in the workspace: the store does not need it again.
-    let blobs = BlobSet::default();
     Ok(Some(Box::new(Proposal {
         call,
         plan: Arc::clone(&parts.plan),
         witnesses: witnesses.into(),
-        blobs,
+        // Only until the outcome: what a plan wrote is in the workspace then.
+        blobs: logged.clone(),
         approval: None,
     })))
 }
@@ -334,6 +417,35 @@ fn intent_refusal(error: &IntentRefused) -> Refusal {
 }
 
 impl Committer {
+    /// Transaction 2.
+    fn record(&self, intent: IntentId, settled: Settled, row: CallRow) -> Answer {
+        let answer = Answer::of_row(&row);
+        let durability = if matches!(settled, Settled::Committed) { Durability::Lazy } else { Durability::Durable };
+        let outcome = OutcomeRow {
+            intent,
+            settled,
+            reply: row.reply,
+            error_code: row.error_code,
+            ended_ms: row.ended_ms,
+            deliveries: Vec::new(),
+            keys: Vec::new(),
+        };
+        if let Err(error) = self.runtime.block_on(self.ledger.outcome(outcome, durability)) {
+            tracing::error!(%error, "an outcome was not recorded; the next start will find the intent");
+            self.poison(&error.to_string());
+        }
+        answer
+    }
+
+    /// What the undo of a call gives back besides contents.
+    fn former(&self, undone: CallId) -> Result<Former, Refusal> {
+        let info = self.runtime.block_on(self.ledger.undo_of(&Scope::Operator, undone)).map_err(|e| e.refusal())?;
+        let Some(info) = info else { return Ok(Former::default()) };
+        serde_json::from_str(&info.steps)
+            .map(|steps| Former::of(&steps))
+            .map_err(|e| Refusal::new(Code::Internal, format!("the steps of the call cannot be read: {e}")))
+    }
+
     /// Commit nothing more until the next start.
     fn poison(&self, why: &str) {
         tracing::error!(why, "commits stop: the disk cannot be trusted; restart the daemon after checking it");

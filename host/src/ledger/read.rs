@@ -191,6 +191,7 @@ impl Ledger {
 
     /// Wait for what is queued, if anything is. A ledger that writes no more can still be read.
     pub(super) async fn caught_up(&self) -> Result<(), LedgerError> {
+        self.shared.promises.all().await;
         if self.shared.queue.is_pending() && self.health() == LedgerHealth::Well {
             self.barrier().await?;
         }
@@ -199,6 +200,12 @@ impl Ledger {
 
     /// As [`Ledger::caught_up`], where only plans, approvals and keys matter.
     pub(super) async fn settled(&self) -> Result<(), LedgerError> {
+        self.shared.promises.all().await;
+        self.enqueued_settled().await
+    }
+
+    /// As [`Ledger::settled`], without outcomes that are promised and not enqueued.
+    pub(super) async fn enqueued_settled(&self) -> Result<(), LedgerError> {
         if self.shared.queue.is_settling() && self.health() == LedgerHealth::Well {
             self.barrier().await?;
         }

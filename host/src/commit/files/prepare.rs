@@ -2,8 +2,9 @@
 //!
 //! The effects are walked in order over a small model of the names that they touch, and become steps. New files and
 //! directories are made completely under temporary names in the nearest directory that the plan neither creates nor
-//! removes; content that will be destroyed is verified and handed to the undo store. Whatever goes wrong here leaves the
-//! workspace as it was, temporaries included.
+//! removes; content that will be destroyed is verified and handed to the undo store. What the intent transaction does not
+//! carry is on the disk when this returns: large files, all files of large plans, new directories, and the entries of all
+//! of them. Whatever goes wrong here leaves the workspace as it was, temporaries included.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,9 +19,10 @@ use toolkeep_sandbox::beneath;
 use toolkeep_sandbox::stage::Content;
 
 use crate::commit::files::fault::{CommitError, Difference};
+use crate::commit::files::former::Former;
 use crate::commit::files::step::{DirectoryNode, FORMAT, FileNode, Key, Node, Prepared, Spot, Step, TransactionId};
-use crate::commit::files::temporary::{Batch, Fresh};
-use crate::commit::files::tree::{self, Directory, Found, Kind, Roots};
+use crate::commit::files::temporary::{BATCH_FILES, Fresh, LOGGED_MAX_BYTES, Unflushed};
+use crate::commit::files::tree::{self, Found, Hands, Kind, Roots};
 use crate::commit::files::{attributes, sweep};
 
 /// Largest destroyed content, in bytes, that goes into the intent transaction itself: an extra flush for a blob of its
@@ -38,6 +40,8 @@ pub struct Attempt {
     pub id: TransactionId,
     /// Permission bits that new files and directories do not get; 0 for an undo, which restores the modes of files.
     pub umask: u32,
+    /// What an undo gives back to the names that it makes again; empty for every other plan.
+    pub former: Former,
 }
 
 /// Where content goes that the plan destroys.
@@ -63,14 +67,18 @@ pub struct Kept {
     pub bytes: Vec<u8>,
 }
 
-/// A commit that can be applied as soon as its steps are durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "make the steps durable and apply them, or discard them"]
+/// A commit that can be applied as soon as its steps are durable and its files are flushed.
+#[derive(Debug)]
+#[must_use = "make the steps durable, flush and apply them, or discard them"]
 pub struct Ready {
     /// What the intent row holds.
     pub prepared: Prepared,
     /// What the undo store holds besides what was spilled; made durable together with the steps.
     pub undo: Vec<Kept>,
+    /// The contents of the files that are not flushed: they must be durable together with the steps.
+    pub logged: BTreeSet<Digest>,
+    /// The files that are not flushed; the flush may run while the steps are made durable.
+    pub unflushed: Unflushed,
 }
 
 /// Turn effects into steps and make everything that they put in place.
@@ -86,12 +94,12 @@ pub fn prepare(
     undo: Undo<'_>,
 ) -> Result<Ready, CommitError> {
     let mut builder = Builder::new(effects, roots, attempt, contents, undo);
-    let result = effects.iter().try_for_each(|effect| builder.effect(effect)).and_then(|()| builder.batch.flush());
+    let result = effects.iter().try_for_each(|effect| builder.effect(effect)).and_then(|()| builder.settle());
     match result.and_then(|()| builder.root_inodes(effects)) {
         Ok(inodes) => {
-            let Builder { steps, kept, .. } = builder;
+            let Builder { steps, kept, logged, unflushed, .. } = builder;
             let prepared = Prepared { format: FORMAT, transaction: attempt.id.clone(), roots: inodes, steps };
-            Ok(Ready { prepared, undo: kept })
+            Ok(Ready { prepared, undo: kept, logged, unflushed })
         }
         Err(error) => {
             sweep::drop_made(roots, &builder.made);
@@ -124,8 +132,15 @@ struct Builder<'a, 'u> {
     slots: BTreeMap<Key, Slot>,
     created: BTreeSet<Key>,
     removed: BTreeSet<Key>,
-    inodes: BTreeMap<Key, u64>,
-    batch: Batch,
+    hands: Hands,
+    /// Whether small files may stay unflushed: the plan writes few.
+    logs: bool,
+    unflushed: Unflushed,
+    logged: BTreeSet<Digest>,
+    /// Written, and to be flushed before the intent.
+    early: Unflushed,
+    /// Where something lies whose entry must be on the disk before the intent.
+    nests: BTreeMap<Key, Spot>,
     made: Vec<Spot>,
     steps: Vec<Step>,
     kept: Vec<Kept>,
@@ -140,17 +155,17 @@ impl<'a, 'u> Builder<'a, 'u> {
         contents: &'a dyn Fn(&Digest) -> Option<Content>,
         undo: Undo<'u>,
     ) -> Self {
-        let (mut created, mut removed) = (BTreeSet::new(), BTreeSet::new());
+        let (mut created, mut removed, mut written) = (BTreeSet::new(), BTreeSet::new(), 0);
         for effect in effects {
             match effect {
+                Effect::FileWrite { .. } => written += 1,
                 Effect::DirCreate { workspace, path } => {
                     created.insert((workspace.clone(), path.clone()));
                 }
                 Effect::DirDelete { workspace, path } => {
                     removed.insert((workspace.clone(), path.clone()));
                 }
-                Effect::FileWrite { .. }
-                | Effect::FileDelete { .. }
+                Effect::FileDelete { .. }
                 | Effect::FileRename { .. }
                 | Effect::FileMetadata { .. }
                 | Effect::HttpRequest(_)
@@ -168,8 +183,12 @@ impl<'a, 'u> Builder<'a, 'u> {
             slots: BTreeMap::new(),
             created,
             removed,
-            inodes: BTreeMap::new(),
-            batch: Batch::default(),
+            hands: Hands::default(),
+            logs: written <= BATCH_FILES,
+            unflushed: Unflushed::default(),
+            logged: BTreeSet::new(),
+            early: Unflushed::default(),
+            nests: BTreeMap::new(),
             made: Vec::new(),
             steps: Vec::new(),
             kept: Vec::new(),
@@ -236,11 +255,39 @@ impl<'a, 'u> Builder<'a, 'u> {
         self.must_be_free(&target)?;
         let temporary = self.temporary(&target)?;
         let fresh = self.write(&temporary, after)?;
+        let owned = self.attempt.former.own(&fresh.file, &target);
+        owned.map_err(|errno| CommitError::system("set the owner of", &target, errno))?;
         fresh.permit(after.mode & !self.attempt.umask)?;
         let node = node_of(&fresh.found()?, after.sha256, false);
-        self.batch.add(fresh)?;
+        self.made_file(fresh, &temporary, &node)?;
         self.put(&target, &temporary, node.clone());
         self.steps.push(Step::Place { temporary, target, node: Node::File(node) });
+        Ok(())
+    }
+
+    /// A new file is complete: flush it now, or leave that for later because the intent carries its content.
+    fn made_file(&mut self, fresh: Fresh, temporary: &Spot, node: &FileNode) -> Result<(), CommitError> {
+        if self.logs && node.size <= LOGGED_MAX_BYTES {
+            self.logged.insert(node.sha256);
+            self.unflushed.add(fresh);
+            return Ok(());
+        }
+        self.nest(temporary);
+        self.early.add(fresh);
+        if self.early.len() >= BATCH_FILES { std::mem::take(&mut self.early).flush() } else { Ok(()) }
+    }
+
+    fn nest(&mut self, temporary: &Spot) {
+        self.nests.entry((temporary.workspace.clone(), temporary.directory())).or_insert_with(|| temporary.clone());
+    }
+
+    /// Bring to the disk what the intent does not carry.
+    fn settle(&mut self) -> Result<(), CommitError> {
+        std::mem::take(&mut self.early).flush()?;
+        for ((workspace, path), temporary) in std::mem::take(&mut self.nests) {
+            let directory = self.hands.of(self.roots, &temporary)?;
+            directory.sync().map_err(|errno| CommitError::sync(&workspace, &path, errno))?;
+        }
         Ok(())
     }
 
@@ -252,7 +299,7 @@ impl<'a, 'u> Builder<'a, 'u> {
             .map_err(|errno| CommitError::system("carry owner and attributes of", &target, errno))?;
         fresh.permit(after.mode)?;
         let node = node_of(&fresh.found()?, after.sha256, false);
-        self.batch.add(fresh)?;
+        self.made_file(fresh, &temporary, &node)?;
         self.put(&target, &temporary, node.clone());
         self.steps.push(Step::Exchange { temporary, target, before, after: node });
         Ok(())
@@ -276,11 +323,16 @@ impl<'a, 'u> Builder<'a, 'u> {
     fn create_directory(&mut self, target: Spot) -> Result<(), CommitError> {
         self.must_be_free(&target)?;
         let temporary = self.temporary(&target)?;
-        let parent = Directory::of(self.roots, &temporary)?;
+        let parent = self.hands.of(self.roots, &temporary)?;
         self.made.push(temporary.clone());
+        self.nest(&temporary);
+        let mode = self.attempt.former.mode(&target).unwrap_or(DIRECTORY_MODE & !self.attempt.umask);
         let found = parent
-            .make(temporary.name(), DIRECTORY_MODE & !self.attempt.umask)
-            .and_then(Found::of)
+            .make(temporary.name(), mode)
+            .and_then(|made| {
+                self.attempt.former.own(&made, &target)?;
+                Found::of(made)
+            })
             .map_err(|errno| CommitError::system("create a temporary for", &target, errno))?;
         let node = DirectoryNode { inode: found.inode, mode: found.mode, owner: found.owner };
         self.slots.insert(target.key(), Slot::Directory { node: node.clone(), ours: true });
@@ -329,7 +381,7 @@ impl<'a, 'u> Builder<'a, 'u> {
             Slot::Directory { .. } => return Err(CommitError::stale(target, Difference::Kind)),
         };
         compare(target, &node, before)?;
-        let (mut file, found) = Directory::of(self.roots, &at)?.file(at.name()).map_err(|errno| match errno {
+        let (mut file, found) = self.hands.hold(self.roots, &at)?.file(at.name()).map_err(|errno| match errno {
             Errno::PERM => CommitError::stale(target, Difference::Kind),
             errno if tree::is_detour(errno) => CommitError::stale(target, Difference::Vanished),
             errno => CommitError::system("read", target, errno),
@@ -370,7 +422,7 @@ impl<'a, 'u> Builder<'a, 'u> {
 
     fn write(&mut self, temporary: &Spot, after: &FileState) -> Result<Fresh, CommitError> {
         let content = (self.contents)(&after.sha256).ok_or(CommitError::Content(after.sha256))?;
-        let directory = Directory::of(self.roots, temporary)?;
+        let directory = self.hands.of(self.roots, temporary)?;
         self.made.push(temporary.clone());
         Fresh::write(&directory, temporary, &content, &after.sha256)
     }
@@ -386,7 +438,7 @@ impl<'a, 'u> Builder<'a, 'u> {
         }
     }
 
-    fn slot(&self, target: &Spot) -> Result<Slot, CommitError> {
+    fn slot(&mut self, target: &Spot) -> Result<Slot, CommitError> {
         if let Some(slot) = self.slots.get(&target.key()) {
             return Ok(slot.clone());
         }
@@ -394,7 +446,9 @@ impl<'a, 'u> Builder<'a, 'u> {
         if matches!(self.slots.get(&parent), Some(Slot::Directory { ours: true, .. })) {
             return Ok(Slot::Nothing);
         }
-        let found = Directory::of(self.roots, target)?
+        let found = self
+            .hands
+            .hold(self.roots, target)?
             .look(target.name())
             .map_err(|errno| CommitError::system("look at", target, errno))?;
         match found {
@@ -436,18 +490,13 @@ impl<'a, 'u> Builder<'a, 'u> {
         Ok(Spot { workspace: key.0, path, parent })
     }
 
-    fn inode(&mut self, key: &Key) -> Result<u64, CommitError> {
-        if let Some(inode) = self.inodes.get(key) {
-            return Ok(*inode);
-        }
-        let inode = Directory::open(self.roots, &key.0, &key.1)?.inode();
-        self.inodes.insert(key.clone(), inode);
-        Ok(inode)
+    fn inode(&mut self, (workspace, path): &Key) -> Result<u64, CommitError> {
+        self.hands.at(self.roots, workspace, path).map(|directory| directory.inode())
     }
 
-    fn root_inodes(&mut self, effects: &[Effect]) -> Result<BTreeMap<WorkspaceName, u64>, CommitError> {
+    fn root_inodes(&self, effects: &[Effect]) -> Result<BTreeMap<WorkspaceName, u64>, CommitError> {
         let names: BTreeSet<&WorkspaceName> = effects.iter().filter_map(Effect::workspace).collect();
-        names.into_iter().map(|name| Ok((name.clone(), self.inode(&(name.clone(), WorkspacePath::root()))?))).collect()
+        names.into_iter().map(|name| Ok((name.clone(), tree::root_inode(self.roots, name)?))).collect()
     }
 }
 

@@ -5,7 +5,10 @@
 //! else is left alone and reported. Every case ends in a state in which the same step, judged again, asks for nothing
 //! more, which is what makes recovery repeatable.
 
+use std::collections::BTreeSet;
+
 use toolkeep_core::digest::Digest;
+use toolkeep_core::id::WorkspaceName;
 use toolkeep_core::plan::EntryKind;
 use toolkeep_sandbox::stage::Content;
 
@@ -15,18 +18,19 @@ use crate::commit::files::apply::sync_directories;
 use crate::commit::files::fault::{CommitError, Remnant};
 use crate::commit::files::step::{DirectoryNode, FileNode, Node, Prepared, Spot, Step};
 use crate::commit::files::temporary::Fresh;
-use crate::commit::files::tree::{self, Directory, Kind, Roots};
+use crate::commit::files::tree::{self, Directory, Hands, Kind, Roots};
 use crate::commit::files::{attributes, sweep};
 
 /// Which steps may have been done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reach {
     /// All before this one, and this one perhaps half; displaced contents are all there.
     Until(usize),
-    /// Any. `cleared`: displaced contents may have been removed already.
+    /// Any.
     Any {
-        /// See above.
-        cleared: bool,
+        /// Where something still waits for its step, displaced contents are all there; in every other workspace they may
+        /// have been removed already.
+        waiting: BTreeSet<WorkspaceName>,
     },
 }
 
@@ -85,7 +89,7 @@ struct Return<'a> {
     prepared: &'a Prepared,
     roots: &'a Roots,
     contents: &'a dyn Fn(&Digest) -> Option<Content>,
-    cleared: bool,
+    reach: &'a Reach,
 }
 
 /// Take back what was done, sweep, and flush. What remains needs an operator.
@@ -98,11 +102,11 @@ pub(super) fn roll_back(
     reach: &Reach,
     contents: &dyn Fn(&Digest) -> Option<Content>,
 ) -> Result<Vec<Remnant>, CommitError> {
-    let (count, cleared) = match *reach {
-        Reach::Until(index) => (index, false),
-        Reach::Any { cleared } => (prepared.steps.len(), cleared),
+    let count = match reach {
+        Reach::Until(index) => *index,
+        Reach::Any { .. } => prepared.steps.len(),
     };
-    let back = Return { prepared, roots, contents, cleared };
+    let back = Return { prepared, roots, contents, reach };
     let (mut remnants, mut failed) = (Vec::new(), None);
     let mut judge = |index: usize, step: &Step| match back.step(index, step) {
         Ok(None) => {}
@@ -124,7 +128,7 @@ pub(super) fn roll_back(
         return Err(error);
     }
     remnants.extend(sweep::sweep(prepared, roots, false)?);
-    sync_directories(prepared, roots)?;
+    sync_directories(prepared, roots, &Hands::default())?;
     Ok(remnants)
 }
 
@@ -139,6 +143,14 @@ impl Return<'_> {
             Step::Aside { target, temporary, before } => self.unaside(index, target, temporary, before),
             Step::RemoveDirectory { target, temporary, before } => self.remake(target, temporary, before),
             Step::Touch { target, before_ns, after_ns } => self.untouch(target, *before_ns, *after_ns),
+        }
+    }
+
+    /// Whether content that was displaced from there may have been removed already.
+    fn cleared(&self, target: &Spot) -> bool {
+        match self.reach {
+            Reach::Until(_) => false,
+            Reach::Any { waiting } => !waiting.contains(&target.workspace),
         }
     }
 
@@ -209,7 +221,7 @@ impl Return<'_> {
         let (from, aside) = held(self.roots, temporary)?;
         let (to, now) = held(self.roots, target)?;
         match (aside, now) {
-            (Held::Nothing, now) if !self.cleared || now.has(before) => Ok(None),
+            (Held::Nothing, now) if !self.cleared(target) || now.has(before) => Ok(None),
             (Held::Nothing, Held::Nothing) => {
                 let (Some(from), Some(to)) = (from, to) else { return Ok(Some("its directory is gone")) };
                 let restored = self.restore_to(index, temporary, before, &from, (&to, target.name()))?;

@@ -16,7 +16,7 @@ use toolkeep_core::path::WorkspacePath;
 use crate::commit::files::fault::{CommitError, Remnant};
 use crate::commit::files::rollback::{Held, held};
 use crate::commit::files::step::{Key, Node, Prepared, Spot, Step, TransactionId};
-use crate::commit::files::tree::{Directory, Kind, Roots};
+use crate::commit::files::tree::{Directory, Hands, Kind, Roots};
 
 /// A directory that holds temporaries while a plan is committed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -110,11 +110,11 @@ fn drop_name(directory: &Directory, name: &str) -> Result<(), Errno> {
 }
 
 /// Remove the contents that an applied plan displaced. They were verified when they were displaced.
-pub(super) fn clear_displaced(prepared: &Prepared, roots: &Roots) -> Vec<Remnant> {
+pub(super) fn clear_displaced(prepared: &Prepared, roots: &Roots, hands: &mut Hands) -> Vec<Remnant> {
     let mut remnants = Vec::new();
     for step in &prepared.steps {
         let (Step::Exchange { temporary, .. } | Step::Aside { temporary, .. }) = step else { continue };
-        let removed = Directory::of(roots, temporary).and_then(|directory| match directory.unlink(temporary.name()) {
+        let removed = hands.of(roots, temporary).and_then(|directory| match directory.unlink(temporary.name()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(CommitError::system("remove the displaced", temporary, errno)),
         });
@@ -181,10 +181,15 @@ fn sweep_step(
             };
         }
         (Held::Other, _) | (Held::File { .. }, Step::RemoveDirectory { .. } | Step::Touch { .. }) => false,
-        (Held::File { sha256, .. }, Step::Place { node: Node::File(node), .. }) => *sha256 == node.sha256,
+        // Our own inode, whatever a power loss left in it: what was displaced always has another.
+        (Held::File { sha256, inode }, Step::Place { node: Node::File(node), .. }) => {
+            *sha256 == node.sha256 || (!committed && *inode == node.inode)
+        }
         (Held::File { .. }, Step::Place { node: Node::Directory(_), .. }) => false,
-        (Held::File { sha256, .. }, Step::Exchange { before, after, .. }) => {
-            *sha256 == after.sha256 || (*sha256 == before.sha256 && (committed || before.saved))
+        (Held::File { sha256, inode }, Step::Exchange { before, after, .. }) => {
+            *sha256 == after.sha256
+                || (!committed && *inode == after.inode)
+                || (*sha256 == before.sha256 && (committed || before.saved))
         }
         (Held::File { sha256, .. }, Step::Aside { before, .. }) => {
             *sha256 == before.sha256 && (committed || before.saved)

@@ -1,8 +1,10 @@
-//! Temporaries: new content, complete and on the disk before the commit point.
+//! Temporaries: new content, complete before the commit point and on the disk before it gets its name.
 //!
-//! Content is written once, verified against its digest while it is written, and flushed in batches, so that one flush of
-//! the file system's journal serves many files and few descriptors are open. A large file's space is reserved first, so
-//! that a full disk is found before anything was written.
+//! Content is written once and verified against its digest while it is written. Small files of small plans stay open
+//! ([`Unflushed`]): their contents travel in the intent transaction, so the flush may run beside it, and what a power loss
+//! takes of them recovery writes anew. All others are flushed before the intent, with the directories that hold them, in
+//! batches, so that one flush of the file system's journal serves many files and few descriptors are open. A large file's
+//! space is reserved first, so that a full disk is found before anything was written.
 
 use std::fs::File;
 use std::io::Write;
@@ -19,7 +21,10 @@ use crate::commit::files::tree::{self, Directory, Found, retry};
 /// Bytes from which on space is reserved before writing: below, writing itself fails as early.
 const RESERVE_FROM_BYTES: u64 = 1024 * 1024;
 /// Files that are open before they are flushed together: far below the usual limit of 1024 descriptors.
-const BATCH_FILES: usize = 64;
+pub(super) const BATCH_FILES: usize = 64;
+/// Largest new content, in bytes, that travels in the intent transaction: a larger row would cost more than the flush that
+/// it saves. [`BATCH_FILES`] of them are the most that one plan puts there.
+pub const LOGGED_MAX_BYTES: u64 = 64 * 1024;
 
 /// A file that is being made.
 #[derive(Debug)]
@@ -30,7 +35,8 @@ pub(super) struct Fresh {
 
 /// Files that were written and are not yet on the disk.
 #[derive(Debug, Default)]
-pub(super) struct Batch(Vec<Fresh>);
+#[must_use = "nothing may get its name before it is flushed"]
+pub struct Unflushed(Vec<Fresh>);
 
 impl Fresh {
     /// Create a private temporary and write `content`, which must be what `sha256` and `size` say.
@@ -48,13 +54,21 @@ impl Fresh {
                 Err(errno) => return Err(CommitError::system("reserve space for", spot, errno)),
             }
         }
-        let mut hasher = Hasher::new();
-        let written = tree::read_through(&mut content.reader(), |bytes| {
-            hasher.update(bytes);
-            file.write_all(bytes)
-        })
-        .map_err(|error| CommitError::system("write", spot, Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
-        if written != content.size() || hasher.finish() != *sha256 {
+        let failed = |error: std::io::Error| {
+            CommitError::system("write", spot, Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        };
+        let (written, found) = if let Content::Memory(bytes) = content {
+            file.write_all(bytes).map_err(failed)?;
+            (bytes.len() as u64, Digest::of(bytes))
+        } else {
+            let mut hasher = Hasher::new();
+            let written = tree::read_through(&mut content.reader(), |bytes| {
+                hasher.update(bytes);
+                file.write_all(bytes)
+            });
+            (written.map_err(failed)?, hasher.finish())
+        };
+        if written != content.size() || found != *sha256 {
             return Err(CommitError::Content(*sha256));
         }
         Ok(Self { file, spot: spot.clone() })
@@ -81,15 +95,27 @@ impl Fresh {
     }
 }
 
-impl Batch {
-    /// Take a complete file; flush when there are many.
-    pub(super) fn add(&mut self, fresh: Fresh) -> Result<(), CommitError> {
+impl Unflushed {
+    pub(super) fn add(&mut self, fresh: Fresh) {
         self.0.push(fresh);
-        if self.0.len() >= BATCH_FILES { self.flush() } else { Ok(()) }
     }
 
-    /// Flush all.
-    pub(super) fn flush(&mut self) -> Result<(), CommitError> {
-        self.0.drain(..).try_for_each(Fresh::sync)
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether everything is on the disk already.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Flush all. Nothing that a plan writes may get its name before this has succeeded.
+    ///
+    /// # Errors
+    /// [`CommitError::System`]: there is no space for it; what was written can be removed. [`CommitError::Poisoned`]: the
+    /// disk did not confirm.
+    pub fn flush(self) -> Result<(), CommitError> {
+        self.0.into_iter().try_for_each(Fresh::sync)
     }
 }

@@ -1,11 +1,11 @@
 //! Hands on a workspace: directories opened beneath its root, and the few calls that change what a name holds.
 //!
-//! A parent directory is opened afresh for every step, never cached, and compared with the inode that was written down;
-//! after the change it is opened by its path again, so that a directory that was moved away in between is noticed and the
-//! change taken back. Names are only ever changed by calls that refuse to replace anything (`RENAME_NOREPLACE`), that lose
+//! A parent directory is looked at by its path right before a change and right after it, and compared with the inode that
+//! was written down, so that a directory that was moved away in between is noticed and the change taken back; what was
+//! looked at after one step is as good as a look before the next ([`Hands`]). Names are only ever changed by calls that refuse to replace anything (`RENAME_NOREPLACE`), that lose
 //! nothing (`RENAME_EXCHANGE`), or that remove a temporary. Nothing here decides anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +21,7 @@ use toolkeep_sandbox::beneath::{self, Seen};
 use toolkeep_sandbox::workspace::WorkspaceRoot;
 
 use crate::commit::files::fault::{CommitError, Difference};
-use crate::commit::files::step::{FileNode, Spot};
+use crate::commit::files::step::{FileNode, Key, Spot};
 
 /// The workspaces that a commit may touch.
 pub type Roots = BTreeMap<WorkspaceName, Arc<WorkspaceRoot>>;
@@ -31,6 +31,9 @@ pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 /// Attempts at a call that a signal interrupts, before the interruption counts as a failure.
 const INTERRUPTIONS_MAX: usize = 16;
 const NANOSECONDS: i64 = 1_000_000_000;
+/// Directories that one phase of a commit keeps open: most plans touch fewer, and 64 commits at a time stay far below the
+/// usual limit of 1024 descriptors. Others are opened again when they are needed.
+const HANDS_MAX: usize = 8;
 
 pub(super) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     for _ in 0..INTERRUPTIONS_MAX {
@@ -47,10 +50,99 @@ pub(super) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, 
 pub(super) struct Directory {
     fd: OwnedFd,
     inode: u64,
+    device: u64,
+}
+
+/// The directories that one phase of a commit works in, opened once each.
+#[derive(Debug, Default)]
+pub(super) struct Hands {
+    open: BTreeMap<Key, Arc<Directory>>,
+    /// Those whose paths were found to lead to them by the last step.
+    fresh: BTreeSet<Key>,
+}
+
+impl Hands {
+    /// The directory of a spot, if it is the one that was written down and its path leads to it now.
+    pub(super) fn of(&mut self, roots: &Roots, spot: &Spot) -> Result<Arc<Directory>, CommitError> {
+        let key = (spot.workspace.clone(), spot.directory());
+        let moved = |known: &Arc<Directory>| !self.fresh.contains(&key) && !known.is_still(roots, spot);
+        if self.open.get(&key).is_some_and(moved) {
+            self.open.remove(&key);
+        }
+        self.hold(roots, spot)
+    }
+
+    /// The directory of a spot, if it is the one that was written down; its path led to it when it was opened here.
+    pub(super) fn hold(&mut self, roots: &Roots, spot: &Spot) -> Result<Arc<Directory>, CommitError> {
+        let directory = self.at(roots, &spot.workspace, &spot.directory())?;
+        if spot.parent.is_some_and(|inode| inode != directory.inode) {
+            return Err(CommitError::stale(spot, Difference::Parent));
+        }
+        Ok(directory)
+    }
+
+    /// The directory at a path, opened once.
+    pub(super) fn at(
+        &mut self,
+        roots: &Roots,
+        workspace: &WorkspaceName,
+        path: &WorkspacePath,
+    ) -> Result<Arc<Directory>, CommitError> {
+        let key = (workspace.clone(), path.clone());
+        if let Some(directory) = self.open.get(&key) {
+            return Ok(Arc::clone(directory));
+        }
+        let directory = Arc::new(Directory::open(roots, workspace, path)?);
+        if self.open.len() >= HANDS_MAX {
+            self.open.pop_first();
+        }
+        self.open.insert(key, Arc::clone(&directory));
+        Ok(directory)
+    }
+
+    /// A directory that is open here already, if it is.
+    pub(super) fn kept(&self, workspace: &WorkspaceName, path: &WorkspacePath) -> Option<&Directory> {
+        self.open.get(&(workspace.clone(), path.clone())).map(AsRef::as_ref)
+    }
+
+    /// Whether the paths of these spots still lead to the directories in which a step has just changed something.
+    pub(super) fn settled(&mut self, roots: &Roots, changed: &[(&Directory, &Spot)]) -> bool {
+        self.fresh.clear();
+        for (directory, spot) in changed {
+            let key = (spot.workspace.clone(), spot.directory());
+            if self.fresh.contains(&key) {
+                continue;
+            }
+            if !directory.is_still(roots, spot) {
+                return false;
+            }
+            self.fresh.insert(key);
+        }
+        true
+    }
+
+    /// Time went by, or nothing was looked at after the last change: look again before the next.
+    pub(super) fn unsettled(&mut self) {
+        self.fresh.clear();
+    }
+
+    /// A directory came to a path or went from it: whatever was open there or beneath is another one now.
+    pub(super) fn forget(&mut self, spot: &Spot) {
+        let gone = |key: &Key| key.0 == spot.workspace && key.1.starts_with(&spot.path);
+        self.open.retain(|key, _| !gone(key));
+        self.fresh.retain(|key| !gone(key));
+    }
 }
 
 pub(super) fn root<'a>(roots: &'a Roots, workspace: &WorkspaceName) -> Result<&'a WorkspaceRoot, CommitError> {
     roots.get(workspace).map(AsRef::as_ref).ok_or_else(|| CommitError::Workspace(workspace.clone()))
+}
+
+/// The inode of a workspace's own directory.
+pub(super) fn root_inode(roots: &Roots, workspace: &WorkspaceName) -> Result<u64, CommitError> {
+    let found = Found::of(root(roots, workspace)?.fd());
+    let spot = || Spot { workspace: workspace.clone(), path: WorkspacePath::root(), parent: None };
+    found.map(|found| found.inode).map_err(|errno| CommitError::system("look at", &spot(), errno))
 }
 
 /// What `openat2` says when the way to a name leads elsewhere or nowhere.
@@ -62,7 +154,7 @@ impl Directory {
     pub(super) fn open(roots: &Roots, workspace: &WorkspaceName, path: &WorkspacePath) -> Result<Self, CommitError> {
         let spot = || Spot { workspace: workspace.clone(), path: path.clone(), parent: None };
         match beneath::open_directory(root(roots, workspace)?.fd(), path) {
-            Ok((fd, seen)) => Ok(Self { fd, inode: seen.tuple.ino }),
+            Ok((fd, seen)) => Ok(Self { fd, inode: seen.tuple.ino, device: seen.tuple.dev }),
             Err(errno) if is_detour(errno) => Err(CommitError::stale(&spot(), Difference::Parent)),
             Err(errno) => Err(CommitError::system("open the directory", &spot(), errno)),
         }
@@ -83,7 +175,21 @@ impl Directory {
 
     /// Whether the path of the spot still leads to this directory.
     pub(super) fn is_still(&self, roots: &Roots, spot: &Spot) -> bool {
-        Self::open(roots, &spot.workspace, &spot.directory()).is_ok_and(|again| again.inode == self.inode)
+        let path = spot.directory();
+        if path.is_root() {
+            // Opened once; no path leads to it.
+            return true;
+        }
+        let Ok(root) = root(roots, &spot.workspace) else { return false };
+        if path.parent().is_some_and(|above| above.is_root()) {
+            // One component: nothing on the way can be a link, and a link in its place is no directory.
+            let seen = retry(|| rustix::fs::statat(root.fd(), path.as_str(), AtFlags::SYMLINK_NOFOLLOW));
+            return seen.is_ok_and(|stat| {
+                let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+                is_directory && stat.st_ino == self.inode && stat.st_dev == self.device
+            });
+        }
+        Self::open(roots, &spot.workspace, &path).is_ok_and(|again| again.inode == self.inode)
     }
 
     pub(super) fn look(&self, name: &str) -> Result<Option<Found>, Errno> {

@@ -12,4 +12,25 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
+/// The host's side of `wasi:keyvalue`.
+pub(crate) mod keyvalue {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        inline: "
+            package toolkeep:keys;
+            world keys {
+                import wasi:keyvalue/store@0.2.0-draft2;
+                import wasi:keyvalue/atomics@0.2.0-draft2;
+                import wasi:keyvalue/batch@0.2.0-draft2;
+            }
+        ",
+        world: "toolkeep:keys/keys",
+        imports: { default: async | trappable },
+        with: {
+            "wasi:keyvalue/store.bucket": crate::capability::keys::Bucket,
+            "wasi:keyvalue/atomics.cas": crate::capability::keys::Seen,
+        },
+    });
+}
+
 pub(crate) use exports::toolkeep::tool::tool as contract;

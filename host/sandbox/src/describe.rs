@@ -18,7 +18,7 @@ use crate::bindings::GuestPre;
 use crate::capability::context::Context;
 use crate::compile::{Refused, prescreen};
 use crate::engine::{self, Ticker};
-use crate::execution::{self, Cancel, Ended, Entry, Ingredients};
+use crate::execution::{self, Cancel, Ended, Entry, Ingredients, Outward};
 use crate::fault::{Fault, HostFault};
 use crate::state::{self, State};
 
@@ -65,6 +65,7 @@ pub async fn describe(wasm: &[u8]) -> Result<String, NoDescription> {
         wall_clock_ns: 0,
         seed: [0; 32],
         stage: None,
+        outward: Outward::default(),
         progress: None,
     };
     let state = State::new(ingredients, Instant::now());

@@ -4,6 +4,8 @@
 //! it is cancelled, also while the guest waits inside of the host. However it ends, the store is dropped before anything
 //! else happens, and only an execution that returned an output has effects.
 
+mod ending;
+
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,22 +24,24 @@ use toolkeep_core::effect::Effect;
 use toolkeep_core::event::Recording;
 use toolkeep_core::grant::{HttpGrant, KeysGrant, MessageGrant};
 use toolkeep_core::id::ToolName;
-use toolkeep_core::limit::{ExecutionLimits, MESSAGE_MAX_BYTES};
+use toolkeep_core::limit::ExecutionLimits;
 use toolkeep_core::refusal::FieldProblem;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
 
 use crate::bindings::{GuestPre, contract};
 use crate::capability::clock::Clock;
+use crate::capability::http::Engine as HttpEngine;
 use crate::capability::context::{Context, PROGRESS_MAX, Progress};
-use crate::capability::log::{Level, Log, LogLine, Source};
+use crate::capability::log::{Log, LogLine};
 use crate::capability::random::Random;
-use crate::fault::{self, Broken, Circumstances, Fault, HostFault};
+use crate::fault::{self, Fault, HostFault};
 use crate::limiter::Limiter;
+use crate::outbound::Outbound;
 use crate::pool::Loaded;
 use crate::port::{Exchange, HttpCall, Ports};
 use crate::recording::Recorder;
-use crate::stage::{Content, Mount, Spool, Stage, StageLimits, Staged};
+use crate::stage::{BREACHES_MAX, Content, Mount, Spool, Stage, StageLimits, Staged};
 use crate::state::{self, State};
 
 /// Bytes that one call between guest and host may carry: the largest output with room for its encoding.
@@ -238,12 +242,13 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) wall_clock_ns: u64,
     pub(crate) seed: [u8; DIGEST_BYTES],
     pub(crate) stage: Option<Stage>,
+    pub(crate) outward: Outward,
     pub(crate) progress: Option<Sender<Progress>>,
 }
 
 impl State {
     pub(crate) fn new(ingredients: Ingredients<'_>, started: Instant) -> Self {
-        let Ingredients { context, limits, deadline, clock, wall_clock_ns, seed, stage, progress } = ingredients;
+        let Ingredients { context, limits, deadline, clock, wall_clock_ns, seed, stage, outward, progress } = ingredients;
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles as usize);
         Self {
@@ -256,6 +261,10 @@ impl State {
             context,
             deadline,
             stage,
+            stage_limits: stage_limits(limits),
+            outward,
+            outbound: None,
+            http: HttpEngine::default(),
             progress,
             progress_left: PROGRESS_MAX,
             sockets: None,
@@ -280,8 +289,8 @@ pub(crate) async fn run(
     let mut store = fresh_store(engine, limits, state)?;
     let end = drive(call(&mut store, ready, entry), deadline, cancel).await;
     let left = store.get_fuel().unwrap_or(0);
-    let state = store.into_data();
-    let ended = judge(end, limits, &state)?;
+    let mut state = store.into_data();
+    let ended = ending::judge(end, limits, &mut state)?;
     // Fuel is checked at functions and loops, so the last steps may have overdrawn it. What returned with nothing left
     // has not returned within its fuel.
     let ended = if left == 0 && matches!(ended, Ended::Output(_) | Ended::Error(_)) {
@@ -349,67 +358,6 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text").to_owned()
 }
 
-fn judge(end: End, limits: &ExecutionLimits, state: &State) -> Result<Ended, HostFault> {
-    let error = match end {
-        End::Cancelled => return Ok(Ended::Fault(Fault::Cancelled)),
-        End::Deadline => return Ok(Ended::Fault(Fault::Deadline)),
-        End::Panicked(text) => return Err(HostFault::Panicked(text)),
-        End::Returned(Ok(Ok(output))) => return Ok(measured(output, limits.output_bytes)),
-        End::Returned(Ok(Err(error))) => return Ok(own_error(error, limits.output_bytes)),
-        End::Returned(Err(error)) => error,
-    };
-    if let Some(frames) = fault::frames(&error) {
-        state.log.write(Source::Host, Level::Debug, &frames);
-    }
-    let circumstances =
-        Circumstances { refused: state.limiter.refused, returned: state.returned, output_limit: limits.output_bytes };
-    match fault::sort(&error, &circumstances) {
-        Broken::Guest(fault) => Ok(Ended::Fault(fault)),
-        Broken::Host(fault) => Err(fault),
-    }
-}
-
-fn measured(output: String, limit: u64) -> Ended {
-    let size = output.len() as u64;
-    if size > limit { Ended::Fault(Fault::OutputTooLarge { limit, size }) } else { Ended::Output(output) }
-}
-
-fn own_error(error: contract::Error, limit: u64) -> Ended {
-    let (kind, failure) = match error {
-        contract::Error::InvalidInput(failure) => (GuestErrorKind::InvalidInput, failure),
-        contract::Error::NotFound(failure) => (GuestErrorKind::NotFound, failure),
-        contract::Error::Denied(failure) => (GuestErrorKind::Denied, failure),
-        contract::Error::Conflict(failure) => (GuestErrorKind::Conflict, failure),
-        contract::Error::Failed(failure) => (GuestErrorKind::Failed, failure),
-        contract::Error::Transient(retry) => {
-            let contract::Retry { message, detail, after_ms } = retry;
-            let error = (GuestErrorKind::Transient, contract::Failure { message, detail, fields: Vec::new() });
-            return bounded(error, after_ms, limit);
-        }
-    };
-    bounded((kind, failure), None, limit)
-}
-
-fn bounded((kind, failure): (GuestErrorKind, contract::Failure), after_ms: Option<u64>, limit: u64) -> Ended {
-    let size = failure.detail.as_ref().map_or(0, String::len) as u64;
-    if size > limit {
-        return Ended::Fault(Fault::OutputTooLarge { limit, size });
-    }
-    let fields = failure.fields.into_iter().take(FIELDS_MAX).map(|field| FieldProblem {
-        pointer: shortened(field.pointer),
-        problem: shortened(field.problem),
-        expected: shortened(field.expected),
-    });
-    let fields = fields.collect();
-    let message = shortened(failure.message);
-    Ended::Error(GuestError { kind, message, detail: failure.detail, fields, after_ms })
-}
-
-fn shortened(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MESSAGE_MAX_BYTES));
-    text
-}
-
 /// Carry out an order on the engine that its component was loaded for.
 pub(crate) async fn carry_out(
     order: Order,
@@ -419,11 +367,12 @@ pub(crate) async fn carry_out(
 ) -> Result<Execution, HostFault> {
     let started = Instant::now();
     let ready = order.loaded.ready().ok_or(HostFault::Retired)?;
-    let stage = order.loaded.uses_files().then(|| {
-        let limits = StageLimits { bytes: order.limits.stage_bytes, effects: order.limits.stage_effects };
-        Stage::new(order.mounts, limits, order.spool).with_wall_clock(order.wall_clock_ns)
-    });
-    let state = State::new(
+    let limits = stage_limits(&order.limits);
+    let stage = order
+        .loaded
+        .uses_files()
+        .then(|| Stage::new(order.mounts, limits, order.spool).with_wall_clock(order.wall_clock_ns));
+    let mut state = State::new(
         Ingredients {
             context: order.context,
             limits: &order.limits,
@@ -432,44 +381,72 @@ pub(crate) async fn carry_out(
             wall_clock_ns: order.wall_clock_ns,
             seed: order.seed,
             stage: stage.clone(),
+            outward: order.outward,
             progress: order.progress,
         },
         started,
     );
+    if state.outward.layer.is_some() {
+        state.outbound().map_err(|error| HostFault::Stage(format!("{error:#}")))?;
+    }
     let entry = Entry::Invoke { tool: order.tool.as_str(), input: &order.input };
     let Ran { ended, fuel, state } = run(engine, &ready, entry, &order.limits, state, &order.cancel).await?;
     drop(slot);
     let (log, log_dropped) = state.log.finish();
     let recording = state.recorder.finish(fingerprint.to_owned(), &order.seed, order.wall_clock_ns);
     let (memory_peak, host_calls) = (state.limiter.memory_peak(), state.host_calls);
-    // Streams and descriptors of the guest hold the stage.
-    drop(state);
-    let (ended, staged) = sealed(ended, stage).await?;
+    // Streams, descriptors and futures of the guest hold the stage and what is under way.
+    let State { outbound, outward, .. } = state;
+    // What was never asked for again is missing as well.
+    let unasked = !outward.exchanges.is_empty();
+    let (ended, staged, exchanges) = sealed(diverged(ended, unasked, outbound.as_deref()), stage, outbound, limits).await?;
     let wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let usage = Usage { fuel, wall_ms, memory_peak, host_calls };
-    Ok(Execution { ended, staged, recording, exchanges: Vec::new(), usage, log, log_dropped })
+    Ok(Execution { ended, staged, recording, exchanges, usage, log, log_dropped })
 }
 
-/// Only an output seals what was staged; anything else keeps nothing but the refused attempts.
-async fn sealed(ended: Ended, stage: Option<Stage>) -> Result<(Ended, Staged), HostFault> {
-    let Some(stage) = stage else { return Ok((ended, Staged::default())) };
-    let breaches = stage.breaches();
-    let unsealed = Staged { breaches, ..Staged::default() };
-    if !matches!(ended, Ended::Output(_)) {
-        return Ok((ended, unsealed));
+const fn stage_limits(limits: &ExecutionLimits) -> StageLimits {
+    StageLimits { bytes: limits.stage_bytes, effects: limits.stage_effects }
+}
+
+/// An execution that asks for less than the one before took another path, too: what was sent then was for nothing.
+fn diverged(ended: Ended, unasked: bool, outbound: Option<&Outbound>) -> Ended {
+    let behind = unasked || outbound.is_some_and(|outbound| outbound.exchanges.is_behind());
+    if !behind || matches!(ended, Ended::Fault(_)) {
+        return ended;
     }
-    // Sealing reads and hashes what is overwritten: not on a thread that serves others, unless it is less than the
-    // guest's own small reads, for which waking another thread would take longer.
-    let sealed = if stage.seals_quickly() {
-        stage.seal()
-    } else {
-        let sealed = tokio::task::spawn_blocking(move || stage.seal()).await;
-        sealed.map_err(|error| HostFault::Panicked(error.to_string()))?
+    Ended::Fault(Fault::Diverged("it ended before it asked for everything that it had asked for".to_owned()))
+}
+
+/// Only an output or a live request seals what was staged; anything else keeps nothing but the refused attempts.
+async fn sealed(
+    ended: Ended,
+    stage: Option<Stage>,
+    outbound: Option<Box<Outbound>>,
+    limits: StageLimits,
+) -> Result<(Ended, Staged, Vec<Exchange>), HostFault> {
+    let mut breaches = stage.as_ref().map(Stage::breaches).unwrap_or_default();
+    breaches.extend_from_slice(outbound.as_ref().map(|outbound| outbound.breaches()).unwrap_or_default());
+    breaches.truncate(BREACHES_MAX);
+    let (beside, exchanges) = outbound.map(|outbound| outbound.finish()).unwrap_or_default();
+    let unsealed = |breaches| Staged { breaches, ..Staged::default() };
+    if !matches!(ended, Ended::Output(_) | Ended::Live(_)) {
+        return Ok((ended, unsealed(breaches), exchanges));
+    }
+    let files = match stage {
+        None => Ok(Staged::default()),
+        // Sealing reads and hashes what is overwritten: not on a thread that serves others, unless it is less than the
+        // guest's own small reads, for which waking another thread would take longer.
+        Some(stage) if stage.seals_quickly() => stage.seal(),
+        Some(stage) => {
+            let sealed = tokio::task::spawn_blocking(move || stage.seal()).await;
+            sealed.map_err(|error| HostFault::Panicked(error.to_string()))?
+        }
     };
-    match sealed {
-        Ok(staged) => Ok((ended, staged)),
+    match files.and_then(|files| beside.join(files, limits)) {
+        Ok(staged) => Ok((ended, Staged { breaches, ..staged }, exchanges)),
         Err(error) => match fault::of_stage(&error) {
-            Some(fault) => Ok((Ended::Fault(fault), unsealed)),
+            Some(fault) => Ok((Ended::Fault(fault), unsealed(breaches), exchanges)),
             None => Err(HostFault::Stage(error.to_string())),
         },
     }
@@ -480,15 +457,6 @@ mod tests {
     use super::*;
 
     const LONG: Duration = Duration::from_secs(3_600);
-
-    fn failure(message: &str, fields: usize) -> contract::Failure {
-        let field = contract::FieldProblem {
-            pointer: "/a".to_owned(),
-            problem: "x".repeat(MESSAGE_MAX_BYTES + 1),
-            expected: "y".to_owned(),
-        };
-        contract::Failure { message: message.to_owned(), detail: None, fields: vec![field; fields] }
-    }
 
     #[tokio::test]
     async fn t_r11_a_panic_of_a_host_function_stops_at_the_job() {
@@ -510,24 +478,5 @@ mod tests {
         let cancel = Cancel::new();
         let (end, ()) = tokio::join!(drive(std::future::pending(), LONG, &cancel), async { cancel.clone().cancel() });
         assert!(matches!(end, End::Cancelled));
-    }
-
-    #[test]
-    fn r04_a_tools_own_error_is_bounded_in_every_part() {
-        let long = "é".repeat(MESSAGE_MAX_BYTES);
-        let Ended::Error(error) = own_error(contract::Error::NotFound(failure(&long, FIELDS_MAX + 1)), 10) else {
-            panic!("an error");
-        };
-        assert_eq!((error.kind, error.message.len(), error.fields.len()), (GuestErrorKind::NotFound, 4096, FIELDS_MAX));
-        assert_eq!(error.fields[0].problem.len(), MESSAGE_MAX_BYTES);
-        let with_detail = |length: usize| {
-            let detail = Some("1".repeat(length));
-            own_error(
-                contract::Error::Transient(contract::Retry { message: String::new(), detail, after_ms: Some(5) }),
-                10,
-            )
-        };
-        assert!(matches!(with_detail(10), Ended::Error(error) if error.after_ms == Some(5)));
-        assert_eq!(with_detail(11), Ended::Fault(Fault::OutputTooLarge { limit: 10, size: 11 }));
     }
 }

@@ -18,6 +18,7 @@ pub mod engine;
 pub mod execution;
 pub mod fault;
 mod limiter;
+pub mod outbound;
 pub mod pool;
 pub mod port;
 pub mod prescreen;

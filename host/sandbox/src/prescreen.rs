@@ -43,8 +43,8 @@ pub const SEGMENTS_MAX: u64 = 10_000;
 pub const ITEMS_MAX: u64 = 50_000;
 
 /// Which interfaces exist, by package. Versions are compared by [`offers`].
-const OFFERED: [(&str, &str, &[&str]); 7] = [
-    ("toolkeep:tool", "0.1.", &["context", "log", "progress"]),
+const OFFERED: [(&str, &str, &[&str]); 8] = [
+    ("toolkeep:tool", "0.1.", &["context", "log", "messages", "progress"]),
     (
         "wasi:cli",
         "0.2.",
@@ -63,6 +63,7 @@ const OFFERED: [(&str, &str, &[&str]); 7] = [
     ),
     ("wasi:clocks", "0.2.", &["monotonic-clock", "wall-clock"]),
     ("wasi:filesystem", "0.2.", &["types", "preopens"]),
+    ("wasi:http", "0.2.", &["types", "outgoing-handler"]),
     ("wasi:io", "0.2.", &["error", "poll", "streams"]),
     ("wasi:random", "0.2.", &["random", "insecure", "insecure-seed"]),
     // Offered because interpreters import them unasked; every use is denied.
@@ -72,6 +73,9 @@ const OFFERED: [(&str, &str, &[&str]); 7] = [
         &["network", "instance-network", "ip-name-lookup", "tcp", "tcp-create-socket", "udp", "udp-create-socket"],
     ),
 ];
+
+/// A package without a final version: only this one is known.
+const DRAFT: (&str, &str, &[&str]) = ("wasi:keyvalue", "0.2.0-draft2", &["store", "atomics", "batch"]);
 
 /// The export without which a component is no tool.
 const TOOL: &str = "toolkeep:tool/tool@0.1.";
@@ -117,7 +121,7 @@ pub enum Refused {
     Bad(#[from] BadComponent),
     /// It asks for something that does not exist here.
     #[error(
-        "the component imports `{0}`, which does not exist here: a tool may import wasi 0.2 (io, cli, clocks, random, filesystem) and toolkeep:tool 0.1"
+        "the component imports `{0}`, which does not exist here: a tool may import wasi 0.2 (io, cli, clocks, random, filesystem, http), wasi:keyvalue 0.2.0-draft2 and toolkeep:tool 0.1"
     )]
     UnknownImport(String),
     /// It has nothing to call.
@@ -140,6 +144,10 @@ pub enum Refused {
 pub fn offers(import: &str) -> bool {
     let Some((interface, version)) = import.split_once('@') else { return false };
     let Some((package, interface)) = interface.split_once('/') else { return false };
+    let (draft, exactly, interfaces) = DRAFT;
+    if package == draft {
+        return version == exactly && interfaces.contains(&interface);
+    }
     OFFERED.iter().any(|(offered, prefix, interfaces)| {
         *offered == package
             && interfaces.contains(&interface)

@@ -13,16 +13,20 @@ use wasmtime_wasi::p2::bindings::{cli, clocks, random as wasi_random, sockets};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsCtx, WasiSocketsCtxView};
 use wasmtime_wasi_io::bindings::wasi::io;
 
+use crate::bindings::keyvalue::wasi::keyvalue;
 use crate::bindings::toolkeep::tool as contract;
 use crate::capability::clock::Clock;
 use crate::capability::context::{Context, Progress};
 use crate::capability::files::{self, FilesView};
+use crate::capability::http::{self, Engine as HttpEngine};
 use crate::capability::log::Log;
 use crate::capability::random::Random;
+use crate::execution::Outward;
 use crate::fault::HostFault;
 use crate::limiter::Limiter;
+use crate::outbound::Outbound;
 use crate::recording::Recorder;
-use crate::stage::Stage;
+use crate::stage::{Stage, StageLimits};
 
 /// Fuel for one call into the host: about the work of entering it, lifting a few values and recording the answer.
 pub(crate) const HOST_CALL_FUEL: u64 = 1_000;
@@ -39,6 +43,12 @@ pub(crate) struct State {
     pub(crate) deadline: Duration,
     /// None if the component does not import `wasi:filesystem`.
     pub(crate) stage: Option<Stage>,
+    pub(crate) stage_limits: StageLimits,
+    /// What may be reached beyond files; given to `outbound` when that is made.
+    pub(crate) outward: Outward,
+    /// Made when a component first reaches beyond files.
+    pub(crate) outbound: Option<Box<Outbound>>,
+    pub(crate) http: HttpEngine,
     pub(crate) progress: Option<Sender<Progress>>,
     pub(crate) progress_left: u32,
     /// Made when a component asks for a socket, which it then does not get.
@@ -64,6 +74,18 @@ impl State {
     fn files(&mut self) -> FilesView<'_> {
         let state = self.enter();
         FilesView { table: &mut state.table, stage: state.stage.as_ref(), recorder: &state.recorder }
+    }
+
+    /// What is staged beside files.
+    ///
+    /// # Errors
+    /// The layer beneath cannot be read.
+    pub(crate) fn outbound(&mut self) -> wasmtime::Result<&mut Outbound> {
+        let outbound = match self.outbound.take() {
+            Some(outbound) => outbound,
+            None => Box::new(Outbound::new(std::mem::take(&mut self.outward), self.stage_limits)?),
+        };
+        Ok(self.outbound.insert(outbound))
     }
 
     fn sockets(&mut self) -> WasiSocketsCtxView<'_> {
@@ -109,6 +131,8 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>, HostFault> {
         .and_then(|()| add_io(&mut linker))
         .and_then(|()| add_command(&mut linker))
         .and_then(|()| files::add_to_linker(&mut linker, State::files))
+        .and_then(|()| http::add_to_linker(&mut linker, State::enter))
+        .and_then(|()| add_keys(&mut linker))
         .and_then(|()| add_sockets(&mut linker));
     joined.map(|()| linker).map_err(HostFault::engine)
 }
@@ -116,7 +140,14 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>, HostFault> {
 fn add_own(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     contract::context::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
     contract::log::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    contract::messages::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
     contract::progress::add_to_linker::<State, HasSelf<State>>(linker, State::enter)
+}
+
+fn add_keys(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    keyvalue::store::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    keyvalue::atomics::add_to_linker::<State, HasSelf<State>>(linker, State::enter)?;
+    keyvalue::batch::add_to_linker::<State, HasSelf<State>>(linker, State::enter)
 }
 
 fn add_io(linker: &mut Linker<State>) -> wasmtime::Result<()> {

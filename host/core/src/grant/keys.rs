@@ -70,7 +70,8 @@ impl KeysText {
     }
 }
 
-/// Why a text is not a key of a bucket, if it is not one: 1 to [`KEY_BYTES_MAX`] bytes without control characters.
+/// Why a text is not a key of a bucket, if it is not one: 1 to [`KEY_BYTES_MAX`] bytes without control characters, and
+/// without `*`, which stands for many keys in grants and read sets.
 #[must_use]
 pub fn key_problem(key: &str) -> Option<&'static str> {
     if key.is_empty() {
@@ -79,6 +80,8 @@ pub fn key_problem(key: &str) -> Option<&'static str> {
         Some("a key has at most 512 bytes")
     } else if key.chars().any(char::is_control) {
         Some("a key has no control characters")
+    } else if key.contains('*') {
+        Some("a key has no `*`")
     } else {
         None
     }
@@ -96,7 +99,7 @@ mod tests {
         let grant = text.check().expect("valid");
         assert!(grant.writes && grant.allows("day/1") && !grant.allows("day/1/x") && !grant.allows("x"));
         assert_eq!(key_problem(&"k".repeat(KEY_BYTES_MAX)), None);
-        for wrong in ["k".repeat(KEY_BYTES_MAX + 1), String::new(), "a\n".to_owned()] {
+        for wrong in ["k".repeat(KEY_BYTES_MAX + 1), String::new(), "a\n".to_owned(), "a*".to_owned()] {
             assert!(key_problem(&wrong).is_some(), "{wrong:?}");
         }
     }

@@ -1,9 +1,9 @@
 //! Clocks. Frozen by default: the wall clock stands at the time of admission, the monotonic clock is virtual (D18).
 //!
 //! Virtual time starts at 0 and moves only when the guest waits for it: a poll of nothing but timers jumps to the earliest
-//! of them at once. Sleeping therefore costs no time, but each poll is a host call. A guest cannot time itself, so it
-//! learns nothing about the machine. A manifest may grant the real clock; every reading is recorded then
-//! as well.
+//! of them at once. Sleeping therefore costs no time, but each poll is a host call. Waiting for another system takes the
+//! time that it really takes, and that is recorded with the exchange. A guest cannot time itself, so it learns nothing
+//! about the machine. A manifest may grant the real clock; every reading is recorded then as well.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -50,7 +50,8 @@ impl Clock {
         u64::try_from(self.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn monotonic_ns(&self) -> u64 {
+    /// The tool's monotonic time.
+    pub(crate) fn now_ns(&self) -> u64 {
         if self.is_real() { self.elapsed_ns() } else { self.virtual_ns }
     }
 
@@ -105,7 +106,7 @@ impl State {
 
 impl monotonic_clock::Host for State {
     fn now(&mut self) -> wasmtime::Result<u64> {
-        let now = self.clock.monotonic_ns();
+        let now = self.clock.now_ns();
         self.recorder.value("wasi:clocks/monotonic-clock#now", "", now.to_string());
         Ok(now)
     }
@@ -121,7 +122,7 @@ impl monotonic_clock::Host for State {
 
     fn subscribe_duration(&mut self, duration: u64) -> wasmtime::Result<Resource<DynPollable>> {
         self.recorder.done("wasi:clocks/monotonic-clock#subscribe-duration", duration.to_string());
-        self.timer(self.clock.monotonic_ns().saturating_add(duration))
+        self.timer(self.clock.now_ns().saturating_add(duration))
     }
 }
 
@@ -150,10 +151,10 @@ mod tests {
     #[test]
     fn virtual_time_starts_at_zero_jumps_forward_and_never_back() {
         let mut clock = Clock::new(ClockGrant::Frozen, 5 * SECOND_NS + 7, Instant::now());
-        assert_eq!((clock.monotonic_ns(), clock.wall_ns()), (0, 5 * SECOND_NS + 7));
+        assert_eq!((clock.now_ns(), clock.wall_ns()), (0, 5 * SECOND_NS + 7));
         clock.jump(40);
         clock.jump(30);
-        assert_eq!(clock.monotonic_ns(), 40);
+        assert_eq!(clock.now_ns(), 40);
         assert!(clock.reached(40) && !clock.reached(41));
         let wall = datetime(clock.wall_ns());
         assert_eq!((wall.seconds, wall.nanoseconds), (5, 7));

@@ -1,49 +1,118 @@
 //! Waiting. Shadows `wasi:io/poll`, so that virtual timers work and what was ready is recorded.
 //!
-//! Everything that a guest can wait for in this version is ready at once (streams over the stage, the console) or a timer.
-//! If nothing else is ready, virtual time jumps to the earliest timer of the list. A guest that waits for
-//! something that never comes waits until its deadline.
+//! What a guest can wait for is ready at once (streams over the stage, the console, answers in memory), a timer, or the
+//! answer of another system. If nothing is ready, virtual time jumps to the earliest timer of the list, unless the list
+//! holds an answer that is under way: then real time passes, at most up to that timer, and virtual time with it. A guest
+//! that waits for something that never comes waits until its deadline.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::Resource;
 use wasmtime_wasi_io::bindings::wasi::io::poll::{Host, HostPollable};
 use wasmtime_wasi_io::poll::DynPollable;
 
 use crate::fault::{Fault, Stop};
+use crate::outbound::exchange::{Asked, first_arrival};
 use crate::state::State;
 
 /// Most pollables in one poll: the host walks them all.
 pub(crate) const POLL_MAX: usize = 256;
+/// Longest that a look at an answer under way waits for it, in nanoseconds: a guest that looks again and again lets time
+/// pass (1 ms).
+const LOOK_NS: u64 = 1_000_000;
 
 fn again(pollable: &Resource<DynPollable>) -> Resource<DynPollable> {
     Resource::new_borrow(pollable.rep())
 }
 
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What a list of pollables looks like at one moment of virtual time.
+#[derive(Default)]
+struct Look {
+    ready: Vec<u32>,
+    /// The earliest moment at which one more will be ready, as far as it is known.
+    earliest: Option<u64>,
+    under_way: Vec<Arc<Asked>>,
+}
+
+impl Look {
+    fn due(&mut self, due_ns: u64) {
+        self.earliest = Some(self.earliest.map_or(due_ns, |other| other.min(due_ns)));
+    }
+}
+
 impl State {
-    /// The indices that are ready; none if the guest has to wait for something that is not a virtual timer.
-    async fn poll_virtually(&mut self, pollables: &[Resource<DynPollable>]) -> wasmtime::Result<Vec<u32>> {
-        let mut ready = Vec::new();
-        let mut earliest: Option<u64> = None;
+    fn asked(&self, pollable: u32) -> Option<Arc<Asked>> {
+        self.outbound.as_ref().and_then(|outbound| outbound.awaited.get(&pollable)).map(Arc::clone)
+    }
+
+    async fn look(&mut self, pollables: &[Resource<DynPollable>]) -> wasmtime::Result<Look> {
+        let mut look = Look::default();
+        let now_ns = self.clock.now_ns();
         for (index, pollable) in (0_u32..).zip(pollables) {
-            let is_ready = match self.clock.due(pollable.rep()) {
-                Some(due) if !self.clock.reached(due) => {
-                    earliest = Some(earliest.map_or(due, |other| other.min(due)));
-                    false
+            let ready = if let Some(due_ns) = self.clock.due(pollable.rep()) {
+                let reached = self.clock.reached(due_ns);
+                if !reached {
+                    look.due(due_ns);
                 }
-                Some(_) => true,
-                None => self.table.ready(again(pollable)).await?,
+                reached
+            } else if let Some(asked) = self.asked(pollable.rep()) {
+                let is_due = asked.is_due(now_ns);
+                if !is_due {
+                    asked.missed(now_ns);
+                    match asked.due_ns() {
+                        Some(due_ns) => look.due(due_ns),
+                        None if asked.is_under_way() => look.under_way.push(asked),
+                        None => {}
+                    }
+                }
+                is_due
+            } else {
+                self.table.ready(again(pollable)).await?
             };
-            if is_ready {
-                ready.push(index);
+            if ready {
+                look.ready.push(index);
             }
         }
-        let Some(due) = earliest.filter(|_| ready.is_empty()) else { return Ok(ready) };
-        self.clock.jump(due);
-        for (index, pollable) in (0_u32..).zip(pollables) {
-            if self.clock.due(pollable.rep()).is_some_and(|due| self.clock.reached(due)) {
-                ready.push(index);
+        Ok(look)
+    }
+
+    /// The indices that are ready; none if the guest has to wait for something that only real time can bring.
+    /// Virtual time moves to `until` at most, if that is said.
+    async fn poll_virtually(
+        &mut self,
+        pollables: &[Resource<DynPollable>],
+        until_ns: Option<u64>,
+    ) -> wasmtime::Result<Vec<u32>> {
+        loop {
+            let mut look = self.look(pollables).await?;
+            if !look.ready.is_empty() || until_ns.is_some_and(|until_ns| self.clock.reached(until_ns)) {
+                return Ok(look.ready);
+            }
+            if let Some(until_ns) = until_ns {
+                look.due(until_ns);
+            }
+            if look.under_way.is_empty() {
+                let Some(earliest) = look.earliest else { return Ok(look.ready) };
+                self.clock.jump(earliest);
+                continue;
+            }
+            let now_ns = self.clock.now_ns();
+            let most_ns = look.earliest.map(|earliest| earliest.saturating_sub(now_ns));
+            let started = Instant::now();
+            if first_arrival(&look.under_way, most_ns.map(Duration::from_nanos)).await {
+                let passed_ns = nanoseconds(started.elapsed()).min(most_ns.unwrap_or(u64::MAX));
+                for asked in look.under_way {
+                    asked.settle(now_ns.saturating_add(passed_ns));
+                }
+            } else if let Some(earliest) = look.earliest {
+                self.clock.jump(earliest);
             }
         }
-        Ok(ready)
     }
 }
 
@@ -55,7 +124,7 @@ impl Host for State {
         if pollables.is_empty() {
             return Err(Stop(Fault::Trap("`poll` was called with an empty list".to_owned())).into());
         }
-        let mut ready = self.poll_virtually(&pollables).await?;
+        let mut ready = self.poll_virtually(&pollables, None).await?;
         if ready.is_empty() {
             ready = self.table.poll(pollables).await?;
         }
@@ -67,18 +136,22 @@ impl Host for State {
 
 impl HostPollable for State {
     async fn block(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        match self.clock.due(pollable.rep()) {
-            Some(due) => self.clock.jump(due),
-            None => self.table.block(pollable).await?,
+        let ready = self.poll_virtually(&[again(&pollable)], None).await?;
+        if ready.is_empty() {
+            self.table.block(pollable).await?;
         }
         self.recorder.done("wasi:io/poll#pollable.block", "");
         Ok(())
     }
 
     async fn ready(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<bool> {
-        let ready = match self.clock.due(pollable.rep()) {
-            Some(due) => self.clock.reached(due),
-            None => self.table.ready(pollable).await?,
+        let ready = if let Some(due_ns) = self.clock.due(pollable.rep()) {
+            self.clock.reached(due_ns)
+        } else if self.asked(pollable.rep()).is_some() {
+            let until_ns = self.clock.now_ns().saturating_add(LOOK_NS);
+            !self.poll_virtually(&[pollable], Some(until_ns)).await?.is_empty()
+        } else {
+            self.table.ready(pollable).await?
         };
         self.recorder.value("wasi:io/poll#pollable.ready", "", ready.to_string());
         Ok(ready)
@@ -86,6 +159,9 @@ impl HostPollable for State {
 
     fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
         self.clock.forget(pollable.rep());
+        if let Some(outbound) = &mut self.outbound {
+            outbound.awaited.remove(&pollable.rep());
+        }
         HostPollable::drop(&mut self.table, pollable)
     }
 }

@@ -66,12 +66,22 @@ fn r01_an_import_that_does_not_exist_is_refused_by_name_before_anything_is_compi
 
 #[test]
 fn r01_only_known_interfaces_of_known_versions_are_offered() {
-    for good in ["wasi:io/poll@0.2.0", "wasi:cli/exit@0.2.12", "toolkeep:tool/context@0.1.0", "wasi:sockets/tcp@0.2.6"]
-    {
+    for good in [
+        "wasi:io/poll@0.2.0",
+        "wasi:cli/exit@0.2.12",
+        "toolkeep:tool/context@0.1.0",
+        "toolkeep:tool/messages@0.1.0",
+        "wasi:sockets/tcp@0.2.6",
+        "wasi:http/outgoing-handler@0.2.6",
+        "wasi:keyvalue/store@0.2.0-draft2",
+    ] {
         assert!(offers(good), "{good}");
     }
     for bad in [
-        "wasi:http/outgoing-handler@0.2.0",
+        "wasi:http/incoming-handler@0.2.0",
+        "wasi:keyvalue/store@0.2.0-draft",
+        "wasi:keyvalue/store@0.2.0",
+        "wasi:keyvalue/watcher@0.2.0-draft2",
         "wasi:io/poll@0.3.0",
         "wasi:io/poll@0.2.0-rc1",
         "wasi:io/poll@0.2.",

@@ -9,7 +9,7 @@ mod command;
 pub mod context;
 pub mod files;
 pub(crate) mod http;
-pub(crate) mod keys;
+pub mod keys;
 pub mod log;
 pub mod messages;
 mod poll;

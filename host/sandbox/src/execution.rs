@@ -31,8 +31,8 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 
 use crate::bindings::{GuestPre, contract};
 use crate::capability::clock::Clock;
-use crate::capability::http::Engine as HttpEngine;
 use crate::capability::context::{Context, PROGRESS_MAX, Progress};
+use crate::capability::http::Engine as HttpEngine;
 use crate::capability::log::{Log, LogLine};
 use crate::capability::random::Random;
 use crate::fault::{self, Fault, HostFault};
@@ -248,7 +248,8 @@ pub(crate) struct Ingredients<'a> {
 
 impl State {
     pub(crate) fn new(ingredients: Ingredients<'_>, started: Instant) -> Self {
-        let Ingredients { context, limits, deadline, clock, wall_clock_ns, seed, stage, outward, progress } = ingredients;
+        let Ingredients { context, limits, deadline, clock, wall_clock_ns, seed, stage, outward, progress } =
+            ingredients;
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles as usize);
         Self {
@@ -399,7 +400,8 @@ pub(crate) async fn carry_out(
     let State { outbound, outward, .. } = state;
     // What was never asked for again is missing as well.
     let unasked = !outward.exchanges.is_empty();
-    let (ended, staged, exchanges) = sealed(diverged(ended, unasked, outbound.as_deref()), stage, outbound, limits).await?;
+    let (ended, staged, exchanges) =
+        sealed(diverged(ended, unasked, outbound.as_deref()), stage, outbound, limits).await?;
     let wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let usage = Usage { fuel, wall_ms, memory_peak, host_calls };
     Ok(Execution { ended, staged, recording, exchanges, usage, log, log_dropped })

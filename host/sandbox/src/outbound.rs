@@ -114,7 +114,9 @@ impl Outbound {
                     self.keep(content);
                     self.messages.push(message);
                 }
-                Effect::KvSet { .. } | Effect::KvDelete { .. } | Effect::KvAdd { .. } => self.keys.lay(effect, content)?,
+                Effect::KvSet { .. } | Effect::KvDelete { .. } | Effect::KvAdd { .. } => {
+                    self.keys.lay(effect, content)?
+                }
                 Effect::FileWrite { .. }
                 | Effect::FileDelete { .. }
                 | Effect::FileRename { .. }
@@ -244,4 +246,3 @@ fn count<Name: Ord + Clone>(counts: &mut BTreeMap<Name, u64>, name: &Name, most:
     *count = count.saturating_add(1);
     *count <= most
 }
-

@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, Full};
 use toolkeep_core::call::Mode;
 use toolkeep_core::effect::{BodyState, Delivery, Header};
 use toolkeep_core::grant::{HttpGrant, PreviewText, preview_headers};
+use toolkeep_core::net::field::{FIELDS_MAX, FIELDS_MAX_BYTES};
 use wasmtime::component::{HasSelf, Linker, Resource};
 use wasmtime_wasi_http::p2::bindings::LinkOptions;
 use wasmtime_wasi_http::p2::bindings::http::outgoing_handler;
@@ -36,11 +37,11 @@ use wasmtime_wasi_io::poll::{DynPollable, subscribe};
 use crate::capability::log::{Level, Source};
 use crate::fault::{Fault, Stop};
 use crate::outbound::exchange::{Asked, Awaited, Before, Kept, Outcome, locked};
-use crate::outbound::request::{FIELDS_MAX, FIELDS_MAX_BYTES, Fitting, Pieces, Refused, fit};
+use crate::outbound::request::{Fitting, Pieces, Refused, fit};
 use crate::port::{HttpAnswer, HttpCall, HttpFailure, UNANSWERED};
 use crate::state::State;
-pub(crate) use draft::{Draft, Room};
 use draft::{Complete, Handed, HandedOver};
+pub(crate) use draft::{Draft, Room};
 
 /// Bytes that one set of fields may take in the memory of the host: what it may carry and what the map costs.
 const FIELDS_MEMORY_BYTES: usize = FIELDS_MAX_BYTES + FIELDS_MAX * 128;
@@ -145,7 +146,9 @@ fn outcome(answer: &Result<HttpAnswer, HttpFailure>) -> Outcome {
 fn bounded(answer: HttpAnswer, grant: &HttpGrant) -> Result<HttpAnswer, HttpFailure> {
     let fields: usize = answer.headers.iter().map(|header| header.name.len() + header.value.len()).sum();
     if answer.headers.len() > FIELDS_MAX || fields > FIELDS_MAX_BYTES {
-        return Err(HttpFailure::TooLarge(format!("more than {FIELDS_MAX} fields or {FIELDS_MAX_BYTES} bytes of them")));
+        return Err(HttpFailure::TooLarge(format!(
+            "more than {FIELDS_MAX} fields or {FIELDS_MAX_BYTES} bytes of them"
+        )));
     }
     if answer.body.len() as u64 > grant.response_bytes {
         return Err(HttpFailure::TooLarge(format!("more than {} bytes", grant.response_bytes)));
@@ -380,6 +383,7 @@ impl contract::HostFutureIncomingResponse for State {
 /// there as the guest reads them.
 fn shown(answer: &HttpAnswer) -> (String, String) {
     let body = BodyState::of(&answer.body);
-    let fields: Vec<String> = answer.headers.iter().map(|Header { name, value }| format!("{name}: {value}\n")).collect();
+    let fields: Vec<String> =
+        answer.headers.iter().map(|Header { name, value }| format!("{name}: {value}\n")).collect();
     (format!("{} {} {}", answer.status, body.size, body.sha256), fields.concat())
 }

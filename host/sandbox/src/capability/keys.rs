@@ -9,10 +9,10 @@ use toolkeep_core::id::BucketName;
 use wasmtime::component::Resource;
 
 use crate::bindings::keyvalue::wasi::keyvalue::atomics::{self, CasError};
-use crate::bindings::keyvalue::wasi::keyvalue::store::{self, Error, KeyResponse};
 use crate::bindings::keyvalue::wasi::keyvalue::batch;
-use crate::outbound::keys::{KeysError, StagedKeys, Wanted, granted};
+use crate::bindings::keyvalue::wasi::keyvalue::store::{self, Error, KeyResponse};
 use crate::outbound::Outbound;
+use crate::outbound::keys::{KeysError, StagedKeys, Wanted, granted};
 use crate::state::State;
 
 /// Keys of one call of `batch`.
@@ -100,7 +100,8 @@ impl State {
     async fn get_key(&mut self, import: &'static str, bucket: &BucketName, key: &str) -> Answer<Option<Bytes>> {
         let about = About { import, bucket, key, wanted: Wanted::Read };
         let get = async |keys: &mut StagedKeys, outward: &_, place: &_| keys.get(outward, place).await;
-        self.key(about, get, |value| value.as_deref().map_or_else(|| Shown::Text("none".to_owned()), Shown::Bytes)).await
+        self.key(about, get, |value| value.as_deref().map_or_else(|| Shown::Text("none".to_owned()), Shown::Bytes))
+            .await
     }
 
     async fn set_key(&mut self, import: &'static str, bucket: &BucketName, key: &str, value: Vec<u8>) -> Answer<()> {

@@ -43,7 +43,8 @@ fn line(what: &str, text: &str, most: usize) -> Result<(), Error> {
 fn media_type(text: &str) -> Result<(), Error> {
     line("the media type", text, MEDIA_TYPE_MAX_BYTES)?;
     let name = text.split(';').next().unwrap_or_default();
-    let token = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
+    let token =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
     let whole = name.split_once('/').is_some_and(|(first, second)| token(first) && token(second));
     if whole && text.is_ascii() { Ok(()) } else { Err(invalid("write a media type like `text/plain`")) }
 }

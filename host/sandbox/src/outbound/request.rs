@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use toolkeep_core::effect::Header;
 use toolkeep_core::grant::HttpGrant;
-use toolkeep_core::net::field::{AllowedFields, FieldName, FieldProblem, FieldRule, value_text};
+use toolkeep_core::net::field::{AllowedFields, FieldProblem, FieldRule, value_text};
 use toolkeep_core::net::method::Method;
 use toolkeep_core::net::origin::{Origin, Scheme};
 use toolkeep_core::net::target::{Target, TargetProblem};

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use wasmtime::component::Resource;
 use wasmtime_wasi::async_trait;
-use wasmtime_wasi_http::p2::bindings::http::types::{self, ErrorCode, OutgoingBody, OutgoingRequest, Trailers};
 use wasmtime_wasi_http::p2::HttpResult;
+use wasmtime_wasi_http::p2::bindings::http::types::{self, ErrorCode, OutgoingBody, OutgoingRequest, Trailers};
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{DynOutputStream, OutputStream, StreamError, StreamResult};
 
@@ -212,10 +212,9 @@ impl types::HostOutgoingBody for State {
                 handed.asked.answer(self.clock.now_ns(), Err(ErrorCode::HttpRequestTrailerSectionSize(Some(0))));
             }
             let why = "trailers are not sent".to_owned();
-            return Err(self.refuse(
-                "trailers",
-                Refused { code: ErrorCode::HttpRequestTrailerSectionSize(Some(0)), why },
-            ));
+            return Err(
+                self.refuse("trailers", Refused { code: ErrorCode::HttpRequestTrailerSectionSize(Some(0)), why })
+            );
         }
         match body.draft.finish() {
             Some(complete) => self.complete(complete),

@@ -7,8 +7,8 @@
 
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::types::{
-    self, Duration, ErrorCode, Fields, FutureTrailers, IncomingBody, IncomingRequest, IncomingResponse, IoError, Method,
-    OutgoingBody, OutgoingRequest, OutgoingResponse, RequestOptions, ResponseOutparam, Scheme, Trailers,
+    self, Duration, ErrorCode, Fields, FutureTrailers, IncomingBody, IncomingRequest, IncomingResponse, IoError,
+    Method, OutgoingBody, OutgoingRequest, OutgoingResponse, RequestOptions, ResponseOutparam, Scheme, Trailers,
 };
 use wasmtime_wasi_http::p2::{HeaderError, HeaderResult, HttpError, HttpResult};
 use wasmtime_wasi_io::poll::DynPollable;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::CallId;
+use toolkeep_core::id::{CallId, TenantName};
 use toolkeep_core::plan::Plan;
 use toolkeep_core::policy::{Verdict, plan_tier};
 use toolkeep_core::refusal::{Code, Refusal};
@@ -71,6 +71,12 @@ impl Approved {
     #[must_use]
     pub const fn call(&self) -> CallId {
         self.entry.call()
+    }
+
+    /// For whom it is committed.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantName {
+        &self.plan.body().principal.tenant
     }
 
     /// Take apart: only the commit does.

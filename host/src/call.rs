@@ -118,10 +118,11 @@ impl Host {
 
     /// Settle: commit an approved plan, once, on record. Never cancelled by a caller that goes away.
     pub(crate) async fn settle(&self, approved: Approved) -> Answer {
-        let id = approved.call();
+        let (id, tenant) = (approved.call(), approved.tenant().clone());
         let (host, settling) = (self.clone(), self.flights().settle());
         let task = self.spawn(async move {
             let answer = commit::commit(host.committer(), approved).await;
+            host.tell_outcome(&tenant, id, &answer);
             drop(settling);
             answer
         });

@@ -11,6 +11,7 @@ mod client;
 mod commit;
 mod config;
 pub mod context;
+mod deadletters;
 mod demo;
 mod doctor;
 pub mod exit;
@@ -66,6 +67,8 @@ pub enum Command {
     #[command(subcommand)]
     Approvals(approvals::ApprovalsCommand),
     #[command(subcommand)]
+    Deadletters(deadletters::DeadlettersCommand),
+    #[command(subcommand)]
     Tools(tools::ToolsCommand),
     #[command(subcommand)]
     Receipts(receipts::ReceiptsCommand),
@@ -104,6 +107,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Plans(command) => command.run(context),
         Command::Runs(command) => command.run(context),
         Command::Approvals(command) => command.run(context),
+        Command::Deadletters(command) => command.run(context),
         Command::Tools(command) => command.run(context),
         Command::Receipts(command) => command.run(context),
         Command::Audit(command) => command.run(context),

@@ -10,10 +10,14 @@ pub mod text;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use toolkeep_core::id::{AgentName, TenantName, UserName, WorkspaceName};
+use toolkeep_core::id::{AgentName, ChannelName, SecretName, TenantName, UserName, WorkspaceName};
 use toolkeep_core::principal::Principal;
 
 use crate::ambient::Ambient;
+use crate::channel::config::ChannelConfig;
+use crate::egress::EgressConfig;
+use crate::notify::{Event, Route};
+use crate::secrets::config::SecretConfig;
 use text::ConfigText;
 
 /// The commented configuration that `toolkeep config init` writes.
@@ -44,6 +48,14 @@ pub struct Config {
     pub principals: BTreeMap<u32, Principal>,
     /// Who a peer of the admin socket is, by uid.
     pub operators: BTreeMap<u32, OperatorIdentity>,
+    /// Outgoing connections.
+    pub egress: EgressConfig,
+    /// Credentials that the host holds, each with where it may be sent.
+    pub secrets: BTreeMap<SecretName, SecretConfig>,
+    /// Ways by which messages leave.
+    pub channels: BTreeMap<ChannelName, ChannelConfig>,
+    /// What operators are told, and how.
+    pub notify: Vec<Route>,
     /// Bounds of the daemon.
     pub limits: DaemonLimits,
 }
@@ -219,6 +231,8 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
     if operators.is_empty() {
         operators.insert(own, OperatorIdentity { user: operator_name()?, tenant: local_principal()?.tenant });
     }
+    let channels = text.channels.iter().map(|(name, channel)| Ok((name.clone(), channel.check(name, base)?)));
+    let channels = channels.collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
     Ok(Config {
         state_dir,
         runtime_dir,
@@ -229,8 +243,43 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         workspaces,
         principals,
         operators,
+        egress: EgressConfig {
+            ca_file: text.egress.ca_file.as_ref().map(|path| absolute("egress.ca_file", path, base)).transpose()?,
+        },
+        secrets: check_secrets(text)?,
+        notify: check_notify(text, &channels)?,
+        channels,
         limits: check_limits(text)?,
     })
+}
+
+fn check_notify(text: &ConfigText, channels: &BTreeMap<ChannelName, ChannelConfig>) -> Result<Vec<Route>, ConfigError> {
+    for name in text.notify.iter().flat_map(|route| &route.channels) {
+        let problem = match channels.get(name) {
+            None => format!("there is no channel `{name}`; add `[channel.{name}]`"),
+            Some(channel) if !channel.way.has_receiver() => {
+                format!("the channel `{name}` has no receivers; set its `to`")
+            }
+            Some(_) => continue,
+        };
+        return Err(ConfigError::value("notify.channels", problem));
+    }
+    let route = |route: &text::NotifyText| Route {
+        events: route.events.clone().unwrap_or_else(|| Event::ALL.to_vec()),
+        channels: route.channels.clone(),
+    };
+    Ok(text.notify.iter().map(route).collect())
+}
+
+fn check_secrets(text: &ConfigText) -> Result<BTreeMap<SecretName, SecretConfig>, ConfigError> {
+    let local = local_principal()?.tenant;
+    let checked = text.secrets.iter().map(|(name, secret)| {
+        let secret = secret
+            .check(name, &local)
+            .map_err(|e| ConfigError::value(format!("secrets.{}.{}", e.name, e.key), e.problem))?;
+        Ok((name.clone(), secret))
+    });
+    checked.collect()
 }
 
 fn check_limits(text: &ConfigText) -> Result<DaemonLimits, ConfigError> {

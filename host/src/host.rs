@@ -5,6 +5,7 @@
 
 mod attended;
 mod consent;
+mod deadletters;
 mod flights;
 mod inquiry;
 mod life;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use serde_json::json;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Outcome, Reply, Status, Usage};
-use toolkeep_core::id::CallId;
+use toolkeep_core::id::{CallId, TenantName};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::execution::Cancel;
 
@@ -32,6 +33,8 @@ use crate::commit::Committer;
 use crate::config::Config;
 use crate::execute::{Executed, Executor};
 use crate::ledger::{CallRow, Ledger};
+use crate::notify::{Event, Notify};
+use crate::outbox::Outbox;
 use crate::record::{Answer, Ending, Entry, status_of};
 
 use attended::Attended;
@@ -60,6 +63,8 @@ struct Services {
     committer: Arc<Committer>,
     flights: Flights,
     notices: Notices,
+    outbox: Outbox,
+    notify: Notify,
     runtime: tokio::runtime::Handle,
 }
 
@@ -118,6 +123,22 @@ impl Host {
         &self.0.flights
     }
 
+    /// Deliveries: what leaves after commits.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+
+    /// Tell operators of a commit that a person has to look at.
+    pub(crate) fn tell_outcome(&self, tenant: &TenantName, call: CallId, answer: &Answer) {
+        let event = match answer.outcome {
+            Outcome::Halted => Event::OutcomeHalted,
+            Outcome::Unknown => Event::OutcomeUnknown,
+            _ => return,
+        };
+        self.0.notify.event(event, tenant, json!({"call_id": call, "code": answer.code}));
+    }
+
     pub(crate) fn undo_bytes(&self) -> u64 {
         self.0.config.limits.undo_bytes
     }
@@ -133,6 +154,7 @@ impl Host {
             ambient: self.0.ambient.clone(),
             approval_ttl_ms: self.0.config.limits.approval_ttl_ms,
             solo: self.0.config.solo,
+            notify: self.0.notify.clone(),
         }
     }
 
@@ -224,6 +246,9 @@ impl Host {
             let tried = breaches.len();
             tracing::warn!(call = %entry.call(), tool = %entry.row().tool, tried, %first, "boundaries were tested");
             entry.warn(format!("the tool tried {tried} thing(s) that its grant does not allow"));
+            let row = entry.row();
+            let facts = json!({"call_id": row.call, "tool": row.tool, "principal": row.principal, "tried": tried, "first": first});
+            self.0.notify.event(Event::BoundaryBreach, &row.principal.tenant, facts);
         }
         let dropped = executed.execution().log_dropped;
         if dropped > 0 {

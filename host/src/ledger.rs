@@ -42,6 +42,7 @@ use std::thread::JoinHandle;
 use cap_std::fs::Dir;
 use ed25519_dalek::SigningKey;
 use rusqlite::params;
+use tokio::sync::Notify as Signal;
 use toolkeep_core::id::{CallId, PlanId, RunId, TenantName, WorkspaceName};
 use toolkeep_core::principal::Principal;
 
@@ -160,6 +161,8 @@ struct Shared {
     /// Whether an outcome was written lazily since the last flush that is known of.
     unsynced: AtomicBool,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Something came into the outbox.
+    outbox: Arc<Signal>,
 }
 
 impl Drop for Shared {
@@ -247,6 +250,7 @@ impl Ledger {
             unclean,
             unsynced: AtomicBool::new(false),
             writer: Mutex::new(Some(writer)),
+            outbox: Arc::default(),
         };
         Ok((Self { shared: Arc::new(shared) }, checked))
     }
@@ -447,8 +451,12 @@ impl Ledger {
         if durability == Durability::Lazy {
             self.note_unsynced();
         }
+        let sends = !outcome.deliveries.is_empty();
         let put = self.put(Work::Outcome(Box::new(outcome)), durability).await;
         self.shared.keys.let_go_of(plan);
+        if sends {
+            self.shared.outbox.notify_one();
+        }
         put
     }
 

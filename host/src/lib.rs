@@ -31,6 +31,8 @@ pub mod host;
 pub mod install;
 pub mod ledger;
 pub mod load;
+pub mod notify;
+pub mod outbox;
 pub mod policy;
 pub mod schema;
 pub mod secrets;

@@ -6,8 +6,10 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use toolkeep_core::call::{ApprovalView, Outcome, Status};
 use toolkeep_core::id::ApprovalId;
+use toolkeep_core::plan::Plan;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::ambient::Ambient;
@@ -15,6 +17,7 @@ use crate::approve::output_of;
 use crate::blobs::Blobs;
 use crate::decide::Need;
 use crate::ledger::{ApprovalRow, DiscardRefused, Durability, Ledger, Proposal, StoredPlan};
+use crate::notify::{Event, Notify};
 use crate::record::{Answer, Ending, Entry};
 use crate::seal::Planned;
 
@@ -31,6 +34,8 @@ pub struct PlanStore {
     pub approval_ttl_ms: u64,
     /// Whether one person may agree to what otherwise takes two, with a typed confirmation.
     pub solo: bool,
+    /// Tells people that a plan waits for them.
+    pub notify: Notify,
 }
 
 /// Keep a plan until its owner commits it.
@@ -48,10 +53,25 @@ pub async fn preview(store: &PlanStore, planned: Planned, entry: Entry) -> Resul
 /// The ledger or the blob store fails.
 pub async fn hold(store: &PlanStore, planned: Planned, need: Need, entry: Entry) -> Result<Answer, Refusal> {
     let (approval, view) = request(store, &need, &planned);
+    let (plan, asked) = (Arc::clone(planned.plan()), view.clone());
     let mut ending = Ending::output(planned.output()).plan(planned.plan());
     ending.error = Some(Refusal::new(Code::ApprovalRequired, format!("held: {}", need.reason)));
     ending.approval = Some(view);
-    keep(store, planned, entry, Kept { outcome: Outcome::Pending, ending, approval: Some(approval) }).await
+    let kept = Kept { outcome: Outcome::Pending, ending, approval: Some(approval) };
+    let answer = keep(store, planned, entry, kept).await?;
+    ask(store, &plan, &asked, &need);
+    Ok(answer)
+}
+
+/// Tell people that a plan waits for them.
+fn ask(store: &PlanStore, plan: &Plan, approval: &ApprovalView, need: &Need) {
+    let body = plan.body();
+    let facts = json!({
+        "approval": approval.id, "approvers": approval.approvers, "expires_at_ms": approval.expires_at_ms,
+        "call_id": plan.binding().call, "plan": plan.id(), "plan_digest": plan.digest(), "tool": body.tool,
+        "requester": body.principal, "reason": need.reason, "totals": plan.totals(),
+    });
+    store.notify.event(Event::ApprovalRequested, &body.principal.tenant, facts);
 }
 
 /// Hold a plan that was only previewed so far: its owner wants it committed, and policy wants people to agree.
@@ -63,13 +83,15 @@ pub async fn hold_stored(store: &PlanStore, stored: StoredPlan, need: &Need) -> 
     let (approval, view) = approval_request(store, need, requester, stored.plan.binding().expires_at_ms);
     let mut ending = Ending { output: output_of(&stored.call.row), ..Ending::default() }.plan(&stored.plan);
     ending.error = Some(Refusal::new(Code::ApprovalRequired, format!("held: {}", need.reason)));
-    ending.approval = Some(view);
-    let row = Entry::resume(stored.call.row).close(Status::Held, Outcome::Pending, ending, store.ambient.now_ms());
+    ending.approval = Some(view.clone());
+    let row =
+        Entry::resume(stored.call.row.clone()).close(Status::Held, Outcome::Pending, ending, store.ambient.now_ms());
     let answer = Answer::of_row(&row);
     store.ledger.hold(stored.plan.id(), approval, Arc::clone(&row.reply)).await.map_err(|error| match error {
         DiscardRefused::Ledger(error) => error.refusal(),
         other => Refusal::new(Code::StalePlan, other.to_string()),
     })?;
+    ask(store, &stored.plan, &view, need);
     Ok(answer)
 }
 

@@ -7,10 +7,13 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use toolkeep_core::id::{AgentName, TenantName, UserName, WorkspaceName};
+use toolkeep_core::id::{AgentName, ChannelName, SecretName, TenantName, UserName, WorkspaceName};
 
 use super::{CONFIG_MAX_BYTES, ConfigError, Environment, LoadOptions};
 use crate::ambient::Ambient;
+use crate::channel::config::ChannelText;
+use crate::notify::Event;
+use crate::secrets::config::SecretText;
 
 /// What every variable that overrides a key starts with.
 pub const ENV_PREFIX: &str = "TOOLKEEP__";
@@ -25,6 +28,18 @@ pub struct ConfigText {
     /// `[limits]`.
     #[serde(default)]
     pub limits: LimitsText,
+    /// `[egress]`.
+    #[serde(default)]
+    pub egress: EgressText,
+    /// `[secrets.NAME]`.
+    #[serde(default)]
+    pub secrets: BTreeMap<SecretName, SecretText>,
+    /// `[channel.NAME]`.
+    #[serde(default, rename = "channel")]
+    pub channels: BTreeMap<ChannelName, ChannelText>,
+    /// `[[notify]]`.
+    #[serde(default)]
+    pub notify: Vec<NotifyText>,
     /// `[[workspace]]`.
     #[serde(default, rename = "workspace")]
     pub workspaces: Vec<WorkspaceText>,
@@ -68,6 +83,24 @@ pub struct LimitsText {
     pub undo_bytes: Option<u64>,
     /// See [`super::DaemonLimits::drain_ms`].
     pub drain_ms: Option<u64>,
+}
+
+/// `[egress]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressText {
+    /// Certificates, PEM, of authorities that are trusted beside the public ones.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[[notify]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyText {
+    /// What is told; everything if absent.
+    pub events: Option<Vec<Event>>,
+    /// Names of channels.
+    pub channels: Vec<ChannelName>,
 }
 
 /// `[[workspace]]`.

@@ -108,13 +108,26 @@ impl AdminPlane {
                 let target = undo.target()?;
                 later(async move { host.undo(&op, target, undo.preview).await.into() })
             }
+            AdminMethod::DeadlettersList => {
+                let list: params::ListDeadletters = params::read(params)?;
+                later(async move { host.dead_letters(&op, list.all, list.cursor).await.into() })
+            }
+            AdminMethod::DeadlettersGet => {
+                let of: params::OfDelivery = params::read(params)?;
+                later(async move { host.dead_letter(&op, of.delivery).await.into() })
+            }
+            AdminMethod::DeadlettersRetry | AdminMethod::DeadlettersDiscard => {
+                let (of, retry): (params::OfDelivery, _) =
+                    (params::read(params)?, method == AdminMethod::DeadlettersRetry);
+                later(async move { host.resolve_dead_letter(&op, of.delivery, retry).await.into() })
+            }
             AdminMethod::AuditVerify => {
                 params::read::<params::Nothing>(params)?;
                 later(async move { host.audit_verify(&op).await.into() })
             }
             AdminMethod::HealthGet => {
                 params::read::<params::Nothing>(params)?;
-                Dispatch::Now(Body::Value(host.health(&op)))
+                later(async move { host.health(&op).await.into() })
             }
             AdminMethod::DaemonDrain => {
                 params::read::<params::Nothing>(params)?;

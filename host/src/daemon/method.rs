@@ -101,6 +101,14 @@ methods! {
         RunsShow = "runs.show",
         /// Undo a call or a run, or preview that.
         UndoCall = "undo.call",
+        /// What could not be delivered.
+        DeadlettersList = "deadletters.list",
+        /// One dead letter with its message.
+        DeadlettersGet = "deadletters.get",
+        /// Try a dead letter again from the start.
+        DeadlettersRetry = "deadletters.retry",
+        /// Throw a dead letter away.
+        DeadlettersDiscard = "deadletters.discard",
         /// Verify the audit chain.
         AuditVerify = "audit.verify",
         /// Whether the daemon is well.

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use toolkeep_core::call::{CallRequest, Mode};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, ToolName};
+use toolkeep_core::id::{ApprovalId, CallId, DeliveryId, PlanId, RunId, ToolName};
 use toolkeep_core::json;
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -152,6 +152,25 @@ pub(super) struct Reject {
     pub(super) approval: ApprovalId,
     /// For the record, and for the agent.
     pub(super) reason: String,
+}
+
+/// `deadletters.list`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListDeadletters {
+    /// Those that were decided about too.
+    #[serde(default)]
+    pub(super) all: bool,
+    /// The `next_cursor` of the page before.
+    #[serde(default)]
+    pub(super) cursor: Option<u64>,
+}
+
+/// `deadletters.get`, `deadletters.retry`, `deadletters.discard`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfDelivery {
+    pub(super) delivery: DeliveryId,
 }
 
 /// `undo.propose`, `undo.call`: a call or a run.

@@ -20,6 +20,7 @@ use crate::ledger::approval::ApprovalState;
 use crate::ledger::{
     ApprovalFilter, Discard, DiscardRefused, Page, Resolution, ResolveRefused, Resolved, Scope, StoredApproval,
 };
+use crate::notify::Event;
 use crate::record::Answer;
 
 /// Longest reason of an approver, in bytes.
@@ -224,7 +225,12 @@ impl Host {
             ));
         }
         let resolution = Resolution { id, approver: operator.user().clone(), approve, reason: reason.into() };
-        self.ledger().resolve(resolution).await.map_err(|e| resolve_refusal(&e))
+        let resolved = self.ledger().resolve(resolution).await.map_err(|e| resolve_refusal(&e))?;
+        if !matches!(resolved, Resolved::Counted { .. }) {
+            let facts = json!({"approval": id, "approved": approve, "by": operator.user(), "reason": reason});
+            self.0.notify.event(Event::ApprovalResolved, operator.tenant(), facts);
+        }
+        Ok(resolved)
     }
 }
 

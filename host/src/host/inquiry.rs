@@ -196,19 +196,28 @@ impl Host {
     }
 
     /// How the daemon is, for the operator.
-    #[must_use]
-    pub fn health(&self, _operator: &Operator) -> Value {
+    ///
+    /// # Errors
+    /// None: what cannot be told is left out. The form is that of other questions.
+    pub async fn health(&self, _operator: &Operator) -> Result<Value, Refusal> {
         let ledger = match self.ledger().health() {
             LedgerHealth::Well => json!({"state": "well"}),
             LedgerHealth::DiskFull => json!({"state": "disk_full"}),
             LedgerHealth::Poisoned(reason) => json!({"state": "poisoned", "reason": &*reason}),
         };
-        json!({
+        // A ledger that cannot be read says so above; the rest of the answer is wanted all the more.
+        let outbox = self.outbox().health().await.ok().map(|health| {
+            let counts = health.counts;
+            json!({"queued": counts.queued, "sending": counts.sending, "dead": counts.dead,
+                "oldest_at_ms": counts.oldest_ms, "paused": health.paused})
+        });
+        Ok(json!({
+            "outbox": outbox,
             "ready": self.ready(), "draining": self.admission().draining(), "in_flight": self.flights().count(),
             "ledger": ledger, "commit": self.0.committer.health(), "halted": self.0.committer.halted(),
             "tools": self.catalog().current().tools().count(), "problems": self.catalog().current().problems(),
             "engine": self.executor().sandbox.fingerprint(), "solo": self.0.config.solo,
-        })
+        }))
     }
 
     /// All plans of the operator's tenant, newest first.

@@ -27,13 +27,18 @@ use crate::authenticate::{Authenticator, Operator};
 use crate::authorize::{OwnedWorkspace, Workspaces};
 use crate::blobs::{BlobError, Blobs};
 use crate::catalog::{CatalogHandle, Known};
+use crate::channel::Channels;
 use crate::commit::{Committer, RecoverError, Stores};
 use crate::config::Config;
+use crate::egress::{Egress, Resolver, TlsError};
 use crate::execute::Executor;
 use crate::install::Candidate;
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{ApprovalFilter, Ledger, LedgerError, Page, Scope};
 use crate::load::Loader;
+use crate::notify::Notify;
+use crate::outbox::Outbox;
+use crate::secrets::Secrets;
 
 /// How often plans and approvals are looked through for expired ones.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -41,6 +46,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const SETTLE_EVERY: Duration = Duration::from_secs(30);
 /// How often unreferenced blobs are collected.
 const COLLECT_EVERY: Duration = Duration::from_secs(600);
+/// How long a stop waits for deliveries under way: one that is cut off is made again, with the same id.
+const OUTBOX_WAIT: Duration = Duration::from_secs(5);
 /// Characters of the admin token: 32 random bytes in hexadecimal.
 const TOKEN_BYTES: usize = 32;
 
@@ -67,6 +74,9 @@ pub enum StartError {
     /// The sandbox refuses its configuration.
     #[error("the sandbox does not start: {0}")]
     Sandbox(#[from] HostFault),
+    /// Outgoing connections cannot be protected.
+    #[error(transparent)]
+    Egress(#[from] TlsError),
     /// A workspace cannot be opened.
     #[error("`workspace.{name}.path`: {source}")]
     Workspace {
@@ -96,6 +106,8 @@ impl Host {
         let artifacts = Artifacts::open(&state.join("artifacts"), &ambient)?;
         let workspaces = open_workspaces(&config)?;
         let roots = workspaces.iter().map(|(name, owned)| (name.clone(), Arc::clone(&owned.root))).collect();
+        let secrets = Secrets::new(config.secrets.clone(), ambient.clone());
+        let egress = Egress::new(&config.egress, Resolver::system(), secrets)?;
         let stores = Stores { ledger: ledger.clone(), blobs: blobs.clone(), ambient: ambient.clone() };
         let notes = state.join("attempts");
         let committer = Committer::new(stores, roots, &notes, config.limits.undo_bytes)
@@ -106,7 +118,14 @@ impl Host {
         let program = std::env::current_exe().map_err(StartError::Program)?;
         let known = Known::new(artifacts.clone(), sandbox.fingerprint());
         let token = admin_token(&config.runtime_dir, &ambient)?;
+        let channels = Channels::new(config.channels.clone(), egress.clone());
+        let notify = Notify::new(config.notify.clone(), channels.clone(), ledger.clone(), ambient.clone());
+        // Nothing closes this gate yet; a pause of the whole outbox is its own switch.
+        let gate = Arc::new(|_: &_, _: &_| true);
+        let outbox = Outbox::start(ledger.clone(), channels, notify.clone(), ambient.clone(), gate).await?;
         let host = Self(Arc::new(Services {
+            outbox,
+            notify,
             authenticator: Authenticator::new(&config, token),
             catalog: CatalogHandle::open(&config.tools_dir, known),
             admission: Admission::new(config.limits.executions),
@@ -301,6 +320,9 @@ impl Host {
             if tokio::time::timeout(grace, self.flights().all_landed()).await.is_err() {
                 tracing::warn!("calls in flight did not end after they were cancelled");
             }
+        }
+        if !self.0.outbox.close(OUTBOX_WAIT).await {
+            tracing::warn!("deliveries were under way at the stop; the next start makes them again");
         }
         self.note("stop");
         if let Err(error) = self.ledger().close().await {

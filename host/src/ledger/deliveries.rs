@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, Row, params};
+use tokio::sync::Notify as Signal;
 use toolkeep_core::delivery::{DeliveryEvent, DeliveryKind, DeliveryState, Message, Progress};
 use toolkeep_core::id::{CallId, ChannelName, DeliveryId, TenantName, UserName};
 
@@ -267,7 +268,15 @@ impl Ledger {
     /// # Errors
     /// The queue is full, or the ledger is poisoned or closed.
     pub fn enqueue_delivery(&self, what: Enqueue) -> Result<(), LedgerError> {
-        self.shared.queue.push(Job::lazy(Work::Outbox(OutboxWork::Enqueue(Box::new(what)))))
+        self.shared.queue.push(Job::lazy(Work::Outbox(OutboxWork::Enqueue(Box::new(what)))))?;
+        self.shared.outbox.notify_one();
+        Ok(())
+    }
+
+    /// Told whenever something comes into the outbox that was not there.
+    #[must_use]
+    pub fn outbox_signal(&self) -> Arc<Signal> {
+        Arc::clone(&self.shared.outbox)
     }
 
     /// Deliveries that are due at `now_ms`: for each channel and tenant the `each` that have waited longest.
@@ -403,7 +412,10 @@ impl Ledger {
     ) -> Result<(), DeadLetterRefused> {
         let work = OutboxWork::Resolve { scope: scope.clone(), id, retry, by: by.clone() };
         match self.outbox(work, true).await? {
-            OutboxDone::Resolved(true) => Ok(()),
+            OutboxDone::Resolved(true) => {
+                self.shared.outbox.notify_one();
+                Ok(())
+            }
             OutboxDone::Resolved(false) => Err(DeadLetterRefused::NotFound),
             _ => Err(LedgerError::Closed.into()),
         }

@@ -1,0 +1,136 @@
+//! Telling operators what happened, by the channels that the configuration names for it.
+//!
+//! An alert is a delivery like any other: kept in the ledger, tried again, given up as a dead letter. It is enqueued right
+//! after what it tells of, which is on record by itself: a crash between the two loses the alert and nothing else. Whoever has
+//! something to tell calls [`Notify::event`] and does not wait.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use toolkeep_core::delivery::{DeliveryKind, Message};
+use toolkeep_core::id::{ChannelName, DeliveryId, TenantName};
+
+use crate::ambient::Ambient;
+use crate::channel::Channels;
+use crate::ledger::{Enqueue, Ledger};
+
+/// What operators may be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+pub enum Event {
+    /// A plan waits for people.
+    #[serde(rename = "approval.requested")]
+    ApprovalRequested,
+    /// People, or the clock, decided about a plan.
+    #[serde(rename = "approval.resolved")]
+    ApprovalResolved,
+    /// It is not known what became of a commit.
+    #[serde(rename = "outcome.unknown")]
+    OutcomeUnknown,
+    /// A commit could be neither finished nor taken back.
+    #[serde(rename = "outcome.halted")]
+    OutcomeHalted,
+    /// A tool tried what it is not granted.
+    #[serde(rename = "boundary.breach")]
+    BoundaryBreach,
+    /// A tool's message was given up.
+    #[serde(rename = "delivery.dead")]
+    DeliveryDead,
+}
+
+impl Event {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::ApprovalRequested,
+        Self::ApprovalResolved,
+        Self::OutcomeUnknown,
+        Self::OutcomeHalted,
+        Self::BoundaryBreach,
+        Self::DeliveryDead,
+    ];
+
+    /// Its name, in the configuration and as the `type` of what is sent.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ApprovalRequested => "approval.requested",
+            Self::ApprovalResolved => "approval.resolved",
+            Self::OutcomeUnknown => "outcome.unknown",
+            Self::OutcomeHalted => "outcome.halted",
+            Self::BoundaryBreach => "boundary.breach",
+            Self::DeliveryDead => "delivery.dead",
+        }
+    }
+}
+
+/// Which events go by which channels: a checked `[[notify]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// What is told.
+    pub events: Vec<Event>,
+    /// By which ways.
+    pub channels: Vec<ChannelName>,
+}
+
+/// Tells operators. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Notify {
+    routes: Arc<[Route]>,
+    channels: Channels,
+    ledger: Ledger,
+    ambient: Ambient,
+}
+
+impl Notify {
+    /// The routes of a configuration.
+    #[must_use]
+    pub fn new(routes: Vec<Route>, channels: Channels, ledger: Ledger, ambient: Ambient) -> Self {
+        Self { routes: routes.into(), channels, ledger, ambient }
+    }
+
+    /// Tell of an event that concerns a tenant. `facts` is an object of what a person needs to act; it holds no content and
+    /// no secret. A channel of another tenant is not told.
+    pub fn event(&self, event: Event, tenant: &TenantName, facts: Value) {
+        let Value::Object(mut facts) = facts else { return };
+        facts.insert("tenant".to_owned(), json!(tenant));
+        let body: Arc<[u8]> = Value::Object(facts).to_string().into_bytes().into();
+        let mut told: Vec<&ChannelName> = Vec::new();
+        for channel in
+            self.routes.iter().filter(|route| route.events.contains(&event)).flat_map(|route| &route.channels)
+        {
+            if told.contains(&channel) || self.channels.of(channel, tenant).is_none() {
+                continue;
+            }
+            told.push(channel);
+            let message = Message {
+                to: Vec::new(),
+                subject: event.word().to_owned(),
+                media_type: "application/json".to_owned(),
+                body: Arc::clone(&body),
+            };
+            let alert = Enqueue {
+                id: DeliveryId::new(self.ambient.uuid_v7()),
+                tenant: tenant.clone(),
+                kind: DeliveryKind::Alert,
+                channel: channel.clone(),
+                call: None,
+                message,
+            };
+            if let Err(error) = self.ledger.enqueue_delivery(alert) {
+                tracing::error!(%error, event = event.word(), %channel, "an alert is lost");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_by_the_names_they_are_sent_with() {
+        for event in Event::ALL {
+            assert_eq!(serde_json::from_value::<Event>(json!(event.word())).ok(), Some(event));
+        }
+    }
+}

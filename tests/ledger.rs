@@ -7,4 +7,5 @@ mod commits;
 mod consent;
 mod fixture;
 mod keys;
+mod transactions;
 mod writing;

@@ -147,16 +147,49 @@ pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant) -> Resu
         request: call.request_digest(),
         call: call.id(),
     };
+    match claim_key(ledger, &claim).await? {
+        Key::Fresh => Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: Some(claim), _slot: slot }))),
+        Key::Stored { call, reply } => Ok(Admitted::Replay { call, reply }),
+        Key::Unfinished { call, reply } => Ok(Admitted::Unfinished { call, reply }),
+    }
+}
+
+/// What a key names.
+#[derive(Debug)]
+pub enum Key {
+    /// Nothing so far: it is the claimant's.
+    Fresh,
+    /// A call that ended.
+    Stored {
+        /// The first call with the key.
+        call: CallId,
+        /// Its reply, byte for byte.
+        reply: Arc<str>,
+    },
+    /// A call that waits.
+    Unfinished {
+        /// The first call with the key.
+        call: CallId,
+        /// Its reply so far.
+        reply: Arc<str>,
+    },
+}
+
+/// Claim a key.
+///
+/// # Errors
+/// `in_flight`, `idempotency_mismatch`, or the ledger cannot answer.
+pub async fn claim_key(ledger: &Ledger, claim: &KeyClaim) -> Result<Key, Refusal> {
     match ledger.claim_key(claim.clone()).await.map_err(|e| e.refusal())? {
-        Claimed::Fresh => Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: Some(claim), _slot: slot }))),
-        Claimed::Stored { call, reply } => Ok(Admitted::Replay { call, reply }),
-        Claimed::Unfinished { call, reply } => Ok(Admitted::Unfinished { call, reply }),
+        Claimed::Fresh => Ok(Key::Fresh),
+        Claimed::Stored { call, reply } => Ok(Key::Stored { call, reply }),
+        Claimed::Unfinished { call, reply } => Ok(Key::Unfinished { call, reply }),
         Claimed::InFlight { call } => {
             Err(Refusal::new(Code::InFlight, format!("call {call} with this key is running")).after_ms(RETRY_AFTER_MS))
         }
         Claimed::Mismatch => Err(Refusal::new(
             Code::IdempotencyMismatch,
-            "the key was used with another tool, input or mode",
+            "the key was used with another tool, input, mode or transaction",
         )
         .field("/idempotency_key", "names another request", "a new key")),
     }

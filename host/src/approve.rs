@@ -1,19 +1,19 @@
 //! Stage 7, approve: from a decision to [`Approved`], the right to commit one plan once.
 //!
-//! There are three ways to it, and no fourth: policy allowed the plan ([`automatic`]), its owner commits a preview that
-//! policy allows, or people agreed to exactly this seal. The last two come as a [`Consent`] from the ledger and are
-//! verified again ([`rehydrate`]): that the plan is the one that was sealed, that it is open and young enough, and that tool,
-//! manifest and policy are still those it was made with. Plans that are not committed now are kept here ([`preview`],
+//! There are three ways to it, and no fourth: policy allowed the plan ([`automatic`]), its owner commits a preview or a
+//! transaction that policy allows, or people agreed to exactly this seal. The last two come as a [`Consent`] from the ledger and
+//! are verified again ([`rehydrate`]): that the plan is the one that was sealed, that it is open and young enough, and that tool,
+//! manifest and policy (for a transaction those of every step) are still those it was made with. Plans that are not committed now are kept here ([`preview`],
 //! [`hold`]).
 
 pub mod keep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, TenantName};
-use toolkeep_core::plan::Plan;
+use toolkeep_core::plan::{Plan, PlanStep};
 use toolkeep_core::policy::{Verdict, plan_tier};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::tier::Tier;
@@ -26,6 +26,7 @@ use crate::ledger::approval::ApprovalState;
 use crate::ledger::{ApprovalUse, CallRow, PlanState, StoredPlan};
 use crate::policy;
 use crate::record::{Ending, Entry};
+use crate::transaction::TRANSACTION_TOOL;
 
 pub use keep::{PlanStore, hold, hold_stored, preview};
 
@@ -117,6 +118,8 @@ pub fn automatic(allowed: Allowed, entry: Entry) -> Approved {
 pub enum Consent {
     /// Its owner, to a preview.
     Owner(Box<StoredPlan>),
+    /// Its owner, to a transaction that was sealed with it.
+    Transaction(Box<StoredPlan>),
     /// As many people as the hold wanted.
     People(Box<StoredPlan>),
     /// The operator, to the reversal of a call.
@@ -128,7 +131,7 @@ impl Consent {
     #[must_use]
     pub fn stored(&self) -> &StoredPlan {
         match self {
-            Self::Owner(stored) | Self::People(stored) | Self::Operator(stored) => stored,
+            Self::Owner(stored) | Self::Transaction(stored) | Self::People(stored) | Self::Operator(stored) => stored,
         }
     }
 
@@ -151,7 +154,13 @@ pub fn rehydrate(consent: Consent, catalog: &Catalog, undo_bytes: u64, now_ms: u
         return Err(Refusal::new(Code::Denied, breach));
     }
     match consent {
-        Consent::Owner(stored) => match (stored.state, verdict) {
+        Consent::Owner(stored) if stored.state == PlanState::Previewed && is_transaction(&stored.plan) => {
+            Err(whole_only())
+        }
+        Consent::Transaction(stored) if !is_transaction(&stored.plan) => {
+            Err(Refusal::new(Code::Internal, "BUG: the plan is not a transaction's"))
+        }
+        Consent::Owner(stored) | Consent::Transaction(stored) => match (stored.state, verdict) {
             (PlanState::Previewed, Verdict::Commit | Verdict::Nothing) => open(*stored, None),
             (PlanState::Previewed, Verdict::Hold { reason, .. }) => Err(required(&reason)),
             (PlanState::Held, _) => Err(required("the plan waits for an approval")),
@@ -186,6 +195,19 @@ pub fn need(stored: &StoredPlan, catalog: &Catalog, undo_bytes: u64, now_ms: u64
         Verdict::Hold { approvers, reason } => Ok(Some(Need { approvers, reason })),
         Verdict::Deny { breach } => Err(Refusal::new(Code::Denied, breach)),
     }
+}
+
+/// Whether a plan is the union of a transaction.
+#[must_use]
+pub fn is_transaction(plan: &Plan) -> bool {
+    plan.body().tool.as_str() == TRANSACTION_TOOL
+}
+
+/// Why a preview of a transaction is not committed: the transaction may have gone on since.
+#[must_use]
+pub fn whole_only() -> Refusal {
+    Refusal::new(Code::Denied, "this plan shows a transaction, which is committed as a whole")
+        .hint("use `transactions.commit`, with `expect_plan` to commit exactly what was shown")
 }
 
 fn open(stored: StoredPlan, lease: Option<ApprovalUse>) -> Result<Approved, Refusal> {
@@ -244,6 +266,10 @@ fn standing(plan: &Plan, catalog: &Catalog, undo_bytes: u64, now_ms: u64) -> Res
     if body.tool.as_str() == UNDO_TOOL {
         return Ok(reversal_verdict(plan, catalog, undo_bytes));
     }
+    if is_transaction(plan) {
+        let (tier, hold) = in_force(&body.steps, catalog)?;
+        return Ok(policy::verdict(&body.effects, tier, &hold, undo_bytes));
+    }
     let Some(tool) = catalog.tool(&body.tool) else { return stale("the tool was removed") };
     if tool.component.digest != body.component {
         return stale("the component of the tool changed");
@@ -254,17 +280,46 @@ fn standing(plan: &Plan, catalog: &Catalog, undo_bytes: u64, now_ms: u64) -> Res
     Ok(policy::verdict(&body.effects, tool.tier, &tool.manifest.hold, undo_bytes))
 }
 
+/// The strictest tier of the tools of a transaction and every kind of effect that one of their manifests holds, after
+/// checking that each is still what it was when it was called.
+///
+/// # Errors
+/// `stale_plan`: a tool was removed, or its component or manifest changed.
+pub fn in_force(steps: &[PlanStep], catalog: &Catalog) -> Result<(Tier, Vec<String>), Refusal> {
+    let (mut tier, mut hold) = (Tier::ReadOnly, BTreeSet::new());
+    for step in steps {
+        let stale = |what: &str| {
+            let message = format!("`{}` {what} since the transaction called it", step.tool);
+            Refusal::new(Code::StalePlan, message).hint("begin another transaction")
+        };
+        let Some(tool) = catalog.tool(&step.tool) else { return Err(stale("was removed")) };
+        if tool.component.digest != step.component {
+            return Err(stale("got another component"));
+        }
+        if tool.manifest.digest != step.manifest {
+            return Err(stale("got another manifest"));
+        }
+        tier = tier.max(tool.tier);
+        hold.extend(tool.manifest.hold.iter().cloned());
+    }
+    Ok((tier, hold.into_iter().collect()))
+}
+
 /// The verdict about a reversal: as strict as about what it reverses, whose component and manifest it carries. Reversing a
 /// reversal applies the first plan again, so nothing may become milder on the way.
 fn reversal_verdict(plan: &Plan, catalog: &Catalog, undo_bytes: u64) -> Verdict {
     let body = plan.body();
-    let of_manifest: Vec<_> = catalog
-        .tools()
-        .filter(|tool| tool.manifest.digest == body.manifest && tool.component.digest == body.component)
-        .collect();
     // A tool that is gone or changed cannot say how much consent it wanted: a human looks.
-    let reversed = of_manifest.iter().map(|tool| tool.tier).max().unwrap_or(Tier::Consequential);
+    let (reversed, hold) = if body.steps.is_empty() {
+        let of_manifest: Vec<_> = catalog
+            .tools()
+            .filter(|tool| tool.manifest.digest == body.manifest && tool.component.digest == body.component)
+            .collect();
+        let tier = of_manifest.iter().map(|tool| tool.tier).max().unwrap_or(Tier::Consequential);
+        (tier, of_manifest.first().map_or(Vec::new(), |tool| tool.manifest.hold.clone()))
+    } else {
+        in_force(&body.steps, catalog).unwrap_or((Tier::Consequential, Vec::new()))
+    };
     let declared = plan_tier(&body.effects, undo_bytes).max(reversed).max(Tier::Reversible);
-    let hold = of_manifest.first().map_or(&[][..], |tool| &tool.manifest.hold);
-    policy::verdict(&body.effects, declared, hold, undo_bytes)
+    policy::verdict(&body.effects, declared, &hold, undo_bytes)
 }

@@ -21,7 +21,7 @@ use crate::authorize;
 use crate::commit;
 use crate::decide::{self, Decision};
 use crate::execute::{self, Line};
-use crate::host::Host;
+use crate::host::{Host, Staging};
 use crate::record::{Answer, Ending, Entry};
 use crate::screen::{self, Screened};
 use crate::seal::{self, Sealed};
@@ -84,6 +84,7 @@ impl Host {
         let catalog = self.catalog().current();
         let call = validate::validate(&catalog, caller, request, entry.call())?;
         entry.validated(&call);
+        let turn = self.turn(&call).await?;
         let grant = authorize::authorize(self.workspaces(), call)?;
         let ticket = match admit::admit(self.admission(), self.ledger(), grant).await? {
             Admitted::Fresh(ticket) => ticket,
@@ -91,9 +92,14 @@ impl Host {
             Admitted::Unfinished { reply, .. } => return Ok(Passage::Recorded(Answer::stored(reply, false))),
         };
         entry.admitted(&ticket);
-        let executed = execute::execute(self.executor(), ticket, line).await?;
+        let staging = self.staging(turn, &ticket).await?;
+        let ground = staging.as_ref().map(Staging::ground);
+        let executed = execute::execute(self.executor(), ticket, line, ground).await?;
         entry.executed(&executed);
         self.report_breaches(entry, &executed);
+        if let Some(staging) = staging {
+            return Ok(Passage::Recorded(self.stage(staging, executed, entry).await?));
+        }
         let output = screen::screen(&executed)?;
         let planned = match seal::seal(executed, output, self.ambient(), self.approval_ttl_ms())? {
             Sealed::Nothing(output) => return Ok(Passage::unchanged(&output)),

@@ -25,6 +25,7 @@ mod reply;
 mod runs;
 pub mod serve;
 mod tools;
+mod transactions;
 pub mod ui;
 mod undo;
 
@@ -64,6 +65,8 @@ pub enum Command {
     Plans(plans::PlansCommand),
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    #[command(subcommand)]
+    Transactions(transactions::TransactionsCommand),
     #[command(subcommand)]
     Approvals(approvals::ApprovalsCommand),
     #[command(subcommand)]
@@ -106,6 +109,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Undo(args) => args.run(context),
         Command::Plans(command) => command.run(context),
         Command::Runs(command) => command.run(context),
+        Command::Transactions(command) => command.run(context),
         Command::Approvals(command) => command.run(context),
         Command::Deadletters(command) => command.run(context),
         Command::Tools(command) => command.run(context),

@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
+use toolkeep_core::digest::Digest;
 use toolkeep_core::json;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::capability::context::{Context, Progress};
-use toolkeep_sandbox::execution::{Cancel, Ended, Execution, GuestError, GuestErrorKind, Order, Outward};
+use toolkeep_sandbox::execution::{Cancel, Ended, Execution, GuestError, GuestErrorKind, Layer, Order, Outward};
 use toolkeep_sandbox::fault::{Fault, HostFault};
 use toolkeep_sandbox::pool::Loaded;
 use toolkeep_sandbox::sandbox::Sandbox;
@@ -57,6 +58,15 @@ impl Line {
     pub fn cancel(&self) -> Cancel {
         self.cancel.clone()
     }
+}
+
+/// What earlier calls of a transaction staged, for an execution to start over.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    /// Effects and contents.
+    pub layer: Layer,
+    /// What recordings call it.
+    pub digest: Digest,
 }
 
 /// Proof: one attempt ended, and how.
@@ -107,28 +117,34 @@ impl Executed {
     }
 }
 
-/// Run the tool once.
+/// Run the tool once, over what its transaction staged before.
 ///
 /// # Errors
 /// The component cannot be loaded, or the host fails: `internal`, `overloaded`.
-pub async fn execute(executor: &Executor, ticket: Box<Ticket>, line: Line) -> Result<Executed, Refusal> {
+pub async fn execute(
+    executor: &Executor,
+    ticket: Box<Ticket>,
+    line: Line,
+    ground: Option<Ground>,
+) -> Result<Executed, Refusal> {
     let grant = ticket.grant();
     let call = grant.call();
     let tool = call.tool();
     let mut attempts = 0;
-    let execution = loop {
+    let mut execution = loop {
         let loaded = executor.loader.load(&call.caller().principal().tenant, &tool.component).await?;
-        match executor.sandbox.execute(order(executor, &ticket, &line, loaded)).await {
+        match executor.sandbox.execute(order(executor, &ticket, &line, loaded, ground.as_ref())).await {
             Ok(execution) => break execution,
             // Another tenant needed the pool in this moment: load into a new one.
             Err(HostFault::Retired) if attempts < RELOADS_MAX => attempts += 1,
             Err(fault) => return Err(host_fault(call, &fault)),
         }
     };
+    execution.recording.layer = ground.map(|ground| ground.digest);
     Ok(Executed { ticket, execution })
 }
 
-fn order(executor: &Executor, ticket: &Ticket, line: &Line, loaded: Arc<Loaded>) -> Order {
+fn order(executor: &Executor, ticket: &Ticket, line: &Line, loaded: Arc<Loaded>, ground: Option<&Ground>) -> Order {
     let grant = ticket.grant();
     let call = grant.call();
     Order {
@@ -151,6 +167,7 @@ fn order(executor: &Executor, ticket: &Ticket, line: &Line, loaded: Arc<Loaded>)
             http: Arc::clone(&call.tool().manifest.http),
             messages: Arc::clone(&call.tool().manifest.messages),
             keys: Arc::clone(&call.tool().manifest.keys),
+            layer: ground.map(|ground| ground.layer.clone()),
             ..Outward::default()
         },
         spool: executor.spool.open(),

@@ -10,6 +10,8 @@ mod flights;
 mod inquiry;
 mod life;
 mod runs;
+mod staging;
+mod transactions;
 mod undo;
 
 use std::future::Future;
@@ -36,6 +38,7 @@ use crate::ledger::{CallRow, Ledger};
 use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
 use crate::record::{Answer, Ending, Entry, status_of};
+use crate::transaction::Turns;
 
 use attended::Attended;
 
@@ -43,6 +46,8 @@ pub use consent::Notices;
 pub use flights::{Flight, Flights, Settling};
 pub use inquiry::PlanName;
 pub use life::StartError;
+pub use staging::Staging;
+pub use transactions::{BeginTransaction, CommitTransaction};
 pub use undo::UndoTarget;
 
 /// Everything behind the doors. Cheap to clone.
@@ -65,6 +70,7 @@ struct Services {
     notices: Notices,
     outbox: Outbox,
     notify: Notify,
+    turns: Turns,
     runtime: tokio::runtime::Handle,
 }
 
@@ -224,6 +230,7 @@ impl Host {
             plan: None,
             approval: None,
             receipt: None,
+            transaction: None,
             usage: Usage::default(),
             warnings: Vec::new(),
         })

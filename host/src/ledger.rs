@@ -20,6 +20,7 @@ mod failure;
 mod inbox;
 mod insert;
 mod keys;
+mod layers;
 mod outbox;
 mod promise;
 mod queue;
@@ -30,6 +31,7 @@ mod rows;
 mod schema;
 mod settle;
 mod statement;
+mod transactions;
 mod writer;
 
 use std::fmt;
@@ -59,7 +61,7 @@ use writer::{Pulse, Writer};
 pub use buckets::{ChangedKey, KEYS_PAGE_MAX, KeyChange, KeyProblem, KeysChanged};
 pub use contents::BlobRow;
 pub use deliveries::{DeadLetter, DeadLetterRefused, DeadState, Delivery, DeliveryChange, Due, Enqueue, OutboxCounts};
-pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused};
+pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 pub use keys::{Claimed, KeyClaim};
 pub use promise::OutcomePromise;
 pub use rows::{
@@ -67,6 +69,7 @@ pub use rows::{
     Intent, IntentId, OpenIntent, OutcomeRow, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, Proposal, Resolution,
     Resolved, RunRow, RunTotals, Scope, Settled, StoredApproval, StoredCall, StoredPlan, UndoInfo, Vote,
 };
+pub use transactions::{LayerText, StagedCall, StoredTransaction, TransactionRow, TransactionState};
 
 /// Entries of the audit chain that are verified before the first call, after a clean and after an unclean stop. The
 /// rest is verified in the background by whoever calls [`Ledger::verify_audit`].

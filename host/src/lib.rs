@@ -36,6 +36,7 @@ pub mod outbox;
 pub mod policy;
 pub mod schema;
 pub mod secrets;
+pub mod transaction;
 
 // The doors.
 pub mod cli;

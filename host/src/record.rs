@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use toolkeep_core::call::{ApprovalView, CallRequest, Outcome, PlanView, Reply, Status, Usage};
+use toolkeep_core::call::{ApprovalView, CallRequest, Outcome, PlanView, Reply, Status, TransactionView, Usage};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::CallId;
 use toolkeep_core::limit::EFFECTS_SHOWN;
@@ -18,7 +18,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::admit::Ticket;
 use crate::execute::Executed;
-use crate::ledger::CallRow;
+use crate::ledger::{CallKey, CallRow};
 use crate::screen::Screened;
 use crate::validate::Call;
 
@@ -45,6 +45,8 @@ pub struct Ending {
     pub approval: Option<ApprovalView>,
     /// Proof of what was committed.
     pub receipt: Option<Receipt>,
+    /// Where its effects are staged.
+    pub transaction: Option<TransactionView>,
 }
 
 impl Ending {
@@ -233,6 +235,11 @@ impl Entry {
         self.row.key = ticket.call_key();
     }
 
+    /// The call holds this key.
+    pub fn keyed(&mut self, key: CallKey) {
+        self.row.key = Some(key);
+    }
+
     /// The execution ended.
     pub fn executed(&mut self, executed: &Executed) {
         let execution = executed.execution();
@@ -270,6 +277,7 @@ impl Entry {
             plan: ending.plan,
             approval: ending.approval,
             receipt: ending.receipt,
+            transaction: ending.transaction,
             usage: self.row.usage,
             warnings: self.warnings.clone(),
         }

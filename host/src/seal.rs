@@ -19,6 +19,7 @@ use crate::admit::Ticket;
 use crate::ambient::Ambient;
 use crate::execute::Executed;
 use crate::screen::Screened;
+use crate::transaction::{Layer, TRANSACTION_TOOL};
 use crate::validate::Call;
 
 /// Bytes of randomness in a plan's nonce.
@@ -135,6 +136,28 @@ pub fn seal(executed: Executed, output: Screened, ambient: &Ambient, approval_tt
         contents: execution.staged.contents,
         ticket,
     }))
+}
+
+/// Seal what a whole transaction would be after a call, to be shown: `layer` is that of the call and of those before it.
+///
+/// # Errors
+/// `memory_exceeded`: more effects than a plan holds.
+pub fn seal_union(executed: Executed, output: Screened, layer: Layer, ambient: &Ambient) -> Result<Planned, Refusal> {
+    let (ticket, execution) = executed.into_parts();
+    let grant = ticket.grant();
+    let call = grant.call();
+    let witnesses = layer.witnesses.clone();
+    let tool = TRANSACTION_TOOL.parse().map_err(|_| Refusal::new(Code::Internal, "BUG: the tool of transactions"))?;
+    let body = layer.into_body(call.caller().principal().clone(), tool, grant.policy_set());
+    let binding = SealBinding {
+        run: call.options().run,
+        call: call.id(),
+        expires_at_ms: ambient.now_ms().saturating_add(call.tool().manifest.plan_ttl_ms),
+        nonce: nonce(ambient),
+    };
+    let plan = Plan::seal(body, PlanId::new(ambient.uuid_v7()), binding)
+        .map_err(|e| Refusal::new(Code::MemoryExceeded, e.to_string()))?;
+    Ok(Planned { output, plan: Arc::new(plan), witnesses, contents: execution.staged.contents, ticket })
 }
 
 /// How long the plan of a call stays committable, in milliseconds. One that people may have to agree to waits for them.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use toolkeep_core::call::{CallRequest, Mode};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{CallId, RunId};
+use toolkeep_core::id::{CallId, RunId, TransactionId};
 use toolkeep_core::json;
 use toolkeep_core::limit::{KEY_MAX_BYTES, STEP_MAX_BYTES};
 use toolkeep_core::refusal::{Code, Refusal};
@@ -44,6 +44,8 @@ pub struct CallOptions {
     pub deadline_ms: Option<u64>,
     /// Commit only this plan.
     pub expect_plan: Option<Digest>,
+    /// The open transaction that the effects are staged in.
+    pub transaction: Option<TransactionId>,
 }
 
 impl Call {
@@ -77,7 +79,7 @@ impl Call {
         self.input_digest
     }
 
-    /// What an idempotency key is bound to: tool, input and mode.
+    /// What an idempotency key is bound to: tool, input, mode and transaction.
     #[must_use]
     pub const fn request_digest(&self) -> Digest {
         self.request_digest
@@ -103,10 +105,10 @@ pub fn validate(catalog: &Catalog, caller: &Caller, request: CallRequest, id: Ca
     check_input(&tool, &request.input)?;
     let (input, input_digest) = json::input_digest(&request.input)
         .map_err(|e| Refusal::new(Code::InvalidInput, format!("the input cannot be made canonical: {e}")))?;
-    let request_digest = Digest::of_parts(
-        "toolkeep.request.v1",
-        &[tool.name.as_str().as_bytes(), input_digest.as_bytes(), request.mode.word().as_bytes()],
-    );
+    let transaction = request.transaction.map(|transaction| transaction.to_string());
+    let mut parts = vec![tool.name.as_str().as_bytes(), input_digest.as_bytes(), request.mode.word().as_bytes()];
+    parts.extend(transaction.as_deref().map(str::as_bytes));
+    let request_digest = Digest::of_parts("toolkeep.request.v1", &parts);
     Ok(Call {
         caller: caller.clone(),
         tool,
@@ -121,6 +123,7 @@ pub fn validate(catalog: &Catalog, caller: &Caller, request: CallRequest, id: Ca
             key: request.idempotency_key,
             deadline_ms: request.deadline_ms,
             expect_plan: request.expect_plan,
+            transaction: request.transaction,
         },
     })
 }
@@ -136,6 +139,13 @@ fn check_options(request: &CallRequest) -> Result<(), Refusal> {
     }
     if request.deadline_ms == Some(0) {
         refusal = refusal.field("/deadline_ms", "is 0", "at least 1 millisecond");
+    }
+    if request.transaction.is_some() && request.mode == Mode::Commit && request.expect_plan.is_some() {
+        refusal = refusal.field(
+            "/expect_plan",
+            "names a plan, but a call of a transaction commits none",
+            "nothing; give it to `transactions.commit`",
+        );
     }
     if refusal.fields.is_empty() { Ok(()) } else { Err(refusal) }
 }

@@ -131,6 +131,7 @@ impl Fixture {
             witnesses: Arc::from("[]"),
             blobs: BlobSet { inline, files: Vec::new() },
             approval: None,
+            transaction: None,
         }
     }
 

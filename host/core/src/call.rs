@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::digest::Digest;
 use crate::effect::Effect;
-use crate::id::{ApprovalId, CallId, PlanId, RunId, ToolName};
+use crate::id::{ApprovalId, CallId, PlanId, RunId, ToolName, TransactionId};
 use crate::plan::Totals;
 use crate::receipt::Receipt;
 use crate::refusal::Refusal;
@@ -139,6 +139,9 @@ pub struct CallRequest {
     /// Commit only if the plan has exactly this digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect_plan: Option<Digest>,
+    /// The open transaction that the call belongs to: its effects are staged there instead of committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<TransactionId>,
     /// Anything for the transport.
     #[serde(default, rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Value>,
@@ -186,6 +189,22 @@ pub struct ApprovalView {
     pub expires_at_ms: u64,
 }
 
+/// The transaction that a call belongs to, as it stands after the call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransactionView {
+    /// Commit it with `transactions.commit`, drop it with `transactions.rollback`.
+    pub id: TransactionId,
+    /// Calls that are staged in it.
+    pub calls: u32,
+    /// What all of them together would change.
+    pub totals: Totals,
+    /// Names what is staged: the next call's recording names it as what it started from.
+    pub layer: Digest,
+    /// When it is rolled back by itself: milliseconds since the Unix epoch.
+    pub expires_at_ms: u64,
+}
+
 /// The one reply of every call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -211,6 +230,9 @@ pub struct Reply {
     /// Proof of what was committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<Receipt>,
+    /// Where its effects are staged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<TransactionView>,
     /// What it used.
     pub usage: Usage,
     /// What the caller should know besides.

@@ -23,6 +23,9 @@ pub struct Recording {
     pub seed: String,
     /// The frozen wall clock, nanoseconds since the Unix epoch, decimal.
     pub wall_clock_ns: String,
+    /// What earlier calls of the same transaction had staged when it started; absent outside of transactions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Digest>,
     /// Calls of imports, in order.
     pub events: Vec<Event>,
     /// Bytes of content that were left out because of the limit; 0 for a replayable recording.

@@ -22,6 +22,19 @@ pub const KEY_MAX_BYTES: usize = 128;
 /// Longest run step, in bytes.
 pub const STEP_MAX_BYTES: usize = 128;
 
+/// Open transactions of one principal: an agent works on a handful of things at a time, and each keeps contents.
+pub const TRANSACTIONS_OPEN_MAX: u32 = 16;
+/// Calls staged in one transaction: a person reviews them as one plan.
+pub const TRANSACTION_CALLS_MAX: u32 = 64;
+/// Bytes of contents staged in one transaction: four ordinary executions with full stages.
+pub const TRANSACTION_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How long a transaction stays open if its caller does not say, in milliseconds: 15 minutes.
+pub const TRANSACTION_TTL_DEFAULT_MS: u64 = 900_000;
+/// The longest that a transaction stays open, in milliseconds: a day, because what it read only gets older.
+pub const TRANSACTION_TTL_MAX_MS: u64 = 86_400_000;
+/// Tools that a transaction may be narrowed to: as many as it may have calls.
+pub const TRANSACTION_TOOLS_MAX: usize = 64;
+
 /// What one execution may use. A manifest may set each value up to the ceiling of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecutionLimits {

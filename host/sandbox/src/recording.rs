@@ -85,6 +85,7 @@ impl Recorder {
             engine,
             seed: hex(seed),
             wall_clock_ns: wall_clock_ns.to_string(),
+            layer: None,
             events: std::mem::take(&mut tape.events),
             dropped_bytes: tape.dropped_bytes,
             dropped_events: tape.dropped_events,

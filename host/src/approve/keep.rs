@@ -143,8 +143,14 @@ async fn keep(store: &PlanStore, planned: Planned, entry: Entry, kept: Kept) -> 
     };
     let call = entry.close(status, kept.outcome, kept.ending, store.ambient.now_ms());
     let answer = Answer::of_row(&call);
-    let proposal =
-        Proposal { call, plan: Arc::clone(&plan), witnesses: witnesses.into(), blobs, approval: kept.approval };
+    let proposal = Proposal {
+        call,
+        plan: Arc::clone(&plan),
+        witnesses: witnesses.into(),
+        blobs,
+        approval: kept.approval,
+        transaction: None,
+    };
     store.ledger.propose(proposal, durability).await.map_err(|e| e.refusal())?;
     drop(ticket);
     Ok(answer)

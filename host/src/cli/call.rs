@@ -54,6 +54,9 @@ struct Request {
     /// Idempotency key: a retry with the same key gets the stored reply
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+    /// The open transaction that the effects are staged in
+    #[arg(long, value_name = "ID")]
+    transaction: Option<String>,
     /// A shorter deadline than the manifest's, in milliseconds
     #[arg(long, value_name = "MS")]
     deadline_ms: Option<u64>,
@@ -95,6 +98,7 @@ fn call(
         ("idempotency_key", request.key.map(Value::from)),
         ("deadline_ms", request.deadline_ms.map(Value::from)),
         ("expect_plan", expect_plan.map(Value::from)),
+        ("transaction", request.transaction.map(Value::from)),
     ];
     if let Value::Object(members) = &mut params {
         members.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));

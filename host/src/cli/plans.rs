@@ -77,7 +77,10 @@ pub(super) fn heading(plan: &Value) -> String {
         ("by", principal(plan, "/principal")),
         ("expires", time_at(plan, "/expires_at_ms")),
     ];
-    lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
+    let steps = plan.get("steps").and_then(Value::as_array).into_iter().flatten();
+    let steps = (1..).zip(steps).map(|(at, step)| (format!("call {at}"), text_at(step, "/tool")));
+    let head: String = lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
+    steps.fold(head, |head, (name, tool)| format!("{head}{name:<10} {tool}\n"))
 }
 
 /// A principal as `tenant/user/agent`.

@@ -84,7 +84,17 @@ fn tell(context: &Context<'_>, reply: &Reply, replayed: bool, next: Option<&str>
     let effects = counted(plan.map_or(0, |plan| plan.totals.effects));
     match reply.outcome {
         Outcome::None => ui.note(&format!("{id}: no effects{again}")),
-        Outcome::Previewed | Outcome::Staged => {
+        Outcome::Staged => {
+            if let Some(transaction) = &reply.transaction {
+                let (calls, all) = (transaction.calls, counted(transaction.totals.effects));
+                ui.note(&format!(
+                    "{id}: staged, nothing is changed{again}; {all} of {calls} call(s) in the transaction"
+                ));
+                let until = time(transaction.expires_at_ms);
+                ui.note(&format!("commit with `toolkeep transactions commit {}` before {until}", transaction.id));
+            }
+        }
+        Outcome::Previewed => {
             ui.note(&format!("{id}: previewed {effects}, nothing is changed{again}"));
             if let (Some(plan), Some(next)) = (plan, next) {
                 ui.note(&format!("commit with `{next}` before {}", time(plan.expires_at_ms)));

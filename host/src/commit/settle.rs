@@ -81,6 +81,7 @@ fn panicked(call: CallId) -> Reply {
         plan: None,
         approval: None,
         receipt: None,
+        transaction: None,
         usage: Usage::default(),
         warnings: Vec::new(),
     }
@@ -393,6 +394,7 @@ fn proposal(parts: &ApprovedParts, logged: &BlobSet, now_ms: u64) -> Result<Opti
         // Only until the outcome: what a plan wrote is in the workspace then.
         blobs: logged.clone(),
         approval: None,
+        transaction: None,
     })))
 }
 

@@ -99,6 +99,10 @@ impl AdminPlane {
                 let page: params::Page = params::read(params)?;
                 later(async move { host.runs(&op, page.cursor).await.into() })
             }
+            AdminMethod::TransactionsList => {
+                let page: params::Page = params::read(params)?;
+                later(async move { host.all_transactions(&op, page.cursor).await.into() })
+            }
             AdminMethod::RunsShow => {
                 let page: params::RunPage = params::read(params)?;
                 later(async move { host.run_detail(&op, page.run, page.cursor).await.into() })

@@ -100,6 +100,12 @@ impl AgentPlane {
                 let waiting = async move { host.wait_approval(&caller, wait.approval, timeout_ms).await };
                 later(async move { until_stop(waiting, stop).await.into() })
             }
+            AgentMethod::TransactionsBegin
+            | AgentMethod::TransactionsGet
+            | AgentMethod::TransactionsList
+            | AgentMethod::TransactionsPreview
+            | AgentMethod::TransactionsCommit
+            | AgentMethod::TransactionsRollback => transaction(host, caller, method, params)?,
             AgentMethod::UndoPropose => {
                 let undo: params::Undo = params::read(params)?;
                 let target = undo.target()?;
@@ -137,6 +143,42 @@ impl Plane for AgentPlane {
 /// Make a dispatch of what takes time.
 pub(super) fn later(work: impl Future<Output = Body> + Send + 'static) -> Dispatch {
     Dispatch::Later(Box::pin(work))
+}
+
+/// The methods of transactions.
+fn transaction(
+    host: Host,
+    caller: Arc<Caller>,
+    method: AgentMethod,
+    params: Map<String, Value>,
+) -> Result<Dispatch, Fault> {
+    Ok(match method {
+        AgentMethod::TransactionsBegin => {
+            let begin: params::Begin = params::read(params)?;
+            later(async move { host.begin_transaction(&caller, begin.into()).await.into() })
+        }
+        AgentMethod::TransactionsGet => {
+            let of: params::OfTransaction = params::read(params)?;
+            later(async move { host.transaction(&caller, of.transaction).await.into() })
+        }
+        AgentMethod::TransactionsList => {
+            let page: params::Page = params::read(params)?;
+            later(async move { host.transactions(&caller, page.cursor).await.into() })
+        }
+        AgentMethod::TransactionsPreview => {
+            let of: params::OfTransaction = params::read(params)?;
+            later(async move { host.preview_transaction(&caller, of.transaction).await.into() })
+        }
+        AgentMethod::TransactionsCommit => {
+            let commit: params::CommitParams = params::read(params)?;
+            later(async move { host.commit_transaction(&caller, commit.into()).await.into() })
+        }
+        AgentMethod::TransactionsRollback => {
+            let of: params::OfTransaction = params::read(params)?;
+            later(async move { host.rollback_transaction(&caller, of.transaction).await.into() })
+        }
+        other => return Err(Fault::no_method(other.name())),
+    })
 }
 
 fn call(host: Host, caller: Arc<Caller>, call: params::Call, notes: Notes) -> Dispatch {

@@ -65,6 +65,18 @@ methods! {
         ApprovalsGet = "approvals.get",
         /// Wait until an approval is resolved.
         ApprovalsWait = "approvals.wait",
+        /// Begin a transaction.
+        TransactionsBegin = "transactions.begin",
+        /// A transaction, its calls and its effects.
+        TransactionsGet = "transactions.get",
+        /// The caller's transactions.
+        TransactionsList = "transactions.list",
+        /// What a commit would do, as a plan.
+        TransactionsPreview = "transactions.preview",
+        /// Commit all that the calls of a transaction staged.
+        TransactionsCommit = "transactions.commit",
+        /// Drop all that the calls of a transaction staged.
+        TransactionsRollback = "transactions.rollback",
         /// Preview the undoing of a call or a run.
         UndoPropose = "undo.propose",
         /// Check the signature of a receipt.
@@ -99,6 +111,8 @@ methods! {
         RunsList = "runs.list",
         /// One run and its calls.
         RunsShow = "runs.show",
+        /// Transactions of the tenant.
+        TransactionsList = "transactions.list",
         /// Undo a call or a run, or preview that.
         UndoCall = "undo.call",
         /// What could not be delivered.

@@ -8,13 +8,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use toolkeep_core::call::{CallRequest, Mode};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, DeliveryId, PlanId, RunId, ToolName};
+use toolkeep_core::id::{ApprovalId, CallId, DeliveryId, PlanId, RunId, ToolName, TransactionId};
 use toolkeep_core::json;
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::reply::{Fault, INVALID_PARAMS};
-use crate::host::{PlanName, UndoTarget};
+use crate::host::{BeginTransaction, CommitTransaction, PlanName, UndoTarget};
 
 /// No parameters.
 #[derive(Debug, Deserialize)]
@@ -98,7 +98,7 @@ pub(super) struct RunPage {
     pub(super) cursor: Option<u64>,
 }
 
-/// `plans.list`, `runs.list`.
+/// `plans.list`, `runs.list`, `transactions.list`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
@@ -171,6 +171,52 @@ pub(super) struct ListDeadletters {
 #[serde(deny_unknown_fields)]
 pub(super) struct OfDelivery {
     pub(super) delivery: DeliveryId,
+}
+
+/// `transactions.begin`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Begin {
+    /// The run that the commit belongs to.
+    #[serde(default)]
+    run: Option<RunId>,
+    /// How long it stays open.
+    #[serde(default)]
+    ttl_ms: Option<u64>,
+    /// The only tools that it may call.
+    #[serde(default)]
+    tools: Option<Vec<ToolName>>,
+}
+
+impl From<Begin> for BeginTransaction {
+    fn from(begin: Begin) -> Self {
+        Self { run: begin.run, ttl_ms: begin.ttl_ms, tools: begin.tools }
+    }
+}
+
+/// `transactions.get`, `transactions.preview`, `transactions.rollback`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfTransaction {
+    pub(super) transaction: TransactionId,
+}
+
+/// `transactions.commit`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CommitParams {
+    transaction: TransactionId,
+    /// Only if the plan has exactly this digest.
+    #[serde(default)]
+    expect_plan: Option<Digest>,
+    #[serde(default)]
+    idempotency_key: Option<String>,
+}
+
+impl From<CommitParams> for CommitTransaction {
+    fn from(commit: CommitParams) -> Self {
+        Self { transaction: commit.transaction, expect_plan: commit.expect_plan, key: commit.idempotency_key }
+    }
 }
 
 /// `undo.propose`, `undo.call`: a call or a run.
@@ -263,6 +309,8 @@ struct CallParams {
     deadline_ms: Option<u64>,
     #[serde(default)]
     expect_plan: Option<Digest>,
+    #[serde(default)]
+    transaction: Option<TransactionId>,
 }
 
 /// A call, and whether the client wants to hear of its progress.
@@ -302,6 +350,7 @@ pub(super) fn call(mut params: Map<String, Value>, fixed: Option<Mode>) -> Resul
             idempotency_key: rest.idempotency_key,
             deadline_ms: rest.deadline_ms,
             expect_plan: rest.expect_plan,
+            transaction: rest.transaction,
             meta,
         },
         progress,

@@ -18,7 +18,8 @@ use crate::approve::{self, Consent};
 use crate::authenticate::{Caller, Credential, Operator};
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{
-    ApprovalFilter, Discard, DiscardRefused, Page, Resolution, ResolveRefused, Resolved, Scope, StoredApproval,
+    ApprovalFilter, Discard, DiscardRefused, Page, PlanState, Resolution, ResolveRefused, Resolved, Scope,
+    StoredApproval,
 };
 use crate::notify::Event;
 use crate::record::Answer;
@@ -46,6 +47,9 @@ impl Host {
         let stored = self.own_plan(caller, name).await?;
         if stored.call.row.outcome == Outcome::Committed {
             return Ok(Answer::stored(Arc::clone(&stored.call.row.reply), true));
+        }
+        if stored.state == PlanState::Previewed && approve::is_transaction(&stored.plan) {
+            return Err(approve::whole_only());
         }
         let need = approve::need(&stored, &self.catalog().current(), self.undo_bytes(), self.ambient().now_ms());
         match need {

@@ -129,7 +129,7 @@ impl Host {
             "call_id": stored.call.row.call, "tool": body.tool, "principal": body.principal,
             "component": body.component, "manifest": body.manifest, "input": body.input,
             "totals": plan.totals(), "reads": body.read_set.len(), "expires_at_ms": plan.binding().expires_at_ms,
-            "effects": shown, "cursor": from,
+            "steps": body.steps, "effects": shown, "cursor": from,
             "next_cursor": (next < body.effects.len()).then_some(next),
         });
         if diffs && let Value::Object(members) = &mut page {

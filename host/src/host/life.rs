@@ -39,6 +39,7 @@ use crate::load::Loader;
 use crate::notify::Notify;
 use crate::outbox::Outbox;
 use crate::secrets::Secrets;
+use crate::transaction::Turns;
 
 /// How often plans and approvals are looked through for expired ones.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -141,6 +142,7 @@ impl Host {
             blobs,
             flights: Flights::default(),
             notices: Notices::default(),
+            turns: Turns::default(),
             runtime: tokio::runtime::Handle::current(),
             ambient,
             config,

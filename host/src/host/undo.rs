@@ -123,7 +123,8 @@ impl Host {
             format: toolkeep_core::plan::FORMAT,
             principal: principal.clone(),
             tool: entry.row().tool.clone(),
-            // Those of the reversed call: they say how much consent the reversal needs.
+            // Those of the reversed call, and of the calls of a reversed transaction: they say how much consent the
+            // reversal needs.
             component: info.plan.body().component,
             manifest: info.plan.body().manifest,
             policy_set: policy::digest(),
@@ -131,7 +132,7 @@ impl Host {
             read_set: Vec::new(),
             keys_read: Vec::new(),
             segment: 0,
-            steps: Vec::new(),
+            steps: info.plan.body().steps.clone(),
             effects: inverse.effects,
         };
         let binding = SealBinding {
@@ -145,8 +146,14 @@ impl Host {
         let id = plan.id();
         let row = entry.close(Status::Ok, Outcome::Previewed, Ending::default().plan(&plan), now_ms);
         let answer = Answer::of_row(&row);
-        let proposal =
-            Proposal { call: row, plan: Arc::new(plan), witnesses: "[]".into(), blobs: inverse.blobs, approval: None };
+        let proposal = Proposal {
+            call: row,
+            plan: Arc::new(plan),
+            witnesses: "[]".into(),
+            blobs: inverse.blobs,
+            approval: None,
+            transaction: None,
+        };
         self.ledger().propose(proposal, Durability::Durable).await.map_err(|e| e.refusal())?;
         Ok((answer, id))
     }
@@ -164,6 +171,7 @@ impl Host {
             idempotency_key: None,
             deadline_ms: None,
             expect_plan: None,
+            transaction: None,
             meta: None,
         };
         let id = CallId::new(self.ambient().uuid_v7());

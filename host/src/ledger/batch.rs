@@ -131,7 +131,8 @@ impl<'c> Batch<'c> {
             | Work::Workspace { .. }
             | Work::Sync
             | Work::DropBlobs(_)
-            | Work::Outbox(_) => return self.guarded(work),
+            | Work::Outbox(_)
+            | Work::Transaction(_) => return self.guarded(work),
         }
         Ok(Done::Written)
     }
@@ -189,6 +190,9 @@ impl<'c> Batch<'c> {
             Work::Sync => told(self.note_sync(), |()| Done::Written, Done::Refused),
             Work::Outbox(work) => told(self.outbox(work), Done::Outbox, Done::Refused),
             Work::DropBlobs(digests) => told(self.drop_blobs(digests), Done::Dropped, Done::Refused),
+            Work::Transaction(work) => {
+                told(self.transaction(work), |()| Done::Transacted(Ok(())), |e| Done::Transacted(Err(e)))
+            }
             Work::Record(_) | Work::Audit { .. } | Work::Barrier | Work::Close => Ok(Done::Written),
         }
     }
@@ -305,6 +309,7 @@ fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
         Work::Resolve(_) => Done::Resolved(Err(refused.into())),
         Work::Hold { .. } => Done::Held(Err(refused.into())),
         Work::Discard { .. } => Done::Discarded(Err(refused.into())),
+        Work::Transaction(_) => Done::Transacted(Err(refused.into())),
         Work::Record(_)
         | Work::Propose(_)
         | Work::Outcome(_)

@@ -105,6 +105,7 @@ impl Ending {
             plan: None,
             approval: None,
             receipt: None,
+            transaction: None,
             usage: Usage::default(),
             warnings: Vec::new(),
         });

@@ -11,6 +11,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use super::approval::ApprovalState;
 use super::buckets::KeysChanged;
 use super::rows::PlanState;
+use super::transactions::TransactionState;
 
 /// Why a read or write of the ledger did not happen.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -110,6 +111,26 @@ pub enum IntentRefused {
     #[error("the idempotency key belongs to another call")]
     KeyTaken,
     /// The ledger failed. After `Poisoned` the intent may or may not be on the disk; the next start decides.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Why a transaction did not take a change. Nothing of the change happened.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TransactionRefused {
+    /// There is no such transaction.
+    #[error("no such transaction")]
+    NotFound,
+    /// The principal has so many that have not ended.
+    #[error("{0} transactions are open already; commit or roll one back")]
+    TooMany(u32),
+    /// It takes no calls any more.
+    #[error("the transaction is {0}")]
+    NotOpen(TransactionState),
+    /// Its time is over, or another call changed it meanwhile.
+    #[error("the transaction expired, or changed while the call ran")]
+    Moved,
+    /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }

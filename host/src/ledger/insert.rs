@@ -87,17 +87,21 @@ impl Role {
     }
 }
 
-/// Insert contents that are not there yet, and pin all of them for a plan.
-pub(super) fn blobs(conn: &Connection, plan: PlanId, role: Role, set: &BlobSet) -> Result<(), rusqlite::Error> {
+/// Insert contents that are not there yet.
+pub(super) fn contents(conn: &Connection, set: &BlobSet) -> Result<(), rusqlite::Error> {
     each(conn, BLOB, &set.inline, |statement, blob| {
         let size = integer(blob.content.len() as u64);
         statement.execute(params![digest_bytes(&blob.digest), size, &*blob.content])
     })?;
     each(conn, BLOB, &set.files, |statement, blob| {
         statement.execute(params![digest_bytes(&blob.digest), integer(blob.size), None::<&[u8]>])
-    })?;
-    let digests: Vec<_> =
-        set.inline.iter().map(|blob| &blob.digest).chain(set.files.iter().map(|blob| &blob.digest)).collect();
+    })
+}
+
+/// Insert contents that are not there yet, and pin all of them for a plan.
+pub(super) fn blobs(conn: &Connection, plan: PlanId, role: Role, set: &BlobSet) -> Result<(), rusqlite::Error> {
+    contents(conn, set)?;
+    let digests: Vec<_> = set.digests().collect();
     each(conn, PIN, &digests, |statement, digest| {
         statement.execute(params![id_bytes(plan.uuid()), role.word(), digest_bytes(digest)])
     })

@@ -14,10 +14,11 @@ use toolkeep_core::id::{CallId, PlanId, RunId};
 use toolkeep_core::principal::Principal;
 
 use super::deliveries::{OutboxDone, OutboxWork};
-use super::failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused};
+use super::failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 use super::rows::{
     ApprovalRow, CallRow, Discard, Intent, IntentId, OutcomeRow, Proposal, Resolution, Resolved, RunRow, Scope,
 };
+use super::transactions::TransactionWork;
 
 /// What is to be written.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub(super) enum Work {
     Audit { kind: AuditKind, body: Arc<str> },
     DropBlobs(Vec<Digest>),
     Outbox(OutboxWork),
+    Transaction(Box<TransactionWork>),
     Sync,
     Barrier,
     Close,
@@ -54,6 +56,7 @@ pub(super) enum Done {
     Changed(bool),
     Dropped(Vec<Digest>),
     Outbox(OutboxDone),
+    Transacted(Result<(), TransactionRefused>),
 }
 
 /// One write and who waits for it.
@@ -94,7 +97,8 @@ impl Job {
             | Work::Hold { .. }
             | Work::Discard { .. }
             | Work::ExpireDue { .. }
-            | Work::Outbox(_) => true,
+            | Work::Outbox(_)
+            | Work::Transaction(_) => true,
             Work::OpenRun(_)
             | Work::CloseRun { .. }
             | Work::Workspace { .. }
@@ -124,6 +128,13 @@ fn weight(work: &Work) -> u64 {
         Work::Outcome(row) => row.reply.len(),
         Work::Outbox(OutboxWork::Enqueue(what)) => what.message.body.len(),
         Work::Audit { body, .. } => body.len(),
+        Work::Transaction(work) => match work.as_ref() {
+            TransactionWork::Stage(staged) => {
+                let blobs: usize = staged.blobs.inline.iter().map(|blob| blob.content.len()).sum();
+                call(&staged.call) + staged.layer.text.len() + blobs
+            }
+            TransactionWork::Open { .. } | TransactionWork::End { .. } => 0,
+        },
         Work::Resolve(_)
         | Work::Hold { .. }
         | Work::Discard { .. }

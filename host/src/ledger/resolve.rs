@@ -189,7 +189,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Expire what is due, at most [`EXPIRED_AT_ONCE`] plans.
+    /// Expire what is due: transactions, and at most [`EXPIRED_AT_ONCE`] plans.
     pub(super) fn expire_due(&mut self, now_ms: u64) -> Step<Vec<CallId>, LedgerError> {
         let limit = i64::try_from(EXPIRED_AT_ONCE).unwrap_or(i64::MAX);
         let held = self.rows(
@@ -204,6 +204,7 @@ impl Batch<'_> {
             params![integer(now_ms), limit],
             plan_id,
         )?;
+        self.expire_transactions(now_ms)?;
         let mut ended = Vec::new();
         for plan in &held {
             ended.push(self.end_plan::<LedgerError>(*plan, &Ending::ApprovalExpired)?.0);
@@ -254,7 +255,8 @@ impl Batch<'_> {
         let mut dropped = Vec::new();
         for digest in digests {
             self.execute(
-                "DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE digest = ?1)",
+                "DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE digest = ?1) \
+                 AND NOT EXISTS (SELECT 1 FROM transaction_pins WHERE digest = ?1)",
                 params![digest_bytes(digest)],
             )?;
             let sql = "SELECT 1 FROM blobs WHERE digest = ?1";

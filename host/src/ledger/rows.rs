@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use toolkeep_core::call::{Mode, Outcome, Status, Usage};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName, ToolName, UserName};
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName, ToolName, TransactionId, UserName};
 use toolkeep_core::plan::Plan;
 use toolkeep_core::principal::Principal;
 use toolkeep_core::receipt::Receipt;
@@ -138,6 +138,13 @@ pub struct BlobSet {
     pub files: Vec<FileBlob>,
 }
 
+impl BlobSet {
+    /// What is in it.
+    pub fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.inline.iter().map(|blob| blob.digest).chain(self.files.iter().map(|blob| blob.digest))
+    }
+}
+
 /// A request for consent, as the decision made it.
 #[derive(Debug, Clone)]
 pub struct ApprovalRow {
@@ -167,6 +174,8 @@ pub struct Proposal {
     pub blobs: BlobSet,
     /// The request for consent of a held plan.
     pub approval: Option<ApprovalRow>,
+    /// The open transaction that is sealed with it and ends as it does.
+    pub transaction: Option<TransactionId>,
 }
 
 /// The approval that a commit uses up.

@@ -46,6 +46,9 @@ impl Batch<'_> {
         {
             return Err(LedgerError::Refused("the idempotency key belongs to another call".into()).into());
         }
+        if let Some(transaction) = proposal.transaction {
+            self.seal_transaction(transaction, proposal.plan.id(), proposal.call.call)?;
+        }
         let kind = if proposal.approval.is_some() { AuditKind::Held } else { AuditKind::Call };
         self.append(kind, facts::call(&proposal.call, Some(proposal)));
         Ok(())
@@ -288,7 +291,7 @@ impl Batch<'_> {
                 id_bytes(end.call.uuid())
             ],
         )?;
-        Ok(())
+        self.end_with_plan(plan, state)
     }
 
     /// Release the receipt, the pins and the reservations that a settled commit does not need any more.

@@ -211,6 +211,60 @@ fn r38_every_observation_of_the_read_set_is_checked_again() {
 }
 
 #[test]
+fn r38_a_link_whose_target_was_read_is_stale_when_it_leads_elsewhere_or_is_no_link() {
+    let observed = |target: &str| Observation::Content {
+        offset: 0,
+        length: target.len() as u64,
+        sha256: Digest::of(target.as_bytes()),
+    };
+    let relink = |world: &World, target: &str| {
+        std::fs::remove_file(world.at("w/link")).expect("removed");
+        symlink(target, world.at("w/link")).expect("link");
+    };
+    type Case = (fn(&World, &dyn Fn(&World, &str)), Option<Difference>);
+    let table: [Case; 6] = [
+        (|_, _| {}, None),
+        (|w, relink| relink(w, "dir/b"), None),
+        (|w, relink| relink(w, "dir/c"), Some(Difference::Content)),
+        // The text counts, not where it leads: `a` and `./a` are one file.
+        (|w, relink| relink(w, "dir/../dir/b"), Some(Difference::Content)),
+        (|w, _| std::fs::remove_file(w.at("w/link")).expect("removed"), Some(Difference::Vanished)),
+        (
+            |w, _| {
+                std::fs::remove_file(w.at("w/link")).expect("removed");
+                w.file("w/link", "another text");
+            },
+            Some(Difference::Content),
+        ),
+    ];
+    for (number, (change, expect)) in table.into_iter().enumerate() {
+        let world = base();
+        symlink("dir/b", world.at("w/link")).expect("link");
+        let mut changes = Changes::default();
+        saw(&mut changes, "w/link", observed("dir/b"));
+        changes.check(&world).expect("unchanged");
+        change(&world, &relink);
+        match (changes.check(&world), expect) {
+            (Ok(()), None) => {}
+            (Err(CommitError::Stale(stale)), Some(expect)) => assert_eq!(stale.what, expect, "case {number}"),
+            (other, expect) => panic!("case {number}: {other:?}, expected {expect:?}"),
+        }
+    }
+}
+
+#[test]
+fn r38_a_link_whose_target_is_not_utf_8_any_more_is_another_kind_of_thing() {
+    use std::os::unix::ffi::OsStrExt;
+    let world = base();
+    symlink("dir/b", world.at("w/link")).expect("link");
+    let mut changes = Changes::default();
+    saw(&mut changes, "w/link", Observation::Content { offset: 0, length: 5, sha256: Digest::of(b"dir/b") });
+    std::fs::remove_file(world.at("w/link")).expect("removed");
+    symlink(std::ffi::OsStr::from_bytes(b"dir/\xff"), world.at("w/link")).expect("link");
+    assert!(matches!(changes.check(&world), Err(CommitError::Stale(stale)) if stale.what == Difference::Kind));
+}
+
+#[test]
 fn a_part_that_was_not_read_may_change() {
     let world = base();
     let mut changes = Changes::default();

@@ -57,6 +57,33 @@ fn r09_undo_restores_private_and_executable_modes() {
 }
 
 #[test]
+fn r09_undo_restores_the_modes_of_directories_and_owners_where_it_may() {
+    let world = World::new();
+    world.file("w/private/deep/file", "x");
+    world.mode("w/private/deep/file", 0o640);
+    world.mode("w/private", 0o700);
+    world.mode("w/private/deep", 0o2775);
+    // Only root may give a file away; everybody else finds the owner that it had anyway.
+    let given = std::os::unix::fs::chown(world.at("w/private/deep"), Some(12_345), Some(23_456)).is_ok();
+    let given = given && std::os::unix::fs::chown(world.at("w/private/deep/file"), Some(12_345), None).is_ok();
+    world.mode("w/private/deep", 0o775);
+    let start = timeless(&world);
+    let mut changes = Changes::default();
+    changes.delete(&world, "w/private/deep/file").rmdir("w/private/deep").rmdir("w/private");
+    let committed = changes.commit(&world).expect("committed");
+    assert!(!world.at("w/private").exists());
+    undo(&world, &changes, &committed).expect("undone");
+    assert_eq!(timeless(&world), start);
+    if given {
+        use std::os::unix::fs::MetadataExt;
+        let owner = |path: &str| std::fs::metadata(world.at(path)).map(|stat| (stat.uid(), stat.gid())).expect("stat");
+        assert_eq!(owner("w/private/deep"), (12_345, 23_456));
+        assert_eq!(owner("w/private/deep/file").0, 12_345);
+        assert_ne!(owner("w/private").0, 12_345);
+    }
+}
+
+#[test]
 fn r09_undo_is_refused_where_a_target_changed_since() {
     let interferences: [fn(&World); 4] = [
         |w| w.file("w/created", "edited since"),

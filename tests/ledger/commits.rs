@@ -256,8 +256,8 @@ async fn contents_stay_as_long_as_a_plan_or_an_undo_needs_them() {
     assert_eq!(blobs.collect().await.expect("collected"), 0);
     let row = outcome(id, proposal.call.call, Settled::Committed);
     fixture.ledger.outcome(row, Durability::Lazy).await.expect("outcome");
-    assert_eq!(blobs.collect().await.expect("collected"), 1, "what was written is in the workspace now");
-    assert!(!there(after).await && there(before).await);
+    assert!(!there(after).await && there(before).await, "what was written is in the workspace now");
+    assert_eq!(blobs.collect().await.expect("collected"), 0);
     let undo = fixture.proposal(b"undo");
     let mut intent = fixture.intent(&undo.plan);
     intent.undo_blobs = Default::default();
@@ -266,6 +266,23 @@ async fn contents_stay_as_long_as_a_plan_or_an_undo_needs_them() {
     assert_eq!(blobs.collect().await.expect("collected"), 0);
     let row = outcome(id, undo.call.call, Settled::Committed);
     fixture.ledger.outcome(row, Durability::Lazy).await.expect("outcome");
-    assert_eq!(blobs.collect().await.expect("collected"), 2, "undone, and nothing to undo is left");
+    assert_eq!(blobs.collect().await.expect("collected"), 1, "undone, and nothing to undo is left");
     assert!(!there(before).await);
+}
+
+#[tokio::test]
+async fn a_content_that_a_commit_wrote_stays_while_another_plan_needs_it() {
+    let fixture = Fixture::new("shared").await;
+    let (one, two) = (fixture.proposal(b"same"), fixture.proposal(b"same"));
+    for proposal in [&one, &two] {
+        fixture.ledger.propose(proposal.clone(), Durability::Lazy).await.expect("kept");
+    }
+    let mut left = Vec::new();
+    for proposal in [one, two] {
+        let id = fixture.ledger.intent(fixture.intent(&proposal.plan)).await.expect("intent");
+        let row = outcome(id, proposal.call.call, Settled::Committed);
+        fixture.ledger.outcome(row, Durability::Lazy).await.expect("outcome");
+        left.push(fixture.ledger.blob(Digest::of(b"same")).await.expect("read").is_some());
+    }
+    assert_eq!(left, [true, false]);
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use toolkeep::ledger::{
     CallKey, Claimed, Discard, Durability, IntentRefused, KeyClaim, LedgerError, Resolution, Settled,
 };
+use toolkeep_core::call::Outcome;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::CallId;
 
@@ -176,4 +177,48 @@ async fn r32_of_64_callers_with_one_key_one_runs_and_all_get_its_reply() {
     assert_eq!((replies.len(), runs.load(Ordering::Relaxed)), (64, 1));
     assert!(replies.iter().all(|reply| *reply == replies[0]));
     assert!(fixture.ledger.verify_audit(1, NOW_MS).await.is_ok());
+}
+
+#[tokio::test]
+async fn r32_readers_and_retries_wait_for_an_outcome_that_is_promised() {
+    let fixture = Fixture::new("promised").await;
+    let mut proposal = fixture.proposal(b"written");
+    let claim = keyed(&mut proposal.call, "k1");
+    let call = proposal.call.call;
+    assert_eq!(fixture.ledger.claim_key(claim.clone()).await.expect("claimed"), Claimed::Fresh);
+    let mut intent = fixture.intent(&proposal.plan);
+    intent.proposal = Some(Box::new(proposal));
+    let id = fixture.ledger.intent(intent).await.expect("intent");
+    let again = fixture.ledger.claim_key(retry(&fixture, &claim)).await.expect("claimed");
+    assert_eq!(again, Claimed::InFlight { call }, "nothing is promised yet");
+
+    let promise = fixture.ledger.promise(call);
+    let (reads, retries, retried) = (fixture.ledger.clone(), fixture.ledger.clone(), retry(&fixture, &claim));
+    let read = tokio::spawn(async move { reads.call(&acme(), call).await.expect("read").expect("there").row.outcome });
+    let retry = tokio::spawn(async move { retries.claim_key(retried).await.expect("claimed") });
+    tokio::task::yield_now().await;
+    assert!(!read.is_finished() && !retry.is_finished());
+    let row = outcome(id, call, Settled::Committed);
+    let reply = Arc::clone(&row.reply);
+    fixture.ledger.outcome(row, Durability::Lazy).await.expect("outcome");
+    drop(promise);
+    assert_eq!(read.await.expect("read"), Outcome::Committed);
+    assert_eq!(retry.await.expect("retried"), Claimed::Stored { call, reply });
+}
+
+#[tokio::test]
+async fn a_promise_that_is_broken_leaves_the_call_as_the_next_start_would_find_it() {
+    let fixture = Fixture::new("broken").await;
+    let mut proposal = fixture.proposal(b"written");
+    let claim = keyed(&mut proposal.call, "k1");
+    let call = proposal.call.call;
+    assert_eq!(fixture.ledger.claim_key(claim.clone()).await.expect("claimed"), Claimed::Fresh);
+    let mut intent = fixture.intent(&proposal.plan);
+    intent.proposal = Some(Box::new(proposal));
+    let _open = fixture.ledger.intent(intent).await.expect("intent");
+    let promise = fixture.ledger.promise(call);
+    fixture.ledger.forget_call(call);
+    drop(promise);
+    let again = fixture.ledger.claim_key(retry(&fixture, &claim)).await.expect("claimed");
+    assert!(matches!(again, Claimed::Unfinished { call: found, .. } if found == call));
 }

@@ -299,7 +299,7 @@ impl Batch<'_> {
         match settled {
             Settled::Committed => {
                 self.release_receipt(plan, call)?;
-                self.unpin(plan, Some(Role::After))?;
+                self.forget_written(plan)?;
                 // What this plan reversed needs its undo contents no more.
                 self.execute(
                     "DELETE FROM blob_pins WHERE role = 'undo' AND plan IN \
@@ -339,6 +339,23 @@ impl Batch<'_> {
                 integer(self.now_ms)
             ],
         )?;
+        Ok(())
+    }
+
+    /// What a committed plan wrote is in the workspace now. Its small contents go at once where nothing else needs them:
+    /// every intent brings some, more than a collection now and then could remove.
+    fn forget_written(&mut self, plan: PlanId) -> Step<(), LedgerError> {
+        let sql = "DELETE FROM blob_pins WHERE plan = ?1 AND role = ?2 RETURNING digest";
+        let digests = self.rows(sql, params![id_bytes(plan.uuid()), Role::After.word()], |row| {
+            Reading::new(row, "blob_pins").digest("digest")
+        })?;
+        for digest in digests {
+            self.execute(
+                "DELETE FROM blobs WHERE digest = ?1 AND content IS NOT NULL \
+                 AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE digest = ?1)",
+                params![digest_bytes(&digest)],
+            )?;
+        }
         Ok(())
     }
 

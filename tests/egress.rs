@@ -3,7 +3,13 @@
 //! A peer is a listener in this process that says exactly the bytes that a test wrote down and keeps exactly the bytes
 //! that it was sent.
 
+mod brokered;
+mod echo;
 mod guard;
+mod hygiene;
 mod peer;
 mod sending;
+mod slow;
+mod ssrf;
+mod tls;
 mod world;

@@ -19,7 +19,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use toolkeep_core::effect::Header;
-use toolkeep_core::net::field::{FIELDS_MAX, FIELDS_MAX_BYTES, FieldName, FieldProblem, FieldRule, owned};
+use toolkeep_core::net::field::{FIELDS_MAX, FIELDS_MAX_BYTES, FieldName, FieldProblem, FieldRule, owned, value_text};
 
 use super::outgoing::{Cut, Incoming, Limits, Outgoing, Purpose, REQUEST_MAX_BYTES};
 use super::pace::{Pace, Paced};
@@ -111,7 +111,8 @@ fn field_name(name: &str) -> Result<HeaderName, Reason> {
 }
 
 fn text_value(name: &str, value: &str) -> Result<HeaderValue, Reason> {
-    HeaderValue::from_str(value).map_err(|_| FieldProblem::new(name, FieldRule::Value).into())
+    let checked = value_text(value.as_bytes()).and_then(|value| HeaderValue::from_str(&value).ok());
+    checked.ok_or_else(|| FieldProblem::new(name, FieldRule::Value).into())
 }
 
 /// Send a request over a connection and take its answer.
@@ -128,7 +129,7 @@ pub(super) async fn run(
     let mut builder = http1::Builder::new();
     builder.max_headers(FIELDS_MAX).max_header_size(FIELDS_MAX_BYTES);
     let (mut sender, connection) = builder.handshake(io).await.map_err(|error| pace.failed(reason(&error)))?;
-    let mut line = Line { connection: pin!(connection), open: true, watch: pin!(pace.watch(limits, deadline)) };
+    let mut line = Line { connection: pin!(connection), open: true, watch: pin!(pace.watch(*limits, deadline)) };
 
     let answered = match line.until(sender.send_request(request)).await {
         Ok(answered) => answered.map_err(|error| reason(&error)),

@@ -3,6 +3,7 @@
 //! The count at the connection is also what decides whether a failed request is "not sent": nothing was handed to the
 //! connection, not even to the layer that encrypts.
 
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,15 +82,25 @@ impl Pace {
         if self.state().written == 0 { SendError::NotSent(reason) } else { SendError::Unknown(reason) }
     }
 
-    /// Ends when the request moves too slowly.
-    pub(super) async fn watch(&self, limits: &Limits, deadline: Instant) -> Reason {
-        loop {
-            let (due, reason) = self.state().due(limits, deadline);
-            if due <= Instant::now() {
-                return reason;
+    /// Ends when the request moves too slowly. It must be polled by the task that moves it, after what moves it: then it
+    /// sees each new phase at once, and needs no waking of its own but for time.
+    pub(super) fn watch(&self, limits: Limits, deadline: Instant) -> impl Future<Output = Reason> + use<> {
+        let pace = self.clone();
+        let mut sleep = Box::pin(sleep_until(deadline));
+        poll_fn(move |cx| {
+            loop {
+                let (due, reason) = pace.state().due(&limits, deadline);
+                // A moment that moved away is found out when the old one has come: cheaper than to set the timer for each byte.
+                if due < sleep.deadline() {
+                    sleep.as_mut().reset(due);
+                }
+                ready!(sleep.as_mut().poll(cx));
+                if due <= Instant::now() {
+                    return Poll::Ready(reason);
+                }
+                sleep.as_mut().reset(due);
             }
-            sleep_until(due).await;
-        }
+        })
     }
 }
 

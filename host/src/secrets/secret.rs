@@ -127,3 +127,63 @@ fn prefixed(prefix: &[u8], text: &[u8]) -> Zeroizing<Vec<u8>> {
     whole.extend_from_slice(text);
     whole
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Result<Secret, NotASecret> {
+        Secret::new(Zeroizing::new(text.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn t_i4_a_blank_or_short_or_unsendable_value_is_no_secret() {
+        for (text, wrong) in [
+            ("", NotASecret::Blank),
+            ("\n", NotASecret::Blank),
+            (" \t \n", NotASecret::Blank),
+            ("seven77", NotASecret::TooShort),
+            ("two\nlines", NotASecret::Character),
+            ("trailing\n\n", NotASecret::Character),
+            ("carriage\rreturn", NotASecret::Character),
+            (" leading blank", NotASecret::Character),
+            ("trailing blank ", NotASecret::Character),
+            ("pässwörter", NotASecret::Character),
+            ("null\0inside", NotASecret::Character),
+        ] {
+            assert_eq!(secret(text).err(), Some(wrong), "{text:?}");
+        }
+        assert!(secret(&"s".repeat(SECRET_MIN_BYTES)).is_ok());
+        assert!(secret(&"s".repeat(SECRET_MAX_BYTES)).is_ok());
+        assert_eq!(secret(&"s".repeat(SECRET_MAX_BYTES + 1)).err(), Some(NotASecret::TooLong));
+    }
+
+    #[test]
+    fn one_line_break_at_the_end_is_dropped_and_comparison_wants_every_byte() {
+        for text in ["eight888", "eight888\n", "eight888\r\n"] {
+            let secret = secret(text).expect("a secret");
+            assert!(secret.is(b"eight888"), "{text:?}");
+            for other in [&b"eight889"[..], b"eight88", b"eight8888", b""] {
+                assert!(!secret.is(other));
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_stands_in_its_slot_as_the_slot_wants_it() {
+        let value = |text: &str, slot: &str| {
+            let value = secret(text).expect("a secret").field_value(&slot.parse().expect("a slot"))?;
+            assert!(value.is_sensitive(), "hyper must not print it either");
+            Ok(value.to_str().expect("ASCII").to_owned())
+        };
+        assert_eq!(value("token-12345", "bearer").as_deref(), Ok("Bearer token-12345"));
+        assert_eq!(value("user:password", "basic").as_deref(), Ok("Basic dXNlcjpwYXNzd29yZA=="));
+        assert_eq!(value("token-12345", "header:x-api-key").as_deref(), Ok("token-12345"));
+        assert_eq!(value("no-colon-in-it", "basic"), Err(NotASecret::NotBasic));
+        assert_eq!(
+            value("a-long-user:short", "basic"),
+            Err(NotASecret::NotBasic),
+            "a password that cannot be redacted"
+        );
+    }
+}

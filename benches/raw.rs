@@ -21,7 +21,7 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
-use toolkeep::tool::{context, log, progress};
+use self::toolkeep::tool::{context, log, progress};
 
 /// Fuel of one call, more than any bench guest needs.
 const FUEL: u64 = 1_000_000_000_000;

@@ -13,6 +13,7 @@ use crate::daemon::bounds::Bounds;
 use crate::daemon::watch::Watch;
 use crate::daemon::{self, Doors, Stopped, socket};
 use crate::host::Host;
+use crate::secrets::keep_out_of_dumps;
 
 /// Permissions of a runtime directory that is made: anybody may pass through to the sockets' own directories.
 const RUNTIME_MODE: u32 = 0o711;
@@ -57,6 +58,8 @@ impl ServeArgs {
         // Whatever is created from here on is the daemon's alone; what others may use is opened up by name.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         let other = |error: &dyn std::fmt::Display| Failure::Other(error.to_string());
+        // Before a secret is read, and before there is another thread.
+        keep_out_of_dumps().map_err(|error| other(&error))?;
         let _state = socket::claim(&config.state_dir, STATE_MODE).map_err(|e| other(&e))?;
         let lock = socket::claim(&config.runtime_dir, RUNTIME_MODE).map_err(|e| other(&e))?;
         // Without it nothing could be watched; where it cannot be made, the log says that nothing is.

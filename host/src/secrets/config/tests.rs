@@ -13,7 +13,9 @@ const BOUND: &str = "origins = [\"https://api.example.com\"]\nslot = \"bearer\"\
 #[test]
 fn every_source_is_read_with_its_own_keys() {
     let file = check(&format!("{BOUND}source = \"file\"\npath = \"/etc/x\"")).expect("valid");
-    assert_eq!((file.source, file.slot, file.tenant.as_str()), (Source::File("/etc/x".into()), Slot::Bearer, "local"));
+    let origins = vec!["https://api.example.com".parse().expect("an origin")];
+    assert_eq!((file.source, file.tenant.as_str()), (Source::File("/etc/x".into()), "local"));
+    assert_eq!(file.purpose, SecretPurpose::Requests { origins, slot: Slot::Bearer });
     let systemd = check(&format!("{BOUND}source = \"systemd\"\ntenant = \"acme\"")).expect("valid");
     assert_eq!((systemd.source, systemd.tenant.as_str()), (Source::Systemd("tickets".to_owned()), "acme"));
     let exec =
@@ -70,4 +72,17 @@ fn t_n9_a_secret_is_bound_to_exact_origins_that_are_protected() {
     assert!(bound(&many(ORIGINS_MAX + 1)).is_err());
     assert!(check("source = \"systemd\"\nslot = \"bearer\"").expect_err("no origins").contains("origins"));
     assert!(check("source = \"systemd\"\norigins = [\"https://a.example\"]").expect_err("no slot").contains("slot"));
+}
+
+#[test]
+fn a_secret_is_for_requests_or_for_channels_and_never_for_both() {
+    let purpose = |text: &str| check(&format!("source = \"systemd\"\n{text}")).map(|config| config.purpose);
+    let mail = vec!["mail".parse().expect("a channel")];
+    assert_eq!(purpose("channels = [\"mail\"]"), Ok(SecretPurpose::Channels(mail)));
+    for text in ["channels = [\"mail\"]\nslot = \"bearer\"", "channels = [\"mail\"]\norigins = [\"https://a.example\"]"]
+    {
+        assert!(purpose(text).expect_err(text).contains("for channels or for requests"), "{text}");
+    }
+    let many = |n: usize| format!("channels = [{}]", (0..n).map(|n| format!("\"c{n}\"")).collect::<Vec<_>>().join(","));
+    assert!(purpose(&many(ORIGINS_MAX)).is_ok() && purpose(&many(ORIGINS_MAX + 1)).is_err());
 }

@@ -306,6 +306,23 @@ async fn t_s1_a_cut_answer_and_a_broken_one_do_not_show_a_secret_either() {
     assert!(!format!("{error:?} {error}").contains(&canary[..6]), "{error:?}");
 }
 
+#[test]
+fn every_example_of_the_page_about_secrets_is_valid() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/secrets.md")).expect("the page");
+    let mut checked = Vec::new();
+    for example in page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        let text: toolkeep::config::text::ConfigText = toml::from_str(example).expect(example);
+        let config = toolkeep::config::check(&text, None, &home()).expect(example);
+        checked.extend(config.secrets.into_keys().map(String::from));
+    }
+    assert_eq!(checked, ["tickets", "payments", "registry"]);
+}
+
+/// An environment in which every directory has a default.
+fn home() -> Ambient {
+    Ambient::fixed(0, 0, BTreeMap::from([("HOME".to_owned(), "/home/toolkeep".to_owned())]))
+}
+
 /// Says that this process is the one that may be changed.
 const ALONE: &str = "TOOLKEEP_TEST_DUMPS";
 

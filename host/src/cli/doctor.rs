@@ -5,6 +5,7 @@
 
 mod daemon;
 mod machine;
+mod secrets;
 mod setup;
 
 use serde_json::{Value, json};
@@ -74,6 +75,7 @@ impl DoctorArgs {
         match context.config() {
             Ok(loaded) => {
                 findings.extend(setup::check(&loaded));
+                findings.extend(secrets::check(context, &loaded.config));
                 findings.extend(daemon::check(context));
             }
             Err(failure) => {

@@ -195,3 +195,47 @@ pub enum Cut {
     /// It is encoded, so that an echo of a secret could not be seen; nothing of it was kept.
     Encoded,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toolkeep_core::grant::HttpText;
+
+    #[test]
+    fn limits_follow_from_a_grant_and_never_exceed_the_ceiling() {
+        let text = serde_json::json!({"name": "a", "origin": "https://a.example", "connect_ms": 1, "first_byte_ms": 2,
+            "idle_ms": 3, "total_ms": 4, "response_bytes": 5});
+        let text: HttpText = serde_json::from_value(text).expect("a grant");
+        let limits = Limits::from(&text.check().expect("valid"));
+        let parts = [limits.connect, limits.first_byte, limits.idle, limits.total].map(|part| part.as_millis());
+        assert_eq!((parts, limits.response_bytes), ([1, 2, 3, 4], 5));
+        assert_eq!(limits.lowered(), limits);
+        let most = Duration::MAX;
+        let beyond = Limits {
+            connect: most,
+            first_byte: most,
+            idle: most,
+            total: most,
+            response_bytes: u64::MAX,
+            rate: 0,
+            rate_grace: most,
+        };
+        assert_eq!(beyond.lowered(), Limits::CEILING);
+        assert_eq!(Limits::CEILING.lowered(), Limits::CEILING);
+    }
+
+    #[test]
+    fn a_request_is_made_of_its_method_and_its_url() {
+        let new = |method: &str, url: &str| Outgoing::new("local".parse().expect("a tenant"), method, url);
+        let request = new("POST", "https://API.example.com:443/v1?a=b").expect("a request");
+        assert_eq!(
+            (request.origin.to_string().as_str(), request.target.as_str()),
+            ("https://api.example.com", "/v1?a=b")
+        );
+        assert_eq!((request.purpose, request.network), (Purpose::Write, Network::Global));
+        assert_eq!(new("HEAD", "https://a.example").expect("a request").purpose, Purpose::Read);
+        for (method, url) in [("post", "https://a.example/"), ("GET", "https://a.example/../x"), ("GET", "/x")] {
+            assert!(new(method, url).is_err(), "{method} {url}");
+        }
+    }
+}

@@ -19,7 +19,6 @@ mod tls;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::time::Instant;
 use toolkeep_core::net::origin::{HostName, Scheme};
 use toolkeep_core::net::reach::Network;
 
@@ -106,7 +105,7 @@ impl Egress {
     }
 
     async fn exchange(&self, request: Outgoing, limits: Limits) -> Result<Incoming, SendError> {
-        let deadline = Instant::now() + limits.total;
+        let deadline = tokio::time::Instant::now() + limits.total;
         let prepared = async {
             let prepared = exchange::prepare(&request, &self.0.secrets).await?;
             let (origin, security) = (&request.origin, security(request.origin.scheme()));

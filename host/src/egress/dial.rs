@@ -24,7 +24,7 @@ impl Egress {
         limits: &Limits,
         tls: &Arc<ClientConfig>,
     ) -> Result<GuardedStream, Reason> {
-        let deadline = Instant::now() + limits.connect;
+        let deadline = tokio::time::Instant::now() + limits.connect;
         let in_time = |slow: Reason| move |_| slow;
         let resolved = timeout_at(deadline, self.0.resolver.resolve(&endpoint.host));
         let answers = resolved.await.map_err(in_time(Reason::Resolve))??;
@@ -50,7 +50,7 @@ impl Egress {
         limits: &Limits,
         tls: &Arc<ClientConfig>,
     ) -> Result<GuardedStream, Reason> {
-        let deadline = Instant::now() + limits.connect;
+        let deadline = tokio::time::Instant::now() + limits.connect;
         let (stream, peer) = stream.bare().ok_or_else(|| Reason::Tls("it is protected already".to_owned()))?;
         handshake(stream, peer, host, tls, deadline).await
     }
@@ -74,7 +74,7 @@ async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<T
     let mut last = Reason::NoAddress;
     let tried = addresses.len().min(TRIED_MAX);
     for (address, left) in addresses.iter().zip((1..=tried).rev()) {
-        let now = Instant::now();
+        let now = tokio::time::Instant::now();
         let share = deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1);
         let address = SocketAddr::new(*address, port);
         match timeout_at(now + share, TcpStream::connect(address)).await {

@@ -47,7 +47,7 @@ struct State {
 
 impl Pace {
     pub(super) fn new() -> Self {
-        let now = Instant::now();
+        let now = tokio::time::Instant::now();
         let (phase, body_taken) = (Phase::Sending, false);
         Self(Arc::new(Mutex::new(State { phase, since: now, moved: 0, last: now, written: 0, read: 0, body_taken })))
     }
@@ -95,7 +95,7 @@ impl Pace {
                     sleep.as_mut().reset(due);
                 }
                 ready!(sleep.as_mut().poll(cx));
-                if due <= Instant::now() {
+                if due <= tokio::time::Instant::now() {
                     return Poll::Ready(reason);
                 }
                 sleep.as_mut().reset(due);
@@ -106,7 +106,7 @@ impl Pace {
 
 impl State {
     fn enter(&mut self, phase: Phase) {
-        let now = Instant::now();
+        let now = tokio::time::Instant::now();
         (self.phase, self.since, self.last, self.moved) = (phase, now, now, 0);
     }
 
@@ -123,7 +123,7 @@ impl State {
     fn moving(&mut self, phase: Phase, bytes: usize) {
         if self.phase == phase && bytes > 0 {
             self.moved += bytes as u64;
-            self.last = Instant::now();
+            self.last = tokio::time::Instant::now();
         }
     }
 

@@ -195,6 +195,15 @@ pub async fn claim_key(ledger: &Ledger, claim: &KeyClaim) -> Result<Key, Refusal
     }
 }
 
+/// Take a slot for a call that was admitted before and goes on. Its key, if it has one, names it still.
+///
+/// # Errors
+/// `overloaded`.
+pub async fn readmit(admission: &Admission, grant: Grant) -> Result<Box<Ticket>, Refusal> {
+    let slot = admission.slot().await?;
+    Ok(Box::new(Ticket { grant, claim: None, _slot: slot }))
+}
+
 /// A call may name an open run of its own principal only.
 async fn check_run(ledger: &Ledger, grant: &Grant) -> Result<(), Refusal> {
     let call = grant.call();

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use toolkeep_core::digest::Digest;
+use toolkeep_core::effect::{Delivery, Effect};
+use toolkeep_core::grant::HttpGrant;
 use toolkeep_core::id::{CallId, TenantName};
 use toolkeep_core::plan::{Plan, PlanStep};
 use toolkeep_core::policy::{Verdict, plan_tier};
@@ -43,6 +45,7 @@ pub struct Approved {
     ending: Ending,
     lease: Option<ApprovalUse>,
     undoes: Option<CallId>,
+    grants: Vec<HttpGrant>,
     ticket: Option<Box<Ticket>>,
 }
 
@@ -63,6 +66,8 @@ pub struct ApprovedParts {
     pub lease: Option<ApprovalUse>,
     /// The call that it reverses.
     pub undoes: Option<CallId>,
+    /// The grants of its requests.
+    pub grants: Vec<HttpGrant>,
     /// The slot, held until the commit is done.
     pub ticket: Option<Box<Ticket>>,
 }
@@ -83,8 +88,8 @@ impl Approved {
     /// Take apart: only the commit does.
     #[must_use]
     pub fn into_parts(self) -> ApprovedParts {
-        let Self { plan, witnesses, contents, entry, ending, lease, undoes, ticket } = self;
-        ApprovedParts { plan, witnesses, contents, entry, ending, lease, undoes, ticket }
+        let Self { plan, witnesses, contents, entry, ending, lease, undoes, grants, ticket } = self;
+        ApprovedParts { plan, witnesses, contents, entry, ending, lease, undoes, grants, ticket }
     }
 }
 
@@ -109,8 +114,32 @@ pub fn automatic(allowed: Allowed, entry: Entry) -> Approved {
         entry,
         lease: None,
         undoes: None,
+        grants: grants_of(&ticket),
         ticket: Some(ticket),
     }
+}
+
+/// The grants for requests of the tool that holds a ticket.
+fn grants_of(ticket: &Ticket) -> Vec<HttpGrant> {
+    ticket.grant().call().tool().manifest.http.to_vec()
+}
+
+/// Policy allowed a part of an execution. The call goes on with its ticket when the part is settled.
+#[must_use]
+pub fn part(allowed: Allowed, entry: Entry) -> (Approved, Box<Ticket>) {
+    let (ticket, _, plan, witnesses, contents) = allowed.into_planned().into_parts();
+    let approved = Approved {
+        ending: Ending::default().plan(&plan),
+        plan,
+        witnesses,
+        contents: Contents::Staged(contents),
+        entry,
+        lease: None,
+        undoes: None,
+        grants: grants_of(&ticket),
+        ticket: None,
+    };
+    (approved, ticket)
 }
 
 /// Who agreed that a stored plan be committed.
@@ -160,14 +189,21 @@ pub fn rehydrate(consent: Consent, catalog: &Catalog, undo_bytes: u64, now_ms: u
         Consent::Transaction(stored) if !is_transaction(&stored.plan) => {
             Err(Refusal::new(Code::Internal, "BUG: the plan is not a transaction's"))
         }
+        Consent::Owner(stored) if stored.state == PlanState::Previewed && has_live_request(&stored.plan) => {
+            Err(Refusal::new(
+                Code::Denied,
+                "this plan is the beginning of a call whose tool needs an answer; it is not committed by itself",
+            )
+            .hint("call the tool with mode `commit`"))
+        }
         Consent::Owner(stored) | Consent::Transaction(stored) => match (stored.state, verdict) {
-            (PlanState::Previewed, Verdict::Commit | Verdict::Nothing) => open(*stored, None),
+            (PlanState::Previewed, Verdict::Commit | Verdict::Nothing) => open(*stored, None, catalog),
             (PlanState::Previewed, Verdict::Hold { reason, .. }) => Err(required(&reason)),
             (PlanState::Held, _) => Err(required("the plan waits for an approval")),
             (state, _) => Err(not_open(state)),
         },
         Consent::Operator(stored) => match stored.state {
-            PlanState::Previewed if stored.plan.body().tool.as_str() == UNDO_TOOL => open(*stored, None),
+            PlanState::Previewed if stored.plan.body().tool.as_str() == UNDO_TOOL => open(*stored, None, catalog),
             PlanState::Previewed => Err(required("an operator commits reversals only")),
             state => Err(not_open(state)),
         },
@@ -180,7 +216,7 @@ pub fn rehydrate(consent: Consent, catalog: &Catalog, undo_bytes: u64, now_ms: u
             });
             let Some(approval) = approval else { return Err(required("the plan is not approved")) };
             let lease = ApprovalUse { id: approval.row.id, seal: approval.seal };
-            open(*stored, Some(lease))
+            open(*stored, Some(lease), catalog)
         }
     }
 }
@@ -210,12 +246,15 @@ pub fn whole_only() -> Refusal {
         .hint("use `transactions.commit`, with `expect_plan` to commit exactly what was shown")
 }
 
-fn open(stored: StoredPlan, lease: Option<ApprovalUse>) -> Result<Approved, Refusal> {
+fn open(stored: StoredPlan, lease: Option<ApprovalUse>, catalog: &Catalog) -> Result<Approved, Refusal> {
     let witnesses = serde_json::from_str(&stored.witnesses)
         .map_err(|_| Refusal::new(Code::Internal, "the stored plan's witnesses cannot be read"))?;
     let output = output_of(&stored.call.row);
     let undoes = undone_call(&stored.call.row);
     let plan = Arc::new(stored.plan);
+    let named = std::iter::once(&plan.body().tool).chain(plan.body().steps.iter().map(|step| &step.tool));
+    let tools: Vec<_> = named.filter_map(|name| catalog.tool(name)).collect();
+    let grants = tools.iter().flat_map(|tool| tool.manifest.http.iter().cloned()).collect();
     Ok(Approved {
         ending: Ending { output, ..Ending::default() }.plan(&plan),
         plan,
@@ -224,8 +263,16 @@ fn open(stored: StoredPlan, lease: Option<ApprovalUse>) -> Result<Approved, Refu
         entry: Entry::resume(stored.call.row),
         lease,
         undoes,
+        grants,
         ticket: None,
     })
+}
+
+/// Whether a plan is a part of an execution that goes on with an answer.
+#[must_use]
+pub fn has_live_request(plan: &Plan) -> bool {
+    let live = |effect: &Effect| matches!(effect, Effect::HttpRequest(request) if request.delivery == Delivery::Live);
+    plan.body().effects.iter().any(live)
 }
 
 /// The output that the stored reply carries: the tool returned it when the plan was made.

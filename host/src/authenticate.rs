@@ -50,6 +50,8 @@ pub enum Credential {
     AdminUid(u32),
     /// A uid on the admin plane that also showed the token.
     AdminToken(u32),
+    /// None: a call on record goes on.
+    Record,
 }
 
 impl std::fmt::Display for Credential {
@@ -58,6 +60,7 @@ impl std::fmt::Display for Credential {
             Self::AgentUid(uid) => write!(f, "agent-uid:{uid}"),
             Self::AdminUid(uid) => write!(f, "admin-uid:{uid}"),
             Self::AdminToken(uid) => write!(f, "admin-token:{uid}"),
+            Self::Record => f.write_str("record"),
         }
     }
 }
@@ -79,6 +82,11 @@ impl Caller {
     #[must_use]
     pub const fn credential(&self) -> &Credential {
         &self.credential
+    }
+
+    /// The caller of a call that is on record and goes on by itself. It comes from no connection.
+    pub(crate) fn resumed(principal: &Principal) -> Self {
+        Self { principal: Arc::new(principal.clone()), credential: Credential::Record }
     }
 }
 

@@ -2,7 +2,8 @@
 //! a skipped stage does not compile.
 //!
 //! A call has two halves, [`Host::call`] (propose) and `Host::settle`, that an allowed plan runs through in one go. A held
-//! plan comes back in by `settle` alone, without executing again. Whoever stops
+//! plan comes back in by `settle` alone, without executing again. A tool that needs the answer to a request is executed in
+//! parts: the request is a plan of its own, and once it is settled the tool runs again, with its answer. Whoever stops
 //! waiting for a call cancels an execution, never a commit: what is left behind ends by itself, on record. `undo`,
 //! `replay` and `recover` are the other three entry points.
 
@@ -14,21 +15,21 @@ use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::capability::context::Progress;
 
-use crate::admit::{self, Admitted};
+use crate::admit::{self, Admitted, Ticket};
 use crate::approve::{self, Approved, Consent};
 use crate::authenticate::Caller;
 use crate::authorize;
 use crate::commit;
 use crate::decide::{self, Decision};
-use crate::execute::{self, Line};
-use crate::host::{Host, Staging};
+use crate::execute::{self, Given, Line};
+use crate::host::{Boundary, Host, Part};
 use crate::record::{Answer, Ending, Entry};
 use crate::screen::{self, Screened};
 use crate::seal::{self, Sealed};
 use crate::validate;
 
 /// What the path came to, before it is recorded.
-enum Passage {
+pub(crate) enum Passage {
     /// The call is over; this is how.
     Over(Status, Outcome, Box<Ending>),
     /// Ledger and reply are written.
@@ -67,7 +68,13 @@ impl Host {
     }
 
     async fn propose(&self, caller: &Caller, request: CallRequest, mut entry: Entry, line: Line) -> Answer {
-        match self.steps(caller, request, &mut entry, line).await {
+        let passage = self.steps(caller, request, &mut entry, line).await;
+        self.end(entry, passage)
+    }
+
+    /// Whatever a call came to is recorded before it is answered.
+    pub(crate) fn end(&self, entry: Entry, passage: Result<Passage, Refusal>) -> Answer {
+        match passage {
             Ok(Passage::Recorded(answer)) => answer,
             Ok(Passage::Over(status, outcome, ending)) => self.record(entry, status, outcome, *ending),
             Err(refusal) => self.record_refusal(entry, refusal),
@@ -92,20 +99,48 @@ impl Host {
             Admitted::Unfinished { reply, .. } => return Ok(Passage::Recorded(Answer::stored(reply, false))),
         };
         entry.admitted(&ticket);
-        let staging = self.staging(turn, &ticket).await?;
-        let ground = staging.as_ref().map(Staging::ground);
-        let executed = execute::execute(self.executor(), ticket, line, ground).await?;
-        entry.executed(&executed);
-        self.report_breaches(entry, &executed);
-        if let Some(staging) = staging {
+        let given = Given::fresh(self.ambient());
+        if let Some(staging) = self.staging(turn, &ticket).await? {
+            let executed = execute::execute(self.executor(), ticket, &line, &given, Some(staging.ground())).await?;
+            entry.executed(&executed);
+            self.report_breaches(entry, &executed);
             return Ok(Passage::Recorded(self.stage(staging, executed, entry).await?));
         }
-        let output = screen::screen(&executed)?;
-        let planned = match seal::seal(executed, output, self.ambient(), self.approval_ttl_ms())? {
-            Sealed::Nothing(output) => return Ok(Passage::unchanged(&output)),
-            Sealed::Planned(planned) => planned,
-        };
-        match decide::decide(planned, self.undo_bytes()) {
+        self.carry_on(entry, ticket, &line, given).await
+    }
+
+    /// From the ticket on. A call that waited at a live request comes back in here.
+    pub(crate) async fn carry_on(
+        &self,
+        entry: &mut Entry,
+        mut ticket: Box<Ticket>,
+        line: &Line,
+        mut given: Given,
+    ) -> Result<Passage, Refusal> {
+        loop {
+            let executed = execute::execute(self.executor(), ticket, line, &given, None).await?;
+            entry.executed(&executed);
+            self.report_breaches(entry, &executed);
+            let boundary = Boundary::of(&executed, &given);
+            let output = screen::screen(&executed)?;
+            let naming = self.naming(entry, &executed, boundary.as_ref(), &given);
+            let call = naming.call;
+            let planned = match seal::seal(executed, output, self.ambient(), naming)? {
+                Sealed::Nothing(output) => return Ok(Passage::unchanged(&output)),
+                Sealed::Planned(planned) => planned,
+            };
+            let decision = decide::decide(planned, self.undo_bytes());
+            let Some(boundary) = boundary else { return self.conclude(entry, decision).await };
+            match self.part(entry, call, decision, boundary).await? {
+                Part::Answered(same, more) => (ticket, given) = (same, more),
+                Part::Stopped(passage) => return Ok(*passage),
+            }
+        }
+    }
+
+    /// What is decided about the plan of a whole call.
+    async fn conclude(&self, entry: &mut Entry, decision: Decision) -> Result<Passage, Refusal> {
+        match decision {
             Decision::Nothing(planned) => Ok(Passage::unchanged(planned.output())),
             Decision::Deny { planned, breach } => Ok(self.denied(entry, &planned, breach)),
             Decision::Preview(planned) => {
@@ -144,7 +179,7 @@ impl Host {
         }
     }
 
-    fn denied(&self, entry: &mut Entry, planned: &seal::Planned, breach: String) -> Passage {
+    pub(crate) fn denied(&self, entry: &mut Entry, planned: &seal::Planned, breach: String) -> Passage {
         tracing::warn!(call = %entry.call(), tool = %entry.row().tool, %breach, "a plan was denied");
         self.audit_breach(entry.row(), &breach);
         let refusal = Refusal::new(Code::Denied, breach).hint("the plan was thrown away; nothing was changed");

@@ -17,6 +17,7 @@ mod doctor;
 pub mod exit;
 pub mod failure;
 mod new;
+mod outcomes;
 mod pages;
 mod plan_page;
 mod plans;
@@ -72,6 +73,8 @@ pub enum Command {
     #[command(subcommand)]
     Deadletters(deadletters::DeadlettersCommand),
     #[command(subcommand)]
+    Outcomes(outcomes::OutcomesCommand),
+    #[command(subcommand)]
     Tools(tools::ToolsCommand),
     #[command(subcommand)]
     Receipts(receipts::ReceiptsCommand),
@@ -112,6 +115,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Transactions(command) => command.run(context),
         Command::Approvals(command) => command.run(context),
         Command::Deadletters(command) => command.run(context),
+        Command::Outcomes(command) => command.run(context),
         Command::Tools(command) => command.run(context),
         Command::Receipts(command) => command.run(context),
         Command::Audit(command) => command.run(context),

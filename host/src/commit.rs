@@ -19,6 +19,8 @@ mod attempts;
 pub mod files;
 pub mod locks;
 
+mod outside;
+mod sending;
 mod settle;
 mod undo;
 
@@ -29,16 +31,19 @@ use std::sync::{Arc, OnceLock};
 use ed25519_dalek::SigningKey;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Outcome, Reply, Status};
+use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{BodyState, Effect};
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::ambient::Ambient;
 use crate::blobs::Blobs;
+use crate::egress::Egress;
 use crate::ledger::{Durability, Ledger, LedgerError, OpenIntent, OutcomeRow, Settled};
 use crate::record::encode;
 use attempts::Attempts;
 use files::{CommitError, Prepared, Recovered, Roots};
 use locks::PathLocks;
+use outside::{Outside, bytes_of};
 
 pub use settle::commit;
 pub use undo::Reversal;
@@ -52,6 +57,7 @@ pub struct Committer {
     locks: PathLocks,
     attempts: Attempts,
     ambient: Ambient,
+    egress: Egress,
     runtime: tokio::runtime::Handle,
     key: Arc<SigningKey>,
     undo_bytes: u64,
@@ -68,6 +74,8 @@ pub struct Stores {
     pub blobs: Blobs,
     /// Time, ids and randomness.
     pub ambient: Ambient,
+    /// Outgoing connections.
+    pub egress: Egress,
 }
 
 /// Why recovery could not be completed.
@@ -106,7 +114,7 @@ impl Committer {
     /// # Errors
     /// The folder for notes of attempts cannot be made.
     pub fn new(stores: Stores, roots: Roots, notes: &Path, undo_bytes: u64) -> std::io::Result<Self> {
-        let Stores { ledger, blobs, ambient } = stores;
+        let Stores { ledger, blobs, ambient, egress } = stores;
         Ok(Self {
             key: ledger.signing_key(),
             ledger,
@@ -115,6 +123,7 @@ impl Committer {
             locks: PathLocks::default(),
             attempts: Attempts::open(notes)?,
             ambient,
+            egress,
             runtime: tokio::runtime::Handle::current(),
             undo_bytes,
             poisoned: OnceLock::new(),
@@ -142,35 +151,59 @@ impl Committer {
         tokio::task::spawn_blocking(move || undo::content_if_unchanged(&root, &path, &wanted)).await.ok().flatten()
     }
 
-    /// Settle every intent that the last life left open.
+    /// Settle every intent that the last life left open. Returns those that have requests: they go on by
+    /// [`Committer::finish`], when the daemon runs.
     ///
     /// # Errors
     /// The ledger or a workspace cannot be read: the daemon must not start.
-    pub async fn recover(&self) -> Result<(), RecoverError> {
+    pub async fn recover(&self) -> Result<Vec<OpenIntent>, RecoverError> {
+        let mut interrupted = Vec::new();
+        for intent in self.ledger.unknown_intents().await? {
+            self.keep_prepared(&intent)?;
+        }
         for intent in self.ledger.open_intents().await? {
+            if self.judge_sends(&intent.plan).await? {
+                self.keep_prepared(&intent)?;
+                interrupted.push(intent);
+                continue;
+            }
             let plan = intent.plan.id();
             let steps: Prepared = serde_json::from_str(&intent.steps)
                 .map_err(|e| RecoverError::Steps { plan, problem: e.to_string() })?;
             let transaction = steps.transaction.clone();
-            let (roots, blobs) = (self.roots.clone(), self.blobs.clone());
-            let recovered = tokio::task::spawn_blocking(move || {
-                files::recover(&steps, &roots, &|digest| blobs.content_blocking(digest).ok().flatten())
+            let (roots, blobs, sealed) = (self.roots.clone(), self.blobs.clone(), intent.plan.clone());
+            let (recovered, outside) = tokio::task::spawn_blocking(move || {
+                let stored = |digest: &Digest| blobs.content_blocking(digest).ok().flatten();
+                let outside = Outside::of(&sealed, &|digest| stored(digest).as_ref().and_then(bytes_of));
+                (files::recover(&steps, &roots, &stored), outside)
             })
             .await
-            .map_err(|_| RecoverError::Panicked)?
-            .map_err(|source| RecoverError::World { plan, source })?;
+            .map_err(|_| RecoverError::Panicked)?;
+            let recovered = recovered.map_err(|source| RecoverError::World { plan, source })?;
             // Recovery alone knows what its temporaries hold; the sweep below must not touch what it kept.
             self.attempts.forget(&transaction).map_err(RecoverError::Leftovers)?;
-            self.close_recovered(&intent, recovered).await?;
+            self.close_recovered(&intent, recovered, outside).await?;
         }
         match self.attempts.sweep(&self.roots).map_err(RecoverError::Leftovers)? {
             0 => {}
             removed => tracing::warn!(removed, "removed what interrupted commits had prepared"),
         }
-        Ok(())
+        Ok(interrupted)
     }
 
-    async fn close_recovered(&self, intent: &OpenIntent, recovered: Recovered) -> Result<(), LedgerError> {
+    /// What was prepared for a commit that goes on later is no leftover.
+    fn keep_prepared(&self, intent: &OpenIntent) -> Result<(), RecoverError> {
+        let steps: Prepared = serde_json::from_str(&intent.steps)
+            .map_err(|e| RecoverError::Steps { plan: intent.plan.id(), problem: e.to_string() })?;
+        self.attempts.forget(&steps.transaction).map_err(RecoverError::Leftovers)
+    }
+
+    async fn close_recovered(
+        &self,
+        intent: &OpenIntent,
+        recovered: Recovered,
+        outside: Outside,
+    ) -> Result<(), LedgerError> {
         let plan = intent.plan.id();
         let (settled, reply, code) = match recovered {
             Recovered::RolledForward => {
@@ -181,24 +214,34 @@ impl Committer {
                 tracing::warn!(%plan, call = %intent.call, "took back a commit that the last life began");
                 let refusal =
                     Refusal::new(Code::StalePlan, "the world changed while the plan was applied; it was taken back");
-                (Settled::RolledBack, unsettled_reply(intent, Outcome::Discarded, refusal), Some(Code::StalePlan))
+                (
+                    Settled::RolledBack,
+                    unsettled_reply(intent, Status::Failed, Outcome::Discarded, refusal),
+                    Some(Code::StalePlan),
+                )
             }
             Recovered::Halted(remnants) => {
                 self.halted.fetch_add(1, Ordering::Relaxed);
                 let list: Vec<String> = remnants.iter().map(ToString::to_string).collect();
                 tracing::error!(%plan, call = %intent.call, ?list, "a commit is halted: look at these targets");
                 let refusal = halted_refusal(&list);
-                (Settled::Halted(list), unsettled_reply(intent, Outcome::Halted, refusal), Some(Code::Halted))
+                (
+                    Settled::Halted(list),
+                    unsettled_reply(intent, Status::Failed, Outcome::Halted, refusal),
+                    Some(Code::Halted),
+                )
             }
         };
+        let Outside { deliveries, keys } = outside;
         let row = OutcomeRow {
             intent: intent.intent,
             settled,
             reply,
             error_code: code,
+            receipt: None,
             ended_ms: self.ambient.now_ms(),
-            deliveries: Vec::new(),
-            keys: Vec::new(),
+            deliveries,
+            keys,
         };
         self.ledger.outcome(row, Durability::Durable).await?;
         let facts = serde_json::json!({"recovered": plan, "call": intent.call});
@@ -215,10 +258,10 @@ fn halted_refusal(list: &[String]) -> Refusal {
 }
 
 /// The reply of a commit that was begun and did not get done.
-fn unsettled_reply(intent: &OpenIntent, outcome: Outcome, refusal: Refusal) -> Arc<str> {
+fn unsettled_reply(intent: &OpenIntent, status: Status, outcome: Outcome, refusal: Refusal) -> Arc<str> {
     match serde_json::from_str::<Reply>(&intent.reply_when_done) {
         Ok(mut reply) => {
-            reply.status = Status::Failed;
+            reply.status = status;
             reply.outcome = outcome;
             reply.error = Some(refusal);
             reply.receipt = None;

@@ -6,19 +6,25 @@
 
 use std::sync::Arc;
 
-use toolkeep_core::digest::Digest;
+use toolkeep_core::digest::{DIGEST_BYTES, Digest};
+use toolkeep_core::id::TenantName;
 use toolkeep_core::json;
+use toolkeep_core::manifest::Manifest;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::capability::context::{Context, Progress};
 use toolkeep_sandbox::execution::{Cancel, Ended, Execution, GuestError, GuestErrorKind, Layer, Order, Outward};
 use toolkeep_sandbox::fault::{Fault, HostFault};
 use toolkeep_sandbox::pool::Loaded;
+use toolkeep_sandbox::port::{Exchange, HttpCall, Ports};
 use toolkeep_sandbox::sandbox::Sandbox;
 
 use crate::admit::Ticket;
 use crate::ambient::Ambient;
 use crate::blobs::SpoolRoom;
+use crate::egress::Egress;
+use crate::ledger::Ledger;
 use crate::load::Loader;
+use crate::port;
 use crate::validate::Call;
 
 /// How often a component is loaded again because its pool was released in between.
@@ -35,6 +41,41 @@ pub struct Executor {
     pub spool: SpoolRoom,
     /// Time and randomness.
     pub ambient: Ambient,
+    /// Where answers of other systems come from.
+    pub egress: Egress,
+    /// Where values of keys come from.
+    pub ledger: Ledger,
+}
+
+impl Executor {
+    /// The ports of a tool: none where its manifest grants nothing that goes through one.
+    fn ports(&self, tenant: &TenantName, manifest: &Manifest) -> Ports {
+        if manifest.http.is_empty() && manifest.keys.is_empty() {
+            return Ports::default();
+        }
+        port::ports(&self.egress, &self.ledger, tenant)
+    }
+}
+
+/// What all executions of one call have in common, so that a later one does the same as the one before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The wall clock at admission, nanoseconds since the Unix epoch.
+    pub wall_clock_ns: u64,
+    /// Seed of the guest's randomness.
+    pub seed: [u8; DIGEST_BYTES],
+    /// Exchanges of the execution before, in order, and what came of the request at which it ended.
+    pub exchanges: Vec<Exchange>,
+    /// How many requests were sent live so far.
+    pub sent: u32,
+}
+
+impl Given {
+    /// For the first execution of a call.
+    #[must_use]
+    pub fn fresh(ambient: &Ambient) -> Self {
+        Self { wall_clock_ns: ambient.now_ns(), seed: ambient.random(), exchanges: Vec::new(), sent: 0 }
+    }
 }
 
 /// Ends an execution early and hears of its progress.
@@ -110,6 +151,15 @@ impl Executed {
         }
     }
 
+    /// The request at which the execution ended because the tool needs its answer, if it did.
+    #[must_use]
+    pub fn live(&self) -> Option<&HttpCall> {
+        match &self.execution.ended {
+            Ended::Live(call) => Some(call),
+            Ended::Output(_) | Ended::Error(_) | Ended::Fault(_) => None,
+        }
+    }
+
     /// Take both apart.
     #[must_use]
     pub fn into_parts(self) -> (Box<Ticket>, Execution) {
@@ -124,7 +174,8 @@ impl Executed {
 pub async fn execute(
     executor: &Executor,
     ticket: Box<Ticket>,
-    line: Line,
+    line: &Line,
+    given: &Given,
     ground: Option<Ground>,
 ) -> Result<Executed, Refusal> {
     let grant = ticket.grant();
@@ -133,7 +184,7 @@ pub async fn execute(
     let mut attempts = 0;
     let mut execution = loop {
         let loaded = executor.loader.load(&call.caller().principal().tenant, &tool.component).await?;
-        match executor.sandbox.execute(order(executor, &ticket, &line, loaded, ground.as_ref())).await {
+        match executor.sandbox.execute(order(executor, &ticket, line, given, loaded, ground.as_ref())).await {
             Ok(execution) => break execution,
             // Another tenant needed the pool in this moment: load into a new one.
             Err(HostFault::Retired) if attempts < RELOADS_MAX => attempts += 1,
@@ -144,7 +195,14 @@ pub async fn execute(
     Ok(Executed { ticket, execution })
 }
 
-fn order(executor: &Executor, ticket: &Ticket, line: &Line, loaded: Arc<Loaded>, ground: Option<&Ground>) -> Order {
+fn order(
+    executor: &Executor,
+    ticket: &Ticket,
+    line: &Line,
+    given: &Given,
+    loaded: Arc<Loaded>,
+    ground: Option<&Ground>,
+) -> Order {
     let grant = ticket.grant();
     let call = grant.call();
     Order {
@@ -160,15 +218,16 @@ fn order(executor: &Executor, ticket: &Ticket, line: &Line, loaded: Arc<Loaded>,
         limits: grant.limits(),
         deadline: grant.deadline(),
         clock: call.tool().manifest.clock,
-        wall_clock_ns: executor.ambient.now_ns(),
-        seed: executor.ambient.random(),
+        wall_clock_ns: given.wall_clock_ns,
+        seed: given.seed,
         mounts: grant.mounts().to_vec(),
         outward: Outward {
             http: Arc::clone(&call.tool().manifest.http),
             messages: Arc::clone(&call.tool().manifest.messages),
             keys: Arc::clone(&call.tool().manifest.keys),
+            ports: executor.ports(&call.caller().principal().tenant, &call.tool().manifest),
+            exchanges: given.exchanges.clone(),
             layer: ground.map(|ground| ground.layer.clone()),
-            ..Outward::default()
         },
         spool: executor.spool.open(),
         cancel: line.cancel.clone(),

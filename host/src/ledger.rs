@@ -29,8 +29,10 @@ mod readers;
 mod resolve;
 mod rows;
 mod schema;
+mod sends;
 mod settle;
 mod statement;
+mod suspended;
 mod transactions;
 mod writer;
 
@@ -69,6 +71,8 @@ pub use rows::{
     Intent, IntentId, OpenIntent, OutcomeRow, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, Proposal, Resolution,
     Resolved, RunRow, RunTotals, Scope, Settled, StoredApproval, StoredCall, StoredPlan, UndoInfo, Vote,
 };
+pub use sends::{SendMove, SendRow, SendVerdict, StoredSend};
+pub use suspended::{Continuation, Suspended};
 pub use transactions::{LayerText, StagedCall, StoredTransaction, TransactionRow, TransactionState};
 
 /// Entries of the audit chain that are verified before the first call, after a clean and after an unclean stop. The

@@ -34,6 +34,7 @@ pub mod load;
 pub mod notify;
 pub mod outbox;
 pub mod policy;
+mod port;
 pub mod schema;
 pub mod secrets;
 pub mod transaction;

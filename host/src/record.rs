@@ -59,7 +59,7 @@ impl Ending {
     /// A call that returned an output.
     #[must_use]
     pub fn output(output: &Screened) -> Self {
-        Self { output: Some(output.value().clone()), ..Self::default() }
+        Self { output: output.value().cloned(), ..Self::default() }
     }
 
     /// With its plan.
@@ -173,6 +173,7 @@ pub const fn status_of(code: Code) -> Status {
         | Code::ToolTrapped
         | Code::StalePlan
         | Code::PlanDiverged
+        | Code::EffectRefused
         | Code::IdempotencyMismatch
         | Code::InFlight
         | Code::Overloaded
@@ -188,6 +189,7 @@ impl Entry {
         Self {
             row: CallRow {
                 call,
+                suspended: false,
                 principal: principal.clone(),
                 run: request.run,
                 step: request.step.as_deref().map(Into::into),
@@ -209,6 +211,24 @@ impl Entry {
             },
             warnings: Vec::new(),
         }
+    }
+
+    /// The entry of a part of this call that is settled by itself: a live request, under a call id of its own.
+    #[must_use]
+    pub fn part(&self, call: CallId, now_ms: u64) -> Self {
+        let mut row = self.row.clone();
+        row.call = call;
+        row.key = None;
+        row.recording = None;
+        row.usage = Usage::default();
+        row.started_ms = now_ms;
+        row.suspended = false;
+        Self { row, warnings: Vec::new() }
+    }
+
+    /// The call is kept as one that waits: the row that ends it takes the place of that one.
+    pub const fn suspended(&mut self) {
+        self.row.suspended = true;
     }
 
     /// An entry of a stored call that goes on: a plan that is settled later.
@@ -299,7 +319,8 @@ impl Entry {
     /// End the entry with a refusal. What may go well the next time is no result, so it gives the key back.
     #[must_use]
     pub fn refuse(mut self, refusal: Refusal, outcome: Outcome, now_ms: u64) -> CallRow {
-        if refusal.retryable || refusal.code == Code::Halted {
+        // Where a part of the call may have been sent, a retry must not send it again.
+        if (refusal.retryable || refusal.code == Code::Halted) && !self.row.suspended {
             self.row.key = None;
         }
         let status = status_of(refusal.code);

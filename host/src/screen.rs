@@ -11,15 +11,15 @@ use crate::catalog::Tool;
 use crate::execute::Executed;
 use crate::schema;
 
-/// Proof: an output that the schema allows.
+/// Proof: an output that the schema allows, or none yet because the execution ended at a live request.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Screened(Value);
+pub struct Screened(Option<Value>);
 
 impl Screened {
     /// The output.
     #[must_use]
-    pub const fn value(&self) -> &Value {
-        &self.0
+    pub const fn value(&self) -> Option<&Value> {
+        self.0.as_ref()
     }
 }
 
@@ -30,6 +30,9 @@ impl Screened {
 /// allows.
 pub fn screen(executed: &Executed) -> Result<Screened, Refusal> {
     let tool = executed.ticket().grant().call().tool();
+    if executed.live().is_some() {
+        return Ok(Screened(None));
+    }
     let output = executed.output()?;
     check(tool, output)
 }
@@ -40,7 +43,7 @@ fn check(tool: &Tool, output: &str) -> Result<Screened, Refusal> {
         .map_err(|e| broken(format!("`{}` returned something that is not JSON: {e}", tool.name)))?;
     let schema = tool.output()?;
     if schema.is_valid(&value) {
-        return Ok(Screened(value));
+        return Ok(Screened(Some(value)));
     }
     let mut refusal = broken(format!("`{}` returned an output that its own schema forbids", tool.name));
     refusal.fields = schema::problems(schema, &tool.descriptor.output_schema, &value, "/output");

@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use toolkeep_core::call::Mode;
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::PlanId;
+use toolkeep_core::effect::{Delivery, Effect};
+use toolkeep_core::id::{CallId, PlanId};
 use toolkeep_core::plan::{Plan, PlanBody, SealBinding};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::tier::Tier;
+use toolkeep_sandbox::execution::Ended;
+use toolkeep_sandbox::port::HttpCall;
 use toolkeep_sandbox::stage::{Content, Witness};
 
 use crate::admit::Ticket;
@@ -89,14 +92,31 @@ pub fn nonce(ambient: &Ambient) -> String {
     ambient.random::<NONCE_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Seal what an execution staged. `approval_ttl_ms` is how long a plan that is likely to be held may wait for people.
+/// How a plan is named besides its content.
+#[derive(Debug, Clone, Copy)]
+pub struct Naming {
+    /// The call that it belongs to: that of a part of an execution is a child of the execution's own.
+    pub call: CallId,
+    /// Which part of the execution it is.
+    pub segment: u32,
+    /// How long a plan that is likely to be held may wait for people, in milliseconds.
+    pub approval_ttl_ms: u64,
+}
+
+/// Seal what an execution staged, or the live request at which it ended. What is staged beside a live request stays where it
+/// is: the execution that goes on stages it again.
 ///
 /// # Errors
 /// `memory_exceeded`: more effects than a plan holds. `plan_diverged`: the caller expected another plan.
-pub fn seal(executed: Executed, output: Screened, ambient: &Ambient, approval_ttl_ms: u64) -> Result<Sealed, Refusal> {
-    let (ticket, execution) = executed.into_parts();
+pub fn seal(executed: Executed, output: Screened, ambient: &Ambient, naming: Naming) -> Result<Sealed, Refusal> {
+    let (ticket, mut execution) = executed.into_parts();
     let grant = ticket.grant();
     let call = grant.call();
+    if let Ended::Live(request) = &execution.ended {
+        let (effect, contents) = live_effect(call, request)?;
+        execution.staged.effects = vec![effect];
+        execution.staged.contents = contents;
+    }
     if execution.staged.effects.is_empty() && call.options().expect_plan.is_none() {
         return Ok(Sealed::Nothing(output));
     }
@@ -111,19 +131,21 @@ pub fn seal(executed: Executed, output: Screened, ambient: &Ambient, approval_tt
         input: call.input_digest(),
         read_set: execution.staged.read_set,
         keys_read: execution.staged.keys_read,
-        segment: 0,
+        segment: naming.segment,
         steps: Vec::new(),
         effects: execution.staged.effects,
     };
     let binding = SealBinding {
         run: call.options().run,
-        call: call.id(),
-        expires_at_ms: ambient.now_ms().saturating_add(time_to_live(call, approval_ttl_ms)),
+        call: naming.call,
+        expires_at_ms: ambient.now_ms().saturating_add(time_to_live(call, naming.approval_ttl_ms)),
         nonce: nonce(ambient),
     };
     let plan = Plan::seal(body, PlanId::new(ambient.uuid_v7()), binding)
         .map_err(|e| Refusal::new(Code::MemoryExceeded, e.to_string()))?;
-    if let Some(expected) = call.options().expect_plan.filter(|expected| *expected != plan.digest()) {
+    if let Some(expected) =
+        call.options().expect_plan.filter(|expected| naming.segment == 0 && *expected != plan.digest())
+    {
         return Err(Refusal::new(
             Code::PlanDiverged,
             format!("this call makes plan {}, not the expected {expected}", plan.digest()),
@@ -158,6 +180,16 @@ pub fn seal_union(executed: Executed, output: Screened, layer: Layer, ambient: &
     let plan = Plan::seal(body, PlanId::new(ambient.uuid_v7()), binding)
         .map_err(|e| Refusal::new(Code::MemoryExceeded, e.to_string()))?;
     Ok(Planned { output, plan: Arc::new(plan), witnesses, contents: execution.staged.contents, ticket })
+}
+
+/// The effect of a live request, with its body.
+fn live_effect(call: &Call, request: &HttpCall) -> Result<(Effect, BTreeMap<Digest, Content>), Refusal> {
+    let tool = call.tool();
+    let grant = tool.manifest.http.iter().find(|grant| grant.name == request.grant);
+    let grant = grant.ok_or_else(|| Refusal::new(Code::Internal, "BUG: a request without its grant"))?;
+    let effect = request.effect(grant, Delivery::Live);
+    let contents = effect.body.map(|body| (body.sha256, Content::Memory(Arc::from(&*request.body))));
+    Ok((Effect::HttpRequest(effect), contents.into_iter().collect()))
 }
 
 /// How long the plan of a call stays committable, in milliseconds. One that people may have to agree to waits for them.

@@ -27,7 +27,7 @@ fn t_f13_no_increment_is_lost_by_32_threads_that_count_in_two_files() {
                     // Read one counter, write it and the other: the plan depends on both.
                     let names = if thread % 2 == 0 { ["w/one", "w/two"] } else { ["w/two", "w/one"] };
                     let Some(changes) = increment(world, names) else { continue };
-                    let held = runtime.block_on(locks.lock(&changes.effects, &changes.read_set));
+                    let held = runtime.block_on(locks.lock(&changes.effects, &changes.read_set, &[]));
                     match changes.commit(world) {
                         Ok(_) => done.fetch_add(1, Ordering::Relaxed),
                         Err(ApplyError::RolledBack(CommitError::Stale(_))) => stale.fetch_add(1, Ordering::Relaxed),

@@ -70,6 +70,7 @@ impl Fixture {
     pub(crate) fn call(&self) -> CallRow {
         let call = CallId::new(self.ambient.uuid_v7());
         CallRow {
+            suspended: false,
             call,
             principal: principal("acme"),
             run: None,
@@ -154,6 +155,7 @@ impl Fixture {
     /// The intent to commit a stored plan.
     pub(crate) fn intent(&self, plan: &Plan) -> Intent {
         let statement = Statement {
+            responses: Vec::new(),
             format: 1,
             receipt: ReceiptId::new(self.ambient.uuid_v7()),
             call: plan.binding().call,
@@ -168,6 +170,7 @@ impl Fixture {
         };
         let undo = b"what was there".as_slice();
         Intent {
+            sends: Vec::new(),
             plan: plan.id(),
             proposal: None,
             approval: None,
@@ -190,6 +193,7 @@ pub(crate) fn outcome(intent: toolkeep::ledger::IntentId, call: CallId, settled:
         Settled::Halted(_) => reply(call, "failed", "halted"),
     };
     OutcomeRow {
+        receipt: None,
         intent,
         settled,
         reply,

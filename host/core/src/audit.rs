@@ -26,6 +26,8 @@ pub enum AuditKind {
     Approval,
     /// A plan was discarded or expired.
     Discarded,
+    /// An operator said what became of a request of which nobody knew.
+    Resolved,
     /// Something tried to exceed its grant or tier.
     Breach,
     /// A delivery was made or given up, or a person decided about one that was given up.

@@ -210,7 +210,8 @@ pub struct HttpGrant {
 }
 
 /// How long each part of an exchange may take, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HttpTimes {
     /// To connect.
     pub connect_ms: u64,

@@ -28,4 +28,5 @@ pub mod principal;
 pub mod receipt;
 pub mod refusal;
 pub mod render;
+pub mod send;
 pub mod tier;

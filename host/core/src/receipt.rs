@@ -8,6 +8,7 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::effect::BodyState;
 use crate::id::{CallId, PlanId, ReceiptId, RunId, ToolName};
 use crate::plan::Totals;
 use crate::principal::Principal;
@@ -40,6 +41,21 @@ pub struct Statement {
     pub totals: Totals,
     /// When the intent was made: milliseconds since the Unix epoch.
     pub committed_at_ms: u64,
+    /// What other systems answered to the requests of the plan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub responses: Vec<Response>,
+}
+
+/// The answer to one request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Response {
+    /// Which effect of the plan, counted from 0.
+    pub ordinal: u32,
+    /// The status code.
+    pub status: u16,
+    /// The body.
+    pub body: BodyState,
 }
 
 /// A statement with its signature.

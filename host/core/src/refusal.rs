@@ -70,6 +70,8 @@ codes! {
     StalePlan = "stale_plan", retryable true, rpc 1016, exit 6, hint "preview again and look at what changed";
     /// A re-execution asked for something that was not approved.
     PlanDiverged = "plan_diverged", retryable false, rpc 1017, exit 6, hint "preview again";
+    /// Another system did not do what a plan wanted of it.
+    EffectRefused = "effect_refused", retryable false, rpc 1028, exit 1, hint "look at what the other system says";
     /// The plan waits for a human.
     ApprovalRequired = "approval_required", retryable true, rpc 1018, exit 4, hint "wait with `approvals.wait`";
     /// A human said no.

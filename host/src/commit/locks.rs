@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use toolkeep_core::effect::Effect;
-use toolkeep_core::id::WorkspaceName;
+use toolkeep_core::id::{BucketName, WorkspaceName};
 use toolkeep_core::path::WorkspacePath;
-use toolkeep_core::plan::{Observation, ReadEntry};
+use toolkeep_core::plan::{KeyRead, Observation, ReadEntry};
 
 type Key = (WorkspaceName, WorkspacePath);
 
@@ -26,11 +26,43 @@ struct Claim {
     read: BTreeSet<Key>,
     /// Listed: besides, nobody else may change what is directly in them.
     listed: BTreeSet<Key>,
+    /// Keys of buckets, with how they are used.
+    keys: BTreeMap<(BucketName, String), Use>,
+}
+
+/// How a plan uses a key of a bucket. The stricter use comes later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    /// Reads it.
+    Reads,
+    /// Adds to it: additions do not disturb each other.
+    Adds,
+    /// Reads it and adds to it, or changes it.
+    Changes,
+}
+
+impl Use {
+    fn and(self, other: Self) -> Self {
+        if self == other { self } else { Self::Changes }
+    }
+
+    fn disturbs(self, other: Self) -> bool {
+        self == Self::Changes || other == Self::Changes || self != other
+    }
 }
 
 impl Claim {
-    fn of(effects: &[Effect], read_set: &[ReadEntry]) -> Self {
+    fn of(effects: &[Effect], read_set: &[ReadEntry], keys_read: &[KeyRead]) -> Self {
         let mut claim = Self::default();
+        let reads = keys_read.iter().map(|read| (&read.bucket, read.key.as_str(), Use::Reads));
+        let changes = effects.iter().filter_map(|effect| {
+            let adds = if matches!(effect, Effect::KvAdd { .. }) { Use::Adds } else { Use::Changes };
+            effect.key().map(|(bucket, key)| (bucket, key, adds))
+        });
+        for (bucket, key, used) in reads.chain(changes) {
+            let entry = claim.keys.entry((bucket.clone(), key.to_owned())).or_insert(used);
+            *entry = entry.and(used);
+        }
         for effect in effects {
             claim.changed.extend(effect.places().map(|place| (place.workspace.clone(), place.path.clone())));
         }
@@ -45,7 +77,25 @@ impl Claim {
     }
 
     fn meets(&self, other: &Self) -> bool {
-        self.disturbs(other) || other.disturbs(self)
+        self.disturbs(other) || other.disturbs(self) || self.shares_keys(other)
+    }
+
+    /// Whether both use a key, or one a listing that the other's change is in.
+    fn shares_keys(&self, other: &Self) -> bool {
+        let same = |(key, used): (&(BucketName, String), &Use)| {
+            other.keys.get(key).is_some_and(|theirs| used.disturbs(*theirs))
+        };
+        self.keys.iter().any(same) || self.lists_keys_of(other) || other.lists_keys_of(self)
+    }
+
+    fn lists_keys_of(&self, other: &Self) -> bool {
+        let listings = self.keys.keys().filter_map(|(bucket, key)| Some((bucket, key.strip_suffix('*')?)));
+        let mut listings = listings.peekable();
+        listings.peek().is_some()
+            && listings.any(|(bucket, prefix)| {
+                let changes = other.keys.iter().filter(|(_, used)| **used != Use::Reads);
+                changes.into_iter().any(|((theirs, key), _)| theirs == bucket && key.starts_with(prefix))
+            })
     }
 
     /// Whether what this one changes is of concern to the other.
@@ -104,8 +154,8 @@ pub struct HeldPaths {
 
 impl PathLocks {
     /// Wait until the paths of a plan meet no earlier claim. Dropping the future withdraws the claim.
-    pub async fn lock(&self, effects: &[Effect], read_set: &[ReadEntry]) -> HeldPaths {
-        self.hold(Claim::of(effects, read_set)).await
+    pub async fn lock(&self, effects: &[Effect], read_set: &[ReadEntry], keys_read: &[KeyRead]) -> HeldPaths {
+        self.hold(Claim::of(effects, read_set, keys_read)).await
     }
 
     async fn hold(&self, claim: Claim) -> HeldPaths {
@@ -163,6 +213,32 @@ impl Drop for HeldPaths {
 mod tests {
     use super::*;
 
+    #[test]
+    fn additions_to_one_key_go_on_together_and_everything_else_waits() {
+        let bucket = || "counts".parse::<BucketName>().expect("name");
+        let add = |key: &str| {
+            let effect = Effect::KvAdd { bucket: bucket(), key: key.to_owned(), delta: 1 };
+            Claim::of(&[effect], &[], &[])
+        };
+        let after = toolkeep_core::effect::BodyState::of(b"1");
+        let set = Effect::KvSet { bucket: bucket(), key: "a".to_owned(), before: None, after };
+        let set = Claim::of(&[set], &[], &[]);
+        let read = |key: &str| Claim::of(&[], &[], &[KeyRead { bucket: bucket(), key: key.to_owned(), sha256: None }]);
+        for (one, two, meet) in [
+            (add("a"), add("a"), false),
+            (add("a"), add("b"), false),
+            (add("a"), set.clone(), true),
+            (set.clone(), set.clone(), true),
+            (read("a"), read("a"), false),
+            (read("a"), add("a"), true),
+            (read("*"), add("a"), true),
+            (read("b*"), add("a"), false),
+            (read("*"), read("a"), false),
+        ] {
+            assert_eq!((one.meets(&two), two.meets(&one)), (meet, meet), "{one:?} {two:?}");
+        }
+    }
+
     fn set(paths: &[&str]) -> BTreeSet<Key> {
         let workspace: WorkspaceName = "w".parse().expect("name");
         let path = |text: &&str| WorkspacePath::try_from((*text).to_owned()).expect("path");
@@ -170,7 +246,7 @@ mod tests {
     }
 
     fn claim(changed: &[&str], read: &[&str], listed: &[&str]) -> Claim {
-        Claim { changed: set(changed), read: set(read), listed: set(listed) }
+        Claim { changed: set(changed), read: set(read), listed: set(listed), keys: BTreeMap::new() }
     }
 
     #[test]

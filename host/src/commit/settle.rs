@@ -22,17 +22,19 @@ use toolkeep_core::id::{CallId, ReceiptId};
 use toolkeep_core::plan::Plan;
 use toolkeep_core::receipt::{Receipt, Statement};
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::send::Goal;
 use toolkeep_sandbox::stage::Content;
 
 use super::attempts::Note;
 use super::files::{
     self, Applied, ApplyError, Attempt, CommitError, Former, Prepared, Ready, TransactionId, Undo, Unflushed, Witnessed,
 };
+use super::outside::{self, Outside, Passed, Stop, bytes_of};
 use super::{Committer, halted_refusal};
 use crate::approve::{Approved, ApprovedParts, Contents};
 use crate::ledger::{
     BlobSet, CallRow, Discard, Durability, FileBlob, InlineBlob, Intent, IntentId, IntentRefused, LedgerError,
-    OutcomePromise, OutcomeRow, PlanState, Proposal, Scope, Settled,
+    OutcomePromise, OutcomeRow, PlanState, Proposal, Scope, SendRow, Settled,
 };
 use crate::record::{Answer, Ending, status_of};
 
@@ -45,7 +47,7 @@ pub async fn commit(committer: &Arc<Committer>, approved: Approved) -> Answer {
     let call = approved.call();
     let parts = approved.into_parts();
     let body = parts.plan.body();
-    let paths = committer.locks.lock(&body.effects, &body.read_set).await;
+    let paths = committer.locks.lock(&body.effects, &body.read_set, &body.keys_read).await;
     let committer = Arc::clone(committer);
     let (tell, told) = oneshot::channel();
     let _goes_on = tokio::task::spawn_blocking(move || {
@@ -92,6 +94,8 @@ struct Made {
     prepared: Prepared,
     undo: BlobSet,
     logged: BlobSet,
+    sends: Vec<SendRow>,
+    outside: Outside,
     note: Note,
 }
 
@@ -150,7 +154,15 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<(Made, Unflus
         Contents::Staged(contents) => logged.iter().filter_map(|digest| inline_blob(*digest, contents)).collect(),
         Contents::Stored => Vec::new(),
     };
-    Ok((Made { prepared, undo, logged: BlobSet { inline: logged, files: Vec::new() }, note }, unflushed))
+    let mut logged = BlobSet { inline: logged, files: Vec::new() };
+    if let Contents::Staged(contents) = &parts.contents {
+        let outside = committer.outside_contents(plan, contents).map_err(|e| committer.commit_refusal(&e))?;
+        logged.inline.extend(outside.inline);
+        logged.files.extend(outside.files);
+    }
+    let sends = outside::sends(plan, &parts.entry, &parts.grants, contents)?;
+    let outside = Outside::of(plan, &|digest| contents.get(digest).and_then(bytes_of));
+    Ok((Made { prepared, undo, logged, sends, outside, note }, unflushed))
 }
 
 /// A content that travels in the intent transaction. It was read a moment ago, so it can be read now; without it the
@@ -183,7 +195,11 @@ fn intend(committer: &Committer, parts: ApprovedParts, made: Made, unflushed: Un
     match (durable, flushed) {
         (Ok(intent), Ok(())) => {
             committer.attempts.remove(&made.note);
-            apply(committer, parts, made, intent, done)
+            if made.sends.is_empty() {
+                apply(committer, parts, made, intent, done)
+            } else {
+                send(committer, parts, made, intent, done)
+            }
         }
         (Ok(intent), Err(error)) => (unflushable(committer, parts, &made, intent, &error), None),
         (Err(IntentRefused::Ledger(error @ LedgerError::Poisoned(_))), _) => {
@@ -220,16 +236,11 @@ fn unflushable(
     }
     committer.attempts.remove(&made.note);
     let row = close(parts, Outcome::Discarded, refusal, now_ms);
-    committer.record(intent, Settled::RolledBack, row)
+    committer.record(intent, Settled::RolledBack, row, Extra::default())
 }
 
 /// The intent, and the row of the call when everything is applied.
-fn intent(
-    committer: &Committer,
-    parts: &ApprovedParts,
-    made: &Made,
-    now_ms: u64,
-) -> Result<(Intent, CallRow), Refusal> {
+fn intent(committer: &Committer, parts: &ApprovedParts, made: &Made, now_ms: u64) -> Result<(Intent, Done), Refusal> {
     let receipt = receipt(committer, parts, now_ms)?;
     let steps = serde_json::to_string(&made.prepared)
         .map_err(|e| Refusal::new(Code::Internal, format!("the steps cannot be written: {e}")))?;
@@ -242,15 +253,78 @@ fn intent(
         approval: parts.lease,
         undoes: parts.undoes,
         steps: steps.into(),
+        sends: made.sends.clone(),
         undo_blobs: made.undo.clone(),
         reply_when_done: Arc::clone(&done.reply),
         receipt: Some(receipt),
     };
-    Ok((intent, done))
+    // Without requests the receipt of the intent is the last word.
+    let receipt = if made.sends.is_empty() { None } else { intent.receipt.clone() };
+    Ok((intent, Done { row: done, receipt }))
+}
+
+/// What the outcome of a commit brings besides.
+#[derive(Debug, Default)]
+struct Extra {
+    /// The receipt, where it says more than that of the intent.
+    receipt: Option<Receipt>,
+    outside: Outside,
+}
+
+/// How a commit ends when everything is applied.
+struct Done {
+    row: CallRow,
+    /// The receipt, where it says more than that of the intent.
+    receipt: Option<Receipt>,
+}
+
+/// The requests, then the world.
+fn send(committer: &Committer, parts: ApprovedParts, made: Made, intent: IntentId, mut done: Done) -> Told {
+    let now_ms = committer.ambient.now_ms();
+    let (passed, sends) = match committer.send_all(&parts.plan, Goal::Apply) {
+        Ok(passed) => passed,
+        Err(error) => {
+            committer.poison(&error.to_string());
+            return (unknown(committer, parts, now_ms), None);
+        }
+    };
+    match passed {
+        Passed::Apply => {
+            done.receipt = done.receipt.and_then(|receipt| committer.with_responses(&receipt, &sends).ok());
+            let mut ending = parts.ending.clone();
+            ending.receipt.clone_from(&done.receipt);
+            done.row = parts.entry.clone().close(Status::Ok, Outcome::Committed, ending, now_ms);
+            apply(committer, parts, made, intent, done)
+        }
+        Passed::Stopped(stop) => (stopped(committer, parts, &made, intent, stop), None),
+    }
+}
+
+/// The requests say that the plan is not applied: throw away what was prepared, or keep it for the operator.
+fn stopped(committer: &Committer, parts: ApprovedParts, made: &Made, intent: IntentId, stop: Stop) -> Answer {
+    let now_ms = committer.ambient.now_ms();
+    let mut ending = Ending::refused(stop.refusal);
+    ending.plan = parts.ending.plan;
+    let row = parts.entry.close(stop.status, stop.outcome, ending, now_ms);
+    let Some(settled) = stop.settled else {
+        let answer = Answer::of_row(&row);
+        if let Err(error) = committer.runtime.block_on(committer.ledger.not_known(intent.plan(), row.reply)) {
+            committer.poison(&error.to_string());
+        }
+        return answer;
+    };
+    if let Err(error) = files::discard(&made.prepared, &committer.roots) {
+        tracing::warn!(%error, "a temporary could not be removed; it is removed at the next start");
+    }
+    if let Settled::Halted(list) = &settled {
+        committer.halted.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(call = %row.call, ?list, "a commit is halted: requests that were sent stay");
+    }
+    committer.record(intent, settled, row, Extra::default())
 }
 
 /// The world, then transaction 2: at once if the plan does not stand, after the answer if it does.
-fn apply(committer: &Committer, parts: ApprovedParts, made: Made, intent: IntentId, done: CallRow) -> Told {
+fn apply(committer: &Committer, parts: ApprovedParts, made: Made, intent: IntentId, done: Done) -> Told {
     let applied = files::apply(&made.prepared, &committer.roots);
     let now_ms = committer.ambient.now_ms();
     let (settled, row) = match applied {
@@ -258,11 +332,18 @@ fn apply(committer: &Committer, parts: ApprovedParts, made: Made, intent: Intent
             for leftover in &applied.leftovers {
                 tracing::warn!(call = %parts.entry.call(), "a temporary could not be removed: {leftover}");
             }
-            let promise = committer.ledger.promise(done.call);
-            let answer = Answer::of_row(&done);
-            return (answer, Some(Standing { applied, prepared: made.prepared, intent, row: done, promise }));
+            let promise = committer.ledger.promise(done.row.call);
+            let answer = Answer::of_row(&done.row);
+            let Done { row, receipt } = done;
+            let extra = Extra { receipt, outside: made.outside };
+            return (answer, Some(Standing { applied, prepared: made.prepared, intent, row, extra, promise }));
         }
         Err(ApplyError::RolledBack(cause)) => {
+            if !made.sends.is_empty()
+                && let Ok((Passed::Stopped(stop), _)) = committer.send_all(&parts.plan, Goal::TakeBack)
+            {
+                return (stopped(committer, parts, &made, intent, stop), None);
+            }
             let refusal = Refusal::new(Code::StalePlan, format!("{cause}; what was applied was taken back"));
             (Settled::RolledBack, close(parts, Outcome::Discarded, refusal, now_ms))
         }
@@ -278,7 +359,7 @@ fn apply(committer: &Committer, parts: ApprovedParts, made: Made, intent: Intent
             return (unknown(committer, parts, now_ms), None);
         }
     };
-    (committer.record(intent, settled, row), None)
+    (committer.record(intent, settled, row, Extra::default()), None)
 }
 
 /// A commit that stands and was told, and whose names may not be on the disk yet.
@@ -287,6 +368,7 @@ struct Standing {
     prepared: Prepared,
     intent: IntentId,
     row: CallRow,
+    extra: Extra,
     promise: OutcomePromise,
 }
 
@@ -296,7 +378,7 @@ impl Standing {
         let call = self.row.call;
         match files::confirm(&self.applied, &self.prepared, &committer.roots) {
             Ok(_directories) => {
-                let _told_already = committer.record(self.intent, Settled::Committed, self.row);
+                let _told_already = committer.record(self.intent, Settled::Committed, self.row, self.extra);
             }
             Err(failed) => {
                 committer.poison(&failed.to_string());
@@ -375,6 +457,7 @@ fn receipt(committer: &Committer, parts: &ApprovedParts, now_ms: u64) -> Result<
         plan_digest: parts.plan.digest(),
         totals: parts.plan.totals(),
         committed_at_ms: now_ms,
+        responses: Vec::new(),
     };
     Receipt::sign(statement, &committer.key).map_err(|e| Refusal::new(Code::Internal, e.to_string()))
 }
@@ -420,7 +503,7 @@ fn intent_refusal(error: &IntentRefused) -> Refusal {
 
 impl Committer {
     /// Transaction 2.
-    fn record(&self, intent: IntentId, settled: Settled, row: CallRow) -> Answer {
+    fn record(&self, intent: IntentId, settled: Settled, row: CallRow, extra: Extra) -> Answer {
         let answer = Answer::of_row(&row);
         let durability = if matches!(settled, Settled::Committed) { Durability::Lazy } else { Durability::Durable };
         let outcome = OutcomeRow {
@@ -428,9 +511,10 @@ impl Committer {
             settled,
             reply: row.reply,
             error_code: row.error_code,
+            receipt: extra.receipt,
             ended_ms: row.ended_ms,
-            deliveries: Vec::new(),
-            keys: Vec::new(),
+            deliveries: extra.outside.deliveries,
+            keys: extra.outside.keys,
         };
         if let Err(error) = self.runtime.block_on(self.ledger.outcome(outcome, durability)) {
             tracing::error!(%error, "an outcome was not recorded; the next start will find the intent");

@@ -74,6 +74,14 @@ impl AdminPlane {
                 let made: params::Reject = params::read(params)?;
                 later(async move { host.reject(&op, made.approval, &made.reason).await.into() })
             }
+            AdminMethod::OutcomesList => {
+                params::read::<params::Nothing>(params)?;
+                later(async move { host.unknown_outcomes(&op).await.into() })
+            }
+            AdminMethod::OutcomesResolve => {
+                let said: params::ResolveOutcome = params::read(params)?;
+                later(async move { host.resolve_outcome(&op, said.call, said.sent, &said.reason).await.into() })
+            }
             AdminMethod::ToolsInstall => {
                 let install: params::InstallTool = params::read(params)?;
                 check_absolute(&install.manifest)?;

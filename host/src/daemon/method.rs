@@ -97,6 +97,10 @@ methods! {
         ApprovalsApprove = "approvals.approve",
         /// Refuse one plan.
         ApprovalsReject = "approvals.reject",
+        /// Calls with a request of which nobody knows what became of it.
+        OutcomesList = "outcomes.list",
+        /// Say what became of one.
+        OutcomesResolve = "outcomes.resolve",
         /// Install a tool from its manifest.
         ToolsInstall = "tools.install",
         /// Every manifest and what became of it.

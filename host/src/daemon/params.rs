@@ -219,6 +219,17 @@ impl From<CommitParams> for CommitTransaction {
     }
 }
 
+/// `outcomes.resolve`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResolveOutcome {
+    pub(super) call: CallId,
+    /// Whether the other system has done it.
+    pub(super) sent: bool,
+    /// For the record: how the operator knows.
+    pub(super) reason: String,
+}
+
 /// `undo.propose`, `undo.call`: a call or a run.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use toolkeep_core::effect::Header;
-use toolkeep_core::grant::HttpGrant;
+use toolkeep_core::grant::{HttpGrant, HttpTimes};
 use toolkeep_core::id::{SecretName, TenantName};
 use toolkeep_core::net::method::{Method, NotAMethod};
 use toolkeep_core::net::origin::{Origin, UrlError};
@@ -120,17 +120,8 @@ impl Default for Limits {
 }
 
 impl From<&HttpGrant> for Limits {
-    /// What the grant says; the rates are the defaults.
     fn from(grant: &HttpGrant) -> Self {
-        let times = grant.times;
-        Self {
-            connect: Duration::from_millis(times.connect_ms),
-            first_byte: Duration::from_millis(times.first_byte_ms),
-            idle: Duration::from_millis(times.idle_ms),
-            total: Duration::from_millis(times.total_ms),
-            response_bytes: grant.response_bytes,
-            ..Self::default()
-        }
+        Self::granted(grant.times, grant.response_bytes)
     }
 }
 
@@ -145,6 +136,19 @@ impl Limits {
         rate: 1,
         rate_grace: Duration::from_secs(60),
     };
+
+    /// What a grant says; the rates are the defaults.
+    #[must_use]
+    pub fn granted(times: HttpTimes, response_bytes: u64) -> Self {
+        Self {
+            connect: Duration::from_millis(times.connect_ms),
+            first_byte: Duration::from_millis(times.first_byte_ms),
+            idle: Duration::from_millis(times.idle_ms),
+            total: Duration::from_millis(times.total_ms),
+            response_bytes,
+            ..Self::default()
+        }
+    }
 
     /// These limits, none beyond the ceiling.
     #[must_use]

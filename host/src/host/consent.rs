@@ -104,13 +104,19 @@ impl Host {
             notice.as_mut().enable();
             let approval = self.own_approval(caller, id).await?;
             let scope = Scope::Tenant(caller.principal().tenant.clone());
-            let call = self.ledger().call(&scope, approval.call).await.map_err(|e| e.refusal())?;
-            let call = call.ok_or_else(|| Refusal::not_found("call"))?;
+            let asked = self.ledger().call(&scope, self.asked_by(approval.call).await?).await;
+            let call = asked.map_err(|e| e.refusal())?.ok_or_else(|| Refusal::not_found("call"))?;
             let waits = call.row.outcome == Outcome::Pending;
             if !waits || tokio::time::timeout_at(deadline, notice).await.is_err() {
                 return Ok(Answer::of_row(&call.row));
             }
         }
+    }
+
+    /// The call of an agent that waits for this one, where this one is a part of it.
+    async fn asked_by(&self, call: CallId) -> Result<CallId, Refusal> {
+        let waiting = self.ledger().continuation_of(call).await.map_err(|e| e.refusal())?;
+        Ok(waiting.map_or(call, |waiting| waiting.row.call))
     }
 
     async fn own_approval(&self, caller: &Caller, id: ApprovalId) -> Result<StoredApproval, Refusal> {
@@ -178,7 +184,9 @@ impl Host {
         }
         match operator.credential() {
             Credential::AdminUid(_) | Credential::AdminToken(_) => {}
-            Credential::AgentUid(_) => return Err(Refusal::new(Code::Denied, "an agent does not approve")),
+            Credential::AgentUid(_) | Credential::Record => {
+                return Err(Refusal::new(Code::Denied, "an agent does not approve"));
+            }
         }
         // People agreed before, and the plan could not be settled then: settle it now, nobody has to agree again.
         let resolved = if approval.state == ApprovalState::Approved {
@@ -192,7 +200,9 @@ impl Host {
             }
             Resolved::Approved => {
                 let stored = self.stored_plan(&scope, PlanName::Id(approval.plan)).await?;
+                let call = stored.call.row.call;
                 let answer = self.settle_stored(Consent::People(Box::new(stored))).await;
+                self.resume(call).await;
                 self.0.notices.announce();
                 let reply: Value = serde_json::from_str(&answer.reply).unwrap_or(Value::Null);
                 Ok(json!({"approval": id, "state": "approved", "reply": reply}))
@@ -210,6 +220,7 @@ impl Host {
         let (_, approval) = self.tenant_approval(operator, id).await?;
         still_pending(&approval)?;
         self.resolve(operator, id, reason, false).await?;
+        self.resume(approval.call).await;
         self.0.notices.announce();
         Ok(json!({"approval": id, "state": "rejected"}))
     }

@@ -34,7 +34,7 @@ use crate::egress::{Egress, Resolver, TlsError};
 use crate::execute::Executor;
 use crate::install::Candidate;
 use crate::ledger::approval::ApprovalState;
-use crate::ledger::{ApprovalFilter, Ledger, LedgerError, Page, Scope};
+use crate::ledger::{ApprovalFilter, Ledger, LedgerError, OpenIntent, Page, Scope};
 use crate::load::Loader;
 use crate::notify::Notify;
 use crate::outbox::Outbox;
@@ -109,12 +109,13 @@ impl Host {
         let roots = workspaces.iter().map(|(name, owned)| (name.clone(), Arc::clone(&owned.root))).collect();
         let secrets = Secrets::new(config.secrets.clone(), ambient.clone());
         let egress = Egress::new(&config.egress, Resolver::system(), secrets)?;
-        let stores = Stores { ledger: ledger.clone(), blobs: blobs.clone(), ambient: ambient.clone() };
+        let stores =
+            Stores { ledger: ledger.clone(), blobs: blobs.clone(), ambient: ambient.clone(), egress: egress.clone() };
         let notes = state.join("attempts");
         let committer = Committer::new(stores, roots, &notes, config.limits.undo_bytes)
             .map_err(|source| StartError::Folder { path: notes, source })?;
         let committer = Arc::new(committer);
-        committer.recover().await?;
+        let interrupted = committer.recover().await?;
         let sandbox = Arc::new(Sandbox::new(SandboxConfig::default())?);
         let program = std::env::current_exe().map_err(StartError::Program)?;
         let known = Known::new(artifacts.clone(), sandbox.fingerprint());
@@ -135,6 +136,8 @@ impl Host {
                 sandbox,
                 spool: blobs.spool(),
                 ambient: ambient.clone(),
+                egress: egress.clone(),
+                ledger: ledger.clone(),
             },
             workspaces,
             committer,
@@ -148,6 +151,7 @@ impl Host {
             config,
         }));
         host.settle_approved().await;
+        host.go_on_with(interrupted);
         host.report_problems();
         host.note("start");
         host.keep_house();
@@ -165,6 +169,24 @@ impl Host {
             }
         };
         drop(tokio::task::spawn_blocking(warm));
+    }
+
+    /// Commits that were interrupted while they sent requests, then calls that wait for one.
+    fn go_on_with(&self, interrupted: Vec<OpenIntent>) {
+        let host = self.clone();
+        self.spawn(async move {
+            for intent in interrupted {
+                host.finish_intent(intent).await;
+            }
+            match host.ledger().continuations().await {
+                Ok(waiting) => {
+                    for suspended in waiting {
+                        host.resume_suspended(suspended).await;
+                    }
+                }
+                Err(error) => tracing::error!(%error, "calls that wait could not be looked up"),
+            }
+        });
     }
 
     /// Plans that people approved and that were not settled: the daemon was stopped, or the disk refused.
@@ -224,6 +246,7 @@ impl Host {
             Ok(calls) => {
                 for call in calls {
                     tracing::warn!(%call, "nobody answered in time: the plan expired");
+                    self.resume(call).await;
                 }
                 self.0.notices.announce();
             }

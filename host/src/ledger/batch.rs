@@ -116,6 +116,7 @@ impl<'c> Batch<'c> {
 
     fn job(&mut self, work: &'c Work) -> Result<Done, rusqlite::Error> {
         match work {
+            Work::Record(row) if row.suspended => return self.guarded(work),
             Work::Record(row) => self.records.push(row),
             Work::Audit { kind, body } => self.append(*kind, body.as_ref().to_owned()),
             Work::Barrier | Work::Close => {}
@@ -130,9 +131,13 @@ impl<'c> Batch<'c> {
             | Work::CloseRun { .. }
             | Work::Workspace { .. }
             | Work::Sync
-            | Work::DropBlobs(_)
+            | Work::NoteSend(_)
+            | Work::NotKnown { .. }
+            | Work::Say(_)
+            | Work::Suspend(_)
             | Work::Outbox(_)
-            | Work::Transaction(_) => return self.guarded(work),
+            | Work::Transaction(_)
+            | Work::DropBlobs(_) => return self.guarded(work),
         }
         Ok(Done::Written)
     }
@@ -193,7 +198,12 @@ impl<'c> Batch<'c> {
             Work::Transaction(work) => {
                 told(self.transaction(work), |()| Done::Transacted(Ok(())), |e| Done::Transacted(Err(e)))
             }
-            Work::Record(_) | Work::Audit { .. } | Work::Barrier | Work::Close => Ok(Done::Written),
+            Work::NoteSend(step) => told(self.note_send(step), |()| Done::Written, Done::Refused),
+            Work::NotKnown { plan, reply } => told(self.not_known(*plan, reply), |()| Done::Written, Done::Refused),
+            Work::Say(verdict) => told(self.say(verdict), |()| Done::Written, Done::Refused),
+            Work::Suspend(suspended) => told(self.suspend(suspended), |()| Done::Written, Done::Refused),
+            Work::Record(row) => told(self.end_suspended(row), |()| Done::Written, Done::Refused),
+            Work::Audit { .. } | Work::Barrier | Work::Close => Ok(Done::Written),
         }
     }
 
@@ -240,7 +250,7 @@ impl<'c> Batch<'c> {
     pub(super) fn place<'r>(&mut self, row: &'r CallRow, plan: Option<toolkeep_core::id::PlanId>) -> Placed<'r> {
         let seq = self.marks.next_call;
         self.marks.next_call += 1;
-        Placed { seq, row, plan }
+        Placed { seq, row, plan, waits: false }
     }
 
     /// Insert the gathered calls, with their keys and audit entries.
@@ -320,6 +330,10 @@ fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
         | Work::Audit { .. }
         | Work::DropBlobs(_)
         | Work::Outbox(_)
+        | Work::NoteSend(_)
+        | Work::NotKnown { .. }
+        | Work::Say(_)
+        | Work::Suspend(_)
         | Work::Sync
         | Work::Barrier
         | Work::Close => Done::Refused(refused),

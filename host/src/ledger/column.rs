@@ -60,6 +60,7 @@ pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
         AuditKind::Held => "held",
         AuditKind::Approval => "approval",
         AuditKind::Discarded => "discarded",
+        AuditKind::Resolved => "resolved",
         AuditKind::Breach => "breach",
         AuditKind::Delivery => "delivery",
         AuditKind::Tool => "tool",

@@ -140,6 +140,7 @@ mod tests {
     #[test]
     fn the_facts_of_a_call_are_canonical_as_they_are_written() {
         let row = CallRow {
+            suspended: false,
             call: CallId::new(Uuid::from_u128(1)),
             principal: serde_json::from_value(json!({"tenant": "t", "user": "u", "agent": "a"})).expect("principal"),
             run: Some(RunId::new(Uuid::from_u128(2))),

@@ -24,12 +24,14 @@ pub(super) struct Placed<'r> {
     pub(super) seq: i64,
     pub(super) row: &'r CallRow,
     pub(super) plan: Option<PlanId>,
+    /// Whether the call waits for a part of it.
+    pub(super) waits: bool,
 }
 
 impl Placed<'_> {
     /// A call without an open plan will not change any more.
     const fn is_final(&self) -> bool {
-        self.plan.is_none()
+        self.plan.is_none() && !self.waits
     }
 }
 

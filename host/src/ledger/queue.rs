@@ -18,6 +18,8 @@ use super::failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused,
 use super::rows::{
     ApprovalRow, CallRow, Discard, Intent, IntentId, OutcomeRow, Proposal, Resolution, Resolved, RunRow, Scope,
 };
+use super::sends::{SendMove, SendVerdict};
+use super::suspended::Suspended;
 use super::transactions::TransactionWork;
 
 /// What is to be written.
@@ -34,6 +36,10 @@ pub(super) enum Work {
     OpenRun(Box<RunRow>),
     CloseRun { owner: Principal, run: RunId, now_ms: u64 },
     Workspace { tenant: String, name: String, root: String },
+    NoteSend(Box<SendMove>),
+    NotKnown { plan: PlanId, reply: Arc<str> },
+    Say(Box<SendVerdict>),
+    Suspend(Box<Suspended>),
     Audit { kind: AuditKind, body: Arc<str> },
     DropBlobs(Vec<Digest>),
     Outbox(OutboxWork),
@@ -96,12 +102,16 @@ impl Job {
             | Work::Resolve(_)
             | Work::Hold { .. }
             | Work::Discard { .. }
-            | Work::ExpireDue { .. }
+            | Work::NotKnown { .. }
+            | Work::Say(_)
+            | Work::Suspend(_)
             | Work::Outbox(_)
-            | Work::Transaction(_) => true,
+            | Work::Transaction(_)
+            | Work::ExpireDue { .. } => true,
             Work::OpenRun(_)
             | Work::CloseRun { .. }
             | Work::Workspace { .. }
+            | Work::NoteSend(_)
             | Work::Audit { .. }
             | Work::DropBlobs(_)
             | Work::Sync
@@ -125,6 +135,9 @@ fn weight(work: &Work) -> u64 {
             let blobs: usize = intent.undo_blobs.inline.iter().map(|blob| blob.content.len()).sum();
             intent.proposal.as_deref().map_or(0, proposal) + intent.steps.len() + intent.reply_when_done.len() + blobs
         }
+        Work::NoteSend(step) => step.answer.as_ref().map_or(0, |answer| answer.body.len()),
+        Work::NotKnown { reply, .. } => reply.len(),
+        Work::Suspend(suspended) => call(&suspended.row) + suspended.continuation.weight(),
         Work::Outcome(row) => row.reply.len(),
         Work::Outbox(OutboxWork::Enqueue(what)) => what.message.body.len(),
         Work::Audit { body, .. } => body.len(),
@@ -136,6 +149,7 @@ fn weight(work: &Work) -> u64 {
             TransactionWork::Open { .. } | TransactionWork::End { .. } => 0,
         },
         Work::Resolve(_)
+        | Work::Say(_)
         | Work::Hold { .. }
         | Work::Discard { .. }
         | Work::ExpireDue { .. }

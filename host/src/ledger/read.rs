@@ -57,9 +57,10 @@ fn principal_of(reading: &Reading<'_>) -> Result<Principal, LedgerError> {
     Ok(Principal { tenant: reading.name("tenant")?, user: reading.name("user")?, agent: reading.name("agent")? })
 }
 
-fn call_of(row: &Row<'_>) -> Result<StoredCall, LedgerError> {
+pub(super) fn call_of(row: &Row<'_>) -> Result<StoredCall, LedgerError> {
     let reading = Reading::new(row, "calls");
     let row = CallRow {
+        suspended: false,
         call: CallId::new(reading.uuid("id")?),
         principal: principal_of(&reading)?,
         run: reading.uuid_or_null("run")?.map(RunId::new),
@@ -371,9 +372,15 @@ impl Ledger {
     /// The ledger cannot be read, or a stored plan does not verify.
     pub async fn open_intents(&self) -> Result<Vec<OpenIntent>, LedgerError> {
         self.settled().await?;
+        self.intents_in("open").await
+    }
+
+    /// Intents in a state that is not final, oldest first.
+    pub(super) async fn intents_in(&self, state: &'static str) -> Result<Vec<OpenIntent>, LedgerError> {
+        self.settled().await?;
         let sql = "SELECT p.*, i.steps, i.reply, i.receipt, i.made_ms AS intent_ms FROM intents i \
-                   JOIN plans p ON p.id = i.plan WHERE i.state = 'open' ORDER BY i.seq";
-        self.read(|conn| rows(conn, sql, &[], open_intent_of)).await
+                   JOIN plans p ON p.id = i.plan WHERE i.state = ?1 ORDER BY i.seq";
+        self.read(move |conn| rows(conn, sql, params![state], open_intent_of)).await
     }
 
     /// How to reverse a committed call; nothing if it committed nothing.

@@ -18,6 +18,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use super::approval::ApprovalState;
 use super::buckets::KeyChange;
 use super::deliveries::Enqueue;
+use super::sends::SendRow;
 
 /// How long a write may take to be safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub struct CallKey {
 /// One call, as it stands.
 #[derive(Debug, Clone)]
 pub struct CallRow {
+    /// Whether a row of this call exists that says it waits; this one takes its place.
+    pub suspended: bool,
     /// The call.
     pub call: CallId,
     /// Who acts.
@@ -200,6 +203,8 @@ pub struct Intent {
     pub undoes: Option<CallId>,
     /// How to apply and how to reverse, JSON of the commit engine.
     pub steps: Arc<str>,
+    /// The requests of the plan, in their order.
+    pub sends: Vec<SendRow>,
     /// Contents that reversing needs.
     pub undo_blobs: BlobSet,
     /// The reply when everything is applied, JSON.
@@ -242,6 +247,8 @@ pub struct OutcomeRow {
     pub reply: Arc<str>,
     /// Why it was not committed.
     pub error_code: Option<Code>,
+    /// The receipt, if it could only be made after the intent: with the answers to requests.
+    pub receipt: Option<Receipt>,
     /// When it ended.
     pub ended_ms: u64,
     /// What is to be delivered. Enqueued in the same transaction, if the commit is.

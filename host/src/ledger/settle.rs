@@ -57,8 +57,12 @@ impl Batch<'_> {
     /// The rows of a call, its plan and its contents.
     fn proposal(&mut self, proposal: &Proposal, state: PlanState) -> Result<(), rusqlite::Error> {
         let plan = proposal.plan.as_ref();
-        let placed = self.place(&proposal.call, Some(plan.id()));
-        insert::calls(self.conn, &[placed])?;
+        if proposal.call.suspended {
+            self.replace(&proposal.call, Some(plan.id()))?;
+        } else {
+            let placed = self.place(&proposal.call, Some(plan.id()));
+            insert::calls(self.conn, &[placed])?;
+        }
         self.execute("INSERT INTO plans (id, tenant, call, tool, digest, canonical, seal, run, nonce, expires_ms, state, effects, \
              witnesses, made_ms, host_id, lease_epoch, fence) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)", params![id_bytes(plan.id().uuid()), plan.body().principal.tenant.as_str(), id_bytes(plan.binding().call.uuid()), plan.body().tool.as_str(), digest_bytes(&plan.digest()), plan.canonical(), digest_bytes(&plan.seal_digest()), plan.binding().run.as_ref().map(|run| id_bytes(run.uuid())), plan.binding().nonce.as_str(), integer(plan.binding().expires_at_ms), state.word(), integer(plan.body().effects.len() as u64), proposal.witnesses, integer(self.now_ms), self.host_id, LEASE_EPOCH, FENCE])?;
@@ -93,6 +97,10 @@ impl Batch<'_> {
 
     /// Let a key name a call. False if it names another one.
     pub(super) fn keep_key(&mut self, row: &CallRow, key: &CallKey) -> Result<bool, rusqlite::Error> {
+        if row.suspended {
+            // It names the call already.
+            return Ok(true);
+        }
         let principal = &row.principal;
         let kept = self.execute(
             "INSERT INTO idempotency (tenant, user, agent, tool, key, request, call, made_ms) \
@@ -128,6 +136,7 @@ impl Batch<'_> {
         }
         self.intent_row(intent, plan)?;
         self.effects(plan)?;
+        self.sends(plan.id(), &intent.sends)?;
         insert::blobs(self.conn, plan.id(), Role::Undo, &intent.undo_blobs)?;
         self.append(AuditKind::Intent, facts::intent(intent, plan, call));
         Ok(IntentId(plan.id()))
@@ -266,6 +275,9 @@ impl Batch<'_> {
         if row.settled == Settled::Committed {
             self.change_keys(&tenant, &row.keys)?;
             row.deliveries.iter().try_for_each(|what| self.enqueue(what))?;
+        }
+        if let Some(receipt) = row.receipt.as_ref().and_then(|receipt| serde_json::to_string(receipt).ok()) {
+            self.execute("UPDATE intents SET receipt = ?1 WHERE plan = ?2", params![receipt, id_bytes(plan.uuid())])?;
         }
         self.end(plan, plan_state, &Final { call, status, outcome, code: row.error_code, reply: &row.reply })?;
         self.release(plan, &row.settled, call)?;

@@ -1,0 +1,352 @@
+//! What of a plan lies outside of the workspaces: its requests, and how a commit goes on around them.
+//!
+//! Requests are sent when the intent is durable and the new files lie ready, and before the first file changes place: until
+//! the last request is answered, everything here can still be thrown away, and a request that the other system refuses
+//! leaves nothing. What was sent is compensated in reverse order where a later effect fails. Where nobody knows what
+//! became of a request, the intent stays, with everything that it needs, until an operator says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use toolkeep_core::call::{Outcome, Reply, Status};
+use toolkeep_core::delivery::{DeliveryKind, Message};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::effect::{BodyState, Effect};
+use toolkeep_core::grant::HttpGrant;
+use toolkeep_core::id::DeliveryId;
+use toolkeep_core::net::origin::Origin;
+use toolkeep_core::plan::Plan;
+use toolkeep_core::receipt::{Receipt, Response};
+use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::send::{Dispatch, Goal, SendState};
+use toolkeep_sandbox::port::HttpCall;
+use toolkeep_sandbox::stage::Content;
+use uuid::Uuid;
+
+use super::files::{self, CommitError, Prepared, Recovered};
+use super::sending::{Dispatched, Sending};
+use super::{Committer, RecoverError, halted_refusal, unsettled_reply};
+use crate::ledger::{
+    BlobSet, Durability, Enqueue, FileBlob, InlineBlob, KeyChange, LedgerError, OpenIntent, OutcomeRow, SendMove,
+    SendRow, Settled, StoredSend,
+};
+use crate::record::{Entry, encode};
+
+/// Largest content, in bytes, that travels in the ledger instead of a file of the store.
+const INLINE_MAX_BYTES: u64 = 64 * 1024;
+
+/// How a commit goes on after its requests.
+pub(super) enum Passed {
+    /// All are sent: apply the rest.
+    Apply,
+    /// Nothing else is applied.
+    Stopped(Stop),
+}
+
+/// How a commit ends because of its requests.
+pub(super) struct Stop {
+    pub(super) status: Status,
+    pub(super) outcome: Outcome,
+    pub(super) refusal: Refusal,
+    /// How the ledger notes it; nothing where an operator has to look.
+    pub(super) settled: Option<Settled>,
+}
+
+impl Stop {
+    fn of(dispatched: Dispatched) -> Option<Self> {
+        let refused = |problem: &str| {
+            Refusal::new(Code::EffectRefused, format!("the other system did not do it: {problem}"))
+                .hint("nothing else of the plan was applied; look at the problem before you try again")
+        };
+        Some(match dispatched {
+            Dispatched::Sent => return None,
+            Dispatched::Unknown { what, problem } => Self {
+                status: Status::Unknown,
+                outcome: Outcome::Unknown,
+                refusal: Refusal::new(
+                    Code::UnknownOutcome,
+                    format!("nobody knows whether this was done: {what} ({problem})"),
+                ),
+                settled: None,
+            },
+            Dispatched::TakenBack { problem } => Self {
+                status: Status::Failed,
+                outcome: Outcome::Discarded,
+                refusal: refused(&problem),
+                settled: Some(Settled::RolledBack),
+            },
+            Dispatched::Halted { remnants, problem } => Self {
+                status: Status::Failed,
+                outcome: Outcome::Halted,
+                refusal: Refusal::new(
+                    Code::Halted,
+                    format!("{problem}; these were sent before and stay: {}", remnants.join("; ")),
+                ),
+                settled: Some(Settled::Halted(remnants)),
+            },
+        })
+    }
+}
+
+/// How each request of a plan is sent. `contents` are what the effects carry.
+///
+/// # Errors
+/// `stale_plan`: the manifest grants a request of the plan no more.
+pub(super) fn sends(
+    plan: &Plan,
+    entry: &Entry,
+    grants: &[HttpGrant],
+    contents: &BTreeMap<Digest, Content>,
+) -> Result<Vec<SendRow>, Refusal> {
+    let numbered = (0_u32..).zip(&plan.body().effects);
+    let requests = numbered.filter_map(|(ordinal, effect)| match effect {
+        Effect::HttpRequest(request) => Some((ordinal, request)),
+        _ => None,
+    });
+    let rows = requests.map(|(ordinal, request)| {
+        let grant = grants.iter().find(|grant| grant.name == request.grant && covers(grant, &request.url));
+        let grant = grant.ok_or_else(|| {
+            Refusal::new(Code::StalePlan, format!("the grant `{}` of the plan does not exist any more", request.grant))
+        })?;
+        let body = request.body.and_then(|body| bytes_of(contents.get(&body.sha256)?));
+        let call = HttpCall {
+            grant: request.grant.clone(),
+            method: request.method.clone(),
+            url: request.url.clone(),
+            headers: request.headers.clone(),
+            body: body.unwrap_or_default().into(),
+        };
+        Ok(SendRow { ordinal, dispatch: Dispatch::of(grant, idempotency_key(entry, ordinal), call.digest()) })
+    });
+    rows.collect()
+}
+
+fn covers(grant: &HttpGrant, url: &str) -> bool {
+    let wanted = Origin::split_url(url).map(|(origin, _)| origin);
+    matches!((grant.origin.parse::<Origin>(), wanted), (Ok(granted), Ok(wanted)) if granted == wanted)
+}
+
+/// The `Idempotency-Key` of a request: of the caller's key where there is one, so that a call which is made again with
+/// it cannot have its effects twice; else of the call.
+fn idempotency_key(entry: &Entry, ordinal: u32) -> String {
+    let row = entry.row();
+    let call = row.call.to_string();
+    let name = row.key.as_ref().map_or(call.as_str(), |key| &key.key);
+    let principal = &row.principal;
+    let parts = [principal.tenant.as_str(), principal.user.as_str(), principal.agent.as_str(), row.tool.as_str(), name];
+    let mut parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+    let ordinal = ordinal.to_be_bytes();
+    parts.push(&ordinal);
+    Digest::of_parts("toolkeep.idempotency-key.v1", &parts).to_hex()
+}
+
+pub(super) fn bytes_of(content: &Content) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut content.reader(), &mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// What a plan changes in the ledger itself, with its outcome.
+#[derive(Debug, Default)]
+pub(super) struct Outside {
+    pub(super) deliveries: Vec<Enqueue>,
+    pub(super) keys: Vec<KeyChange>,
+}
+
+impl Outside {
+    /// The messages and changes of keys of a plan, with their contents. The id of a message follows from its plan, so that
+    /// recovery enqueues the same one.
+    pub(super) fn of(plan: &Plan, contents: &dyn Fn(&Digest) -> Option<Vec<u8>>) -> Self {
+        let mut outside = Self::default();
+        let content = |body: &BodyState| -> Arc<[u8]> { contents(&body.sha256).unwrap_or_default().into() };
+        for (ordinal, effect) in plan.body().effects.iter().enumerate() {
+            match effect {
+                Effect::MessageSend(message) => outside.deliveries.push(Enqueue {
+                    id: DeliveryId::new(Uuid::new_v5(plan.id().uuid(), format!("message {ordinal}").as_bytes())),
+                    tenant: plan.body().principal.tenant.clone(),
+                    kind: DeliveryKind::Message,
+                    channel: message.channel.clone(),
+                    call: Some(plan.binding().call),
+                    message: Message {
+                        to: message.to.clone(),
+                        subject: message.subject.clone(),
+                        media_type: message.media_type.clone(),
+                        body: content(&message.body),
+                    },
+                }),
+                Effect::KvSet { bucket, key, after, .. } => outside.keys.push(KeyChange::Set {
+                    bucket: bucket.clone(),
+                    key: key.as_str().into(),
+                    value: content(after),
+                }),
+                Effect::KvDelete { bucket, key, .. } => {
+                    outside.keys.push(KeyChange::Delete { bucket: bucket.clone(), key: key.as_str().into() });
+                }
+                Effect::KvAdd { bucket, key, delta } => outside.keys.push(KeyChange::Add {
+                    bucket: bucket.clone(),
+                    key: key.as_str().into(),
+                    delta: *delta,
+                }),
+                _ => {}
+            }
+        }
+        outside
+    }
+}
+
+impl Committer {
+    /// What a stored plan changes in the ledger itself. Blocks.
+    pub(super) fn outside(&self, plan: &Plan) -> Outside {
+        Outside::of(plan, &|digest| self.blobs.content_blocking(digest).ok().flatten().as_ref().and_then(bytes_of))
+    }
+
+    /// The contents of requests, messages and keys, as the intent keeps them until its outcome.
+    pub(super) fn outside_contents(
+        &self,
+        plan: &Plan,
+        contents: &BTreeMap<Digest, Content>,
+    ) -> Result<BlobSet, CommitError> {
+        let mut kept = BlobSet::default();
+        for effect in plan.body().effects.iter().filter(|effect| effect.workspace().is_none()) {
+            let Some(BodyState { sha256, size }) = effect.contents().1 else { continue };
+            let Some(content) = contents.get(&sha256) else { continue };
+            if size > INLINE_MAX_BYTES {
+                self.blobs.put(&sha256, size, &mut content.reader()).map_err(CommitError::Undo)?;
+                kept.files.push(FileBlob { digest: sha256, size });
+            } else if let Some(bytes) = bytes_of(content) {
+                kept.inline.push(InlineBlob { digest: sha256, content: bytes.into() });
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Send the requests of a plan whose intent is durable.
+    ///
+    /// # Errors
+    /// The ledger cannot record a step: only the next start can go on.
+    pub(super) fn send_all(&self, plan: &Plan, goal: Goal) -> Result<(Passed, Vec<StoredSend>), LedgerError> {
+        let sends = self.runtime.block_on(self.ledger.sends(plan.id()))?;
+        let contents = |digest: &Digest| self.blobs.content_blocking(digest).ok().flatten().as_ref().and_then(bytes_of);
+        let tenant = plan.body().principal.tenant.clone();
+        let mut sending = Sending::new(self, plan.id(), tenant, sends, &contents);
+        let passed = Stop::of(sending.run(goal)?).map_or(Passed::Apply, Passed::Stopped);
+        Ok((passed, sending.into_sends()))
+    }
+
+    /// A receipt that also states what other systems answered.
+    pub(super) fn with_responses(&self, receipt: &Receipt, sends: &[StoredSend]) -> Result<Receipt, Refusal> {
+        let responses = sends.iter().filter_map(|send| {
+            let answer = send.answer.as_ref()?;
+            Some(Response { ordinal: send.ordinal, status: answer.status, body: BodyState::of(&answer.body) })
+        });
+        let mut statement = receipt.statement.clone();
+        statement.responses = responses.collect();
+        Receipt::sign(statement, &self.key).map_err(|e| Refusal::new(Code::Internal, e.to_string()))
+    }
+
+    /// Go on with a commit that has requests and was interrupted: by a crash, or by a request of which nobody knew.
+    pub async fn finish(self: &Arc<Self>, intent: OpenIntent) {
+        let body = intent.plan.body();
+        let paths = self.locks.lock(&body.effects, &body.read_set, &body.keys_read).await;
+        let (committer, call) = (Arc::clone(self), intent.call);
+        let finished = tokio::task::spawn_blocking(move || {
+            let _paths = paths;
+            committer.finish_blocking(&intent)
+        });
+        match finished.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, %call, "an interrupted commit could not go on"),
+            Err(_) => tracing::error!(%call, "BUG: going on with a commit panicked"),
+        }
+    }
+
+    fn finish_blocking(&self, intent: &OpenIntent) -> Result<(), RecoverError> {
+        let plan = intent.plan.id();
+        let steps: Prepared =
+            serde_json::from_str(&intent.steps).map_err(|e| RecoverError::Steps { plan, problem: e.to_string() })?;
+        let world = |source| RecoverError::World { plan, source };
+        let (passed, sends) = self.send_all(&intent.plan, Goal::Apply)?;
+        let stop = match passed {
+            Passed::Stopped(stop) => stop,
+            Passed::Apply => {
+                let contents = |digest: &Digest| self.blobs.content_blocking(digest).ok().flatten();
+                match files::recover(&steps, &self.roots, &contents).map_err(world)? {
+                    Recovered::RolledForward => return Ok(self.finished(intent, &sends)?),
+                    Recovered::RolledBack => match self.send_all(&intent.plan, Goal::TakeBack)?.0 {
+                        Passed::Stopped(stop) => stop,
+                        Passed::Apply => return Ok(()),
+                    },
+                    Recovered::Halted(remnants) => {
+                        let list: Vec<String> = remnants.iter().map(ToString::to_string).collect();
+                        Stop {
+                            status: Status::Failed,
+                            outcome: Outcome::Halted,
+                            refusal: halted_refusal(&list),
+                            settled: Some(Settled::Halted(list)),
+                        }
+                    }
+                }
+            }
+        };
+        if stop.settled.is_some() {
+            files::discard(&steps, &self.roots).map_err(world)?;
+        }
+        Ok(self.stopped(intent, stop)?)
+    }
+
+    /// An interrupted commit is complete.
+    fn finished(&self, intent: &OpenIntent, sends: &[StoredSend]) -> Result<(), LedgerError> {
+        let receipt = intent.receipt.as_ref().and_then(|receipt| self.with_responses(receipt, sends).ok());
+        let reply = match serde_json::from_str::<Reply>(&intent.reply_when_done) {
+            Ok(mut reply) => {
+                reply.receipt.clone_from(&receipt);
+                encode(&reply)
+            }
+            Err(_) => Arc::clone(&intent.reply_when_done),
+        };
+        self.settle_intent(intent, Settled::Committed, reply, None, receipt)
+    }
+
+    /// An interrupted commit ends because of its requests.
+    fn stopped(&self, intent: &OpenIntent, stop: Stop) -> Result<(), LedgerError> {
+        let code = stop.refusal.code;
+        let reply = unsettled_reply(intent, stop.status, stop.outcome, stop.refusal);
+        match stop.settled {
+            Some(settled) => self.settle_intent(intent, settled, reply, Some(code), None),
+            None => self.runtime.block_on(self.ledger.not_known(intent.plan.id(), reply)),
+        }
+    }
+
+    fn settle_intent(
+        &self,
+        intent: &OpenIntent,
+        settled: Settled,
+        reply: Arc<str>,
+        error_code: Option<Code>,
+        receipt: Option<Receipt>,
+    ) -> Result<(), LedgerError> {
+        let ended_ms = self.ambient.now_ms();
+        let Outside { deliveries, keys } = self.outside(&intent.plan);
+        let row = OutcomeRow { intent: intent.intent, settled, reply, error_code, receipt, ended_ms, deliveries, keys };
+        self.runtime.block_on(self.ledger.outcome(row, Durability::Durable))
+    }
+
+    /// What may have left before a crash is not known now, or may be repeated. Says whether the plan has requests.
+    pub(super) async fn judge_sends(&self, plan: &Plan) -> Result<bool, LedgerError> {
+        let sends = self.ledger.sends(plan.id()).await?;
+        for send in &sends {
+            let state = send.state.after_crash(send.dispatch.idempotent);
+            if state != send.state {
+                let problem = match state {
+                    SendState::Unknown => Some("the daemon stopped while it was sent".to_owned()),
+                    SendState::Stuck => Some("the daemon stopped while it was undone".to_owned()),
+                    _ => send.problem.clone(),
+                };
+                let answer = send.answer.clone();
+                let (ordinal, took_ns) = (send.ordinal, send.took_ns);
+                self.ledger.note_send(SendMove { plan: plan.id(), ordinal, state, answer, problem, took_ns }).await?;
+            }
+        }
+        Ok(!sends.is_empty())
+    }
+}

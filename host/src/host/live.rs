@@ -1,0 +1,286 @@
+//! Live requests: a tool that needs the answer of another system before it goes on.
+//!
+//! Such a request is a plan of its own, under a call of its own: sealed, decided, held if need be, committed, receipted. Its
+//! parent is kept as a call that waits, with everything that its executions have in common, before the request may leave.
+//! Once the request is settled the tool is executed again from the start, is given the same exchanges and then the new
+//! answer; if it asks for anything else on the way, it ends there and nothing more is sent. What it stages besides stays
+//! staged until it returns.
+//!
+//! A crash, an approval that comes days later and an operator who says what became of a request all come back in the same
+//! way, by [`Host::resume`]: no request is sent a second time, because its answer is stored with its plan.
+
+use std::sync::Arc;
+
+use toolkeep_core::call::{CallRequest, Mode, Outcome, Reply, Status};
+use toolkeep_core::id::CallId;
+use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::render::subject;
+use toolkeep_sandbox::port::Exchange;
+
+use uuid::Uuid;
+
+use super::Host;
+use crate::admit::{self, Ticket};
+use crate::approve;
+use crate::authenticate::Caller;
+use crate::authorize;
+use crate::call::Passage;
+use crate::decide::Decision;
+use crate::execute::{Executed, Given, Line};
+use crate::ledger::{Continuation, Suspended};
+use crate::record::{Answer, Ending, Entry};
+use crate::seal::Naming;
+use crate::validate;
+
+/// Most live requests of one call: each executes the tool once more.
+const LIVE_MAX: u32 = 16;
+
+/// Where an execution ended because it needs an answer.
+#[derive(Debug)]
+pub(crate) struct Boundary {
+    /// What the next execution is given, except for the answer.
+    given: Given,
+}
+
+impl Boundary {
+    /// The boundary at which an execution ended, if it did.
+    pub(crate) fn of(executed: &Executed, given: &Given) -> Option<Self> {
+        executed.live()?;
+        let exchanges = executed.execution().exchanges.clone();
+        Some(Self { given: Given { exchanges, ..given.clone() } })
+    }
+}
+
+/// What a part of an execution came to.
+pub(crate) enum Part {
+    /// The request was answered: go on with this.
+    Answered(Box<Ticket>, Given),
+    /// The call does not go on now.
+    Stopped(Box<Passage>),
+}
+
+impl Part {
+    fn stopped(passage: Passage) -> Self {
+        Self::Stopped(Box::new(passage))
+    }
+}
+
+impl Host {
+    /// How the plan of this part of a call is named. A preview stops at its first live request, under its own name.
+    pub(crate) fn naming(
+        &self,
+        entry: &Entry,
+        executed: &Executed,
+        boundary: Option<&Boundary>,
+        given: &Given,
+    ) -> Naming {
+        let commits = executed.ticket().grant().call().options().mode == Mode::Commit;
+        // The same part of the same call has the same id, so that its `Idempotency-Key` stays the same, too.
+        let part = || Uuid::new_v5(entry.call().uuid(), format!("live {}", given.sent).as_bytes());
+        let call = if boundary.is_some() && commits { CallId::new(part()) } else { entry.call() };
+        Naming { call, segment: given.sent, approval_ttl_ms: self.approval_ttl_ms() }
+    }
+
+    /// Carry out what was decided about a live request.
+    pub(crate) async fn part(
+        &self,
+        entry: &mut Entry,
+        call: CallId,
+        decision: Decision,
+        boundary: Boundary,
+    ) -> Result<Part, Refusal> {
+        if boundary.given.sent >= LIVE_MAX {
+            return Err(Refusal::new(Code::Denied, format!("the tool wants more than {LIVE_MAX} live requests")));
+        }
+        match decision {
+            Decision::Nothing(_) => Err(Refusal::new(Code::Internal, "BUG: a live request without an effect")),
+            Decision::Deny { planned, breach } => Ok(Part::stopped(self.denied(entry, &planned, breach))),
+            Decision::Preview(planned) => {
+                entry
+                    .warn("the preview stops at a request whose answer the tool needs; what it does then is not known");
+                let answer = approve::preview(&self.plan_store(), planned, entry.clone()).await?;
+                Ok(Part::stopped(Passage::Recorded(answer)))
+            }
+            Decision::Commit(allowed) => {
+                self.suspend(entry, call, &boundary.given, None).await?;
+                let (approved, ticket) = approve::part(allowed, entry.part(call, self.ambient().now_ms()));
+                let sent = self.settle(approved).await;
+                self.after(entry, call, ticket, boundary.given, &sent).await
+            }
+            Decision::Hold { planned, need } => {
+                self.suspend(entry, call, &boundary.given, None).await?;
+                let child = entry.part(call, self.ambient().now_ms());
+                let held = approve::hold(&self.plan_store(), planned, need, child).await?;
+                self.suspend(entry, call, &boundary.given, Some(&held))
+                    .await
+                    .map(|answer| Part::stopped(Passage::Recorded(answer)))
+            }
+        }
+    }
+
+    /// Keep a call as one that waits for its part `child`. `held` is the part's reply if people have to agree to it.
+    async fn suspend(
+        &self,
+        entry: &mut Entry,
+        child: CallId,
+        given: &Given,
+        held: Option<&Answer>,
+    ) -> Result<Answer, Refusal> {
+        let part = held.and_then(|held| serde_json::from_str::<Reply>(&held.reply).ok());
+        let (status, outcome, ending) = match part {
+            Some(part) => {
+                let ending =
+                    Ending { error: part.error, plan: part.plan, approval: part.approval, ..Ending::default() };
+                (Status::Held, Outcome::Pending, ending)
+            }
+            None => {
+                let message = format!("a request of this call is under way as {child}; ask for the call again");
+                (Status::Unknown, Outcome::Unknown, Ending::refused(Refusal::new(Code::UnknownOutcome, message)))
+            }
+        };
+        let row = entry.clone().close(status, outcome, ending, self.ambient().now_ms());
+        let answer = Answer::of_row(&row);
+        let Given { wall_clock_ns, seed, exchanges, sent } = given.clone();
+        let continuation = Continuation { child, wall_clock_ns, seed, exchanges, sent };
+        self.ledger().suspend(Suspended { row, continuation }).await.map_err(|error| error.refusal())?;
+        entry.suspended();
+        Ok(answer)
+    }
+
+    /// What becomes of a call when its part `child` ended with `sent`.
+    async fn after(
+        &self,
+        entry: &mut Entry,
+        child: CallId,
+        ticket: Box<Ticket>,
+        given: Given,
+        sent: &Answer,
+    ) -> Result<Part, Refusal> {
+        match sent.outcome {
+            Outcome::Committed => Ok(Part::Answered(ticket, self.answered(entry, child, given).await?)),
+            _ => self.unanswered(entry, child, sent).map(Part::stopped),
+        }
+    }
+
+    /// The next execution is given the answer to the request of `child`, too.
+    async fn answered(&self, entry: &mut Entry, child: CallId, mut given: Given) -> Result<Given, Refusal> {
+        let sends = self.ledger().sends_of_call(child).await.map_err(|error| error.refusal())?;
+        let exchange: Option<Exchange> = sends.first().and_then(|sent| sent.exchange());
+        let Some(exchange) = exchange else {
+            return Err(Refusal::new(Code::Internal, "the answer to a live request is not on record"));
+        };
+        given.exchanges.push(exchange);
+        given.sent += 1;
+        if let Some(sent) = sends.first() {
+            entry.warn(format!("sent while the tool ran: {} ({child})", subject(&sent.effect)));
+        }
+        Ok(given)
+    }
+
+    /// A call whose request was not done ends as the request did; one whose request is unknown waits for an operator.
+    fn unanswered(&self, entry: &Entry, child: CallId, sent: &Answer) -> Result<Passage, Refusal> {
+        let part = serde_json::from_str::<Reply>(&sent.reply).ok();
+        let refusal = part.and_then(|part| part.error).unwrap_or_else(|| {
+            Refusal::new(Code::Internal, format!("a request of the call ended without an answer; see {child}"))
+        });
+        match sent.outcome {
+            Outcome::Unknown | Outcome::Pending => {
+                self.ledger().forget_call(entry.call());
+                let row = entry.clone().close(
+                    Status::Unknown,
+                    Outcome::Unknown,
+                    Ending::refused(refusal),
+                    self.ambient().now_ms(),
+                );
+                Ok(Passage::Recorded(Answer::of_row(&row)))
+            }
+            _ => Err(refusal),
+        }
+    }
+
+    /// Go on with the call whose part `child` was settled, rejected or resolved, if it is a part of one.
+    pub(crate) async fn resume(&self, child: CallId) {
+        let found = match self.ledger().continuation_of(child).await {
+            Ok(found) => found,
+            Err(error) => return tracing::error!(%error, %child, "a call that waits could not be looked up"),
+        };
+        if let Some(suspended) = found {
+            self.resume_suspended(suspended).await;
+        }
+    }
+
+    /// Go on with a call that waits, if its part has ended.
+    pub(crate) async fn resume_suspended(&self, suspended: Suspended) {
+        let Suspended { row, continuation } = suspended;
+        let (parent, child) = (row.call, continuation.child);
+        let part = self.ledger().call(&crate::ledger::Scope::Operator, child).await;
+        let sent = match part {
+            Ok(part) => part.map(|part| Answer::of_row(&part.row)),
+            Err(error) => return tracing::error!(%error, call = %parent, "a call that waits could not go on"),
+        };
+        if sent.as_ref().is_some_and(|sent| matches!(sent.outcome, Outcome::Pending | Outcome::Unknown)) {
+            return;
+        }
+        let cancel = Line::new(None).cancel();
+        let flight = self.flights().enter(parent, Arc::new(row.principal.clone()), cancel.clone());
+        let host = self.clone();
+        let work = async move {
+            let request = request_of(&row);
+            let mut entry = Entry::resume(row);
+            entry.suspended();
+            let passage = host.go_on(&mut entry, request, continuation, sent).await;
+            let answer = host.end(entry, passage);
+            drop(flight);
+            answer
+        };
+        if self.spawn(work).await.is_err() {
+            self.broken(parent);
+        }
+        self.0.notices.announce();
+    }
+
+    async fn go_on(
+        &self,
+        entry: &mut Entry,
+        request: Result<CallRequest, Refusal>,
+        continuation: Continuation,
+        sent: Option<Answer>,
+    ) -> Result<Passage, Refusal> {
+        let Continuation { child, wall_clock_ns, seed, exchanges, sent: live } = continuation;
+        let mut given = Given { wall_clock_ns, seed, exchanges, sent: live };
+        match &sent {
+            Some(sent) if sent.outcome == Outcome::Committed => given = self.answered(entry, child, given).await?,
+            Some(sent) => return self.unanswered(entry, child, sent),
+            // The daemon stopped before the part was kept: nothing was sent, and the tool asks for it again.
+            None => {}
+        }
+        let caller = Caller::resumed(&entry.row().principal);
+        let call = validate::validate(&self.catalog().current(), &caller, request?, entry.call())?;
+        let same = entry.row().component == Some(call.tool().component.digest)
+            && entry.row().manifest == Some(call.tool().manifest.digest);
+        if !same {
+            return Err(Refusal::new(Code::StalePlan, "the tool changed while the call waited; nothing more was sent"));
+        }
+        let grant = authorize::authorize(self.workspaces(), call)?;
+        let ticket = admit::readmit(self.admission(), grant).await?;
+        self.carry_on(entry, ticket, &Line::new(None), given).await
+    }
+}
+
+/// The request that a stored call was made by.
+fn request_of(row: &crate::ledger::CallRow) -> Result<CallRequest, Refusal> {
+    let input = serde_json::from_str(&row.input)
+        .map_err(|_| Refusal::new(Code::Internal, "the stored input of the call cannot be read"))?;
+    Ok(CallRequest {
+        tool: row.tool.clone(),
+        input,
+        mode: row.mode,
+        run: row.run,
+        step: row.step.as_deref().map(str::to_owned),
+        idempotency_key: None,
+        deadline_ms: None,
+        expect_plan: None,
+        transaction: None,
+        meta: None,
+    })
+}

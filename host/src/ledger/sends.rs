@@ -1,0 +1,288 @@
+//! Requests of plans on record: what is needed to send each, how far it has come, and what was answered.
+//!
+//! A row is made with the intent and moved, durably, before and after every attempt. Where nobody knows what became of a
+//! request its intent is `unknown` until an operator says; that is the only way out of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, Row, params};
+use toolkeep_core::audit::AuditKind;
+use toolkeep_core::call::{Outcome, Status};
+use toolkeep_core::effect::Effect;
+use toolkeep_core::id::{CallId, PlanId, UserName};
+use toolkeep_core::refusal::Code;
+use toolkeep_core::render::subject;
+use toolkeep_core::send::{Dispatch, SendState};
+use toolkeep_sandbox::port::{Exchange, HttpAnswer, HttpFailure};
+
+use super::Ledger;
+use super::batch::{Batch, Step};
+use super::column::{Reading, id_bytes, integer, outcome_word, status_word, worded};
+use super::failure::LedgerError;
+use super::queue::{Done, Work};
+use super::read;
+use super::rows::OpenIntent;
+use super::statement::{Failed, each, row, rows};
+
+/// What is needed to send one request of a plan, beside its effect.
+#[derive(Debug, Clone)]
+pub struct SendRow {
+    /// Which effect of the plan.
+    pub ordinal: u32,
+    /// How it is sent.
+    pub dispatch: Dispatch,
+}
+
+/// One request of a plan, and how far it has come.
+#[derive(Debug, Clone)]
+pub struct StoredSend {
+    /// Which effect of the plan.
+    pub ordinal: u32,
+    /// The effect.
+    pub effect: Effect,
+    /// How it is sent.
+    pub dispatch: Dispatch,
+    /// How far it has come.
+    pub state: SendState,
+    /// What was answered.
+    pub answer: Option<HttpAnswer>,
+    /// Why it is not sent, or not known to be.
+    pub problem: Option<String>,
+    /// How long the exchange took, in nanoseconds.
+    pub took_ns: u64,
+}
+
+impl StoredSend {
+    /// The request as people read it.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        subject(&self.effect)
+    }
+
+    /// The exchange that an execution is given, once the request was sent. Where only an operator knows that it was, there
+    /// is no answer to give.
+    #[must_use]
+    pub fn exchange(&self) -> Option<Exchange> {
+        let answer = self.answer.clone().filter(|_| self.state == SendState::Sent);
+        let lost = || HttpFailure::Broken("the request was done, but its answer is lost".to_owned());
+        let answer = if self.state == SendState::Sent { answer.ok_or_else(lost) } else { return None };
+        Some(Exchange { call: self.dispatch.request, answer, took_ns: self.took_ns })
+    }
+}
+
+/// One step of a request.
+#[derive(Debug, Clone)]
+pub struct SendMove {
+    /// The plan.
+    pub plan: PlanId,
+    /// Which effect of it.
+    pub ordinal: u32,
+    /// How far it is from now on.
+    pub state: SendState,
+    /// What was answered.
+    pub answer: Option<HttpAnswer>,
+    /// Why it is not sent, or not known to be.
+    pub problem: Option<String>,
+    /// How long the exchange took, in nanoseconds.
+    pub took_ns: u64,
+}
+
+/// What an operator says about a request of which nobody knows.
+#[derive(Debug, Clone)]
+pub struct SendVerdict {
+    /// The plan.
+    pub plan: PlanId,
+    /// Which effect of it.
+    pub ordinal: u32,
+    /// Whether it was done.
+    pub sent: bool,
+    /// Who says so.
+    pub user: UserName,
+    /// Why.
+    pub reason: String,
+}
+
+const SEND: &str =
+    "INSERT INTO sends (plan, ordinal, dispatch, state, attempts, took_ns, moved_ms) VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)";
+
+impl Batch<'_> {
+    /// The requests of an intent, none of them begun.
+    pub(super) fn sends(&self, plan: PlanId, sends: &[SendRow]) -> Result<(), rusqlite::Error> {
+        each(self.conn, SEND, sends, |statement, send| {
+            let dispatch = serde_json::to_string(&send.dispatch).unwrap_or_default();
+            let at = integer(self.now_ms);
+            statement.execute(params![id_bytes(plan.uuid()), send.ordinal, dispatch, SendState::Pending.word(), at])
+        })
+    }
+
+    /// One step of a request.
+    pub(super) fn note_send(&mut self, step: &SendMove) -> Step<(), LedgerError> {
+        let headers = step.answer.as_ref().and_then(|answer| serde_json::to_string(&answer.headers).ok());
+        let changed = self.execute(
+            "UPDATE sends SET state = ?1, attempts = attempts + (?1 = 'sending'), status = ?2, headers = ?3, body = ?4, \
+             problem = ?5, moved_ms = ?6, took_ns = ?9 WHERE plan = ?7 AND ordinal = ?8",
+            params![
+                step.state.word(),
+                step.answer.as_ref().map(|answer| i64::from(answer.status)),
+                headers,
+                step.answer.as_ref().map(|answer| &answer.body[..]),
+                step.problem,
+                integer(self.now_ms),
+                id_bytes(step.plan.uuid()),
+                step.ordinal,
+                integer(step.took_ns)
+            ],
+        )?;
+        if changed == 1 { Ok(()) } else { Err(LedgerError::Refused("there is no such request".into()).into()) }
+    }
+
+    /// Nobody knows what became of a request: the intent and its call wait for an operator.
+    pub(super) fn not_known(&mut self, plan: PlanId, reply: &Arc<str>) -> Step<(), LedgerError> {
+        let sql =
+            "UPDATE intents SET state = 'unknown' WHERE plan = ?1 AND state IN ('open', 'unknown') RETURNING call";
+        let call = self.row(sql, params![id_bytes(plan.uuid())], |row| Reading::new(row, "intents").uuid("call"))?;
+        let Some(call) = call else {
+            return Err(LedgerError::Refused("there is no such intent, or it has an outcome".into()).into());
+        };
+        self.execute(
+            "UPDATE calls SET status = ?1, outcome = ?2, error_code = ?3, reply = ?4 WHERE id = ?5",
+            params![
+                status_word(Status::Unknown),
+                outcome_word(Outcome::Unknown),
+                Code::UnknownOutcome.word(),
+                reply,
+                call.as_bytes().as_slice()
+            ],
+        )?;
+        let facts = serde_json::json!({"plan": plan, "call": CallId::new(call), "unknown": true});
+        self.append(AuditKind::Outcome, facts.to_string());
+        Ok(())
+    }
+
+    /// An operator says what became of a request. The intent is open again.
+    pub(super) fn say(&mut self, verdict: &SendVerdict) -> Step<(), LedgerError> {
+        let state = if verdict.sent { SendState::Sent } else { SendState::Refused };
+        let plan = id_bytes(verdict.plan.uuid());
+        let said = self.execute(
+            "UPDATE sends SET state = ?1, resolved_by = ?2, reason = ?3, moved_ms = ?4, problem = ?5 \
+             WHERE plan = ?6 AND ordinal = ?7 AND state = 'unknown'",
+            params![
+                state.word(),
+                verdict.user.as_str(),
+                verdict.reason,
+                integer(self.now_ms),
+                format!("{} says that it was {}done", verdict.user, if verdict.sent { "" } else { "not " }),
+                plan,
+                verdict.ordinal
+            ],
+        )?;
+        if said == 0 {
+            return Err(LedgerError::Refused("the outcome of this request is known".into()).into());
+        }
+        self.execute("UPDATE intents SET state = 'open' WHERE plan = ?1 AND state = 'unknown'", params![plan])?;
+        let facts = serde_json::json!({"plan": verdict.plan, "ordinal": verdict.ordinal, "sent": verdict.sent,
+            "user": verdict.user, "reason": verdict.reason});
+        self.append(AuditKind::Resolved, facts.to_string());
+        Ok(())
+    }
+}
+
+fn sends_of(conn: &Connection, plan: PlanId) -> Result<Vec<StoredSend>, Failed> {
+    let sql = "SELECT * FROM plans WHERE id = ?1";
+    let Some((plan, _)) = row(conn, sql, params![id_bytes(plan.uuid())], read::plan_with_state)? else {
+        return Ok(Vec::new());
+    };
+    let sql = "SELECT * FROM sends WHERE plan = ?1 ORDER BY ordinal";
+    rows(conn, sql, params![id_bytes(plan.id().uuid())], |row| send_of(row, &plan.body().effects))
+}
+
+fn send_of(row: &Row<'_>, effects: &[Effect]) -> Result<StoredSend, LedgerError> {
+    let damaged = |what: &str| LedgerError::Damaged(format!("a row of `sends` has no valid `{what}`").into());
+    let reading = Reading::new(row, "sends");
+    let ordinal = u32::try_from(reading.number("ordinal")?).map_err(|_| damaged("ordinal"))?;
+    let effect = effects.get(ordinal as usize).cloned().ok_or_else(|| damaged("ordinal"))?;
+    let answer = match reading.number_or_null("status")? {
+        None => None,
+        Some(status) => Some(HttpAnswer {
+            status: u16::try_from(status).map_err(|_| damaged("status"))?,
+            headers: serde_json::from_str(reading.text("headers")?).map_err(|_| damaged("headers"))?,
+            body: Bytes::copy_from_slice(reading.bytes_or_null("body")?.unwrap_or_default()),
+        }),
+    };
+    Ok(StoredSend {
+        ordinal,
+        effect,
+        dispatch: serde_json::from_str(reading.text("dispatch")?).map_err(|_| damaged("dispatch"))?,
+        state: reading.word("state", worded)?,
+        answer,
+        problem: reading.text_or_null("problem")?.map(str::to_owned),
+        took_ns: reading.number("took_ns")?,
+    })
+}
+
+impl Ledger {
+    /// Record a step of a request. Durable when it returns.
+    ///
+    /// # Errors
+    /// The ledger failed: the step must not be taken.
+    pub async fn note_send(&self, step: SendMove) -> Result<(), LedgerError> {
+        self.written(Work::NoteSend(Box::new(step))).await
+    }
+
+    /// Nobody knows what became of a request of this plan: `reply` is what callers are told until an operator says.
+    ///
+    /// # Errors
+    /// The ledger failed, or the intent has an outcome.
+    pub async fn not_known(&self, plan: PlanId, reply: Arc<str>) -> Result<(), LedgerError> {
+        let written = self.written(Work::NotKnown { plan, reply }).await;
+        self.shared.keys.let_go_of(plan);
+        written
+    }
+
+    /// An operator says what became of a request. Its intent is open again and must be settled.
+    ///
+    /// # Errors
+    /// The ledger failed, or what became of the request is known.
+    pub async fn say(&self, verdict: SendVerdict) -> Result<(), LedgerError> {
+        self.written(Work::Say(Box::new(verdict))).await
+    }
+
+    async fn written(&self, work: Work) -> Result<(), LedgerError> {
+        match self.ask(work, true).await? {
+            Done::Refused(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The requests of a plan, in their order.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn sends(&self, plan: PlanId) -> Result<Vec<StoredSend>, LedgerError> {
+        self.caught_up().await?;
+        self.read(move |conn| sends_of(conn, plan)).await
+    }
+
+    /// The requests of the plan of a call, in their order.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn sends_of_call(&self, call: CallId) -> Result<Vec<StoredSend>, LedgerError> {
+        self.caught_up().await?;
+        self.read(move |conn| {
+            let sql = "SELECT plan FROM intents WHERE call = ?1";
+            let plan = row(conn, sql, params![id_bytes(call.uuid())], |row| Reading::new(row, "intents").uuid("plan"))?;
+            plan.map_or(Ok(Vec::new()), |plan| sends_of(conn, PlanId::new(plan)))
+        })
+        .await
+    }
+
+    /// Intents that wait for an operator, oldest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn unknown_intents(&self) -> Result<Vec<OpenIntent>, LedgerError> {
+        self.intents_in("unknown").await
+    }
+}

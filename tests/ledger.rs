@@ -7,5 +7,6 @@ mod commits;
 mod consent;
 mod fixture;
 mod keys;
+mod outside;
 mod transactions;
 mod writing;

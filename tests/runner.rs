@@ -9,6 +9,7 @@ mod doors;
 mod egress;
 mod hard;
 mod ledger;
+mod outbox;
 mod sandbox;
 mod stage;
 mod tidy;

@@ -2,4 +2,5 @@
 
 pub mod components;
 pub mod guest_call;
+pub mod mail_server;
 pub mod scratch;

@@ -27,7 +27,7 @@ fn verbs_explain_their_options() {
 
 #[test]
 fn nouns_list_their_verbs() {
-    for noun in ["approvals", "audit", "config", "plans", "receipts", "runs", "tools"] {
+    for noun in ["approvals", "audit", "config", "deadletters", "plans", "receipts", "runs", "tools"] {
         insta::assert_snapshot!(noun, help(&[noun, "-h"]));
     }
 }

@@ -11,7 +11,7 @@ fn with_notes(tier: u8) -> Daemon {
     offering_notes(Daemon::start(), tier)
 }
 
-fn offering_notes(daemon: Daemon, tier: u8) -> Daemon {
+pub(super) fn offering_notes(daemon: Daemon, tier: u8) -> Daemon {
     std::fs::copy(components::path("notes"), daemon.home.path().join("notes.wasm")).expect("the built tool");
     let packed = daemon.cli(&["tools", "pack", "notes.wasm"]);
     assert!(packed.status.success(), "{}", shown(&packed, daemon.home.path()));
@@ -25,7 +25,7 @@ fn offering_notes(daemon: Daemon, tier: u8) -> Daemon {
     daemon
 }
 
-fn json(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, Value) {
+pub(super) fn json(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, Value) {
     let mut all = vec!["-o", "json"];
     all.extend(arguments);
     let output = daemon.cli(&all);
@@ -42,7 +42,7 @@ fn files(daemon: &Daemon) -> Vec<String> {
     names
 }
 
-const MILK: &str = r#"{"title": "Buy milk", "body": "Two litres."}"#;
+pub(super) const MILK: &str = r#"{"title": "Buy milk", "body": "Two litres."}"#;
 
 #[test]
 fn a_preview_changes_nothing_and_its_commit_exactly_what_was_shown() {

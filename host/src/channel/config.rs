@@ -222,3 +222,74 @@ impl ChannelText {
         Ok(smtp)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<ChannelConfig, String> {
+        let text: ChannelText = toml::from_str(text).map_err(|error| error.to_string())?;
+        text.check(&"ops".parse().expect("name"), Some(Path::new("/etc/toolkeep"))).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_kind_takes_its_own_keys() {
+        for (text, at_once, has_receiver) in [
+            ("kind = \"webhook\"\nurl = \"https://hooks.example.com/x?y=z\"\nsecret = \"a\"", 8, true),
+            (
+                "kind = \"webhook\"\nurl = \"http://127.0.0.1:9/\"\nsecret = [\"a\", \"b\"]\nallow_private = true",
+                8,
+                true,
+            ),
+            ("kind = \"smtp\"\nhost = \"mail.example.com\"\nfrom = \"a@example.com\"", 2, false),
+            (
+                "kind = \"smtp\"\nhost = \"[::1]\"\ntls = \"none\"\nallow_private = true\nfrom = \"a@b.c\"\nto = [\"d@e.f\"]",
+                2,
+                true,
+            ),
+            ("kind = \"file\"\npath = \"out.jsonl\"\ntenant = \"acme\"\nattempts = 20", 1, true),
+        ] {
+            let channel = check(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((channel.way.at_once(), channel.way.has_receiver()), (at_once, has_receiver), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_key() {
+        let webhook = "kind = \"webhook\"\nurl = \"https://h.example\"\nsecret = \"a\"\n";
+        let smtp = "kind = \"smtp\"\nhost = \"mail.example.com\"\nfrom = \"a@example.com\"\n";
+        let file = "kind = \"file\"\npath = \"/x\"\n";
+        for (text, key) in [
+            ("kind = \"pigeon\"".to_owned(), "pigeon"),
+            ("kind = \"webhook\"\nsecret = \"a\"".to_owned(), "channel.ops.url"),
+            ("kind = \"webhook\"\nurl = \"https://h.example\"".to_owned(), "channel.ops.secret"),
+            ("kind = \"webhook\"\nurl = \"http://h.example\"\nsecret = \"a\"".to_owned(), "channel.ops.url"),
+            ("kind = \"webhook\"\nurl = \"https://u:p@h.example\"\nsecret = \"a\"".to_owned(), "channel.ops.url"),
+            (
+                "kind = \"webhook\"\nurl = \"https://h\"\nsecret = [\"a\",\"b\",\"c\",\"d\",\"e\"]".to_owned(),
+                "channel.ops.secret",
+            ),
+            (format!("{webhook}attempts = 0"), "channel.ops.attempts"),
+            (format!("{webhook}attempts = 21"), "channel.ops.attempts"),
+            (format!("{webhook}path = \"/x\""), "channel.ops.path"),
+            (format!("{webhook}user = \"u\""), "channel.ops.user"),
+            (format!("{webhook}bcc = \"u\""), "bcc"),
+            ("kind = \"smtp\"\nfrom = \"a@b.c\"".to_owned(), "channel.ops.host"),
+            ("kind = \"smtp\"\nhost = \"h\"".to_owned(), "channel.ops.from"),
+            ("kind = \"smtp\"\nhost = \"h\"\nfrom = \"Ann <a@b.c>\"".to_owned(), "channel.ops.from"),
+            (format!("{smtp}to = [\"x\"]"), "channel.ops.to"),
+            (format!("{smtp}tls = \"none\""), "channel.ops.tls"),
+            (format!("{smtp}user = \"u\""), "channel.ops.secret"),
+            (format!("{smtp}secret = \"s\""), "channel.ops.secret"),
+            (format!("{smtp}port = 0"), "channel.ops.port"),
+            (format!("{smtp}url = \"https://h\""), "channel.ops.url"),
+            ("kind = \"file\"".to_owned(), "channel.ops.path"),
+            ("kind = \"file\"\npath = \"../x\"".to_owned(), "channel.ops.path"),
+            (format!("{file}allow_private = true"), "channel.ops.allow_private"),
+            (format!("{file}secret = \"s\""), "channel.ops.secret"),
+        ] {
+            let error = check(&text).expect_err(&text);
+            assert!(error.contains(key), "{text}: {error}");
+        }
+    }
+}

@@ -7,7 +7,7 @@
 mod compose;
 mod upgrade;
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::time::Duration;
 
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
@@ -104,7 +104,10 @@ impl Smtp {
             let login = server.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await;
             login.map_err(|_| NotTaken::later("the mail server refuses the login"))?;
         }
-        let answer = server.send(mail.envelope(), &mail.formatted()).await.map_err(|error| judged(&error))?;
+        let text = mail.formatted();
+        // The line end before the last dot is the library's.
+        let text = text.strip_suffix(b"\r\n").unwrap_or(&text);
+        let answer = server.send(mail.envelope(), text).await.map_err(|error| judged(&error))?;
         // The message is the server's now; how the connection ends does not matter any more.
         let _ended = server.quit().await;
         Ok(shown(&format!("{}: {}", answer.code(), answer.first_line().unwrap_or_default())))

@@ -56,24 +56,10 @@ impl AdminPlane {
         Ok(match method {
             // Dispatched before there is an operator; with one there is nothing left to do.
             AdminMethod::SessionAuthenticate => Dispatch::Now(Body::Value(json!({"operator": op.user()}))),
-            AdminMethod::ApprovalsList => {
-                let list: params::ListApprovals = params::read(params)?;
-                later(async move { host.approvals(&op, list.all).await.into() })
-            }
-            AdminMethod::ApprovalsShow => {
-                let of: params::OfApproval = params::read(params)?;
-                later(async move { host.approval_detail(&op, of.approval).await.into() })
-            }
-            AdminMethod::ApprovalsApprove => {
-                let made: params::Approve = params::read(params)?;
-                later(
-                    async move { host.approve(&op, made.approval, &made.reason, made.confirm.as_deref()).await.into() },
-                )
-            }
-            AdminMethod::ApprovalsReject => {
-                let made: params::Reject = params::read(params)?;
-                later(async move { host.reject(&op, made.approval, &made.reason).await.into() })
-            }
+            AdminMethod::ApprovalsList
+            | AdminMethod::ApprovalsShow
+            | AdminMethod::ApprovalsApprove
+            | AdminMethod::ApprovalsReject => return self.consent(&op, method, params),
             AdminMethod::OutcomesList => {
                 params::read::<params::Nothing>(params)?;
                 later(async move { host.unknown_outcomes(&op).await.into() })
@@ -120,19 +106,10 @@ impl AdminPlane {
                 let target = undo.target()?;
                 later(async move { host.undo(&op, target, undo.preview).await.into() })
             }
-            AdminMethod::DeadlettersList => {
-                let list: params::ListDeadletters = params::read(params)?;
-                later(async move { host.dead_letters(&op, list.all, list.cursor).await.into() })
-            }
-            AdminMethod::DeadlettersGet => {
-                let of: params::OfDelivery = params::read(params)?;
-                later(async move { host.dead_letter(&op, of.delivery).await.into() })
-            }
-            AdminMethod::DeadlettersRetry | AdminMethod::DeadlettersDiscard => {
-                let (of, retry): (params::OfDelivery, _) =
-                    (params::read(params)?, method == AdminMethod::DeadlettersRetry);
-                later(async move { host.resolve_dead_letter(&op, of.delivery, retry).await.into() })
-            }
+            AdminMethod::DeadlettersList
+            | AdminMethod::DeadlettersGet
+            | AdminMethod::DeadlettersRetry
+            | AdminMethod::DeadlettersDiscard => return self.deadletters(&op, method, params),
             AdminMethod::AuditVerify => {
                 params::read::<params::Nothing>(params)?;
                 later(async move { host.audit_verify(&op).await.into() })
@@ -147,6 +124,51 @@ impl AdminPlane {
                 self.stop.send_replace(true);
                 Dispatch::Now(Body::Value(json!({"draining": true})))
             }
+        })
+    }
+
+    fn consent(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        Ok(match method {
+            AdminMethod::ApprovalsList => {
+                let list: params::ListApprovals = params::read(params)?;
+                later(async move { host.approvals(&op, list.all).await.into() })
+            }
+            AdminMethod::ApprovalsShow => {
+                let of: params::OfApproval = params::read(params)?;
+                later(async move { host.approval_detail(&op, of.approval).await.into() })
+            }
+            AdminMethod::ApprovalsApprove => {
+                let made: params::Approve = params::read(params)?;
+                later(
+                    async move { host.approve(&op, made.approval, &made.reason, made.confirm.as_deref()).await.into() },
+                )
+            }
+            _ => {
+                let made: params::Reject = params::read(params)?;
+                later(async move { host.reject(&op, made.approval, &made.reason).await.into() })
+            }
+        })
+    }
+
+    fn deadletters(
+        &self,
+        op: &Arc<Operator>,
+        method: AdminMethod,
+        params: Map<String, Value>,
+    ) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        if method == AdminMethod::DeadlettersList {
+            let list: params::ListDeadletters = params::read(params)?;
+            return Ok(later(async move { host.dead_letters(&op, list.all, list.cursor).await.into() }));
+        }
+        let of: params::OfDelivery = params::read(params)?;
+        Ok(match method {
+            AdminMethod::DeadlettersRetry | AdminMethod::DeadlettersDiscard => {
+                let retry = method == AdminMethod::DeadlettersRetry;
+                later(async move { host.resolve_dead_letter(&op, of.delivery, retry).await.into() })
+            }
+            _ => later(async move { host.dead_letter(&op, of.delivery).await.into() }),
         })
     }
 }

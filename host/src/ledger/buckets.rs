@@ -24,6 +24,9 @@ pub const KEYS_PAGE_MAX: usize = 1_000;
 /// Most differences that are listed: a person reads no more, and one is enough to refuse.
 const CHANGED_SHOWN: usize = 20;
 
+/// What a plan names the listing of a whole bucket; no key has a `*`.
+const ALL_KEYS: &str = "*";
+
 /// A change of a key, with its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyChange {
@@ -59,7 +62,7 @@ pub enum KeyChange {
 pub struct ChangedKey {
     /// Where.
     pub bucket: BucketName,
-    /// Which key; a listing has its prefix and `*`.
+    /// Which key; `*` for the listing of the bucket.
     pub key: String,
     /// How it differs.
     pub how: KeyProblem,
@@ -112,16 +115,11 @@ fn names(
     rows(conn, sql, params![tenant.as_str(), bucket.as_str(), after, limit], name)
 }
 
-fn listing(
-    conn: &Connection,
-    tenant: &TenantName,
-    bucket: &BucketName,
-    prefix: &str,
-) -> Result<Option<Digest>, Failed> {
-    let sql = "SELECT key FROM keys WHERE tenant = ?1 AND bucket = ?2 AND key >= ?3 ORDER BY key";
+fn listing(conn: &Connection, tenant: &TenantName, bucket: &BucketName) -> Result<Option<Digest>, Failed> {
+    let sql = "SELECT key FROM keys WHERE tenant = ?1 AND bucket = ?2 ORDER BY key";
     let name = |row: &rusqlite::Row<'_>| Reading::new(row, "keys").text("key").map(str::to_owned);
-    let names: Vec<String> = rows(conn, sql, params![tenant.as_str(), bucket.as_str(), prefix], name)?;
-    Ok(key_listing_digest(names.iter().map(String::as_str).take_while(|name| name.starts_with(prefix))))
+    let names: Vec<String> = rows(conn, sql, params![tenant.as_str(), bucket.as_str()], name)?;
+    Ok(key_listing_digest(names.iter().map(String::as_str)))
 }
 
 /// The number that a value spells, if it is one: as Rust and JSON write it, without blanks, zeros or a plus in front.
@@ -136,15 +134,13 @@ fn sum(value: Option<&[u8]>, delta: i64) -> Result<i64, KeyProblem> {
     before.checked_add(delta).ok_or(KeyProblem::Overflow)
 }
 
-/// Whether a read still holds.
+/// Whether a read still holds. No key is named as a listing is.
 fn read_holds(conn: &Connection, tenant: &TenantName, read: &KeyRead) -> Result<Option<KeyProblem>, Failed> {
-    // `*` at the end marks a listing; a key that ends in one is compared as both, and fails only if neither holds.
-    let whole = value(conn, tenant, &read.bucket, &read.key)?.map(|value| Digest::of(&value));
-    let Some(prefix) = read.key.strip_suffix('*') else {
-        return Ok((whole != read.sha256).then_some(KeyProblem::Value));
-    };
-    let listed = listing(conn, tenant, &read.bucket, prefix)?;
-    Ok((whole != read.sha256 && listed != read.sha256).then_some(KeyProblem::Listing))
+    if read.key == ALL_KEYS {
+        return Ok((listing(conn, tenant, &read.bucket)? != read.sha256).then_some(KeyProblem::Listing));
+    }
+    let now = value(conn, tenant, &read.bucket, &read.key)?.map(|value| Digest::of(&value));
+    Ok((now != read.sha256).then_some(KeyProblem::Value))
 }
 
 /// What the changes of a plan do to its keys, one after the other: what the first one of each key finds is compared, what

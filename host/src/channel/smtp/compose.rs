@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use lettre::message::Mailbox;
-use lettre::message::header::ContentType;
+use lettre::message::header::{ContentTransferEncoding, ContentType};
+use lettre::message::{Body, Mailbox};
 use lettre::{Address, Message};
 use serde_json::Value;
 use toolkeep_core::delivery::DeliveryKind;
@@ -44,7 +44,21 @@ pub(super) fn mail(smtp: &Smtp, parcel: &Parcel) -> Result<Message, String> {
     for receiver in receivers {
         builder = builder.to(Mailbox::new(None, address(receiver)?));
     }
-    builder.body(body).map_err(|error| format!("the mail cannot be written: {error}"))
+    builder.body(content(media_type, body)?).map_err(|error| format!("the mail cannot be written: {error}"))
+}
+
+/// A body as it is transported. Text gets the line ends of mail: a line feed or a carriage return alone ends a line for some
+/// servers and not for others, which is how a body is made to end early. Everything else is Base64.
+fn content(media_type: &str, body: Vec<u8>) -> Result<Body, String> {
+    let is_text = media_type.to_ascii_lowercase().starts_with("text/");
+    match String::from_utf8(body) {
+        Ok(text) if is_text => Ok(Body::new(text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n"))),
+        other => {
+            let bytes = other.map_or_else(std::string::FromUtf8Error::into_bytes, String::into_bytes);
+            Body::new_with_encoding(bytes, ContentTransferEncoding::Base64)
+                .map_err(|_| "the body cannot be written in Base64".to_owned())
+        }
+    }
 }
 
 /// The facts of an alert, for people: a line for each.

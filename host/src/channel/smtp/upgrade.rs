@@ -3,8 +3,8 @@
 //! The few lines before the handshake are read byte by byte, so that whatever a stranger sends along with the server's last
 //! one is still in the connection when the handshake begins, and breaks it. What was said before is forgotten.
 
+use core::net::SocketAddr;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 

@@ -113,31 +113,6 @@ async fn a_call_that_is_recorded_twice_leaves_the_others_of_its_batch_alone() {
     assert_eq!(fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain"), rows.len() as u64);
 }
 
-#[tokio::test]
-async fn the_queue_takes_n_writes_and_refuses_the_next() {
-    let options = LedgerOptions { queue_jobs: 5, ..LedgerOptions::default() };
-    let fixture = Fixture::with("queue", options).await;
-    // On this runtime the writer does not run before the test waits.
-    for _ in 0..5 {
-        fixture.ledger.record_call(fixture.call()).expect("taken");
-    }
-    assert!(matches!(fixture.ledger.record_call(fixture.call()), Err(LedgerError::Overloaded)));
-    fixture.ledger.barrier().await.expect("written");
-    fixture.ledger.record_call(fixture.call()).expect("room again");
-}
-
-#[tokio::test]
-async fn the_queue_is_bounded_in_bytes_but_takes_one_large_write() {
-    let options = LedgerOptions { queue_bytes: 1_000, ..LedgerOptions::default() };
-    let fixture = Fixture::with("bytes", options).await;
-    let mut large = fixture.call();
-    large.input = Arc::from("x".repeat(2_000));
-    fixture.ledger.record_call(large.clone()).expect("alone");
-    assert!(matches!(fixture.ledger.record_call(fixture.call()), Err(LedgerError::Overloaded)));
-    fixture.ledger.barrier().await.expect("written");
-    assert!(fixture.ledger.call(&acme(), large.call).await.expect("read").is_some());
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn durable_writes_of_many_callers_are_all_answered() {
     let fixture = Arc::new(Fixture::new("many").await);
@@ -155,6 +130,33 @@ async fn durable_writes_of_many_callers_are_all_answered() {
         done.expect("task");
     }
     assert_eq!(fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain"), 64);
+}
+
+#[tokio::test]
+async fn a_refused_write_takes_back_its_own_rows_and_nobody_elses() {
+    let fixture = Fixture::new("refused").await;
+    let twice = fixture.proposal(b"x");
+    fixture.ledger.propose(twice.clone(), Durability::Durable).await.expect("kept");
+    for _ in 0..20 {
+        // The plan exists, its call does not: the refusal comes after a row was written.
+        let mut again = fixture.proposal(b"x");
+        again.plan = Arc::clone(&twice.plan);
+        let (before, after) = (fixture.proposal(b"before"), fixture.proposal(b"after"));
+        let recorded = fixture.call();
+        fixture.ledger.record_call(recorded.clone()).expect("enqueued");
+        let (first, refused, last) = tokio::join!(
+            fixture.ledger.propose(before.clone(), Durability::Durable),
+            fixture.ledger.propose(again.clone(), Durability::Durable),
+            fixture.ledger.propose(after.clone(), Durability::Durable),
+        );
+        assert!(matches!(refused, Err(LedgerError::Refused(_))), "{refused:?}");
+        first.and(last).expect("kept");
+        assert!(fixture.ledger.call(&acme(), again.call.call).await.expect("read").is_none());
+        for there in [before.call.call, after.call.call, recorded.call] {
+            assert!(fixture.ledger.call(&acme(), there).await.expect("read").is_some());
+        }
+    }
+    assert_eq!(fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain"), 61);
 }
 
 #[tokio::test]

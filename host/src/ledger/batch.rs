@@ -1,8 +1,8 @@
 //! One transaction of the writer: many jobs, each of which succeeds or fails alone.
 //!
-//! Recorded calls are gathered and inserted together; every other job runs behind a savepoint, so that one that is
-//! refused takes back its own rows and nobody else's. Audit entries are chained as the jobs run and inserted
-//! last. An error of the disk fails the whole batch and is for the writer to judge.
+//! Recorded calls are gathered and inserted together. Most jobs are refused before they write anything, if at all; where
+//! one had written, the whole batch is taken back and run again with a savepoint around each job, so that the refused one
+//! takes back its own rows and nobody else's. Audit entries are chained as the jobs run and inserted last. An error of the disk fails the whole batch and is for the writer to judge.
 
 use std::sync::Arc;
 
@@ -64,8 +64,8 @@ pub(super) struct Batch<'c> {
     marks: Marks,
     audit: Vec<AuditEntry>,
     records: Vec<&'c CallRow>,
-    /// Whether jobs need a savepoint: one that is alone in its batch does not, the transaction itself is taken back.
-    shared: bool,
+    /// Whether every job has a savepoint.
+    guarded: bool,
     spoiled: bool,
 }
 
@@ -73,7 +73,8 @@ pub(super) struct Batch<'c> {
 pub(super) struct Ran {
     pub(super) done: Vec<Done>,
     pub(super) marks: Marks,
-    /// The only job was refused after it may have written: roll back instead of committing.
+    /// A job without a savepoint was refused after it had written: roll back instead of committing. If it was not alone,
+    /// the others were not all run.
     pub(super) spoiled: bool,
 }
 
@@ -85,20 +86,22 @@ pub(super) fn is_refused_row(error: &rusqlite::Error) -> bool {
 }
 
 impl<'c> Batch<'c> {
-    /// Run all jobs. The transaction is open and stays so.
+    /// Run all jobs, each behind a savepoint if `guarded`. The transaction is open and stays so.
     pub(super) fn run(
         conn: &'c Connection,
         marks: Marks,
         now_ms: u64,
         host_id: &'c str,
-        jobs: &'c [Job],
+        (jobs, guarded): (&'c [Job], bool),
     ) -> Result<Ran, rusqlite::Error> {
-        let shared = jobs.len() > 1;
         let (audit, records) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
-        let mut batch = Self { conn, now_ms, host_id, marks, audit, records, shared, spoiled: false };
+        let mut batch = Self { conn, now_ms, host_id, marks, audit, records, guarded, spoiled: false };
         let mut done = Vec::with_capacity(jobs.len());
         for job in jobs {
             done.push(batch.job(&job.work)?);
+            if batch.spoiled {
+                return Ok(Ran { done, marks, spoiled: true });
+            }
         }
         batch.flush_records()?;
         each(batch.conn, AUDIT, &batch.audit, |statement, entry| {
@@ -111,7 +114,7 @@ impl<'c> Batch<'c> {
                 digest_bytes(&entry.digest)
             ])
         })?;
-        Ok(Ran { done, marks: batch.marks, spoiled: batch.spoiled })
+        Ok(Ran { done, marks: batch.marks, spoiled: false })
     }
 
     fn job(&mut self, work: &'c Work) -> Result<Done, rusqlite::Error> {
@@ -137,16 +140,16 @@ impl<'c> Batch<'c> {
             | Work::Suspend(_)
             | Work::Outbox(_)
             | Work::Transaction(_)
-            | Work::DropBlobs(_) => return self.guarded(work),
+            | Work::DropBlobs(_) => return self.apart(work),
         }
         Ok(Done::Written)
     }
 
     /// Run a job so that it can be taken back alone.
-    fn guarded(&mut self, work: &'c Work) -> Result<Done, rusqlite::Error> {
+    fn apart(&mut self, work: &'c Work) -> Result<Done, rusqlite::Error> {
         self.flush_records()?;
-        let (before, entries) = (self.marks, self.audit.len());
-        if self.shared {
+        let (before, entries, changes) = (self.marks, self.audit.len(), self.conn.total_changes());
+        if self.guarded {
             execute(self.conn, "SAVEPOINT job", &[])?;
         }
         let (done, kept) = match self.dispatch(work) {
@@ -158,9 +161,9 @@ impl<'c> Batch<'c> {
         if !kept {
             self.marks = before;
             self.audit.truncate(entries);
-            self.spoiled |= !self.shared;
+            self.spoiled = !self.guarded && self.conn.total_changes() != changes;
         }
-        if self.shared {
+        if self.guarded {
             if !kept {
                 execute(self.conn, "ROLLBACK TO job", &[])?;
             }

@@ -271,6 +271,15 @@ impl Queue {
         self.state().stopped.get_or_insert(why);
     }
 
+    /// Nobody writes any more: take nothing more, and let go of whoever waits.
+    pub(super) fn end(&self, why: &LedgerError) {
+        let mut state = self.state();
+        state.stopped.get_or_insert(why.clone());
+        let left = std::mem::take(&mut state.jobs);
+        drop(state);
+        self.settle(&left);
+    }
+
     /// Nobody is left who could push: the writer ends after what is there.
     pub(super) fn abandon(&self) {
         self.state().abandoned = true;
@@ -285,5 +294,53 @@ impl Queue {
     /// Whether a reader of plans, approvals and keys has to wait for a barrier.
     pub(super) fn is_settling(&self) -> bool {
         self.state().settling > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn audit(bytes: usize) -> Job {
+        Job::lazy(Work::Audit { kind: AuditKind::Tool, body: "x".repeat(bytes).into() })
+    }
+
+    #[test]
+    fn the_queue_takes_n_writes_and_refuses_the_next_until_they_are_written() {
+        let queue = Queue::new(5, 1_000);
+        for _ in 0..5 {
+            queue.push(audit(1)).expect("taken");
+        }
+        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)));
+        queue.push(Job::lazy(Work::Barrier)).expect("what says how things are is not counted");
+        let taken = queue.gather(Duration::ZERO, 4);
+        assert_eq!(taken.len(), 4);
+        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)), "taken is not written");
+        queue.settle(&taken);
+        for _ in 0..4 {
+            queue.push(audit(1)).expect("room again");
+        }
+        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)));
+    }
+
+    #[test]
+    fn the_queue_is_bounded_in_bytes_but_takes_one_large_write() {
+        let queue = Queue::new(5, 1_000);
+        queue.push(audit(2_000)).expect("alone");
+        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)));
+        queue.settle(&queue.gather(Duration::ZERO, 5));
+        queue.push(audit(999)).expect("room");
+        queue.push(audit(1)).expect("exactly");
+        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)));
+    }
+
+    #[test]
+    fn who_waits_is_let_go_when_the_writer_is_gone() {
+        let queue = Queue::new(5, 1_000);
+        let (job, mut waiting) = Job::urgent(Work::Sync, true);
+        queue.push(job).expect("taken");
+        queue.end(&LedgerError::Closed);
+        assert!(matches!(waiting.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Closed)) && !queue.is_pending());
     }
 }

@@ -66,6 +66,21 @@ pub(super) struct Writer {
     pub(super) dir: Arc<super::Locked>,
 }
 
+/// The end of the thread, even by a panic: whoever still writes has nobody to write it.
+struct End(Arc<Queue>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.end(&LedgerError::Closed);
+    }
+}
+
+/// Whether a commit waits for the disk. SQLite acts on this statement while it prepares it, so it must not be one that
+/// is kept prepared.
+fn sync_at_commit(conn: &Connection, syncs: bool) -> Result<(), rusqlite::Error> {
+    conn.execute_batch(if syncs { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" })
+}
+
 impl Writer {
     /// Start the thread.
     ///
@@ -73,10 +88,8 @@ impl Writer {
     /// The system gives no thread.
     pub(super) fn start(self) -> io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name(NAME.to_owned()).spawn(move || {
-            let queue = Arc::clone(&self.queue);
+            let _end = End(Arc::clone(&self.queue));
             self.run();
-            // Whoever still writes has nobody to write it.
-            queue.stop(LedgerError::Closed);
         })
     }
 
@@ -124,12 +137,20 @@ impl Writer {
 
     fn transaction(&mut self, jobs: &[Job], durable: bool) -> Result<Vec<Done>, rusqlite::Error> {
         if self.syncs != Some(durable) {
-            let sql = if durable { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
-            execute(&self.conn, sql, &[])?;
+            sync_at_commit(&self.conn, durable)?;
             self.syncs = Some(durable);
         }
+        let done = match self.attempt(jobs, false)? {
+            Some(done) => Some(done),
+            None => self.attempt(jobs, true)?,
+        };
+        Ok(done.unwrap_or_default())
+    }
+
+    /// One transaction. Nothing if it was taken back because of one job, and the others are still to be run.
+    fn attempt(&mut self, jobs: &[Job], guarded: bool) -> Result<Option<Vec<Done>>, rusqlite::Error> {
         execute(&self.conn, "BEGIN IMMEDIATE", &[])?;
-        let ran = self.in_transaction(jobs);
+        let ran = self.in_transaction(jobs, guarded);
         if ran.is_err() {
             // SQLite may have rolled back by itself already; then this fails, and that is fine.
             let _already_rolled_back = execute(&self.conn, "ROLLBACK", &[]);
@@ -137,16 +158,17 @@ impl Writer {
         ran
     }
 
-    fn in_transaction(&mut self, jobs: &[Job]) -> Result<Vec<Done>, rusqlite::Error> {
+    fn in_transaction(&mut self, jobs: &[Job], guarded: bool) -> Result<Option<Vec<Done>>, rusqlite::Error> {
         let now_ms = self.ambient.now_ms();
-        let Ran { done, marks, spoiled } = Batch::run(&self.conn, self.marks, now_ms, &self.host_id, jobs)?;
+        let ran = Batch::run(&self.conn, self.marks, now_ms, &self.host_id, (jobs, guarded))?;
+        let Ran { done, marks, spoiled } = ran;
         if spoiled {
             execute(&self.conn, "ROLLBACK", &[])?;
-        } else {
-            execute(&self.conn, "COMMIT", &[])?;
-            self.marks = marks;
+            return Ok((jobs.len() == 1).then_some(done));
         }
-        Ok(done)
+        execute(&self.conn, "COMMIT", &[])?;
+        self.marks = marks;
+        Ok(Some(done))
     }
 
     /// A batch failed: was nothing written, or is it unknown?
@@ -208,5 +230,20 @@ pub(super) const RUNNING: &str = "running";
 fn mark_clean(dir: &Dir) {
     if let Err(error) = dir.remove_file(RUNNING).and_then(|()| directory::sync(dir)) {
         tracing::warn!(%error, "the clean stop could not be noted; the next start will check the ledger");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r07_a_durable_batch_is_synced_however_often_lazy_ones_come_between() {
+        let conn = Connection::open_in_memory().expect("database");
+        for syncs in [true, false, true, false, true, true, false, false, true] {
+            sync_at_commit(&conn, syncs).expect("set");
+            let level: i64 = conn.query_row("PRAGMA synchronous", [], |row| row.get(0)).expect("read");
+            assert_eq!(level, if syncs { 2 } else { 1 });
+        }
     }
 }

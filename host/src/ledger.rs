@@ -389,7 +389,7 @@ impl Ledger {
     async fn key_row(&self, claim: &KeyClaim) -> Result<Option<Claimed>, LedgerError> {
         // A promised outcome of this key is waited for in `claim_key`; those of others are not its business.
         self.enqueued_settled().await?;
-        let sql = "SELECT i.request, c.id, c.final, c.reply FROM idempotency i JOIN calls c ON c.id = i.call \
+        let sql = "SELECT i.request, c.id, c.final, c.reply FROM idempotency i JOIN calls c ON c.seq = i.call_seq \
                    WHERE i.tenant = ?1 AND i.user = ?2 AND i.agent = ?3 AND i.tool = ?4 AND i.key = ?5";
         let claim = claim.clone();
         self.read(move |conn| {

@@ -71,7 +71,6 @@ async fn r07_a_commit_is_two_transactions_and_its_receipt_comes_with_the_second(
     let stored = fixture.ledger.receipt_of(&acme(), call).await.expect("read");
     assert_eq!(stored.as_ref(), Some(&receipt));
     assert_eq!(receipt.verify(&fixture.ledger.signing_key().verifying_key()), Ok(()));
-    assert_eq!(fixture.ledger.receipt(&acme(), receipt.statement.receipt).await.expect("read"), Some(receipt));
     assert_eq!(last_reply(&fixture, call).await.outcome, Outcome::Committed);
     let again = fixture.ledger.outcome(outcome(id, call, Settled::RolledBack), Durability::Durable).await;
     assert!(matches!(again, Err(LedgerError::Refused(_))), "an outcome is final: {again:?}");

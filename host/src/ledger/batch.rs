@@ -119,7 +119,7 @@ impl<'c> Batch<'c> {
 
     fn job(&mut self, work: &'c Work) -> Result<Done, rusqlite::Error> {
         match work {
-            Work::Record(row) if row.suspended => return self.guarded(work),
+            Work::Record(row) if row.suspended => return self.apart(work),
             Work::Record(row) => self.records.push(row),
             Work::Audit { kind, body } => self.append(*kind, body.as_ref().to_owned()),
             Work::Barrier | Work::Close => {}
@@ -273,10 +273,7 @@ impl<'c> Batch<'c> {
             }
             Err(error) => return Err(error),
         }
-        for row in rows {
-            self.recorded(row)?;
-        }
-        Ok(())
+        placed.iter().try_for_each(|placed| self.recorded(placed))
     }
 
     fn insert_singly(&mut self, rows: &[&'c CallRow]) -> Result<(), rusqlite::Error> {
@@ -286,7 +283,7 @@ impl<'c> Batch<'c> {
             let before = self.marks;
             let placed = self.place(row, None);
             match insert::calls(self.conn, &[placed]) {
-                Ok(()) => self.recorded(row)?,
+                Ok(()) => self.recorded(&placed)?,
                 Err(error) if is_refused_row(&error) => {
                     tracing::error!(call = %row.call, "a call was recorded twice; the first record stays");
                     self.marks = before;
@@ -297,9 +294,10 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
-    fn recorded(&mut self, row: &CallRow) -> Result<(), rusqlite::Error> {
+    fn recorded(&mut self, placed: &Placed<'_>) -> Result<(), rusqlite::Error> {
+        let row = placed.row;
         if let Some(key) = &row.key {
-            self.keep_key(row, key)?;
+            self.keep_key(placed.seq, row, key)?;
         }
         self.append(AuditKind::Call, facts::call(row, None));
         Ok(())

@@ -45,7 +45,7 @@ impl Ledger {
     /// Digests of blobs that nothing pins, some of them.
     pub(crate) async fn unpinned(&self) -> Result<Vec<Digest>, LedgerError> {
         self.settled().await?;
-        let sql = "SELECT digest FROM blobs b WHERE NOT EXISTS (SELECT 1 FROM blob_pins p WHERE p.digest = b.digest) \
+        let sql = "SELECT digest FROM blobs b WHERE NOT EXISTS (SELECT 1 FROM blob_pins p WHERE p.blob_seq = b.seq) \
                    AND NOT EXISTS (SELECT 1 FROM transaction_pins t WHERE t.digest = b.digest) LIMIT ?1";
         self.read(|conn| rows(conn, sql, params![SWEPT_AT_ONCE], |row| Reading::new(row, "blobs").digest("digest")))
             .await

@@ -4,11 +4,12 @@
 //! keep a journal of its own for it, so that it could take back the rows before a refused one.
 
 use rusqlite::{Connection, params};
+use toolkeep_core::digest::Digest;
 use toolkeep_core::id::PlanId;
 
 use super::column::{digest_bytes, id_bytes, integer, outcome_word, status_word};
 use super::rows::{BlobSet, CallRow};
-use super::statement::each;
+use super::statement::{each, execute};
 
 const CALL: &str = "INSERT INTO calls (seq, id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                     input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, \
@@ -16,7 +17,7 @@ const CALL: &str = "INSERT INTO calls (seq, id, tenant, user, agent, run, step, 
                     ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)";
 const RECORDING: &str = "INSERT INTO recordings (call_seq, body) VALUES (?1, ?2)";
 const BLOB: &str = "INSERT INTO blobs (digest, size, content) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING";
-const PIN: &str = "INSERT INTO blob_pins (plan, role, digest) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+const PIN: &str = "INSERT INTO blob_pins (plan_seq, role, blob_seq) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 
 /// A call with its place in the order of calls.
 #[derive(Debug, Clone, Copy)]
@@ -89,22 +90,26 @@ impl Role {
     }
 }
 
-/// Insert contents that are not there yet.
-pub(super) fn contents(conn: &Connection, set: &BlobSet) -> Result<(), rusqlite::Error> {
-    each(conn, BLOB, &set.inline, |statement, blob| {
+/// Insert contents that are not there yet. Returns their places.
+pub(super) fn contents(conn: &Connection, set: &BlobSet) -> Result<Vec<i64>, rusqlite::Error> {
+    let inline = set.inline.iter().map(|blob| {
         let size = integer(blob.content.len() as u64);
-        statement.execute(params![digest_bytes(&blob.digest), size, &*blob.content])
-    })?;
-    each(conn, BLOB, &set.files, |statement, blob| {
-        statement.execute(params![digest_bytes(&blob.digest), integer(blob.size), None::<&[u8]>])
-    })
+        content(conn, &blob.digest, size, Some(&blob.content))
+    });
+    let files = set.files.iter().map(|blob| content(conn, &blob.digest, integer(blob.size), None));
+    inline.chain(files).collect()
+}
+
+fn content(conn: &Connection, digest: &Digest, size: i64, content: Option<&[u8]>) -> Result<i64, rusqlite::Error> {
+    if execute(conn, BLOB, params![digest_bytes(digest), size, content])? == 1 {
+        return Ok(conn.last_insert_rowid());
+    }
+    let mut found = conn.prepare_cached("SELECT seq FROM blobs WHERE digest = ?1")?;
+    found.query_row(params![digest_bytes(digest)], |row| row.get(0))
 }
 
 /// Insert contents that are not there yet, and pin all of them for a plan.
-pub(super) fn blobs(conn: &Connection, plan: PlanId, role: Role, set: &BlobSet) -> Result<(), rusqlite::Error> {
-    contents(conn, set)?;
-    let digests: Vec<_> = set.digests().collect();
-    each(conn, PIN, &digests, |statement, digest| {
-        statement.execute(params![id_bytes(plan.uuid()), role.word(), digest_bytes(digest)])
-    })
+pub(super) fn blobs(conn: &Connection, plan_seq: i64, role: Role, set: &BlobSet) -> Result<(), rusqlite::Error> {
+    let places = contents(conn, set)?;
+    each(conn, PIN, &places, |statement, place| statement.execute(params![plan_seq, role.word(), place]))
 }

@@ -100,9 +100,10 @@ impl Batch<'_> {
     /// The row of a call that will not change any more, with its key and its audit entry.
     fn final_call(&mut self, row: &CallRow) -> Step<(), TransactionRefused> {
         let placed = self.place(row, None);
+        let seq = placed.seq;
         insert::calls(self.conn, &[placed])?;
         if let Some(key) = &row.key
-            && !self.keep_key(row, key)?
+            && !self.keep_key(seq, row, key)?
         {
             return Err(LedgerError::Refused("the idempotency key belongs to another call".into()).into());
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row, ToSql, params};
 use toolkeep_core::call::Usage;
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId, RunId};
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId};
 use toolkeep_core::plan::{Plan, SealBinding};
 use toolkeep_core::principal::Principal;
 use toolkeep_core::receipt::Receipt;
@@ -32,6 +32,21 @@ const CALLS_OF_RUN: &str = "SELECT id, tenant, user, agent, run, step, tool, com
                             input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, \
                             started_ms, ended_ms, plan, seq FROM calls WHERE run = ?1 AND seq > ?2 ORDER BY seq \
                             LIMIT ?3";
+
+/// A plan by its id, with its texts.
+pub(super) const PLAN: &str = "SELECT p.*, t.canonical, t.witnesses FROM plans p \
+                               JOIN plan_texts t ON t.plan_seq = p.seq WHERE p.id = ?1";
+/// The plan of a digest that somebody was shown: the latest that can still be committed, or else was.
+const SHOWN_PLAN: &str = "SELECT p.*, t.canonical, t.witnesses FROM plans p JOIN plan_texts t ON t.plan_seq = p.seq \
+                          WHERE p.digest = ?1 AND p.shown = 1 AND (p.state IN ('committing', 'committed') \
+                          OR (p.state IN ('previewed', 'held') AND p.expires_ms > ?2)) \
+                          ORDER BY p.state IN ('previewed', 'held') DESC, p.seq DESC LIMIT 1";
+const SHOWN_PLAN_OF_TENANT: &str = "SELECT p.*, t.canonical, t.witnesses FROM plans p \
+                                    JOIN plan_texts t ON t.plan_seq = p.seq \
+                                    WHERE p.digest = ?1 AND p.shown = 1 AND p.tenant = ?3 \
+                                    AND (p.state IN ('committing', 'committed') \
+                                    OR (p.state IN ('previewed', 'held') AND p.expires_ms > ?2)) \
+                                    ORDER BY p.state IN ('previewed', 'held') DESC, p.seq DESC LIMIT 1";
 
 /// A plan from its row, verified.
 pub(super) fn plan_of(reading: &Reading<'_>) -> Result<Plan, LedgerError> {
@@ -175,8 +190,8 @@ fn open_intent_of(row: &Row<'_>) -> Result<OpenIntent, LedgerError> {
 /// A receipt from a row, if its tenant is visible.
 fn receipt_row(conn: &Connection, sql: &str, id: &[u8], scope: &Scope) -> Result<Option<Receipt>, Failed> {
     let found = row(conn, sql, params![id], |row| {
-        let reading = Reading::new(row, "receipts");
-        if scope.sees(&reading.name("tenant")?) { receipt_from(reading.text("body")?).map(Some) } else { Ok(None) }
+        let reading = Reading::new(row, "plan_texts");
+        if scope.sees(&reading.name("tenant")?) { receipt_from(reading.text("receipt")?).map(Some) } else { Ok(None) }
     })?;
     Ok(found.flatten())
 }
@@ -308,12 +323,12 @@ impl Ledger {
     pub async fn plan(&self, scope: &Scope, id: PlanId) -> Result<Option<StoredPlan>, LedgerError> {
         self.settled().await?;
         let scope = scope.clone();
-        let sql = "SELECT * FROM plans WHERE id = ?1";
-        self.read(move |conn| stored_plan(conn, sql, params![id_bytes(id.uuid())], &scope)).await
+        self.read(move |conn| stored_plan(conn, PLAN, params![id_bytes(id.uuid())], &scope)).await
     }
 
     /// The latest plan of this digest that can still be committed: previewed or held, and not expired at `now_ms`. If there
-    /// is none, the latest that was committed, so that a retry by digest finds its reply.
+    /// is none, the latest that was committed, so that a retry by digest finds its reply. A plan that was committed as it
+    /// was made was never shown to anybody, and is found by its id only.
     ///
     /// # Errors
     /// The ledger cannot be read, or the plan does not verify.
@@ -324,16 +339,16 @@ impl Ledger {
         now_ms: u64,
     ) -> Result<Option<StoredPlan>, LedgerError> {
         self.settled().await?;
-        let sql = "SELECT * FROM plans WHERE digest = ?1 AND (?3 IS NULL OR tenant = ?3) \
-                   AND (state IN ('committing', 'committed') OR (state IN ('previewed', 'held') AND expires_ms > ?2)) \
-                   ORDER BY state IN ('previewed', 'held') DESC, seq DESC LIMIT 1";
-        let scope = scope.clone();
+        let (scope, values) = (scope.clone(), (digest, integer(now_ms)));
         self.read(move |conn| {
-            let tenant = match &scope {
-                Scope::Tenant(tenant) => Some(tenant.as_str()),
-                Scope::Operator => None,
-            };
-            stored_plan(conn, sql, params![digest_bytes(&digest), integer(now_ms), tenant], &scope)
+            let (digest, now_ms) = (digest_bytes(&values.0), values.1);
+            match &scope {
+                Scope::Tenant(tenant) => {
+                    let values = params![digest, now_ms, tenant.as_str()];
+                    stored_plan(conn, SHOWN_PLAN_OF_TENANT, values, &scope)
+                }
+                Scope::Operator => stored_plan(conn, SHOWN_PLAN, params![digest, now_ms], &scope),
+            }
         })
         .await
     }
@@ -371,16 +386,16 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read, or a stored plan does not verify.
     pub async fn open_intents(&self) -> Result<Vec<OpenIntent>, LedgerError> {
-        self.settled().await?;
-        self.intents_in("open").await
+        self.intents(false).await
     }
 
-    /// Intents in a state that is not final, oldest first.
-    pub(super) async fn intents_in(&self, state: &'static str) -> Result<Vec<OpenIntent>, LedgerError> {
+    /// Intents that have no outcome, oldest first: those of which it is not known what became of a request, or the others.
+    pub(super) async fn intents(&self, unknown: bool) -> Result<Vec<OpenIntent>, LedgerError> {
         self.settled().await?;
-        let sql = "SELECT p.*, i.steps, i.reply, i.receipt, i.made_ms AS intent_ms FROM intents i \
-                   JOIN plans p ON p.id = i.plan WHERE i.state = ?1 ORDER BY i.seq";
-        self.read(move |conn| rows(conn, sql, params![state], open_intent_of)).await
+        let sql = "SELECT p.*, t.* FROM plans p JOIN plan_texts t ON t.plan_seq = p.seq \
+                   WHERE p.state IN ('previewed', 'held', 'committing') AND p.state = 'committing' \
+                   AND p.unknown = ?1 ORDER BY p.seq";
+        self.read(move |conn| rows(conn, sql, params![unknown], open_intent_of)).await
     }
 
     /// How to reverse a committed call; nothing if it committed nothing.
@@ -389,8 +404,8 @@ impl Ledger {
     /// The ledger cannot be read, or the plan does not verify.
     pub async fn undo_of(&self, scope: &Scope, call: CallId) -> Result<Option<UndoInfo>, LedgerError> {
         self.settled().await?;
-        let sql = "SELECT p.*, i.steps, i.undone_by, i.settled_ms AS committed_ms FROM intents i \
-                   JOIN plans p ON p.id = i.plan WHERE i.call = ?1 AND i.state = 'committed'";
+        let sql = "SELECT p.*, t.canonical, t.steps FROM calls c JOIN plans p ON p.seq = c.seq \
+                   JOIN plan_texts t ON t.plan_seq = c.seq WHERE c.id = ?1 AND p.state = 'committed'";
         let scope = scope.clone();
         let found = self.read(move |conn| {
             row(conn, sql, params![id_bytes(call.uuid())], |row| {
@@ -401,7 +416,7 @@ impl Ledger {
                 Ok(Some(UndoInfo {
                     plan: plan_of(&reading)?,
                     steps: Arc::from(reading.text("steps")?),
-                    committed_ms: reading.number("committed_ms")?,
+                    committed_ms: reading.number("settled_ms")?,
                     undone_by: reading.uuid_or_null("undone_by")?.map(CallId::new),
                 }))
             })
@@ -416,18 +431,9 @@ impl Ledger {
     pub async fn receipt_of(&self, scope: &Scope, call: CallId) -> Result<Option<Receipt>, LedgerError> {
         self.settled().await?;
         let scope = scope.clone();
-        let sql = "SELECT tenant, body FROM receipts WHERE call = ?1";
+        let sql = "SELECT c.tenant, t.receipt FROM calls c JOIN plans p ON p.seq = c.seq \
+                   JOIN plan_texts t ON t.plan_seq = c.seq \
+                   WHERE c.id = ?1 AND p.state = 'committed' AND t.receipt IS NOT NULL";
         self.read(move |conn| receipt_row(conn, sql, id_bytes(call.uuid()), &scope)).await
-    }
-
-    /// A receipt.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn receipt(&self, scope: &Scope, id: ReceiptId) -> Result<Option<Receipt>, LedgerError> {
-        self.settled().await?;
-        let scope = scope.clone();
-        let sql = "SELECT tenant, body FROM receipts WHERE id = ?1";
-        self.read(move |conn| receipt_row(conn, sql, id_bytes(id.uuid()), &scope)).await
     }
 }

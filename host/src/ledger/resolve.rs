@@ -121,7 +121,7 @@ impl Batch<'_> {
     /// Let a previewed plan wait for people.
     pub(super) fn hold(&mut self, plan: PlanId, approval: &ApprovalRow, reply: &Arc<str>) -> Step<(), DiscardRefused> {
         let id = id_bytes(plan.uuid());
-        let found = self.row("SELECT * FROM plans WHERE id = ?1", params![id], read::plan_with_state)?;
+        let found = self.row(read::PLAN, params![id], read::plan_with_state)?;
         let Some((stored, state)) = found else { return Err(Stop::Refused(DiscardRefused::NotFound)) };
         if state != PlanState::Previewed || stored.binding().expires_at_ms <= self.now_ms {
             let state = if state == PlanState::Previewed { PlanState::Expired } else { state };
@@ -157,19 +157,19 @@ impl Batch<'_> {
     /// An open plan ends without a commit, and with it its call, its approval and its pins.
     fn end_plan<R: From<LedgerError>>(&mut self, plan: PlanId, ending: &Ending) -> Step<(CallId, Arc<str>), R> {
         let id = id_bytes(plan.uuid());
-        let sql = "SELECT c.id, c.reply FROM plans p JOIN calls c ON c.id = p.call WHERE p.id = ?1";
+        let sql = "SELECT c.seq, c.id, c.reply FROM plans p JOIN calls c ON c.seq = p.seq WHERE p.id = ?1";
         let found = self.row(sql, params![id], |row| {
             let reading = Reading::new(row, "calls");
-            let call = CallId::new(reading.uuid("id")?);
-            Ok((call, ending.reply(call, reading.text("reply")?)))
+            let (seq, call) = (reading.number("seq")?, CallId::new(reading.uuid("id")?));
+            Ok((integer(seq), call, ending.reply(call, reading.text("reply")?)))
         })?;
-        let Some((call, reply)) = found else {
+        let Some((seq, call, reply)) = found else {
             return Err(LedgerError::Damaged(format!("plan {plan} has no call").into()).into());
         };
         self.expire_approval(id)?;
         let (status, outcome) = (ending.status(), Outcome::Discarded);
-        self.end(plan, ending.plan_state(), &Final { call, status, outcome, code: ending.code(), reply: &reply })?;
-        self.unpin(plan, Some(Role::After))?;
+        self.end(plan, ending.plan_state(), &Final { seq, status, outcome, code: ending.code(), reply: &reply })?;
+        self.unpin(seq, Some(Role::After))?;
         self.append(AuditKind::Discarded, facts::ended(plan, call, (status, outcome), ending.word()));
         Ok((call, reply))
     }
@@ -199,7 +199,8 @@ impl Batch<'_> {
             plan_id,
         )?;
         let old = self.rows(
-            "SELECT id AS plan FROM plans WHERE state IN ('previewed', 'held') AND expires_ms <= ?1 \
+            "SELECT id AS plan FROM plans WHERE state IN ('previewed', 'held', 'committing') AND state <> 'committing' \
+             AND expires_ms <= ?1 \
              ORDER BY expires_ms LIMIT ?2",
             params![integer(now_ms), limit],
             plan_id,
@@ -255,7 +256,8 @@ impl Batch<'_> {
         let mut dropped = Vec::new();
         for digest in digests {
             self.execute(
-                "DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE digest = ?1) \
+                "DELETE FROM blobs WHERE digest = ?1 \
+                 AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE blob_seq = blobs.seq) \
                  AND NOT EXISTS (SELECT 1 FROM transaction_pins WHERE digest = ?1)",
                 params![digest_bytes(digest)],
             )?;

@@ -139,23 +139,25 @@ impl Batch<'_> {
 
     /// Nobody knows what became of a request: the intent and its call wait for an operator.
     pub(super) fn not_known(&mut self, plan: PlanId, reply: &Arc<str>) -> Step<(), LedgerError> {
-        let sql =
-            "UPDATE intents SET state = 'unknown' WHERE plan = ?1 AND state IN ('open', 'unknown') RETURNING call";
-        let call = self.row(sql, params![id_bytes(plan.uuid())], |row| Reading::new(row, "intents").uuid("call"))?;
-        let Some(call) = call else {
+        let sql = "UPDATE plans SET unknown = 1 WHERE id = ?1 AND state = 'committing' RETURNING seq, call";
+        let begun = self.row(sql, params![id_bytes(plan.uuid())], |row| {
+            let reading = Reading::new(row, "plans");
+            Ok((integer(reading.number("seq")?), CallId::new(reading.uuid("call")?)))
+        })?;
+        let Some((seq, call)) = begun else {
             return Err(LedgerError::Refused("there is no such intent, or it has an outcome".into()).into());
         };
         self.execute(
-            "UPDATE calls SET status = ?1, outcome = ?2, error_code = ?3, reply = ?4 WHERE id = ?5",
+            "UPDATE calls SET status = ?1, outcome = ?2, error_code = ?3, reply = ?4 WHERE seq = ?5",
             params![
                 status_word(Status::Unknown),
                 outcome_word(Outcome::Unknown),
                 Code::UnknownOutcome.word(),
                 reply,
-                call.as_bytes().as_slice()
+                seq
             ],
         )?;
-        let facts = serde_json::json!({"plan": plan, "call": CallId::new(call), "unknown": true});
+        let facts = serde_json::json!({"plan": plan, "call": call, "unknown": true});
         self.append(AuditKind::Outcome, facts.to_string());
         Ok(())
     }
@@ -180,7 +182,7 @@ impl Batch<'_> {
         if said == 0 {
             return Err(LedgerError::Refused("the outcome of this request is known".into()).into());
         }
-        self.execute("UPDATE intents SET state = 'open' WHERE plan = ?1 AND state = 'unknown'", params![plan])?;
+        self.execute("UPDATE plans SET unknown = 0 WHERE id = ?1 AND state = 'committing'", params![plan])?;
         let facts = serde_json::json!({"plan": verdict.plan, "ordinal": verdict.ordinal, "sent": verdict.sent,
             "user": verdict.user, "reason": verdict.reason});
         self.append(AuditKind::Resolved, facts.to_string());
@@ -189,8 +191,7 @@ impl Batch<'_> {
 }
 
 fn sends_of(conn: &Connection, plan: PlanId) -> Result<Vec<StoredSend>, Failed> {
-    let sql = "SELECT * FROM plans WHERE id = ?1";
-    let Some((plan, _)) = row(conn, sql, params![id_bytes(plan.uuid())], read::plan_with_state)? else {
+    let Some((plan, _)) = row(conn, read::PLAN, params![id_bytes(plan.uuid())], read::plan_with_state)? else {
         return Ok(Vec::new());
     };
     let sql = "SELECT * FROM sends WHERE plan = ?1 ORDER BY ordinal";
@@ -271,8 +272,9 @@ impl Ledger {
     pub async fn sends_of_call(&self, call: CallId) -> Result<Vec<StoredSend>, LedgerError> {
         self.caught_up().await?;
         self.read(move |conn| {
-            let sql = "SELECT plan FROM intents WHERE call = ?1";
-            let plan = row(conn, sql, params![id_bytes(call.uuid())], |row| Reading::new(row, "intents").uuid("plan"))?;
+            let sql = "SELECT p.id FROM calls c JOIN plans p ON p.seq = c.seq \
+                       WHERE c.id = ?1 AND p.intent_ms IS NOT NULL";
+            let plan = row(conn, sql, params![id_bytes(call.uuid())], |row| Reading::new(row, "plans").uuid("id"))?;
             plan.map_or(Ok(Vec::new()), |plan| sends_of(conn, PlanId::new(plan)))
         })
         .await
@@ -283,6 +285,6 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn unknown_intents(&self) -> Result<Vec<OpenIntent>, LedgerError> {
-        self.intents_in("unknown").await
+        self.intents(true).await
     }
 }

@@ -5,13 +5,12 @@
 
 use std::borrow::Cow;
 
-use rusqlite::params;
+use rusqlite::{Row, params};
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Outcome, Status};
 use toolkeep_core::effect::Effect;
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, UserName};
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, TenantName, UserName};
 use toolkeep_core::plan::Plan;
-use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::Code;
 use toolkeep_core::render::subject;
 
@@ -30,19 +29,32 @@ use super::statement::each;
 const LEASE_EPOCH: i64 = 0;
 const FENCE: i64 = 0;
 
-const EFFECT: &str = "INSERT INTO effects (plan, ordinal, kind, workspace, path, path_to, host_id, lease_epoch, fence) \
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const PLAN: &str = "INSERT INTO plans (seq, id, tenant, call, tool, digest, seal, run, nonce, expires_ms, shown, state, \
+                    effects, made_ms, intent_ms, undoes, unknown, host_id, lease_epoch, fence) VALUES (?1, ?2, ?3, ?4, \
+                    ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 0, ?17, ?18, ?19)";
+const TEXTS: &str = "INSERT INTO plan_texts (plan_seq, canonical, witnesses, steps, reply, receipt) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const EFFECT: &str = "INSERT INTO effects (plan_seq, ordinal, kind, workspace, path, path_to, host_id, lease_epoch, \
+                      fence) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const FORGOTTEN: &str = "DELETE FROM blobs WHERE seq = ?1 AND content IS NOT NULL \
+                         AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE blob_seq = ?1) \
+                         AND NOT EXISTS (SELECT 1 FROM transaction_pins WHERE digest = blobs.digest)";
+
+/// What the receipt of an intent is kept as.
+fn receipt_text(intent: &Intent) -> Option<String> {
+    intent.receipt.as_ref().and_then(|receipt| serde_json::to_string(receipt).ok())
+}
 
 impl Batch<'_> {
     /// Keep a plan that is not committed now.
     pub(super) fn propose(&mut self, proposal: &Proposal) -> Step<(), LedgerError> {
         let state = if proposal.approval.is_some() { PlanState::Held } else { PlanState::Previewed };
-        self.proposal(proposal, state)?;
+        let seq = self.proposal(proposal, state, None)?;
         if let Some(approval) = &proposal.approval {
             self.ask_for(&proposal.plan, approval)?;
         }
         if let Some(key) = &proposal.call.key
-            && !self.keep_key(&proposal.call, key)?
+            && !self.keep_key(seq, &proposal.call, key)?
         {
             return Err(LedgerError::Refused("the idempotency key belongs to another call".into()).into());
         }
@@ -54,19 +66,59 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// The rows of a call, its plan and its contents.
-    fn proposal(&mut self, proposal: &Proposal, state: PlanState) -> Result<(), rusqlite::Error> {
+    /// The rows of a call, its plan and its contents, and of its intent if it is committed at once. Returns their place.
+    fn proposal(
+        &mut self,
+        proposal: &Proposal,
+        state: PlanState,
+        intent: Option<&Intent>,
+    ) -> Result<i64, rusqlite::Error> {
         let plan = proposal.plan.as_ref();
-        if proposal.call.suspended {
-            self.replace(&proposal.call, Some(plan.id()))?;
+        let (body, binding) = (plan.body(), plan.binding());
+        let seq = if proposal.call.suspended {
+            self.replace(&proposal.call, Some(plan.id()))?
         } else {
             let placed = self.place(&proposal.call, Some(plan.id()));
             insert::calls(self.conn, &[placed])?;
-        }
-        self.execute("INSERT INTO plans (id, tenant, call, tool, digest, canonical, seal, run, nonce, expires_ms, state, effects, \
-             witnesses, made_ms, host_id, lease_epoch, fence) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)", params![id_bytes(plan.id().uuid()), plan.body().principal.tenant.as_str(), id_bytes(plan.binding().call.uuid()), plan.body().tool.as_str(), digest_bytes(&plan.digest()), plan.canonical(), digest_bytes(&plan.seal_digest()), plan.binding().run.as_ref().map(|run| id_bytes(run.uuid())), plan.binding().nonce.as_str(), integer(plan.binding().expires_at_ms), state.word(), integer(plan.body().effects.len() as u64), proposal.witnesses, integer(self.now_ms), self.host_id, LEASE_EPOCH, FENCE])?;
-        insert::blobs(self.conn, plan.id(), Role::After, &proposal.blobs)
+            placed.seq
+        };
+        self.execute(
+            PLAN,
+            params![
+                seq,
+                id_bytes(plan.id().uuid()),
+                body.principal.tenant.as_str(),
+                id_bytes(binding.call.uuid()),
+                body.tool.as_str(),
+                digest_bytes(&plan.digest()),
+                digest_bytes(&plan.seal_digest()),
+                binding.run.as_ref().map(|run| id_bytes(run.uuid())),
+                binding.nonce.as_str(),
+                integer(binding.expires_at_ms),
+                intent.is_none(),
+                state.word(),
+                integer(body.effects.len() as u64),
+                integer(self.now_ms),
+                intent.map(|_| integer(self.now_ms)),
+                intent.and_then(|intent| intent.undoes.as_ref()).map(|call| id_bytes(call.uuid())),
+                self.host_id,
+                LEASE_EPOCH,
+                FENCE
+            ],
+        )?;
+        self.execute(
+            TEXTS,
+            params![
+                seq,
+                plan.canonical(),
+                proposal.witnesses,
+                intent.map(|intent| &*intent.steps),
+                intent.map(|intent| &*intent.reply_when_done),
+                intent.and_then(receipt_text)
+            ],
+        )?;
+        insert::blobs(self.conn, seq, Role::After, &proposal.blobs)?;
+        Ok(seq)
     }
 
     /// A request for consent to a plan.
@@ -96,14 +148,14 @@ impl Batch<'_> {
     }
 
     /// Let a key name a call. False if it names another one.
-    pub(super) fn keep_key(&mut self, row: &CallRow, key: &CallKey) -> Result<bool, rusqlite::Error> {
+    pub(super) fn keep_key(&mut self, seq: i64, row: &CallRow, key: &CallKey) -> Result<bool, rusqlite::Error> {
         if row.suspended {
             // It names the call already.
             return Ok(true);
         }
         let principal = &row.principal;
         let kept = self.execute(
-            "INSERT INTO idempotency (tenant, user, agent, tool, key, request, call, made_ms) \
+            "INSERT INTO idempotency (tenant, user, agent, tool, key, request, call_seq, made_ms) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
             params![
                 principal.tenant.as_str(),
@@ -112,90 +164,100 @@ impl Batch<'_> {
                 row.tool.as_str(),
                 key.key,
                 digest_bytes(&key.request),
-                id_bytes(row.call.uuid()),
+                seq,
                 integer(self.now_ms)
             ],
         )?;
         Ok(kept == 1)
     }
 
+    /// A call ended without a result worth keeping: its key names nothing any more.
+    pub(super) fn give_back_key(&mut self, seq: i64) -> Result<(), rusqlite::Error> {
+        self.execute("DELETE FROM idempotency WHERE call_seq = ?1", params![seq])?;
+        Ok(())
+    }
+
     /// Transaction 1: from here on the world may change.
     pub(super) fn intent(&mut self, intent: &Intent) -> Step<IntentId, IntentRefused> {
         let stored;
-        let plan: &Plan = if let Some(proposal) = &intent.proposal {
-            self.fresh_plan(intent, proposal)?;
-            &proposal.plan
+        let (seq, plan): (i64, &Plan) = if let Some(proposal) = &intent.proposal {
+            (self.fresh_plan(intent, proposal)?, &proposal.plan)
         } else {
-            stored = self.stored_plan(intent)?;
-            &stored
+            let (seq, plan) = self.stored_plan(intent)?;
+            stored = plan;
+            (seq, &stored)
         };
-        buckets::unchanged(self.conn, plan.body())?.map_err(|changed| Stop::Refused(changed.into()))?;
         let call = plan.binding().call;
         if let Some(undone) = intent.undoes {
             self.reserve_undo(undone, call)?;
         }
-        self.intent_row(intent, plan)?;
-        self.effects(plan)?;
+        self.effects(seq, plan)?;
         self.sends(plan.id(), &intent.sends)?;
-        insert::blobs(self.conn, plan.id(), Role::Undo, &intent.undo_blobs)?;
+        insert::blobs(self.conn, seq, Role::Undo, &intent.undo_blobs)?;
         self.append(AuditKind::Intent, facts::intent(intent, plan, call));
         Ok(IntentId(plan.id()))
     }
 
     /// What a plan does, one row for each effect.
-    fn effects(&self, plan: &Plan) -> Result<(), rusqlite::Error> {
-        let (id, effects) = (plan.id(), &plan.body().effects);
-        let effects: Vec<(i64, &Effect)> = (0_i64..).zip(effects).collect();
+    fn effects(&self, seq: i64, plan: &Plan) -> Result<(), rusqlite::Error> {
+        let effects: Vec<(i64, &Effect)> = (0_i64..).zip(&plan.body().effects).collect();
         each(self.conn, EFFECT, &effects, |statement, (ordinal, effect)| {
             let mut paths = effect.paths();
             let path = paths.next().map_or_else(|| Cow::Owned(subject(effect)), |path| Cow::Borrowed(path.as_str()));
             let to = paths.next().map(|path| path.as_str());
             let (kind, workspace) = (effect.kind(), effect.workspace().map_or("", |workspace| workspace.as_str()));
-            statement.execute(params![
-                id_bytes(id.uuid()),
-                ordinal,
-                kind,
-                workspace,
-                path,
-                to,
-                self.host_id,
-                LEASE_EPOCH,
-                FENCE
-            ])
+            statement.execute(params![seq, ordinal, kind, workspace, path, to, self.host_id, LEASE_EPOCH, FENCE])
         })
     }
 
-    /// A plan that is committed as it is made.
-    fn fresh_plan(&mut self, intent: &Intent, proposal: &Proposal) -> Step<(), IntentRefused> {
+    /// A plan that is committed as it is made. What can be refused is refused before anything is written.
+    fn fresh_plan(&mut self, intent: &Intent, proposal: &Proposal) -> Step<i64, IntentRefused> {
         if proposal.approval.is_some() || intent.approval.is_some() || proposal.plan.id() != intent.plan {
             return Err(Stop::Refused(IntentRefused::WrongApproval));
         }
         if proposal.plan.binding().expires_at_ms <= self.now_ms {
             return Err(Stop::Refused(IntentRefused::Expired));
         }
-        self.proposal(proposal, PlanState::Committing)?;
+        buckets::unchanged(self.conn, proposal.plan.body())?.map_err(|changed| Stop::Refused(changed.into()))?;
+        let seq = self.proposal(proposal, PlanState::Committing, Some(intent))?;
         if let Some(key) = &proposal.call.key
-            && !self.keep_key(&proposal.call, key)?
+            && !self.keep_key(seq, &proposal.call, key)?
         {
             return Err(Stop::Refused(IntentRefused::KeyTaken));
         }
-        Ok(())
+        Ok(seq)
     }
 
     /// A plan that was previewed or held: verified, still open, and with its approval used up.
-    fn stored_plan(&mut self, intent: &Intent) -> Step<Plan, IntentRefused> {
-        let id = id_bytes(intent.plan.uuid());
-        let found = self.row("SELECT * FROM plans WHERE id = ?1", params![id], read::plan_with_state)?;
-        let Some((plan, state)) = found else { return Err(Stop::Refused(IntentRefused::NoSuchPlan)) };
+    fn stored_plan(&mut self, intent: &Intent) -> Step<(i64, Plan), IntentRefused> {
+        let found = self.row(read::PLAN, params![id_bytes(intent.plan.uuid())], |row| {
+            let seq = Reading::new(row, "plans").number("seq")?;
+            Ok((integer(seq), read::plan_with_state(row)?))
+        })?;
+        let Some((seq, (plan, state))) = found else { return Err(Stop::Refused(IntentRefused::NoSuchPlan)) };
         if !state.is_open() {
             return Err(Stop::Refused(IntentRefused::NotCommittable(state)));
         }
         if plan.binding().expires_at_ms <= self.now_ms {
             return Err(Stop::Refused(IntentRefused::Expired));
         }
+        buckets::unchanged(self.conn, plan.body())?.map_err(|changed| Stop::Refused(changed.into()))?;
         self.use_approval(intent, &plan)?;
-        self.execute("UPDATE plans SET state = ?1 WHERE id = ?2", params![PlanState::Committing.word(), id])?;
-        Ok(plan)
+        self.execute(
+            "UPDATE plans SET state = ?1, intent_ms = ?2, approval = ?3, undoes = ?4 WHERE seq = ?5",
+            params![
+                PlanState::Committing.word(),
+                integer(self.now_ms),
+                intent.approval.as_ref().map(|approval| id_bytes(approval.id.uuid())),
+                intent.undoes.as_ref().map(|call| id_bytes(call.uuid())),
+                seq
+            ],
+        )?;
+        self.execute(
+            "UPDATE plan_texts SET steps = ?1, reply = ?2, receipt = ?3 WHERE plan_seq = ?4",
+            params![intent.steps, intent.reply_when_done, receipt_text(intent), seq],
+        )?;
+        Ok((seq, plan))
     }
 
     /// Compare and swap: an approved approval of exactly this seal becomes consumed.
@@ -234,97 +296,98 @@ impl Batch<'_> {
     /// A committed call is reversed once.
     fn reserve_undo(&mut self, undone: CallId, by: CallId) -> Step<(), IntentRefused> {
         let reserved = self.execute(
-            "UPDATE intents SET undone_by = ?1 WHERE call = ?2 AND state = 'committed' AND undone_by IS NULL",
+            "UPDATE plans SET undone_by = ?1 WHERE seq = (SELECT seq FROM calls WHERE id = ?2) \
+             AND state = 'committed' AND undone_by IS NULL",
             params![id_bytes(by.uuid()), id_bytes(undone.uuid())],
         )?;
         if reserved == 0 { Err(Stop::Refused(IntentRefused::NotUndoable)) } else { Ok(()) }
     }
 
-    fn intent_row(&mut self, intent: &Intent, plan: &Plan) -> Result<(), rusqlite::Error> {
-        let receipt = intent.receipt.as_ref().and_then(|receipt| serde_json::to_string(receipt).ok());
-        self.execute("INSERT INTO intents (plan, tenant, call, approval, undoes, steps, reply, receipt, state, made_ms, host_id, \
-             lease_epoch, fence) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'open', ?9, ?10, ?11, ?12)", params![id_bytes(plan.id().uuid()), plan.body().principal.tenant.as_str(), id_bytes(plan.binding().call.uuid()), intent.approval.as_ref().map(|approval| id_bytes(approval.id.uuid())), intent.undoes.as_ref().map(|call| id_bytes(call.uuid())), intent.steps, intent.reply_when_done, receipt, integer(self.now_ms), self.host_id, LEASE_EPOCH, FENCE])?;
-        Ok(())
-    }
-
     /// Transaction 2: what became of an intent.
     pub(super) fn outcome(&mut self, row: &OutcomeRow) -> Step<(), LedgerError> {
-        let (word, plan_state, status, outcome) = match &row.settled {
-            Settled::Committed => ("committed", PlanState::Committed, Status::Ok, Outcome::Committed),
-            Settled::RolledBack => ("rolled_back", PlanState::RolledBack, Status::Failed, Outcome::Discarded),
-            Settled::Halted(_) => ("halted", PlanState::Halted, Status::Failed, Outcome::Halted),
+        let (state, status, outcome) = match &row.settled {
+            Settled::Committed => (PlanState::Committed, Status::Ok, Outcome::Committed),
+            Settled::RolledBack => (PlanState::RolledBack, Status::Failed, Outcome::Discarded),
+            Settled::Halted(_) => (PlanState::Halted, Status::Failed, Outcome::Halted),
         };
-        let plan = row.intent.plan();
         let halted = match &row.settled {
             Settled::Halted(targets) => serde_json::to_string(targets).ok(),
             Settled::Committed | Settled::RolledBack => None,
         };
-        let swapped = self.row(
-            "UPDATE intents SET state = ?1, halted = ?2, settled_ms = ?3 WHERE plan = ?4 AND state = 'open' \
-             RETURNING call, tenant",
-            params![word, halted, integer(row.ended_ms), id_bytes(plan.uuid())],
-            |row| {
-                let reading = Reading::new(row, "intents");
-                Ok((reading.uuid("call")?, reading.name("tenant")?))
-            },
+        let begun = self.row(
+            "UPDATE plans SET state = ?1, halted = ?2, settled_ms = ?3 WHERE id = ?4 AND state = 'committing' \
+             AND unknown = 0 \
+             RETURNING seq, call, tenant, shown, undoes",
+            params![state.word(), halted, integer(row.ended_ms), id_bytes(row.intent.plan().uuid())],
+            Begun::of,
         )?;
-        let Some((swapped, tenant)) = swapped else {
+        let Some(begun) = begun else {
             return Err(LedgerError::Refused("there is no such intent, or it has an outcome".into()).into());
         };
-        let call = CallId::new(swapped);
         if row.settled == Settled::Committed {
-            self.change_keys(&tenant, &row.keys)?;
+            self.change_keys(&begun.tenant, &row.keys)?;
             row.deliveries.iter().try_for_each(|what| self.enqueue(what))?;
         }
         if let Some(receipt) = row.receipt.as_ref().and_then(|receipt| serde_json::to_string(receipt).ok()) {
-            self.execute("UPDATE intents SET receipt = ?1 WHERE plan = ?2", params![receipt, id_bytes(plan.uuid())])?;
+            self.execute("UPDATE plan_texts SET receipt = ?1 WHERE plan_seq = ?2", params![receipt, begun.seq])?;
         }
-        self.end(plan, plan_state, &Final { call, status, outcome, code: row.error_code, reply: &row.reply })?;
-        self.release(plan, &row.settled, call)?;
-        self.append(AuditKind::Outcome, facts::outcome(row, call));
+        self.end_call(&Final { seq: begun.seq, status, outcome, code: row.error_code, reply: &row.reply })?;
+        self.release(&begun, &row.settled)?;
+        if begun.shown {
+            // A plan that was committed as it was made is nobody's transaction.
+            self.end_with_plan(row.intent.plan(), state)?;
+        }
+        self.append(AuditKind::Outcome, facts::outcome(row, begun.call));
         Ok(())
     }
 
-    /// A plan is settled and its call becomes final.
+    /// A plan is settled without a commit and its call becomes final.
     pub(super) fn end(&mut self, plan: PlanId, state: PlanState, end: &Final<'_>) -> Result<(), rusqlite::Error> {
         self.execute(
-            "UPDATE plans SET state = ?1, settled_ms = ?2 WHERE id = ?3",
-            params![state.word(), integer(self.now_ms), id_bytes(plan.uuid())],
+            "UPDATE plans SET state = ?1, settled_ms = ?2 WHERE seq = ?3",
+            params![state.word(), integer(self.now_ms), end.seq],
         )?;
+        self.end_call(end)?;
+        self.end_with_plan(plan, state)
+    }
+
+    fn end_call(&mut self, end: &Final<'_>) -> Result<(), rusqlite::Error> {
         self.execute(
             "UPDATE calls SET status = ?1, outcome = ?2, error_code = ?3, reply = ?4, ended_ms = ?5, final = 1 \
-             WHERE id = ?6",
+             WHERE seq = ?6",
             params![
                 status_word(end.status),
                 outcome_word(end.outcome),
                 end.code.map(Code::word),
                 end.reply,
                 integer(self.now_ms),
-                id_bytes(end.call.uuid())
+                end.seq
             ],
         )?;
-        self.end_with_plan(plan, state)
+        Ok(())
     }
 
-    /// Release the receipt, the pins and the reservations that a settled commit does not need any more.
-    fn release(&mut self, plan: PlanId, settled: &Settled, call: CallId) -> Step<(), LedgerError> {
+    /// Release the pins and the reservations that a settled commit does not need any more.
+    fn release(&mut self, begun: &Begun, settled: &Settled) -> Step<(), LedgerError> {
         match settled {
             Settled::Committed => {
-                self.release_receipt(plan, call)?;
-                self.forget_written(plan)?;
-                // What this plan reversed needs its undo contents no more.
-                self.execute(
-                    "DELETE FROM blob_pins WHERE role = 'undo' AND plan IN \
-                     (SELECT plan FROM intents WHERE call = (SELECT undoes FROM intents WHERE plan = ?1))",
-                    params![id_bytes(plan.uuid())],
-                )?;
+                self.forget_written(begun.seq)?;
+                if let Some(undone) = &begun.undoes {
+                    // What this plan reversed needs its undo contents no more.
+                    self.execute(
+                        "DELETE FROM blob_pins WHERE plan_seq = (SELECT seq FROM calls WHERE id = ?1) AND role = 'undo'",
+                        params![id_bytes(undone.uuid())],
+                    )?;
+                }
             }
             Settled::RolledBack => {
-                self.unpin(plan, None)?;
-                self.execute(
-                    "UPDATE intents SET undone_by = NULL WHERE call = (SELECT undoes FROM intents WHERE plan = ?1)",
-                    params![id_bytes(plan.uuid())],
-                )?;
+                self.unpin(begun.seq, None)?;
+                if let Some(undone) = &begun.undoes {
+                    self.execute(
+                        "UPDATE plans SET undone_by = NULL WHERE seq = (SELECT seq FROM calls WHERE id = ?1)",
+                        params![id_bytes(undone.uuid())],
+                    )?;
+                }
             }
             // An operator has to look at it: everything stays.
             Settled::Halted(_) => {}
@@ -332,58 +395,58 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn release_receipt(&mut self, plan: PlanId, call: CallId) -> Step<(), LedgerError> {
-        let sql = "SELECT tenant, receipt FROM intents WHERE plan = ?1";
-        let found = self.row(sql, params![id_bytes(plan.uuid())], |row| {
-            let reading = Reading::new(row, "intents");
-            Ok((reading.text("tenant")?.to_owned(), reading.text_or_null("receipt")?.map(str::to_owned)))
-        })?;
-        let Some((tenant, Some(text))) = found else { return Ok(()) };
-        let receipt: Receipt = serde_json::from_str(&text)
-            .map_err(|error| LedgerError::Damaged(format!("a receipt cannot be read: {error}").into()))?;
-        self.execute(
-            "INSERT INTO receipts (id, tenant, call, body, made_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                id_bytes(receipt.statement.receipt.uuid()),
-                tenant,
-                id_bytes(call.uuid()),
-                text,
-                integer(self.now_ms)
-            ],
-        )?;
-        Ok(())
-    }
-
     /// What a committed plan wrote is in the workspace now. Its small contents go at once where nothing else needs them:
     /// every intent brings some, more than a collection now and then could remove.
-    fn forget_written(&mut self, plan: PlanId) -> Step<(), LedgerError> {
-        let sql = "DELETE FROM blob_pins WHERE plan = ?1 AND role = ?2 RETURNING digest";
-        let digests = self.rows(sql, params![id_bytes(plan.uuid()), Role::After.word()], |row| {
-            Reading::new(row, "blob_pins").digest("digest")
+    fn forget_written(&mut self, plan_seq: i64) -> Step<(), LedgerError> {
+        let sql = "DELETE FROM blob_pins WHERE plan_seq = ?1 AND role = ?2 RETURNING blob_seq";
+        let written = self.rows(sql, params![plan_seq, Role::After.word()], |row| {
+            Reading::new(row, "blob_pins").number("blob_seq").map(integer)
         })?;
-        for digest in digests {
-            self.execute(
-                "DELETE FROM blobs WHERE digest = ?1 AND content IS NOT NULL \
-                 AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE digest = ?1)",
-                params![digest_bytes(&digest)],
-            )?;
-        }
+        each(self.conn, FORGOTTEN, &written, |statement, seq| statement.execute(params![seq]))?;
         Ok(())
     }
 
     /// Let go of a plan's blobs: of one role, or of both.
-    pub(super) fn unpin(&mut self, plan: PlanId, role: Option<Role>) -> Result<(), rusqlite::Error> {
-        self.execute(
-            "DELETE FROM blob_pins WHERE plan = ?1 AND (?2 IS NULL OR role = ?2)",
-            params![id_bytes(plan.uuid()), role.map(Role::word)],
-        )?;
+    pub(super) fn unpin(&mut self, plan_seq: i64, role: Option<Role>) -> Result<(), rusqlite::Error> {
+        match role {
+            Some(role) => {
+                let sql = "DELETE FROM blob_pins WHERE plan_seq = ?1 AND role = ?2";
+                self.execute(sql, params![plan_seq, role.word()])?;
+            }
+            None => {
+                self.execute("DELETE FROM blob_pins WHERE plan_seq = ?1", params![plan_seq])?;
+            }
+        }
         Ok(())
+    }
+}
+
+/// What an outcome needs to know of its intent.
+struct Begun {
+    seq: i64,
+    call: CallId,
+    tenant: TenantName,
+    shown: bool,
+    undoes: Option<CallId>,
+}
+
+impl Begun {
+    fn of(row: &Row<'_>) -> Result<Self, LedgerError> {
+        let reading = Reading::new(row, "plans");
+        Ok(Self {
+            seq: integer(reading.number("seq")?),
+            call: CallId::new(reading.uuid("call")?),
+            tenant: reading.name("tenant")?,
+            shown: reading.number("shown")? == 1,
+            undoes: reading.uuid_or_null("undoes")?.map(CallId::new),
+        })
     }
 }
 
 /// The last word about a call.
 pub(super) struct Final<'r> {
-    pub(super) call: CallId,
+    /// Its place among the calls.
+    pub(super) seq: i64,
     pub(super) status: Status,
     pub(super) outcome: Outcome,
     pub(super) code: Option<Code>,

@@ -148,7 +148,7 @@ impl Batch<'_> {
             placed.waits = true;
             insert::calls(self.conn, &[placed])?;
             if let Some(key) = &row.key
-                && !self.keep_key(row, key)?
+                && !self.keep_key(placed.seq, row, key)?
             {
                 return Err(LedgerError::Refused("the idempotency key belongs to another call".into()).into());
             }
@@ -168,26 +168,28 @@ impl Batch<'_> {
 
     /// A call that waited ends without a plan.
     pub(super) fn end_suspended(&mut self, row: &CallRow) -> Step<(), LedgerError> {
-        self.replace(row, None)?;
+        let seq = self.replace(row, None)?;
         if row.key.is_none() {
             // What may go well the next time gives its key back.
-            self.execute("DELETE FROM idempotency WHERE call = ?1", params![id_bytes(row.call.uuid())])?;
+            self.give_back_key(seq)?;
         }
         self.append(AuditKind::Call, facts::call(row, None));
         Ok(())
     }
 
-    /// A call does not wait any more: this row takes the place of the one that said so.
-    pub(super) fn replace(&self, row: &CallRow, plan: Option<PlanId>) -> Result<(), rusqlite::Error> {
+    /// A call does not wait any more: this row takes the place of the one that said so. Returns where that is.
+    pub(super) fn replace(&self, row: &CallRow, plan: Option<PlanId>) -> Result<i64, rusqlite::Error> {
         self.execute("DELETE FROM continuations WHERE call = ?1", params![id_bytes(row.call.uuid())])?;
         self.rewrite(row, plan, plan.is_none())
     }
 
-    fn rewrite(&self, row: &CallRow, plan: Option<PlanId>, is_final: bool) -> Result<(), rusqlite::Error> {
+    fn rewrite(&self, row: &CallRow, plan: Option<PlanId>, is_final: bool) -> Result<i64, rusqlite::Error> {
         let id = id_bytes(row.call.uuid());
+        let mut place = self.conn.prepare_cached("SELECT seq FROM calls WHERE id = ?1")?;
+        let seq: i64 = place.query_row(params![id], |row| row.get(0))?;
         self.execute(
             "UPDATE calls SET status = ?1, outcome = ?2, error_code = ?3, reply = ?4, fuel = ?5, wall_ms = ?6, \
-             memory_peak = ?7, host_calls = ?8, ended_ms = ?9, plan = ?10, final = ?11 WHERE id = ?12",
+             memory_peak = ?7, host_calls = ?8, ended_ms = ?9, plan = ?10, final = ?11 WHERE seq = ?12",
             params![
                 status_word(row.status),
                 outcome_word(row.outcome),
@@ -200,17 +202,17 @@ impl Batch<'_> {
                 integer(row.ended_ms),
                 plan.as_ref().map(|plan| id_bytes(plan.uuid())),
                 is_final,
-                id
+                seq
             ],
         )?;
         if let Some(recording) = &row.recording {
             self.execute(
-                "INSERT INTO recordings (call_seq, body) SELECT seq, ?1 FROM calls WHERE id = ?2 \
+                "INSERT INTO recordings (call_seq, body) VALUES (?1, ?2) \
                  ON CONFLICT (call_seq) DO UPDATE SET body = excluded.body",
-                params![recording, id],
+                params![seq, recording],
             )?;
         }
-        Ok(())
+        Ok(seq)
     }
 }
 
@@ -228,7 +230,7 @@ fn suspended_of(row: &Row<'_>) -> Result<Suspended, LedgerError> {
 
 /// The columns of a call, with what it waits for.
 const WAITING: &str = "SELECT c.*, w.child AS child, w.given AS given, i.key AS key, i.request AS request \
-                       FROM continuations w JOIN calls c ON c.id = w.call LEFT JOIN idempotency i ON i.call = c.id";
+                       FROM continuations w JOIN calls c ON c.id = w.call LEFT JOIN idempotency i ON i.call_seq = c.seq";
 
 impl Ledger {
     /// Keep a call as one that waits. Durable when it returns.

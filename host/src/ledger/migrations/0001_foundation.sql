@@ -1,7 +1,8 @@
 -- The foundation: calls, plans, consent, commits, keys, audit, recordings, blobs.
 --
 -- Ids are the 16 bytes of a UUIDv7, digests 32 bytes, times milliseconds since the Unix epoch. `seq` is the order of
--- writing. host_id, lease_epoch and fence belong to many hosts on one database (D20); one host writes 0 and 0.
+-- writing; what belongs to a call has its seq, so that one commit touches the last page of a few tables. host_id,
+-- lease_epoch and fence belong to many hosts on one database (D20); one host writes 0 and 0.
 
 -- Says in the file's header whose it is: `TKlg`.
 PRAGMA application_id = 1414229095;
@@ -69,41 +70,59 @@ CREATE TABLE recordings (
 ) STRICT;
 
 CREATE TABLE idempotency (
-    tenant  TEXT    NOT NULL,
-    user    TEXT    NOT NULL,
-    agent   TEXT    NOT NULL,
-    tool    TEXT    NOT NULL,
-    key     TEXT    NOT NULL,
-    request BLOB    NOT NULL,
-    call    BLOB    NOT NULL REFERENCES calls (id),
-    made_ms INTEGER NOT NULL,
+    tenant   TEXT    NOT NULL,
+    user     TEXT    NOT NULL,
+    agent    TEXT    NOT NULL,
+    tool     TEXT    NOT NULL,
+    key      TEXT    NOT NULL,
+    request  BLOB    NOT NULL,
+    call_seq INTEGER NOT NULL REFERENCES calls (seq),
+    made_ms  INTEGER NOT NULL,
     PRIMARY KEY (tenant, user, agent, tool, key)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_of_call ON idempotency (call_seq);
 
+-- A plan and, once it is to be committed, the intent to do so: one row, because there is at most one intent of a plan,
+-- ever. What changes is here; the texts, which do not, are in plan_texts.
 CREATE TABLE plans (
-    seq         INTEGER PRIMARY KEY,
+    seq         INTEGER PRIMARY KEY REFERENCES calls (seq),
     id          BLOB    NOT NULL UNIQUE,
     tenant      TEXT    NOT NULL,
-    call        BLOB    NOT NULL REFERENCES calls (id),
+    call        BLOB    NOT NULL,
     tool        TEXT    NOT NULL,
     digest      BLOB    NOT NULL,
-    canonical   TEXT    NOT NULL,
     seal        BLOB    NOT NULL,
     run         BLOB,
     nonce       TEXT    NOT NULL,
     expires_ms  INTEGER NOT NULL,
+    shown       INTEGER NOT NULL,
     state       TEXT    NOT NULL,
     effects     INTEGER NOT NULL,
-    witnesses   TEXT    NOT NULL,
     made_ms     INTEGER NOT NULL,
     settled_ms  INTEGER,
+    intent_ms   INTEGER,
+    approval    BLOB,
+    undoes      BLOB,
+    undone_by   BLOB,
+    halted      TEXT,
+    unknown     INTEGER NOT NULL,
     host_id     TEXT    NOT NULL,
     lease_epoch INTEGER NOT NULL,
     fence       INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX plans_of_tenant ON plans (tenant, seq);
-CREATE INDEX plans_by_digest ON plans (digest, seq);
-CREATE INDEX plans_open_by_expiry ON plans (expires_ms) WHERE state IN ('previewed', 'held');
+-- Plans that somebody was shown before their commit, and may name by what they are.
+CREATE INDEX plans_by_digest ON plans (digest, seq) WHERE shown = 1;
+CREATE INDEX plans_open ON plans (expires_ms) WHERE state IN ('previewed', 'held', 'committing');
+
+CREATE TABLE plan_texts (
+    plan_seq  INTEGER PRIMARY KEY REFERENCES plans (seq),
+    canonical TEXT NOT NULL,
+    witnesses TEXT NOT NULL,
+    steps     TEXT,
+    reply     TEXT,
+    receipt   TEXT
+) STRICT;
 
 CREATE TABLE approvals (
     seq         INTEGER PRIMARY KEY,
@@ -112,7 +131,7 @@ CREATE TABLE approvals (
     user        TEXT    NOT NULL,
     agent       TEXT    NOT NULL,
     tool        TEXT    NOT NULL,
-    call        BLOB    NOT NULL REFERENCES calls (id),
+    call        BLOB    NOT NULL,
     plan        BLOB    NOT NULL UNIQUE REFERENCES plans (id),
     seal        BLOB    NOT NULL,
     approvers   INTEGER NOT NULL CHECK (approvers > 0),
@@ -135,30 +154,8 @@ CREATE TABLE approval_votes (
     PRIMARY KEY (approval, approver)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE intents (
-    seq         INTEGER PRIMARY KEY,
-    plan        BLOB    NOT NULL UNIQUE REFERENCES plans (id),
-    tenant      TEXT    NOT NULL,
-    call        BLOB    NOT NULL REFERENCES calls (id),
-    approval    BLOB    REFERENCES approvals (id),
-    undoes      BLOB    REFERENCES calls (id),
-    undone_by   BLOB    REFERENCES calls (id),
-    steps       TEXT    NOT NULL,
-    reply       TEXT    NOT NULL,
-    receipt     TEXT,
-    state       TEXT    NOT NULL,
-    halted      TEXT,
-    made_ms     INTEGER NOT NULL,
-    settled_ms  INTEGER,
-    host_id     TEXT    NOT NULL,
-    lease_epoch INTEGER NOT NULL,
-    fence       INTEGER NOT NULL
-) STRICT;
-CREATE INDEX intents_of_call ON intents (call);
-CREATE INDEX intents_open ON intents (seq) WHERE state = 'open';
-
 CREATE TABLE effects (
-    plan        BLOB    NOT NULL REFERENCES plans (id),
+    plan_seq    INTEGER NOT NULL REFERENCES plans (seq),
     ordinal     INTEGER NOT NULL,
     kind        TEXT    NOT NULL,
     workspace   TEXT    NOT NULL,
@@ -167,15 +164,7 @@ CREATE TABLE effects (
     host_id     TEXT    NOT NULL,
     lease_epoch INTEGER NOT NULL,
     fence       INTEGER NOT NULL,
-    PRIMARY KEY (plan, ordinal)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE receipts (
-    id      BLOB    PRIMARY KEY,
-    tenant  TEXT    NOT NULL,
-    call    BLOB    NOT NULL UNIQUE REFERENCES calls (id),
-    body    TEXT    NOT NULL,
-    made_ms INTEGER NOT NULL
+    PRIMARY KEY (plan_seq, ordinal)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE blobs (
@@ -187,12 +176,12 @@ CREATE TABLE blobs (
 
 -- What keeps a blob: role 'after' until the plan is settled, role 'undo' until it is undone.
 CREATE TABLE blob_pins (
-    plan   BLOB NOT NULL REFERENCES plans (id),
-    role   TEXT NOT NULL,
-    digest BLOB NOT NULL REFERENCES blobs (digest),
-    PRIMARY KEY (plan, role, digest)
+    plan_seq INTEGER NOT NULL REFERENCES plans (seq),
+    role     TEXT    NOT NULL,
+    blob_seq INTEGER NOT NULL REFERENCES blobs (seq),
+    PRIMARY KEY (plan_seq, role, blob_seq)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX blob_pins_of_digest ON blob_pins (digest);
+CREATE INDEX blob_pins_of_blob ON blob_pins (blob_seq);
 
 CREATE TABLE audit (
     seq      INTEGER PRIMARY KEY,

@@ -18,7 +18,7 @@ CREATE TABLE outbox (
     tenant     TEXT    NOT NULL,
     kind       TEXT    NOT NULL,
     channel    TEXT    NOT NULL,
-    call       BLOB    REFERENCES calls (id),
+    call       BLOB,
     receivers  TEXT    NOT NULL,
     subject    TEXT    NOT NULL,
     media_type TEXT    NOT NULL,

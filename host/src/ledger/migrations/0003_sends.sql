@@ -25,5 +25,3 @@ CREATE TABLE continuations (
     given   TEXT    NOT NULL,
     made_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-
-CREATE INDEX intents_unknown ON intents (seq) WHERE state = 'unknown';

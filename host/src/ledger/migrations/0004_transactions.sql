@@ -16,7 +16,7 @@ CREATE TABLE transactions (
     digest      BLOB    NOT NULL,
     calls       INTEGER NOT NULL,
     bytes       INTEGER NOT NULL,
-    call        BLOB    REFERENCES calls (id),
+    call        BLOB,
     plan        BLOB    UNIQUE REFERENCES plans (id),
     opened_ms   INTEGER NOT NULL,
     expires_ms  INTEGER NOT NULL,

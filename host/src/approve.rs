@@ -11,6 +11,7 @@ pub mod keep;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use toolkeep_core::call::TransactionView;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Delivery, Effect};
 use toolkeep_core::grant::HttpGrant;
@@ -250,13 +251,14 @@ fn open(stored: StoredPlan, lease: Option<ApprovalUse>, catalog: &Catalog) -> Re
     let witnesses = serde_json::from_str(&stored.witnesses)
         .map_err(|_| Refusal::new(Code::Internal, "the stored plan's witnesses cannot be read"))?;
     let output = output_of(&stored.call.row);
+    let transaction = transaction_of(&stored.call.row);
     let undoes = undone_call(&stored.call.row);
     let plan = Arc::new(stored.plan);
     let named = std::iter::once(&plan.body().tool).chain(plan.body().steps.iter().map(|step| &step.tool));
     let tools: Vec<_> = named.filter_map(|name| catalog.tool(name)).collect();
     let grants = tools.iter().flat_map(|tool| tool.manifest.http.iter().cloned()).collect();
     Ok(Approved {
-        ending: Ending { output, ..Ending::default() }.plan(&plan),
+        ending: Ending { output, transaction, ..Ending::default() }.plan(&plan),
         plan,
         witnesses,
         contents: Contents::Stored,
@@ -279,6 +281,12 @@ pub fn has_live_request(plan: &Plan) -> bool {
 pub(crate) fn output_of(row: &CallRow) -> Option<serde_json::Value> {
     let mut reply: serde_json::Value = serde_json::from_str(&row.reply).ok()?;
     reply.get_mut("output").map(serde_json::Value::take).filter(|output| !output.is_null())
+}
+
+/// The transaction that the stored reply tells of.
+pub(crate) fn transaction_of(row: &CallRow) -> Option<TransactionView> {
+    let mut reply: serde_json::Value = serde_json::from_str(&row.reply).ok()?;
+    reply.get_mut("transaction").and_then(|view| serde_json::from_value(view.take()).ok())
 }
 
 /// The input of a call of [`UNDO_TOOL`].

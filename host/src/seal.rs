@@ -143,13 +143,8 @@ pub fn seal(executed: Executed, output: Screened, ambient: &Ambient, naming: Nam
     };
     let plan = Plan::seal(body, PlanId::new(ambient.uuid_v7()), binding)
         .map_err(|e| Refusal::new(Code::MemoryExceeded, e.to_string()))?;
-    if let Some(expected) =
-        call.options().expect_plan.filter(|expected| naming.segment == 0 && *expected != plan.digest())
-    {
-        return Err(Refusal::new(
-            Code::PlanDiverged,
-            format!("this call makes plan {}, not the expected {expected}", plan.digest()),
-        ));
+    if naming.segment == 0 {
+        as_expected(call, &plan)?;
     }
     Ok(Sealed::Planned(Planned {
         output,
@@ -160,10 +155,21 @@ pub fn seal(executed: Executed, output: Screened, ambient: &Ambient, naming: Nam
     }))
 }
 
+/// Whether the plan is the one that the caller expects, if it expects one.
+fn as_expected(call: &Call, plan: &Plan) -> Result<(), Refusal> {
+    match call.options().expect_plan.filter(|expected| *expected != plan.digest()) {
+        None => Ok(()),
+        Some(expected) => Err(Refusal::new(
+            Code::PlanDiverged,
+            format!("this call makes plan {}, not the expected {expected}", plan.digest()),
+        )),
+    }
+}
+
 /// Seal what a whole transaction would be after a call, to be shown: `layer` is that of the call and of those before it.
 ///
 /// # Errors
-/// `memory_exceeded`: more effects than a plan holds.
+/// `memory_exceeded`: more effects than a plan holds. `plan_diverged`: the caller expected another plan.
 pub fn seal_union(executed: Executed, output: Screened, layer: Layer, ambient: &Ambient) -> Result<Planned, Refusal> {
     let (ticket, execution) = executed.into_parts();
     let grant = ticket.grant();
@@ -179,6 +185,7 @@ pub fn seal_union(executed: Executed, output: Screened, layer: Layer, ambient: &
     };
     let plan = Plan::seal(body, PlanId::new(ambient.uuid_v7()), binding)
         .map_err(|e| Refusal::new(Code::MemoryExceeded, e.to_string()))?;
+    as_expected(call, &plan)?;
     Ok(Planned { output, plan: Arc::new(plan), witnesses, contents: execution.staged.contents, ticket })
 }
 

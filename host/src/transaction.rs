@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::Effect;
 use toolkeep_core::id::{ToolName, TransactionId};
-use toolkeep_core::limit::{EFFECTS_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_CALLS_MAX};
+use toolkeep_core::limit::{EFFECTS_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_CALLS_MAX, TRANSACTION_READS_MAX};
 use toolkeep_core::plan::{KeyRead, PlanBody, PlanStep, ReadEntry};
 use toolkeep_core::principal::Principal;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -38,12 +38,18 @@ pub struct Room {
     pub bytes: u64,
     /// Effects of all calls together.
     pub effects: usize,
+    /// Observations of files and keys, of all calls together.
+    pub reads: usize,
 }
 
 impl Room {
     /// What every transaction has.
-    pub const ORDINARY: Self =
-        Self { calls: TRANSACTION_CALLS_MAX, bytes: TRANSACTION_BYTES_MAX, effects: EFFECTS_MAX };
+    pub const ORDINARY: Self = Self {
+        calls: TRANSACTION_CALLS_MAX,
+        bytes: TRANSACTION_BYTES_MAX,
+        effects: EFFECTS_MAX,
+        reads: TRANSACTION_READS_MAX,
+    };
 }
 
 /// The input of a call of [`TRANSACTION_TOOL`].
@@ -127,6 +133,10 @@ impl Layer {
         }
         if effects > room.effects {
             return full(format!("the transaction would have {effects} effects; it may have {}", room.effects));
+        }
+        let reads = self.read_set.len().saturating_add(self.keys_read.len());
+        if reads > room.reads {
+            return full(format!("the transaction would rest on {reads} observations; it may rest on {}", room.reads));
         }
         Ok(())
     }

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use toolkeep::ambient::Ambient;
 use toolkeep::authenticate::{Caller, Operator, Peer};
 use toolkeep::config::{LoadOptions, load};
-use toolkeep::host::{Host, PlanName, UndoTarget};
+use toolkeep::host::{CommitTransaction, Host, PlanName, UndoTarget};
+use toolkeep_core::id::TransactionId;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::world::{Reply, World};
@@ -224,4 +225,43 @@ fn r23_one_no_of_two_people_ends_it() {
         assert_eq!(late.code, Code::ApprovalRejected);
     });
     assert!(!world.path("notes/three.md").exists());
+}
+
+#[test]
+fn r08_r16_a_transaction_of_another_principal_looks_missing_and_cannot_be_used() {
+    let mut world = World::new();
+    let mut agent = world.agent();
+    let begun = agent.ok("transactions.begin", json!({}))["transaction"].clone();
+    let note = json!({"title": "Mine", "body": "b"});
+    agent
+        .reply("calls.execute", json!({"tool": "notes.add", "input": note, "transaction": begun}))
+        .must("ok", "staged", "");
+    assert!(world.stop().success());
+    let before = world.snapshot();
+    with_host(&world, |host| async move {
+        let id: TransactionId = begun.as_str().expect("an id").parse().expect("an id");
+        let commit = || CommitTransaction { transaction: id, expect_plan: None, key: None };
+        for uid in [SIBLING, COLLEAGUE, STRANGER] {
+            let caller = caller(&host, uid);
+            missing("get", uid, host.transaction(&caller, id).await);
+            missing("preview", uid, host.preview_transaction(&caller, id).await.map(|_| ()));
+            missing("commit", uid, host.commit_transaction(&caller, commit()).await.map(|_| ()));
+            missing("rollback", uid, host.rollback_transaction(&caller, id).await);
+            let request = json!({"tool": "notes.list", "input": {}, "transaction": id});
+            let request = serde_json::from_value(request).expect("a request");
+            let answer = host.call(&caller, request, None).await;
+            assert!(matches!(answer.code, Some(Code::NotFound | Code::Denied)), "{uid}: {}", answer.reply);
+            let listed = host.transactions(&caller, None).await.expect("a list");
+            assert_eq!(listed["transactions"], json!([]), "{uid}");
+        }
+        let foreign = host.all_transactions(&operator(&host, 7_014), None).await.expect("a list");
+        assert_eq!(foreign["transactions"], json!([]));
+        let own = host.all_transactions(&operator(&host, 7_011), None).await.expect("a list");
+        assert_eq!(own["transactions"].as_array().map(Vec::len), Some(1));
+        let shown = host.transaction(&caller(&host, OWNER), id).await.expect("the owner's");
+        assert_eq!((&shown["state"], &shown["calls"]), (&json!("open"), &json!(1)), "as it was");
+        let done = host.commit_transaction(&caller(&host, OWNER), commit()).await.expect("committed");
+        assert_eq!(done.outcome, toolkeep_core::call::Outcome::Committed, "{}", done.reply);
+    });
+    assert_eq!(world.snapshot().len(), before.len() + 1);
 }

@@ -26,8 +26,11 @@ pub const STEP_MAX_BYTES: usize = 128;
 pub const TRANSACTIONS_OPEN_MAX: u32 = 16;
 /// Calls staged in one transaction: a person reviews them as one plan.
 pub const TRANSACTION_CALLS_MAX: u32 = 64;
-/// Bytes of contents staged in one transaction: four ordinary executions with full stages.
-pub const TRANSACTION_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Bytes of contents staged in one transaction: the stage of an ordinary execution, because each later call starts with
+/// all of it.
+pub const TRANSACTION_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Observations of the world in one transaction, of all calls together: its commit looks at each again.
+pub const TRANSACTION_READS_MAX: usize = 100_000;
 /// How long a transaction stays open if its caller does not say, in milliseconds: 15 minutes.
 pub const TRANSACTION_TTL_DEFAULT_MS: u64 = 900_000;
 /// The longest that a transaction stays open, in milliseconds: a day, because what it read only gets older.

@@ -13,7 +13,7 @@ use toolkeep_core::plan::Plan;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::ambient::Ambient;
-use crate::approve::output_of;
+use crate::approve::{output_of, transaction_of};
 use crate::blobs::Blobs;
 use crate::decide::Need;
 use crate::ledger::{ApprovalRow, DiscardRefused, Durability, Ledger, Proposal, StoredPlan};
@@ -81,7 +81,8 @@ fn ask(store: &PlanStore, plan: &Plan, approval: &ApprovalView, need: &Need) {
 pub async fn hold_stored(store: &PlanStore, stored: StoredPlan, need: &Need) -> Result<Answer, Refusal> {
     let requester = stored.plan.body().principal.user.clone();
     let (approval, view) = approval_request(store, need, requester, stored.plan.binding().expires_at_ms);
-    let mut ending = Ending { output: output_of(&stored.call.row), ..Ending::default() }.plan(&stored.plan);
+    let (output, transaction) = (output_of(&stored.call.row), transaction_of(&stored.call.row));
+    let mut ending = Ending { output, transaction, ..Ending::default() }.plan(&stored.plan);
     ending.error = Some(Refusal::new(Code::ApprovalRequired, format!("held: {}", need.reason)));
     ending.approval = Some(view.clone());
     let row =

@@ -136,7 +136,11 @@ impl Host {
                 self.audit_breach(entry.row(), &refusal.message);
             }
         })?;
-        if executed.ticket().grant().call().options().mode == Mode::Preview {
+        let options = executed.ticket().grant().call().options();
+        if options.mode == Mode::Preview && next.effects.is_empty() && options.expect_plan.is_none() {
+            return Ok(self.record(entry.clone(), Status::Ok, Outcome::None, Ending::output(&output)));
+        }
+        if options.mode == Mode::Preview {
             let planned = seal::seal_union(executed, output, next, self.ambient())?;
             return approve::preview(&self.plan_store(), planned, entry.clone()).await;
         }

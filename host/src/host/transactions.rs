@@ -212,7 +212,7 @@ impl Host {
     /// # Errors
     /// `not_found`, `in_flight`, `invalid_input`, `idempotency_mismatch`. What concerns the plan is in the answer.
     pub async fn commit_transaction(&self, caller: &Caller, commit: CommitTransaction) -> Result<Answer, Refusal> {
-        let _open = self.accepting()?;
+        let open = self.accepting()?;
         let turn = self.0.turns.take(caller.principal(), commit.transaction).await?;
         let stored = self.own_transaction(caller.principal(), commit.transaction).await?;
         let (mut entry, input) = self.transaction_entry(&stored, Mode::Commit)?;
@@ -229,7 +229,11 @@ impl Host {
         // Nobody's impatience ends it in the middle; the turn is held until it is settled.
         let host = self.clone();
         let call = entry.call();
-        let task = self.spawn(async move { host.commit_in_turn(turn, stored, entry, commit.expect_plan).await });
+        let task = self.spawn(async move {
+            let answer = host.commit_in_turn(turn, stored, entry, commit.expect_plan).await;
+            drop(open);
+            answer
+        });
         Ok(task.await.unwrap_or_else(|_| self.broken(call)))
     }
 

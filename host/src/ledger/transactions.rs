@@ -145,6 +145,8 @@ impl Ledger {
         empty: LayerText,
         most: u32,
     ) -> Result<(), TransactionRefused> {
+        // A commit that was answered has freed its place.
+        self.settled().await?;
         self.transact(TransactionWork::Open { row, empty, most }).await
     }
 

@@ -1,5 +1,7 @@
 //! Layers from scripted executions: what each kind of call makes of the layer before it.
 
+use std::slice::from_ref as one;
+
 use serde_json::json;
 use toolkeep_core::effect::{BodyState, FileState, MessageEffect, Times};
 use toolkeep_core::plan::{EntryKind, Observation};
@@ -139,12 +141,12 @@ fn r08_the_plan_of_a_transaction_names_every_step_and_is_the_same_for_the_same_c
 #[test]
 fn r08_the_effects_of_a_call_are_what_it_changed_of_the_union() {
     let (a, b) = (write("a", None, "1"), write("b", Some("x"), "y"));
-    assert_eq!(own(&[], &[a.clone()]), [a.clone()]);
-    assert_eq!(own(&[a.clone()], &[a.clone()]), []);
-    assert_eq!(own(&[a.clone()], &[a.clone(), b.clone()]), [b.clone()]);
-    assert_eq!(own(&[a.clone()], &[write("a", None, "2")]), [write("a", Some("1"), "2")], "over what was staged");
-    assert_eq!(own(&[a.clone()], &[]), [delete("a", "1")], "a staged file that is gone was deleted");
-    assert_eq!(own(&[b.clone()], &[]), [write("b", Some("y"), "x")], "put back as it was");
+    assert_eq!(own(&[], one(&a)), [a.clone()]);
+    assert_eq!(own(one(&a), one(&a)), []);
+    assert_eq!(own(one(&a), &[a.clone(), b.clone()]), [b.clone()]);
+    assert_eq!(own(one(&a), &[write("a", None, "2")]), [write("a", Some("1"), "2")], "over what was staged");
+    assert_eq!(own(one(&a), &[]), [delete("a", "1")], "a staged file that is gone was deleted");
+    assert_eq!(own(one(&b), &[]), [write("b", Some("y"), "x")], "put back as it was");
     assert_eq!(own(&[delete("b", "x")], &[b]), [write("b", None, "y")]);
     assert_eq!(own(&[], &[rename("r", "s", "f")]), [rename("r", "s", "f")]);
     let edited = [delete("r", "f"), write("s", None, "g")];
@@ -201,7 +203,7 @@ fn r08_what_only_was_staged_is_not_destroyed_and_what_is_in_the_world_is() {
 
 #[test]
 fn r08_a_transaction_is_full_at_its_bounds_and_not_before() {
-    let room = Room { calls: 2, bytes: 10, effects: 2 };
+    let room = Room { calls: 2, bytes: 10, effects: 2, reads: 2 };
     let after = |layer: &Layer, effects: Vec<Effect>| layer.after(step(&staged(effects), 3), 100, room);
     let first = after(&Layer::default(), vec![write("a", None, "0123456789")]).expect("10 bytes");
     let code = |result: Result<Layer, Refusal>| result.err().map(|refusal| refusal.code);
@@ -209,6 +211,11 @@ fn r08_a_transaction_is_full_at_its_bounds_and_not_before() {
     let files = |count: usize| (0..count).map(|n| write(&n.to_string(), None, "1")).collect::<Vec<_>>();
     assert_eq!(code(after(&Layer::default(), files(2))), None);
     assert_eq!(code(after(&Layer::default(), files(3))), Some(Code::MemoryExceeded));
+    let reads = |count: usize| {
+        let read_set = (0..count).map(|n| saw(&n.to_string(), Observation::Absent)).collect();
+        Layer::default().after(step(&Staged { read_set, ..Staged::default() }, 0), 0, room)
+    };
+    assert_eq!((code(reads(2)), code(reads(3))), (None, Some(Code::MemoryExceeded)));
     let second = after(&first, first.effects.clone()).expect("2 calls");
     assert_eq!(code(after(&second, first.effects.clone())), Some(Code::MemoryExceeded), "a third call");
 }

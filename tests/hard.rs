@@ -4,6 +4,8 @@
 //! (from 1) a part of it. Children run under `strace`, which set-up installs; without it these tests fail and say so.
 
 mod fault;
+mod generated;
 mod kill;
+mod program;
 mod race;
 mod strace;

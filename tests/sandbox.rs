@@ -3,6 +3,7 @@
 //! Each hostile sample tool is turned loose once and must end as its own kind of fault, with nothing left behind and the
 //! host as it was. Limits are tried at n and at n + 1.
 
+pub(crate) mod binary;
 mod bombs;
 mod capabilities;
 mod compiling;

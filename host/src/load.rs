@@ -180,6 +180,7 @@ impl Seeker {
 fn loaded(sandbox: &Sandbox, tenant: &TenantName, artifact: &Artifact) -> Result<Arc<Loaded>, Refusal> {
     sandbox.load(tenant, artifact).map_err(|fault| match fault {
         HostFault::Overloaded => Refusal::new(Code::Overloaded, "no sandbox became free in time").after_ms(1_000),
+        HostFault::Unfit(reason) => refused(&reason),
         other => internal(&other),
     })
 }

@@ -4,47 +4,21 @@
 use toolkeep_sandbox::compile::{CompileLimits, CompileRefused, in_child, prescreen};
 use toolkeep_sandbox::prescreen::{BLOCK_DEPTH_MAX, BRANCH_TARGETS_MAX, LOCALS_BY_LOOPS_MAX, LOCALS_MAX, SEGMENTS_MAX};
 
+use super::binary::{END, I32, counted, number, section, sized};
 use super::compiling::program;
 
 /// Little time for much work: a bomb that goes on is ended.
 const LIMITS: CompileLimits = CompileLimits { cpu_s: 2, memory_bytes: 2 << 30, wall_s: 120 };
 
-const I32: u8 = 0x7f;
 const EMPTY: u8 = 0x40;
 const BLOCK: u8 = 0x02;
 const LOOP: u8 = 0x03;
-const END: u8 = 0x0b;
 const BR_TABLE: u8 = 0x0e;
 const LOCAL_GET: u8 = 0x20;
 const LOCAL_SET: u8 = 0x21;
 const I32_CONST: u8 = 0x41;
 const I32_ADD: u8 = 0x6a;
 const I32_MUL: u8 = 0x6c;
-
-fn number(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let low = u8::try_from(value & 0x7f).expect("seven bits");
-        value >>= 7;
-        if value == 0 {
-            bytes.push(low);
-            return bytes;
-        }
-        bytes.push(low | 0x80);
-    }
-}
-
-fn counted(count: u64, rest: &[u8]) -> Vec<u8> {
-    [number(count), rest.to_vec()].concat()
-}
-
-fn sized(bytes: &[u8]) -> Vec<u8> {
-    counted(bytes.len() as u64, bytes)
-}
-
-fn section(id: u8, content: &[u8]) -> Vec<u8> {
-    [vec![id], sized(content)].concat()
-}
 
 /// A function `() -> ()` with `locals` integers.
 fn body(locals: u64, code: &[u8]) -> Vec<u8> {

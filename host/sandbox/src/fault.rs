@@ -64,7 +64,8 @@ pub enum HostFault {
     /// The engine refused its configuration, the compiled component or the instance.
     #[error("engine: {0}")]
     Engine(String),
-    /// The component lacks an export or an import that was checked before: the artifact does not belong to it.
+    /// The component lacks an export or an import that was checked before, or it wants more than a pool has: no
+    /// execution of it can ever begin.
     #[error("component does not fit its contract: {0}")]
     Unfit(String),
     /// A host function panicked. The store is gone; the daemon goes on.

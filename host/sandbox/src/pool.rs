@@ -32,6 +32,10 @@ pub const WAITING_MAX: u32 = 256;
 /// How long one of them waits before it is told to come later.
 pub const WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// What the engine says of a component that wants more than a slot of a pool has; the look before compiling knows most
+/// of it, but not how large an instance becomes.
+const TOO_LARGE_TEXTS: [&str; 2] = ["pooling allocator", "exceeds the configured maximum"];
+
 /// A compiled component, as `host` hands it over.
 ///
 /// # Safety of what it holds
@@ -207,7 +211,11 @@ fn deserialize(engine: &Engine, native: &Native) -> Result<Component, HostFault>
     }
     let bytes = native.bytes().map_err(unread)?;
     // SAFETY: as above; these bytes are ours alone.
-    unsafe { Component::deserialize(engine, &bytes) }.map_err(HostFault::engine)
+    unsafe { Component::deserialize(engine, &bytes) }.map_err(|error| {
+        let text = format!("{error:#}");
+        let too_large = TOO_LARGE_TEXTS.iter().any(|known| text.contains(known));
+        if too_large { HostFault::Unfit(text) } else { HostFault::engine(error) }
+    })
 }
 
 /// A place in the queue, given back when dropped.

@@ -4,15 +4,17 @@
 //! what no toolchain makes and what costs a compiler much more than its size. The bounds are several times
 //! what Rust, JavaScript and Python components have. Unknown imports are refused by name, so that the author learns which.
 
+use toolkeep_core::limit::ExecutionLimits;
 use wasmparser::{
-    ComponentExportSectionReader, ComponentImportSectionReader, ComponentInstance, FunctionBody, Operator, Parser,
-    Payload,
+    ComponentExportSectionReader, ComponentImportSectionReader, ComponentInstance, FunctionBody, MemorySectionReader,
+    Operator, Parser, Payload, TableSectionReader,
 };
 
 use crate::component::BadComponent;
+use crate::engine::TABLE_ELEMENTS_MAX;
 
 /// Names the rules of this look: another text makes every component be looked at again. Change it with the rules.
-pub const RULES: &str = "1";
+pub const RULES: &str = "2";
 /// Largest component, in bytes: an interpreter with its standard library has 12 to 18 MB.
 pub const COMPONENT_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Modules and components in a component, nested ones included.
@@ -41,6 +43,9 @@ pub const BRANCH_TARGETS_MAX: u64 = 65_536;
 pub const SEGMENTS_MAX: u64 = 10_000;
 /// Types, globals, tables, memories, imports and exports of one module, each.
 pub const ITEMS_MAX: u64 = 50_000;
+
+/// Bytes of one page of linear memory (WebAssembly 2.0, section 4.2.8).
+const PAGE_BYTES: u64 = 64 * 1024;
 
 /// Which interfaces exist, by package. Versions are compared by [`offers`].
 const OFFERED: [(&str, &str, &[&str]); 8] = [
@@ -180,6 +185,25 @@ const fn at_most(what: &'static str, count: u64, limit: u64) -> Result<(), Refus
     if count > limit { Err(Refused::Over { what, count, limit }) } else { Ok(()) }
 }
 
+/// No pool has room for more elements in one table, so nothing could ever run the component.
+fn look_at_tables(reader: &TableSectionReader<'_>) -> Result<(), Refused> {
+    at_most("tables in a module", reader.count().into(), ITEMS_MAX)?;
+    for table in reader.clone() {
+        at_most("elements in a table at the start", table.map_err(malformed)?.ty.initial, TABLE_ELEMENTS_MAX as u64)?;
+    }
+    Ok(())
+}
+
+/// As for tables: a memory may not begin larger than any may ever be.
+fn look_at_memories(reader: &MemorySectionReader<'_>) -> Result<(), Refused> {
+    at_most("memories in a module", reader.count().into(), ITEMS_MAX)?;
+    for memory in reader.clone() {
+        let pages = memory.map_err(malformed)?.initial;
+        at_most("pages of memory at the start", pages, ExecutionLimits::CEILING.memory_bytes / PAGE_BYTES)?;
+    }
+    Ok(())
+}
+
 #[derive(Default)]
 struct Screen {
     facts: ComponentFacts,
@@ -219,8 +243,8 @@ impl Screen {
             Payload::ElementSection(reader) => self.look_at_segments("element segments", reader.count()),
             Payload::TypeSection(reader) => at_most("types in a module", reader.count().into(), ITEMS_MAX),
             Payload::GlobalSection(reader) => at_most("globals in a module", reader.count().into(), ITEMS_MAX),
-            Payload::TableSection(reader) => at_most("tables in a module", reader.count().into(), ITEMS_MAX),
-            Payload::MemorySection(reader) => at_most("memories in a module", reader.count().into(), ITEMS_MAX),
+            Payload::TableSection(reader) => look_at_tables(reader),
+            Payload::MemorySection(reader) => look_at_memories(reader),
             Payload::ImportSection(reader) => at_most("imports of a module", reader.count().into(), ITEMS_MAX),
             Payload::ExportSection(reader) => at_most("exports of a module", reader.count().into(), ITEMS_MAX),
             Payload::ComponentTypeSection(reader) => at_most("types", reader.count().into(), ITEMS_MAX),
@@ -329,8 +353,8 @@ mod tests {
     use super::*;
     use wasm_encoder::{
         BlockType, CodeSection, Component, ComponentExportKind, ComponentExportSection, ComponentImportSection,
-        ComponentTypeRef, DataSection, Function, FunctionSection, InstanceSection, Module, ModuleArg, ModuleSection,
-        NestedComponentSection, TypeSection, ValType,
+        ComponentTypeRef, DataSection, Function, FunctionSection, InstanceSection, MemorySection, MemoryType, Module,
+        ModuleArg, ModuleSection, NestedComponentSection, RefType, TableSection, TableType, TypeSection, ValType,
     };
 
     fn exporting_tool(component: &mut Component) {
@@ -433,6 +457,31 @@ mod tests {
         };
         assert_eq!(segments(SEGMENTS_MAX).expect("n").segments, SEGMENTS_MAX);
         assert!(over(&segments(SEGMENTS_MAX + 1), "data segments"));
+    }
+
+    #[test]
+    fn t_r9_memories_and_tables_begin_at_n_and_are_refused_at_n_plus_1() {
+        let memory = |pages: u64| {
+            let mut memories = MemorySection::new();
+            let (maximum, page_size_log2) = (None, None);
+            memories.memory(MemoryType { minimum: pages, maximum, memory64: false, shared: false, page_size_log2 });
+            let mut module = Module::new();
+            module.section(&memories);
+            prescreen(&component(&module))
+        };
+        let most = ExecutionLimits::CEILING.memory_bytes / PAGE_BYTES;
+        assert!(memory(most).is_ok());
+        assert!(over(&memory(most + 1), "pages of memory at the start"));
+        let table = |elements: u64| {
+            let mut tables = TableSection::new();
+            let (element_type, maximum) = (RefType::FUNCREF, None);
+            tables.table(TableType { element_type, minimum: elements, maximum, table64: false, shared: false });
+            let mut module = Module::new();
+            module.section(&tables);
+            prescreen(&component(&module))
+        };
+        assert!(table(TABLE_ELEMENTS_MAX as u64).is_ok());
+        assert!(over(&table(TABLE_ELEMENTS_MAX as u64 + 1), "elements in a table at the start"));
     }
 
     #[test]

@@ -36,7 +36,7 @@ use toolkeep_core::effect::{BodyState, Effect};
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::ambient::Ambient;
-use crate::blobs::Blobs;
+use crate::blobs::{BlobError, Blobs};
 use crate::egress::Egress;
 use crate::ledger::{Durability, Ledger, LedgerError, OpenIntent, OutcomeRow, Settled};
 use crate::record::encode;
@@ -92,7 +92,15 @@ pub enum RecoverError {
         /// Why.
         problem: String,
     },
-    /// The workspace cannot be looked at.
+    /// The contents that the intent logged cannot be read.
+    #[error("plan {plan}: {source}")]
+    Log {
+        /// The plan.
+        plan: toolkeep_core::id::PlanId,
+        /// Why.
+        source: BlobError,
+    },
+    /// The workspace cannot be looked at or changed.
     #[error("plan {plan}: {source}")]
     World {
         /// The plan.
@@ -170,6 +178,7 @@ impl Committer {
             let plan = intent.plan.id();
             let steps: Prepared = serde_json::from_str(&intent.steps)
                 .map_err(|e| RecoverError::Steps { plan, problem: e.to_string() })?;
+            self.log_can_be_read(&steps).await.map_err(|source| RecoverError::Log { plan, source })?;
             let transaction = steps.transaction.clone();
             let (roots, blobs, sealed) = (self.roots.clone(), self.blobs.clone(), intent.plan.clone());
             let (recovered, outside) = tokio::task::spawn_blocking(move || {
@@ -196,6 +205,19 @@ impl Committer {
         let steps: Prepared = serde_json::from_str(&intent.steps)
             .map_err(|e| RecoverError::Steps { plan: intent.plan.id(), problem: e.to_string() })?;
         self.attempts.forget(&steps.transaction).map_err(RecoverError::Leftovers)
+    }
+
+    /// Look at everything that recovery may need of the log. A content that is not there is no failure: it was flushed
+    /// then. But a log that cannot be read now must not look like one that holds nothing.
+    async fn log_can_be_read(&self, steps: &Prepared) -> Result<(), BlobError> {
+        for digest in steps.logged() {
+            match self.blobs.content(&digest).await {
+                Ok(_) | Err(BlobError::Missing(_)) => {}
+                Err(BlobError::Damaged(digest)) => tracing::error!(blob = %digest, "a logged content is damaged"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     async fn close_recovered(

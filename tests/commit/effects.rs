@@ -216,3 +216,16 @@ fn a_mask_takes_permissions_from_new_files_only() {
     let mode = |path: &str| std::fs::metadata(world.at(path)).expect("stat").permissions().mode() & 0o777;
     assert_eq!((mode("w/old"), mode("w/new"), mode("w/dir")), (0o644, 0o600, 0o700));
 }
+
+#[test]
+fn t_f8_names_that_differ_by_case_are_two_where_the_directory_tells_them_apart() {
+    let world = World::new();
+    let mut changes = Changes::default();
+    changes.write(&world, "w/dir/Name", "one").write(&world, "w/dir/name", "two");
+    changes.effects.insert(0, Effect::DirCreate { workspace: split("w/dir").0, path: split("w/dir").1 });
+    changes.write(&world, "w/A", "three").write(&world, "w/a", "four");
+    changes.commit(&world).expect("committed");
+    assert!(world.residue().is_empty());
+    let read = ["w/dir/Name", "w/dir/name", "w/A", "w/a"].map(|path| world.read(path));
+    assert_eq!(read, [&b"one"[..], b"two", b"three", b"four"]);
+}

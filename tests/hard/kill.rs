@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use toolkeep::commit::files::LOGGED_MAX_BYTES;
+
 use crate::commit::shapes::{SHAPES, shape};
 use crate::commit::world::World;
 use crate::hard::strace::{
@@ -11,6 +13,7 @@ use crate::hard::strace::{
 /// Cases of an ordinary run; each starts two to four processes.
 const SAMPLE: usize = 220;
 const SAMPLE_TWICE: usize = 120;
+const SAMPLE_LOST: usize = 80;
 
 type Snapshot = BTreeMap<String, String>;
 
@@ -106,4 +109,41 @@ fn g1_a_recovery_killed_at_every_syscall_is_recovered_by_the_next() {
         bound(done),
         is_hard()
     ));
+}
+
+/// Lose what was not flushed: the new files that the log holds are empty.
+fn lose(world: &World) {
+    for name in world.residue() {
+        let path = world.at(&name);
+        let logged = std::fs::metadata(&path).is_ok_and(|stat| stat.is_file() && stat.len() <= LOGGED_MAX_BYTES);
+        if logged {
+            std::fs::write(path, "").expect("emptied");
+        }
+    }
+}
+
+#[test]
+fn g1_a_recovery_after_a_power_loss_killed_at_every_syscall_is_recovered_by_the_next() {
+    let references: BTreeMap<&str, Reference> =
+        SHAPES.iter().map(|shape| (shape.name, reference(shape.name, MUTATING))).collect();
+    let lost = |name: &str| {
+        let world = built(shape(name));
+        assert_eq!(injected(&world, &["commit", name], "signal=KILL", &references[name].applying()[0]), End::Killed);
+        lose(&world);
+        world
+    };
+    let mut cases: Vec<(&str, Call)> = Vec::new();
+    for name in references.keys() {
+        cases.extend(calls(&lost(name), &["recover"], MUTATING).into_iter().map(|call| (*name, call)));
+    }
+    let total = cases.len();
+    let cases = choose(cases, SAMPLE_LOST);
+    let done = cases.len();
+    each(cases, |(name, at)| {
+        let world = lost(name);
+        assert_eq!(injected(&world, &["recover"], "signal=KILL", at), End::Killed);
+        assert_eq!(child(&world, &["recover"]), End::Done);
+        assert_settled(&world, &references[name], true);
+    });
+    tell(&format!("G1 kill of a recovery after a power loss: {} torn, of {total} indices", bound(done)));
 }

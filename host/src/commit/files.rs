@@ -18,6 +18,7 @@ mod apply;
 mod attributes;
 mod check;
 mod fault;
+mod fold;
 mod former;
 mod inverse;
 mod prepare;

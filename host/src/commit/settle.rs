@@ -545,9 +545,11 @@ impl Committer {
                 self.poison(&failed.to_string());
                 Refusal::new(Code::Halted, "the disk did not confirm a write; nothing was changed")
             }
-            CommitError::Workspace(_) | CommitError::Order(_) | CommitError::Content(_) | CommitError::Format(_) => {
-                Refusal::new(Code::StalePlan, error.to_string())
-            }
+            CommitError::Workspace(_)
+            | CommitError::Order(_)
+            | CommitError::Collision { .. }
+            | CommitError::Content(_)
+            | CommitError::Format(_) => Refusal::new(Code::StalePlan, error.to_string()),
             CommitError::Undo(_) | CommitError::System { .. } => {
                 tracing::error!(%error, "a commit could not be prepared");
                 Refusal::new(Code::Internal, error.to_string()).hint("nothing was changed; try again")

@@ -83,6 +83,15 @@ struct Collected {
 }
 
 impl Collected {
+    /// Count the bytes of a lower file that has to be hashed.
+    const fn count_before(&mut self, bytes: u64) -> Result<(), StageError> {
+        self.hashed_bytes = self.hashed_bytes.saturating_add(bytes);
+        if self.hashed_bytes > BEFORE_MAX_BYTES {
+            return Err(StageError::Full { what: "bytes of files to move or replace", limit: BEFORE_MAX_BYTES });
+        }
+        Ok(())
+    }
+
     /// In the order of application. Paths run top down, except where directories are deleted.
     fn in_order(mut self) -> (Vec<Effect>, BTreeMap<Digest, Content>) {
         self.effects.sort_by(|(phase, mount, effect), (other_phase, other_mount, other)| {
@@ -194,13 +203,7 @@ impl Tree {
         let sha256 = match known {
             Some(digest) => digest,
             None => {
-                collected.hashed_bytes = collected.hashed_bytes.saturating_add(seen.size);
-                if collected.hashed_bytes > BEFORE_MAX_BYTES {
-                    return Err(StageError::Full {
-                        what: "bytes of files to move or replace",
-                        limit: BEFORE_MAX_BYTES,
-                    });
-                }
+                collected.count_before(seen.size)?;
                 let digest = digest_of(&file, seen.size)?;
                 self.same_state(id, &Seen::of(&file).map_err(StageError::Io)?)?;
                 digest
@@ -364,5 +367,20 @@ impl Pair<'_> {
 
     fn create_directory(&mut self, path: &WorkspacePath) {
         self.push(Phase::CreateDirectory, Effect::DirCreate { workspace: self.workspace.clone(), path: path.clone() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t_f7_bytes_of_files_that_a_plan_replaces_are_bounded_in_all() {
+        let mut collected = Collected::default();
+        assert!(collected.count_before(BEFORE_MAX_BYTES - 5).is_ok());
+        assert!(collected.count_before(5).is_ok(), "as many as the bound says");
+        let limit = BEFORE_MAX_BYTES;
+        assert!(matches!(collected.count_before(1), Err(StageError::Full { limit: told, .. }) if told == limit));
+        assert!(Collected::default().count_before(u64::MAX).is_err() && collected.count_before(u64::MAX).is_err());
     }
 }

@@ -422,3 +422,22 @@ impl Tree {
         self.orphans = open;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn t_f7_entries_that_the_host_remembers_are_bounded_in_all() {
+        let directory = File::open(std::env::temp_dir()).expect("a directory");
+        let spool = Spool::new(Arc::new(directory.into()));
+        let mut tree = Tree::new(Vec::new(), StageLimits { bytes: 1, effects: 1 }, spool);
+        assert!(tree.count_entries(ENTRIES_MAX - 1).is_ok());
+        assert!(tree.count_entries(1).is_ok(), "as many as the bound says");
+        let limit = ENTRIES_MAX as u64;
+        assert!(matches!(tree.count_entries(1), Err(StageError::Full { limit: told, .. }) if told == limit));
+        assert!(tree.count_entries(usize::MAX).is_err());
+    }
+}

@@ -87,6 +87,16 @@ pub enum CommitError {
     /// The effects cannot be applied one after another.
     #[error("the effects do not fit together at `{0}`; preview again")]
     Order(WorkspacePath),
+    /// Two names of the plan are one name where they lie.
+    #[error("`{one}` and `{other}` are one name in workspace `{workspace}`, which ignores case there; use other names")]
+    Collision {
+        /// Where.
+        workspace: WorkspaceName,
+        /// The first name.
+        one: WorkspacePath,
+        /// The one that would take its place.
+        other: WorkspacePath,
+    },
     /// The steps are of another version.
     #[error("the steps have format {0}; this version reads format 1")]
     Format(u32),

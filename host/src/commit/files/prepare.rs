@@ -23,7 +23,7 @@ use crate::commit::files::former::Former;
 use crate::commit::files::step::{DirectoryNode, FORMAT, FileNode, Key, Node, Prepared, Spot, Step, TransactionId};
 use crate::commit::files::temporary::{BATCH_FILES, Fresh, LOGGED_MAX_BYTES, Unflushed};
 use crate::commit::files::tree::{self, Found, Hands, Kind, Roots};
-use crate::commit::files::{attributes, sweep};
+use crate::commit::files::{attributes, fold, sweep};
 
 /// Largest destroyed content, in bytes, that goes into the intent transaction itself: an extra flush for a blob of its
 /// own would cost more than the larger row.
@@ -94,7 +94,9 @@ pub fn prepare(
     undo: Undo<'_>,
 ) -> Result<Ready, CommitError> {
     let mut builder = Builder::new(effects, roots, attempt, contents, undo);
-    let result = effects.iter().try_for_each(|effect| builder.effect(effect)).and_then(|()| builder.settle());
+    let result = fold::check(effects, &mut |workspace, place| builder.folds(workspace, place))
+        .and_then(|()| effects.iter().try_for_each(|effect| builder.effect(effect)))
+        .and_then(|()| builder.settle());
     match result.and_then(|()| builder.root_inodes(effects)) {
         Ok(inodes) => {
             let Builder { steps, kept, logged, unflushed, .. } = builder;
@@ -488,6 +490,28 @@ impl<'a, 'u> Builder<'a, 'u> {
         let name = self.attempt.id.temporary(self.steps.len());
         let path = key.1.join(&name).map_err(|_| CommitError::Order(target.path.clone()))?;
         Ok(Spot { workspace: key.0, path, parent })
+    }
+
+    /// Whether a directory, or the nearest above it that is there, takes names that differ by case for one: a file of our
+    /// own answers to its name in upper case.
+    fn folds(&mut self, workspace: &WorkspaceName, place: &WorkspacePath) -> Result<bool, CommitError> {
+        let mut place = place.clone();
+        let directory = loop {
+            match (self.hands.at(self.roots, workspace, &place), place.parent()) {
+                (Ok(directory), _) => break directory,
+                (Err(CommitError::Stale(_)), Some(above)) => place = above,
+                (Err(error), _) => return Err(error),
+            }
+        };
+        let name = self.attempt.id.probe();
+        let path = place.join(&name).map_err(|_| CommitError::Order(place.clone()))?;
+        let spot = Spot { workspace: workspace.clone(), path, parent: None };
+        let system = |errno| CommitError::system("look for case folding at", &spot, errno);
+        self.made.push(spot.clone());
+        drop(directory.create(&name).map_err(system)?);
+        let found = directory.look(&name.to_ascii_uppercase()).map_err(system)?;
+        directory.unlink(&name).map_err(system)?;
+        Ok(found.is_some())
     }
 
     fn inode(&mut self, (workspace, path): &Key) -> Result<u64, CommitError> {

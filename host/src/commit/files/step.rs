@@ -5,13 +5,15 @@
 //! content always moves to one, so that what a name holds tells how far a crashed commit came: there is no progress log.
 //! The format is stored in the ledger and only grows; a reader refuses any other version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::WorkspaceName;
 use toolkeep_core::path::{TEMPORARY_PREFIX, TEMPORARY_SUFFIX, WorkspacePath, is_temporary};
+
+use crate::commit::files::temporary::LOGGED_MAX_BYTES;
 
 /// The only format of steps that this version writes and reads.
 pub const FORMAT: u32 = 1;
@@ -47,6 +49,11 @@ impl TransactionId {
 
     pub(super) fn restored(&self, index: usize) -> String {
         format!("{TEMPORARY_PREFIX}{}-{index}r{TEMPORARY_SUFFIX}", self.0)
+    }
+
+    /// A file that is made and removed while preparing, to learn about its directory.
+    pub(super) fn probe(&self) -> String {
+        format!("{TEMPORARY_PREFIX}{}-probe{TEMPORARY_SUFFIX}", self.0)
     }
 
     pub(super) fn owns(&self, name: &str) -> bool {
@@ -246,6 +253,18 @@ pub struct Prepared {
     pub steps: Vec<Step>,
 }
 
+impl Prepared {
+    /// The contents that recovery may need from the log: those of the small files that the steps put in place.
+    #[must_use]
+    pub fn logged(&self) -> BTreeSet<Digest> {
+        let placed = self.steps.iter().filter_map(|step| match step {
+            Step::Place { node: Node::File(node), .. } | Step::Exchange { after: node, .. } => Some(node),
+            Step::Place { .. } | Step::Aside { .. } | Step::RemoveDirectory { .. } | Step::Touch { .. } => None,
+        });
+        placed.filter(|node| node.size <= LOGGED_MAX_BYTES).map(|node| node.sha256).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,7 +272,7 @@ mod tests {
     #[test]
     fn t_f12_temporaries_are_told_from_other_names() {
         let id = TransactionId::new([7; TRANSACTION_BYTES]);
-        assert!(is_temporary(&id.temporary(3)) && is_temporary(&id.restored(3)));
+        assert!(is_temporary(&id.temporary(3)) && is_temporary(&id.restored(3)) && is_temporary(&id.probe()));
         assert!(id.owns(&id.temporary(12)) && !TransactionId::new([8; 16]).owns(&id.temporary(12)));
         for other in [".toolkeep-", ".toolkeep-1-2.tmp", "a.tmp", ".toolkeep.tmp", &format!("x{}", id.temporary(1))] {
             assert!(!is_temporary(other), "{other}");

@@ -223,7 +223,7 @@ mod tests {
         attempts.remove(&two);
         attempts.remove(&three);
         assert_eq!(left(&folder), []);
-        assert_eq!(fs::metadata(folder.join(SLOTS)).expect("slots").len(), 4096 + 1);
+        assert!(fs::metadata(folder.join(SLOTS)).expect("slots").len() <= 2 * 4096, "three notes, two slots");
         fs::remove_dir_all(folder).expect("removed");
     }
 

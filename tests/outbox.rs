@@ -4,5 +4,6 @@ mod file;
 mod lives;
 mod mail;
 mod receiver;
+mod starttls;
 mod webhook;
 mod world;

@@ -191,6 +191,7 @@ impl Committer {
             let recovered = recovered.map_err(|source| RecoverError::World { plan, source })?;
             // Recovery alone knows what its temporaries hold; the sweep below must not touch what it kept.
             self.attempts.forget(&transaction).map_err(RecoverError::Leftovers)?;
+            let outside = if recovered == Recovered::RolledForward { outside? } else { Outside::default() };
             self.close_recovered(&intent, recovered, outside).await?;
         }
         match self.attempts.sweep(&self.roots).map_err(RecoverError::Leftovers)? {

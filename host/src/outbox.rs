@@ -238,7 +238,7 @@ impl Outbox {
         match attempt.await {
             Ok((event, note, delivery)) => self.ended(&delivery, event, note.into()).await,
             Err(error) => {
-                tracing::error!(%error, %channel, "BUG: an attempt panicked; it is made again by the next daemon")
+                tracing::error!(%error, %channel, "BUG: an attempt panicked; it is made again by the next daemon");
             }
         }
         self.busy().end(&channel, &tenant);

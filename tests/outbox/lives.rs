@@ -180,7 +180,7 @@ async fn a_dead_letter_survives_a_stop_and_what_a_person_decides_is_on_record() 
 }
 
 #[tokio::test]
-async fn operators_are_told_of_what_their_routes_name_and_of_a_message_that_is_given_up() {
+async fn r43_operators_are_told_of_what_their_routes_name_and_of_a_message_that_is_given_up() {
     let receiver = Receiver::new([Reply::status(404)]).await;
     let mut world = ops(&receiver);
     world.routes = vec![Route {
@@ -286,7 +286,7 @@ async fn play(story: &[Step]) -> (DeliveryId, Vec<DeliveryId>) {
 }
 
 #[test]
-fn any_interleaving_of_crashes_gives_at_least_one_delivery_and_never_a_second_id() {
+fn r33_any_interleaving_of_crashes_gives_at_least_one_delivery_and_never_a_second_id() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
     let mut runner = TestRunner::new(Cases { cases: 24, failure_persistence: None, ..Cases::default() });
     let stories = prop::collection::vec(step(), 0..10);

@@ -102,7 +102,7 @@ async fn a_long_answer_is_kept_short() {
 }
 
 #[tokio::test]
-async fn what_is_never_taken_rests_after_bounded_attempts_until_a_person_decides() {
+async fn r33_what_is_never_taken_rests_after_bounded_attempts_until_a_person_decides() {
     let attempts = usize::try_from(ATTEMPTS_DEFAULT).expect("small");
     let receiver = Receiver::new(vec![Reply::status(500); attempts]).await;
     let world = ops(&receiver, "");

@@ -25,14 +25,14 @@ pub const BACKOFF_FACTOR: u64 = 6;
 pub const BACKOFF_MOST_MS: u64 = 12 * 3_600 * 1_000;
 /// Bytes of a message's body: it is a row of the ledger, and what is larger is a file.
 pub const BODY_MAX_BYTES: usize = 256 * 1024;
-/// Bytes of a subject: one line of a mail (RFC 5322, section 2.1.1), encoded.
-pub const SUBJECT_MAX_BYTES: usize = 256;
-/// Bytes of one receiver: the longest path of SMTP (RFC 5321, section 4.5.3.1.3).
-pub const RECEIVER_MAX_BYTES: usize = 256;
-/// Receivers of one message: one transaction of SMTP is promised 100 (RFC 5321, section 4.5.3.1.8).
-pub const RECEIVERS_MAX: usize = 50;
-/// Bytes of a media type.
-const MEDIA_TYPE_MAX_BYTES: usize = 128;
+/// Bytes of a subject: with the name of its field one line of a mail, which has 998 (RFC 5322, section 2.1.1).
+pub const SUBJECT_MAX_BYTES: usize = 900;
+/// Bytes of one receiver: the longest address of mail has 254 (RFC 5321), other channels have longer ones.
+pub const RECEIVER_MAX_BYTES: usize = 320;
+/// Receivers of one message: as many as one transaction of SMTP is promised (RFC 5321, section 4.5.3.1.8).
+pub const RECEIVERS_MAX: usize = 100;
+/// Bytes of a media type: twice the 127 of RFC 6838, section 4.2, and a slash.
+pub const MEDIA_TYPE_MAX_BYTES: usize = 255;
 
 /// The id of what an effect sends: follows from the plan and the effect's place in it, so that whoever enqueues it, and
 /// however often, means the same delivery.
@@ -254,27 +254,35 @@ pub enum BadMessage {
 }
 
 impl Message {
-    /// Whether every channel can carry it: bounded, and nothing in it can end a line of a head.
+    /// As [`check`].
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), BadMessage> {
-        if self.to.len() > RECEIVERS_MAX {
-            return Err(BadMessage::TooMany(self.to.len()));
-        }
-        line("subject", &self.subject, SUBJECT_MAX_BYTES)?;
-        for receiver in &self.to {
-            line("to", receiver, RECEIVER_MAX_BYTES)?;
-            if receiver.is_empty() {
-                return Err(BadMessage::NoReceiver);
-            }
-        }
-        line("media_type", &self.media_type, MEDIA_TYPE_MAX_BYTES)?;
-        if !is_media_type(&self.media_type) {
-            return Err(BadMessage::MediaType(self.media_type.clone()));
-        }
-        fits("body", self.body.len(), BODY_MAX_BYTES)
+        check(&self.to, &self.subject, &self.media_type, self.body.len())
     }
+}
+
+/// Whether every channel can carry a message: bounded, and nothing in it can end a line of a head.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(to: &[String], subject: &str, media_type: &str, body_bytes: usize) -> Result<(), BadMessage> {
+    if to.len() > RECEIVERS_MAX {
+        return Err(BadMessage::TooMany(to.len()));
+    }
+    for receiver in to {
+        line("to", receiver, RECEIVER_MAX_BYTES)?;
+        if receiver.trim().is_empty() {
+            return Err(BadMessage::NoReceiver);
+        }
+    }
+    line("subject", subject, SUBJECT_MAX_BYTES)?;
+    line("media_type", media_type, MEDIA_TYPE_MAX_BYTES)?;
+    if !is_media_type(media_type) {
+        return Err(BadMessage::MediaType(media_type.to_owned()));
+    }
+    fits("body", body_bytes, BODY_MAX_BYTES)
 }
 
 fn fits(what: &'static str, size: usize, most: usize) -> Result<(), BadMessage> {
@@ -289,13 +297,14 @@ fn line(what: &'static str, text: &str, most: usize) -> Result<(), BadMessage> {
     fits(what, text.len(), most)
 }
 
-/// `type/subtype` with an optional `charset` (RFC 9110, section 8.3.1).
+/// `type/subtype`, and parameters `name=value` whose values need no quotes (RFC 9110, section 8.3.1).
 fn is_media_type(text: &str) -> bool {
     let token =
         |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
-    let (essence, rest) = text.split_once(';').unwrap_or((text, ""));
-    let charset = rest.is_empty() || rest.trim_start().strip_prefix("charset=").is_some_and(token);
-    charset && essence.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype))
+    let mut parts = text.split(';').map(str::trim);
+    let essence = parts.next().and_then(|essence| essence.split_once('/'));
+    essence.is_some_and(|(kind, subtype)| token(kind) && token(subtype))
+        && parts.all(|part| part.split_once('=').is_some_and(|(name, value)| token(name) && token(value)))
 }
 
 #[cfg(test)]

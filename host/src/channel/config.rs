@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use toolkeep_core::delivery::{ATTEMPTS_DEFAULT, ATTEMPTS_MOST};
+use toolkeep_core::delivery::{ATTEMPTS_DEFAULT, ATTEMPTS_MOST, RECEIVERS_MAX};
 use toolkeep_core::id::{ChannelName, SecretName, TenantName};
 use toolkeep_core::net::origin::{HostName, Origin, Scheme};
 use toolkeep_core::net::reach::Network;
@@ -24,8 +24,6 @@ use crate::config::{ConfigError, absolute};
 
 /// Signing keys of one webhook: the one in force and those that receivers may still check.
 const SECRETS_MAX: usize = 4;
-/// Receivers of a mail channel's own.
-const RECEIVERS_MAX: usize = 50;
 
 /// `[channel.NAME]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -204,7 +202,7 @@ impl ChannelText {
             _ => return Err(refuse("secret", "write `user` and one `secret` with the password, or neither")),
         };
         if self.to.len() > RECEIVERS_MAX {
-            return Err(refuse("to", "has more than 50 receivers"));
+            return Err(refuse("to", "has more than 100 receivers"));
         }
         if self.port == Some(0) {
             return Err(refuse("port", "write 1 to 65535"));

@@ -9,11 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use toolkeep_core::call::{Outcome, Reply, Status};
-use toolkeep_core::delivery::{DeliveryKind, Message};
+use toolkeep_core::delivery::{DeliveryKind, Message, delivery_id};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{BodyState, Effect};
 use toolkeep_core::grant::HttpGrant;
-use toolkeep_core::id::DeliveryId;
 use toolkeep_core::net::origin::Origin;
 use toolkeep_core::plan::Plan;
 use toolkeep_core::receipt::{Receipt, Response};
@@ -21,7 +20,6 @@ use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::send::{Dispatch, Goal, SendState};
 use toolkeep_sandbox::port::HttpCall;
 use toolkeep_sandbox::stage::Content;
-use uuid::Uuid;
 
 use super::files::{self, CommitError, Prepared, Recovered};
 use super::sending::{Dispatched, Sending};
@@ -156,13 +154,22 @@ pub(super) struct Outside {
 impl Outside {
     /// The messages and changes of keys of a plan, with their contents. The id of a message follows from its plan, so that
     /// recovery enqueues the same one.
-    pub(super) fn of(plan: &Plan, contents: &dyn Fn(&Digest) -> Option<Vec<u8>>) -> Self {
+    ///
+    /// # Errors
+    /// A content is missing: nothing is sent or kept in its place.
+    pub(super) fn of(plan: &Plan, contents: &dyn Fn(&Digest) -> Option<Vec<u8>>) -> Result<Self, LedgerError> {
         let mut outside = Self::default();
-        let content = |body: &BodyState| -> Arc<[u8]> { contents(&body.sha256).unwrap_or_default().into() };
+        let content = |body: &BodyState| -> Result<Arc<[u8]>, LedgerError> {
+            let empty = (body.size == 0).then(Vec::new);
+            let found = contents(&body.sha256).or(empty).filter(|content| BodyState::of(content) == *body);
+            let missing =
+                || LedgerError::Damaged(format!("the content {} of plan {} is missing", body.sha256, plan.id()).into());
+            found.map(Arc::from).ok_or_else(missing)
+        };
         for (ordinal, effect) in plan.body().effects.iter().enumerate() {
             match effect {
                 Effect::MessageSend(message) => outside.deliveries.push(Enqueue {
-                    id: DeliveryId::new(Uuid::new_v5(plan.id().uuid(), format!("message {ordinal}").as_bytes())),
+                    id: delivery_id(plan.id(), ordinal as u64),
                     tenant: plan.body().principal.tenant.clone(),
                     kind: DeliveryKind::Message,
                     channel: message.channel.clone(),
@@ -171,13 +178,13 @@ impl Outside {
                         to: message.to.clone(),
                         subject: message.subject.clone(),
                         media_type: message.media_type.clone(),
-                        body: content(&message.body),
+                        body: content(&message.body)?,
                     },
                 }),
                 Effect::KvSet { bucket, key, after, .. } => outside.keys.push(KeyChange::Set {
                     bucket: bucket.clone(),
                     key: key.as_str().into(),
-                    value: content(after),
+                    value: content(after)?,
                 }),
                 Effect::KvDelete { bucket, key, .. } => {
                     outside.keys.push(KeyChange::Delete { bucket: bucket.clone(), key: key.as_str().into() });
@@ -190,13 +197,16 @@ impl Outside {
                 _ => {}
             }
         }
-        outside
+        Ok(outside)
     }
 }
 
 impl Committer {
     /// What a stored plan changes in the ledger itself. Blocks.
-    pub(super) fn outside(&self, plan: &Plan) -> Outside {
+    ///
+    /// # Errors
+    /// As [`Outside::of`].
+    pub(super) fn outside(&self, plan: &Plan) -> Result<Outside, LedgerError> {
         Outside::of(plan, &|digest| self.blobs.content_blocking(digest).ok().flatten().as_ref().and_then(bytes_of))
     }
 
@@ -326,7 +336,8 @@ impl Committer {
         receipt: Option<Receipt>,
     ) -> Result<(), LedgerError> {
         let ended_ms = self.ambient.now_ms();
-        let Outside { deliveries, keys } = self.outside(&intent.plan);
+        let outside = if settled == Settled::Committed { self.outside(&intent.plan)? } else { Outside::default() };
+        let Outside { deliveries, keys } = outside;
         let row = OutcomeRow { intent: intent.intent, settled, reply, error_code, receipt, ended_ms, deliveries, keys };
         self.runtime.block_on(self.ledger.outcome(row, Durability::Durable))
     }

@@ -161,7 +161,7 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<(Made, Unflus
         logged.files.extend(outside.files);
     }
     let sends = outside::sends(plan, &parts.entry, &parts.grants, contents)?;
-    let outside = Outside::of(plan, &|digest| contents.get(digest).and_then(bytes_of));
+    let outside = Outside::of(plan, &|digest| contents.get(digest).and_then(bytes_of)).map_err(|e| e.refusal())?;
     Ok((Made { prepared, undo, logged, sends, outside, note }, unflushed))
 }
 

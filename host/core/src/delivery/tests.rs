@@ -116,12 +116,22 @@ fn t_n6_nothing_in_a_head_can_end_a_line() {
             assert_eq!(message.check(), Err(BadMessage::Control(what)), "{bad:?}");
         }
     }
-    for bad in
-        ["", "text", "text/", "/plain", "text/plain; x=y", "text/plain;charset=", "te xt/plain", "text/plain, a/b"]
-    {
+    for bad in [
+        "",
+        "text",
+        "text/",
+        "/plain",
+        "text/plain; x",
+        "text/plain;charset=",
+        "text/plain;",
+        "te xt/plain",
+        "a/b, c/d",
+    ] {
         let message = Message { media_type: bad.to_owned(), ..message() };
         assert_eq!(message.check(), Err(BadMessage::MediaType(bad.to_owned())));
     }
+    let several = Message { media_type: "text/plain; format=flowed;charset=utf-8".to_owned(), ..message() };
+    assert_eq!(several.check(), Ok(()));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! `toolkeep:tool/messages`: staged, never sent from here.
 //!
-//! What a channel does with a message is the outbox's to know. Here a message is bounded in every part and cannot carry
-//! a line of its own into a header: subject, receivers and media type have no control characters.
+//! What a channel does with a message is the outbox's to know. Here a message is held to the bounds that every channel
+//! keeps, so that what is staged can be sent.
 
 use bytes::Bytes;
+use toolkeep_core::delivery;
 use toolkeep_core::effect::{BodyState, MessageEffect};
 use toolkeep_core::id::ChannelName;
 
@@ -11,60 +12,10 @@ use crate::bindings::toolkeep::tool::messages::{self, Error, Message};
 use crate::outbound::Outbound;
 use crate::state::State;
 
-/// Receivers of one message.
-pub const RECEIVERS_MAX: usize = 100;
-/// Bytes of one receiver: the longest address has 254, with room for a name.
-pub const RECEIVER_MAX_BYTES: usize = 320;
-/// Bytes of a subject: the longest line of RFC 5322.
-pub const SUBJECT_MAX_BYTES: usize = 998;
-/// Bytes of a media type: twice the 127 of RFC 6838, section 4.2, and a slash.
-pub const MEDIA_TYPE_MAX_BYTES: usize = 255;
-/// Bytes of a body.
-pub const BODY_MAX_BYTES: usize = 256 * 1024;
-
 const SEND: &str = "toolkeep:tool/messages#send";
 
 fn invalid(problem: impl Into<String>) -> Error {
     Error::Invalid(problem.into())
-}
-
-/// A text of at most `most` bytes that stays on its line.
-fn line(what: &str, text: &str, most: usize) -> Result<(), Error> {
-    if text.len() > most {
-        return Err(invalid(format!("{what} has {} bytes; at most {most}", text.len())));
-    }
-    if text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
-        return Err(invalid(format!("{what} has control characters")));
-    }
-    Ok(())
-}
-
-/// A media type: type, slash, subtype and parameters, in visible ASCII.
-fn media_type(text: &str) -> Result<(), Error> {
-    line("the media type", text, MEDIA_TYPE_MAX_BYTES)?;
-    let name = text.split(';').next().unwrap_or_default();
-    let token =
-        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
-    let whole = name.split_once('/').is_some_and(|(first, second)| token(first) && token(second));
-    if whole && text.is_ascii() { Ok(()) } else { Err(invalid("write a media type like `text/plain`")) }
-}
-
-fn check(message: &Message) -> Result<(), Error> {
-    if message.to.len() > RECEIVERS_MAX {
-        return Err(invalid(format!("{} receivers; at most {RECEIVERS_MAX}", message.to.len())));
-    }
-    for receiver in &message.to {
-        line("a receiver", receiver, RECEIVER_MAX_BYTES)?;
-        if receiver.trim().is_empty() {
-            return Err(invalid("a receiver is empty"));
-        }
-    }
-    line("the subject", &message.subject, SUBJECT_MAX_BYTES)?;
-    media_type(&message.media_type)?;
-    if message.body.len() > BODY_MAX_BYTES {
-        return Err(invalid(format!("the body has {} bytes; at most {BODY_MAX_BYTES}", message.body.len())));
-    }
-    Ok(())
 }
 
 /// The channel that a grant allows for all receivers.
@@ -90,8 +41,9 @@ fn granted(outbound: &mut Outbound, message: &Message) -> Result<ChannelName, Er
 
 impl State {
     fn stage_message(&mut self, message: Message) -> wasmtime::Result<Result<(), Error>> {
-        if let Err(error) = check(&message) {
-            return Ok(Err(error));
+        let size = message.body.len();
+        if let Err(problem) = delivery::check(&message.to, &message.subject, &message.media_type, size) {
+            return Ok(Err(invalid(problem.to_string())));
         }
         let outbound = self.outbound()?;
         let channel = match granted(outbound, &message) {

@@ -377,7 +377,15 @@ impl Ledger {
             }
             let epoch = self.shared.keys.epoch(&claim);
             if let Some(claimed) = self.key_row(&claim).await? {
-                return Ok(claimed);
+                if !matches!(claimed, Claimed::Unfinished { .. }) {
+                    return Ok(claimed);
+                }
+                // A stored plan of it may stand already, and its rows will say so.
+                self.shared.promises.all().await;
+                if let Some(claimed) = self.key_row(&claim).await? {
+                    return Ok(claimed);
+                }
+                continue;
             }
             if let Some(claimed) = self.shared.keys.take(&claim, epoch) {
                 return Ok(claimed);

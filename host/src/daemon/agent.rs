@@ -55,18 +55,7 @@ impl AgentPlane {
                 let of: params::OfTool = params::read(params)?;
                 Dispatch::Now(host.tool(&caller, &of.tool).into())
             }
-            AgentMethod::RunsOpen => {
-                let open: params::OpenRun = params::read(params)?;
-                Dispatch::Now(host.open_run(&caller, &open.label).into())
-            }
-            AgentMethod::RunsGet => {
-                let page: params::RunPage = params::read(params)?;
-                later(async move { host.run(&caller, page.run, page.cursor).await.into() })
-            }
-            AgentMethod::RunsClose => {
-                let of: params::OfRun = params::read(params)?;
-                later(async move { host.close_run(&caller, of.run).await.into() })
-            }
+            AgentMethod::RunsOpen | AgentMethod::RunsGet | AgentMethod::RunsClose => run(host, caller, method, params)?,
             AgentMethod::CallsExecute => call(host, caller, params::call(params, None)?, notes),
             AgentMethod::CallsPreview => call(host, caller, params::call(params, Some(Mode::Preview))?, notes),
             AgentMethod::CallsGet => {
@@ -143,6 +132,25 @@ impl Plane for AgentPlane {
 /// Make a dispatch of what takes time.
 pub(super) fn later(work: impl Future<Output = Body> + Send + 'static) -> Dispatch {
     Dispatch::Later(Box::pin(work))
+}
+
+/// The methods of runs.
+fn run(host: Host, caller: Arc<Caller>, method: AgentMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+    Ok(match method {
+        AgentMethod::RunsOpen => {
+            let open: params::OpenRun = params::read(params)?;
+            Dispatch::Now(host.open_run(&caller, &open.label).into())
+        }
+        AgentMethod::RunsGet => {
+            let page: params::RunPage = params::read(params)?;
+            later(async move { host.run(&caller, page.run, page.cursor).await.into() })
+        }
+        AgentMethod::RunsClose => {
+            let of: params::OfRun = params::read(params)?;
+            later(async move { host.close_run(&caller, of.run).await.into() })
+        }
+        other => return Err(Fault::no_method(other.name())),
+    })
 }
 
 /// The methods of transactions.

@@ -10,6 +10,7 @@ mod kill;
 mod life;
 mod manifests;
 mod plans;
+mod policies;
 mod previews;
 mod runs;
 mod scenery;

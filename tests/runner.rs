@@ -10,6 +10,7 @@ mod egress;
 mod hard;
 mod ledger;
 mod outbox;
+mod policy;
 mod sandbox;
 mod stage;
 mod tidy;

@@ -7,8 +7,9 @@
 //! [`hold`]).
 
 pub mod keep;
+pub mod standing;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use toolkeep_core::call::TransactionView;
@@ -16,25 +17,25 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Delivery, Effect};
 use toolkeep_core::grant::HttpGrant;
 use toolkeep_core::id::{CallId, TenantName};
-use toolkeep_core::plan::{Plan, PlanStep};
-use toolkeep_core::policy::{Verdict, plan_tier};
+use toolkeep_core::plan::Plan;
+use toolkeep_core::policy::{Need, Verdict};
 use toolkeep_core::refusal::{Code, Refusal};
-use toolkeep_core::tier::Tier;
 use toolkeep_sandbox::stage::{Content, Witness};
 
 use crate::admit::Ticket;
 use crate::catalog::Catalog;
-use crate::decide::{Allowed, Need};
+use crate::decide::Allowed;
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{ApprovalUse, CallRow, PlanState, StoredPlan};
-use crate::policy;
+use crate::policy::UNDO;
 use crate::record::{Ending, Entry};
 use crate::transaction::TRANSACTION_TOOL;
 
 pub use keep::{PlanStore, hold, hold_stored, preview};
+pub use standing::{InForce, Standing, unchanged};
 
 /// What calls that reverse another call name as their tool. No manifest can give this name.
-pub const UNDO_TOOL: &str = "toolkeep.undo";
+pub const UNDO_TOOL: &str = UNDO;
 
 /// Proof: this plan may be committed, once.
 #[derive(Debug)]
@@ -177,12 +178,15 @@ impl Consent {
 /// # Errors
 /// `stale_plan`: it is not open any more, too old, or made with another tool, manifest or policy. `approval_required`: not
 /// enough people agreed. `denied`: policy refuses it now.
-pub fn rehydrate(consent: Consent, catalog: &Catalog, undo_bytes: u64, now_ms: u64) -> Result<Approved, Refusal> {
+pub fn rehydrate(consent: Consent, in_force: &InForce) -> Result<Approved, Refusal> {
     let required = |message: &str| Refusal::new(Code::ApprovalRequired, message);
-    let verdict = standing(&consent.stored().plan, catalog, undo_bytes, now_ms)?;
-    if let Verdict::Deny { breach } = verdict {
-        return Err(Refusal::new(Code::Denied, breach));
-    }
+    let standing = Standing::of(consent.stored(), in_force)?;
+    // Policies speak about agents: an operator's own reversal has only the floor beneath it.
+    let need = possible(match &consent {
+        Consent::Operator(_) => standing.floor(),
+        Consent::Owner(_) | Consent::Transaction(_) | Consent::People(_) => standing.verdict(),
+    })?;
+    let catalog = &in_force.catalog;
     match consent {
         Consent::Owner(stored) if stored.state == PlanState::Previewed && is_transaction(&stored.plan) => {
             Err(whole_only())
@@ -197,9 +201,9 @@ pub fn rehydrate(consent: Consent, catalog: &Catalog, undo_bytes: u64, now_ms: u
             )
             .hint("call the tool with mode `commit`"))
         }
-        Consent::Owner(stored) | Consent::Transaction(stored) => match (stored.state, verdict) {
-            (PlanState::Previewed, Verdict::Commit | Verdict::Nothing) => open(*stored, None, catalog),
-            (PlanState::Previewed, Verdict::Hold { reason, .. }) => Err(required(&reason)),
+        Consent::Owner(stored) | Consent::Transaction(stored) => match (stored.state, need) {
+            (PlanState::Previewed, None) => open(*stored, None, catalog),
+            (PlanState::Previewed, Some(need)) => Err(required(&need.text())),
             (PlanState::Held, _) => Err(required("the plan waits for an approval")),
             (state, _) => Err(not_open(state)),
         },
@@ -226,10 +230,18 @@ pub fn rehydrate(consent: Consent, catalog: &Catalog, undo_bytes: u64, now_ms: u
 ///
 /// # Errors
 /// As [`rehydrate`].
-pub fn need(stored: &StoredPlan, catalog: &Catalog, undo_bytes: u64, now_ms: u64) -> Result<Option<Need>, Refusal> {
-    match standing(&stored.plan, catalog, undo_bytes, now_ms)? {
+pub fn need(stored: &StoredPlan, in_force: &InForce) -> Result<Option<Need>, Refusal> {
+    possible(Standing::of(stored, in_force)?.verdict())
+}
+
+/// What a plan needs before it may be committed, if it may be at all.
+fn possible(verdict: Verdict) -> Result<Option<Need>, Refusal> {
+    match verdict {
         Verdict::Nothing | Verdict::Commit => Ok(None),
-        Verdict::Hold { approvers, reason } => Ok(Some(Need { approvers, reason })),
+        Verdict::Hold(need) => Ok(Some(need)),
+        Verdict::Preview { reason } => {
+            Err(Refusal::new(Code::Denied, format!("it may be previewed, but not committed: {reason}")))
+        }
         Verdict::Deny { breach } => Err(Refusal::new(Code::Denied, breach)),
     }
 }
@@ -306,75 +318,4 @@ fn undone_call(row: &CallRow) -> Option<CallId> {
 
 fn not_open(state: PlanState) -> Refusal {
     Refusal::new(Code::StalePlan, format!("the plan is {state}"))
-}
-
-/// The verdict of this moment, after checking that the plan was made with what is in force now.
-fn standing(plan: &Plan, catalog: &Catalog, undo_bytes: u64, now_ms: u64) -> Result<Verdict, Refusal> {
-    let body = plan.body();
-    let stale = |what: &str| Err(Refusal::new(Code::StalePlan, format!("{what} since the plan was made")));
-    if now_ms >= plan.binding().expires_at_ms {
-        return Err(Refusal::new(Code::StalePlan, "the plan has expired"));
-    }
-    if body.policy_set != policy::digest() {
-        return stale("the policy changed");
-    }
-    if body.tool.as_str() == UNDO_TOOL {
-        return Ok(reversal_verdict(plan, catalog, undo_bytes));
-    }
-    if is_transaction(plan) {
-        let (tier, hold) = in_force(&body.steps, catalog)?;
-        return Ok(policy::verdict(&body.effects, tier, &hold, undo_bytes));
-    }
-    let Some(tool) = catalog.tool(&body.tool) else { return stale("the tool was removed") };
-    if tool.component.digest != body.component {
-        return stale("the component of the tool changed");
-    }
-    if tool.manifest.digest != body.manifest {
-        return stale("the manifest of the tool changed");
-    }
-    Ok(policy::verdict(&body.effects, tool.tier, &tool.manifest.hold, undo_bytes))
-}
-
-/// The strictest tier of the tools of a transaction and every kind of effect that one of their manifests holds, after
-/// checking that each is still what it was when it was called.
-///
-/// # Errors
-/// `stale_plan`: a tool was removed, or its component or manifest changed.
-pub fn in_force(steps: &[PlanStep], catalog: &Catalog) -> Result<(Tier, Vec<String>), Refusal> {
-    let (mut tier, mut hold) = (Tier::ReadOnly, BTreeSet::new());
-    for step in steps {
-        let stale = |what: &str| {
-            let message = format!("`{}` {what} since the transaction called it", step.tool);
-            Refusal::new(Code::StalePlan, message).hint("begin another transaction")
-        };
-        let Some(tool) = catalog.tool(&step.tool) else { return Err(stale("was removed")) };
-        if tool.component.digest != step.component {
-            return Err(stale("got another component"));
-        }
-        if tool.manifest.digest != step.manifest {
-            return Err(stale("got another manifest"));
-        }
-        tier = tier.max(tool.tier);
-        hold.extend(tool.manifest.hold.iter().cloned());
-    }
-    Ok((tier, hold.into_iter().collect()))
-}
-
-/// The verdict about a reversal: as strict as about what it reverses, whose component and manifest it carries. Reversing a
-/// reversal applies the first plan again, so nothing may become milder on the way.
-fn reversal_verdict(plan: &Plan, catalog: &Catalog, undo_bytes: u64) -> Verdict {
-    let body = plan.body();
-    // A tool that is gone or changed cannot say how much consent it wanted: a human looks.
-    let (reversed, hold) = if body.steps.is_empty() {
-        let of_manifest: Vec<_> = catalog
-            .tools()
-            .filter(|tool| tool.manifest.digest == body.manifest && tool.component.digest == body.component)
-            .collect();
-        let tier = of_manifest.iter().map(|tool| tool.tier).max().unwrap_or(Tier::Consequential);
-        (tier, of_manifest.first().map_or(Vec::new(), |tool| tool.manifest.hold.clone()))
-    } else {
-        in_force(&body.steps, catalog).unwrap_or((Tier::Consequential, Vec::new()))
-    };
-    let declared = plan_tier(&body.effects, undo_bytes).max(reversed).max(Tier::Reversible);
-    policy::verdict(&body.effects, declared, &hold, undo_bytes)
 }

@@ -5,7 +5,7 @@
 //! agent and operator share a uid, the kernel cannot tell them apart, so the admin plane also wants the token that only
 //! the operator can read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use toolkeep_core::digest::Digest;
@@ -103,6 +103,12 @@ impl Operator {
         &self.identity.tenant
     }
 
+    /// The groups whose consent the operator can give.
+    #[must_use]
+    pub const fn groups(&self) -> &BTreeSet<String> {
+        &self.identity.groups
+    }
+
     /// What authenticated the connection.
     #[must_use]
     pub const fn credential(&self) -> &Credential {
@@ -178,7 +184,11 @@ mod tests {
             user: name.parse().expect("name"),
             agent: name.parse().expect("name"),
         };
-        let identity = || OperatorIdentity { user: "op".parse().expect("name"), tenant: name.parse().expect("name") };
+        let identity = || OperatorIdentity {
+            user: "op".parse().expect("name"),
+            tenant: name.parse().expect("name"),
+            groups: BTreeSet::new(),
+        };
         Authenticator {
             principals: principals.iter().map(|uid| (*uid, Arc::new(principal()))).collect(),
             operators: operators.iter().map(|uid| (*uid, identity())).collect(),

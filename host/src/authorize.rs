@@ -1,8 +1,8 @@
 //! Stage 3, authorize: from a [`Call`] to a [`Grant`], what this caller may do with this tool.
 //!
 //! A grant is the intersection of what the manifest allows, what the caller's tenant owns and what the daemon's limits
-//! leave. It is a thing that later stages need in hand, not an answer that they could forget to ask for. Until policies
-//! can be written, the policy set is the built-in tier table, and its digest stands in every plan.
+//! leave, if the policies permit the call at all. It is a thing that later stages need in hand, not an answer that they could
+//! forget to ask for. What the policies demand besides goes with it, and the digest of their set stands in every plan.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,12 +12,13 @@ use toolkeep_core::capability::{Access, FileGrant};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{TenantName, WorkspaceName};
 use toolkeep_core::limit::ExecutionLimits;
+use toolkeep_core::policy::Verdict;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::tier::Tier;
 use toolkeep_sandbox::stage::Mount;
 use toolkeep_sandbox::workspace::WorkspaceRoot;
 
-use crate::policy;
+use crate::policy::{Circumstances, Judgement, Matter, Policies};
 use crate::validate::Call;
 
 /// An opened workspace and the tenant that owns it.
@@ -41,6 +42,7 @@ pub struct Grant {
     deadline: Duration,
     tier: Tier,
     policy_set: Digest,
+    judgement: Arc<Judgement>,
 }
 
 impl Grant {
@@ -79,16 +81,39 @@ impl Grant {
     pub const fn policy_set(&self) -> Digest {
         self.policy_set
     }
+
+    /// What the policies said to the call: it is allowed, be it with obligations.
+    #[must_use]
+    pub fn judgement(&self) -> &Judgement {
+        &self.judgement
+    }
 }
 
 /// Decide what the call may do.
 ///
 /// # Errors
-/// `denied`: the manifest names a workspace that the configuration does not have, or that another tenant owns. Both have
-/// one text.
-pub fn authorize(workspaces: &Workspaces, call: Call) -> Result<Grant, Refusal> {
+/// `denied`: no policy permits the call, or one forbids it; or the manifest names a workspace that the configuration does not
+/// have, or that another tenant owns. The last two have one text.
+pub fn authorize(
+    workspaces: &Workspaces,
+    policies: &Policies,
+    call: Call,
+    around: Circumstances,
+) -> Result<Grant, Refusal> {
     let tool = Arc::clone(call.tool());
-    let tenant = &call.caller().principal().tenant;
+    let principal = call.caller().principal();
+    let matter = Matter { input: Some(call.input()), plan: None, around };
+    let judgement = policies.judge(principal, &tool.shape, &matter);
+    if !judgement.allowed() {
+        return Err(Refusal::new(Code::Denied, judgement.why_not())
+            .hint("nothing was run; ask the operator if you should be allowed to call this"));
+    }
+    // A transaction is consented to as a whole, so what is demanded for one call of it would be lost.
+    if call.options().transaction.is_some() && judgement.verdict() != Verdict::Commit {
+        return Err(Refusal::new(Code::Denied, "the policies demand consent to this very call")
+            .hint("make it alone, outside of a transaction"));
+    }
+    let tenant = &principal.tenant;
     let mut mounts = Vec::with_capacity(tool.manifest.files.len());
     for grant in &tool.manifest.files {
         let Some(owned) = workspaces.get(&grant.workspace).filter(|owned| owned.tenant == *tenant) else {
@@ -103,7 +128,7 @@ pub fn authorize(workspaces: &Workspaces, call: Call) -> Result<Grant, Refusal> 
     let limits = tool.manifest.limits;
     let wanted = call.options().deadline_ms.unwrap_or(limits.deadline_ms);
     let deadline = Duration::from_millis(wanted.min(limits.deadline_ms));
-    Ok(Grant { tier: tool.tier, mounts, limits, deadline, policy_set: policy::digest(), call })
+    Ok(Grant { tier: tool.tier, mounts, limits, deadline, policy_set: policies.digest(tenant), judgement, call })
 }
 
 /// A tier-0 tool never gets a writable grant, even where its component shares a manifest with writing tools.

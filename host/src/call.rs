@@ -92,7 +92,8 @@ impl Host {
         let call = validate::validate(&catalog, caller, request, entry.call())?;
         entry.validated(&call);
         let turn = self.turn(&call).await?;
-        let grant = authorize::authorize(self.workspaces(), call)?;
+        let around = self.circumstances(call.options().mode, call.options().run);
+        let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
         let ticket = match admit::admit(self.admission(), self.ledger(), grant).await? {
             Admitted::Fresh(ticket) => ticket,
             Admitted::Replay { reply, .. } => return Ok(Passage::Recorded(Answer::stored(reply, true))),
@@ -129,7 +130,8 @@ impl Host {
                 Sealed::Nothing(output) => return Ok(Passage::unchanged(&output)),
                 Sealed::Planned(planned) => planned,
             };
-            let decision = decide::decide(planned, self.undo_bytes());
+            let around = self.circumstances(entry.row().mode, entry.row().run);
+            let decision = decide::decide(planned, &self.policies(), around, self.undo_bytes())?;
             let Some(boundary) = boundary else { return self.conclude(entry, decision).await };
             match self.part(entry, call, decision, boundary).await? {
                 Part::Answered(same, more) => (ticket, given) = (same, more),
@@ -173,7 +175,7 @@ impl Host {
     /// Settle a plan that waited: its owner commits a preview, or people have agreed to it.
     pub(crate) async fn settle_stored(&self, consent: Consent) -> Answer {
         let (plan, call) = (consent.stored().plan.id(), consent.call());
-        match approve::rehydrate(consent, &self.catalog().current(), self.undo_bytes(), self.ambient().now_ms()) {
+        match approve::rehydrate(consent, &self.in_force()) {
             Ok(approved) => self.settle(approved).await,
             Err(refusal) => self.not_settled(plan, call, refusal).await,
         }

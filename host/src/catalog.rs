@@ -20,6 +20,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::tier::Tier;
 
 use crate::artifacts::Artifacts;
+use crate::policy::ToolShape;
 use crate::schema;
 
 /// Largest component, in bytes: a Python tool with its interpreter is 18 MB.
@@ -45,6 +46,8 @@ pub struct Tool {
     pub descriptor: Descriptor,
     /// The file that runs.
     pub component: Arc<ComponentFile>,
+    /// What policies see of it.
+    pub shape: Arc<ToolShape>,
     /// Checks inputs.
     input: schema::Lazy,
     /// Checks outputs.
@@ -161,6 +164,12 @@ impl Catalog {
     /// All tools in order of their names.
     pub fn tools(&self) -> impl Iterator<Item = &Arc<Tool>> {
         self.tools.values()
+    }
+
+    /// What policies see of all tools.
+    #[must_use]
+    pub fn shapes(&self) -> Vec<Arc<ToolShape>> {
+        self.tools.values().map(|tool| Arc::clone(&tool.shape)).collect()
     }
 
     /// Manifests that could not be used.
@@ -300,8 +309,11 @@ fn tools_of(
             let (input, output) =
                 (schema("input", &descriptor.input_schema)?, schema("output", &descriptor.output_schema)?);
             schema("error", &descriptor.error_schema)?;
+            let tier = manifest.tiers.get(&local).copied().unwrap_or(manifest.tier);
+            let shape = ToolShape::new(name.clone(), tier, component.digest, manifest, &descriptor.input_schema);
             Ok(Arc::new(Tool {
-                tier: manifest.tiers.get(&local).copied().unwrap_or(manifest.tier),
+                tier,
+                shape: Arc::new(shape),
                 name,
                 local,
                 manifest: Arc::clone(manifest),

@@ -21,6 +21,7 @@ mod outcomes;
 mod pages;
 mod plan_page;
 mod plans;
+mod policy;
 mod receipts;
 mod reply;
 mod runs;
@@ -77,6 +78,8 @@ pub enum Command {
     #[command(subcommand)]
     Tools(tools::ToolsCommand),
     #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    #[command(subcommand)]
     Receipts(receipts::ReceiptsCommand),
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -117,6 +120,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Deadletters(command) => command.run(context),
         Command::Outcomes(command) => command.run(context),
         Command::Tools(command) => command.run(context),
+        Command::Policy(command) => command.run(context),
         Command::Receipts(command) => command.run(context),
         Command::Audit(command) => command.run(context),
         Command::Config(command) => command.run(context),

@@ -7,7 +7,7 @@
 
 pub mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use toolkeep_core::id::{AgentName, ChannelName, SecretName, TenantName, UserName, WorkspaceName};
@@ -17,6 +17,7 @@ use crate::ambient::Ambient;
 use crate::channel::config::ChannelConfig;
 use crate::egress::EgressConfig;
 use crate::notify::{Event, Route};
+use crate::policy::obligation::is_word;
 use crate::secrets::config::SecretConfig;
 use text::ConfigText;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub solo: bool,
     /// Directories that manifests may name, with the tenant that owns each.
     pub workspaces: BTreeMap<WorkspaceName, Workspace>,
+    /// Holds policies, `*.cedar`; the built-in ones are in force without it.
+    pub policy_dir: Option<PathBuf>,
     /// Who a peer of the agent socket is, by uid.
     pub principals: BTreeMap<u32, Principal>,
     /// Who a peer of the admin socket is, by uid.
@@ -76,6 +79,8 @@ pub struct OperatorIdentity {
     pub user: UserName,
     /// The tenant whose calls the operator sees.
     pub tenant: TenantName,
+    /// The groups whose consent the operator can give, as policies name them.
+    pub groups: BTreeSet<String>,
 }
 
 /// The kind of deployment. Wildcard origins are refused in all of them.
@@ -88,6 +93,18 @@ pub enum Environment {
     Staging,
     /// Real work.
     Prod,
+}
+
+impl Environment {
+    /// How it is written.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Staging => "staging",
+            Self::Prod => "prod",
+        }
+    }
 }
 
 /// Bounds of the daemon.
@@ -220,7 +237,12 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
     }
     let mut operators = BTreeMap::new();
     for entry in &text.operators {
-        let identity = OperatorIdentity { user: entry.user.clone(), tenant: entry.tenant.clone() };
+        if let Some(group) = entry.groups.iter().find(|group| !is_word(group)) {
+            let problem = format!("`{group}` is not the name of a group; use a-z, 0-9, `.`, `_` and `-`");
+            return Err(ConfigError::value("operator.groups", problem));
+        }
+        let groups = entry.groups.iter().cloned().collect();
+        let identity = OperatorIdentity { user: entry.user.clone(), tenant: entry.tenant.clone(), groups };
         if operators.insert(entry.uid, identity).is_some() {
             return Err(ConfigError::value("operator", format!("uid {} is mapped twice", entry.uid)));
         }
@@ -229,7 +251,10 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         principals.insert(own, local_principal()?);
     }
     if operators.is_empty() {
-        operators.insert(own, OperatorIdentity { user: operator_name()?, tenant: local_principal()?.tenant });
+        operators.insert(
+            own,
+            OperatorIdentity { user: operator_name()?, tenant: local_principal()?.tenant, groups: BTreeSet::new() },
+        );
     }
     let channels = text.channels.iter().map(|(name, channel)| Ok((name.clone(), channel.check(name, base)?)));
     let channels = channels.collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
@@ -241,6 +266,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         agent_group: daemon.agent_gid,
         solo: daemon.solo.unwrap_or(false),
         workspaces,
+        policy_dir: text.policy.dir.as_deref().map(|path| absolute("policy.dir", path, base)).transpose()?,
         principals,
         operators,
         egress: EgressConfig {

@@ -124,7 +124,7 @@ async fn until_stop(host: &Host, manifests: &mut Watch, signals: &mut Signals, m
                 Asked::Stop => return,
                 Asked::Reload => reload_because(host, "SIGHUP").await,
             },
-            () = manifests.changed() => reload_because(host, "the manifests changed").await,
+            () = manifests.changed() => reload_because(host, "a file changed").await,
             () = server::stop_asked(&mut stopped) => return,
         }
     }
@@ -132,7 +132,7 @@ async fn until_stop(host: &Host, manifests: &mut Watch, signals: &mut Signals, m
 
 async fn reload_because(host: &Host, why: &str) {
     match reload(host).await {
-        Ok(report) => tracing::info!(why, %report, "the manifests were read again"),
+        Ok(report) => tracing::info!(why, %report, "manifests and policies were read again"),
         Err(refusal) => tracing::error!(why, message = refusal.message, "the manifests were not read"),
     }
 }

@@ -11,6 +11,7 @@ mod inquiry;
 mod life;
 mod live;
 mod outcomes;
+mod policy;
 mod runs;
 mod staging;
 mod transactions;
@@ -21,14 +22,14 @@ use std::sync::Arc;
 
 use serde_json::json;
 use toolkeep_core::audit::AuditKind;
-use toolkeep_core::call::{Outcome, Reply, Status, Usage};
-use toolkeep_core::id::{CallId, TenantName};
+use toolkeep_core::call::{Mode, Outcome, Reply, Status, Usage};
+use toolkeep_core::id::{CallId, RunId, TenantName};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::execution::Cancel;
 
 use crate::admit::Admission;
 use crate::ambient::Ambient;
-use crate::approve::PlanStore;
+use crate::approve::{InForce, PlanStore};
 use crate::authenticate::{Authenticator, Caller, Operator, Peer};
 use crate::authorize::Workspaces;
 use crate::blobs::Blobs;
@@ -39,6 +40,7 @@ use crate::execute::{Executed, Executor};
 use crate::ledger::{CallRow, Ledger};
 use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
+use crate::policy::{Circumstances, Policies, PolicyHandle};
 use crate::record::{Answer, Ending, Entry, status_of};
 use crate::transaction::Turns;
 
@@ -49,6 +51,7 @@ pub use flights::{Flight, Flights, Settling};
 pub use inquiry::PlanName;
 pub use life::StartError;
 pub(crate) use live::{Boundary, Part};
+pub use policy::{DIFF_CALLS_MAX, PolicyFile, Supposed};
 pub use staging::Staging;
 pub use transactions::{BeginTransaction, CommitTransaction};
 pub use undo::UndoTarget;
@@ -64,6 +67,7 @@ struct Services {
     authenticator: Authenticator,
     workspaces: Workspaces,
     catalog: CatalogHandle,
+    policy: PolicyHandle,
     admission: Admission,
     ledger: Ledger,
     blobs: Blobs,
@@ -110,6 +114,31 @@ impl Host {
 
     pub(crate) fn catalog(&self) -> &CatalogHandle {
         &self.0.catalog
+    }
+
+    pub(crate) fn policy(&self) -> &PolicyHandle {
+        &self.0.policy
+    }
+
+    /// The policies of this moment.
+    pub(crate) fn policies(&self) -> Arc<Policies> {
+        self.0.policy.current()
+    }
+
+    /// What policies are told besides tool, input and plan.
+    pub(crate) fn circumstances(&self, mode: Mode, run: Option<RunId>) -> Circumstances {
+        Circumstances::now(self.0.ambient.now_ms(), self.0.config.environment, mode).of_run(run)
+    }
+
+    /// What a stored plan is looked at again with.
+    pub(crate) fn in_force(&self) -> InForce {
+        InForce {
+            catalog: self.0.catalog.current(),
+            policies: self.policies(),
+            environment: self.0.config.environment,
+            undo_bytes: self.undo_bytes(),
+            now_ms: self.0.ambient.now_ms(),
+        }
     }
 
     pub(crate) fn admission(&self) -> &Admission {

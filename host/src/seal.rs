@@ -13,7 +13,6 @@ use toolkeep_core::effect::{Delivery, Effect};
 use toolkeep_core::id::{CallId, PlanId};
 use toolkeep_core::plan::{Plan, PlanBody, SealBinding};
 use toolkeep_core::refusal::{Code, Refusal};
-use toolkeep_core::tier::Tier;
 use toolkeep_sandbox::execution::Ended;
 use toolkeep_sandbox::port::HttpCall;
 use toolkeep_sandbox::stage::{Content, Witness};
@@ -199,13 +198,12 @@ fn live_effect(call: &Call, request: &HttpCall) -> Result<(Effect, BTreeMap<Dige
     Ok((Effect::HttpRequest(effect), contents.into_iter().collect()))
 }
 
-/// How long the plan of a call stays committable, in milliseconds. One that people may have to agree to waits for them.
+/// How long the plan of a call stays committable, in milliseconds. Any policy may want people to agree, and then it waits
+/// for them.
 fn time_to_live(call: &Call, approval_ttl_ms: u64) -> u64 {
     let manifest = &call.tool().manifest;
-    let may_be_held = call.tool().tier >= Tier::Consequential || !manifest.hold.is_empty();
-    if may_be_held && call.options().mode == Mode::Commit {
-        manifest.plan_ttl_ms.max(approval_ttl_ms)
-    } else {
-        manifest.plan_ttl_ms
+    match call.options().mode {
+        Mode::Commit => manifest.plan_ttl_ms.max(approval_ttl_ms),
+        Mode::Preview => manifest.plan_ttl_ms,
     }
 }

@@ -23,6 +23,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("wasmtime-wasi-io", &["host/sandbox", "benches"]),
     ("rusqlite", &["host", "benches"]),
     ("anyhow", &["host"]),
+    ("cedar-policy", &["host"]),
     ("clap", &["host"]),
     ("wit-bindgen", &["guest-sdk"]),
 ];
@@ -85,6 +86,7 @@ const NAMED: &[(&str, &[&str])] = &[
     ("wasmtime_wasi_io", &["host/sandbox/src/", "benches/"]),
     ("rusqlite", &["host/src/ledger.rs", "host/src/ledger/", "benches/"]),
     ("anyhow", &["host/src/main.rs"]),
+    ("cedar_policy", &["host/src/policy.rs", "host/src/policy/"]),
     ("clap", &["host/src/main.rs", "host/src/cli.rs", "host/src/cli/"]),
     ("hyper::client", &["host/src/egress/", "tests/", "benches/"]),
     ("tokio_rustls", &["host/src/egress", "tests/", "benches/"]),
@@ -135,6 +137,7 @@ const AMBIENT: &[(&str, &[&str])] = &[
         &[
             "host/src/config",
             "host/src/catalog",
+            "host/src/policy/source.rs",
             "host/src/load.rs",
             "host/src/spool.rs",
             "host/src/install.rs",

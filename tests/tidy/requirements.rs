@@ -41,7 +41,7 @@ const ROWS: &[(u8, State, &str)] = &[
     (16, Begun, "tenant-scoped state everywhere; foreign ids look missing"),
     (
         17,
-        Later,
+        Done,
         "policy as code over principal, input, plan, amount, time, taint, tier; default deny; testable and diffable",
     ),
     (18, Later, "delegation only narrows"),

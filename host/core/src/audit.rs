@@ -36,6 +36,8 @@ pub enum AuditKind {
     Tool,
     /// The daemon started, recovered or stopped.
     Daemon,
+    /// Another policy set is in force, or one was refused.
+    Policy,
 }
 
 /// One entry of the chain.

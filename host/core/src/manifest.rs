@@ -13,7 +13,7 @@ use crate::capability::{Access, ClockGrant, FileGrant, PathGlobs, SensitiveClass
 use crate::digest::Digest;
 use crate::effect::Effect;
 use crate::grant::{GRANTS_MAX, HttpGrant, HttpText, KeysGrant, KeysText, MessageGrant, MessageText};
-use crate::id::{ToolName, WorkspaceName};
+use crate::id::{NAME_MAX_BYTES, ToolName, WorkspaceName};
 use crate::limit::ExecutionLimits;
 use crate::tier::Tier;
 
@@ -64,6 +64,9 @@ pub struct ManifestText {
     /// Buckets of keys that it may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeysText>,
+    /// Amounts for policies: a name, and where in a call the number is, for example `"/input/total"`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub amounts: BTreeMap<String, String>,
     /// Limits that differ from the defaults.
     #[serde(default)]
     pub limits: LimitsText,
@@ -177,6 +180,8 @@ pub struct Manifest {
     pub messages: Arc<[MessageGrant]>,
     /// Buckets of keys that it may use.
     pub keys: Arc<[KeysGrant]>,
+    /// Amounts for policies, in order of their names.
+    pub amounts: Arc<[Amount]>,
     /// What an execution may use.
     pub limits: ExecutionLimits,
     /// Operator's limits for compiling: CPU seconds and bytes.
@@ -186,6 +191,18 @@ pub struct Manifest {
     /// SHA-256 of the text that it was read from.
     pub digest: Digest,
 }
+
+/// A number of the input that policies may look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Amount {
+    /// What policies call it.
+    pub name: String,
+    /// Where it is in the input: a JSON Pointer (RFC 6901).
+    pub pointer: String,
+}
+
+/// Most amounts of one manifest: policies compare a few.
+pub const AMOUNTS_MAX: usize = 16;
 
 /// How long a plan stays committable if the manifest does not say: 15 minutes.
 pub const PLAN_TTL_DEFAULT_S: u64 = 900;
@@ -272,11 +289,32 @@ impl ManifestText {
             http: http.into(),
             messages: messages.into(),
             keys: keys.into(),
+            amounts: self.amounts()?,
             limits: self.limits.check()?,
             compile: (self.limits.compile_cpu_s, self.limits.compile_memory_bytes),
             plan_ttl_ms: ttl * 1000,
             digest,
         })
+    }
+}
+
+impl ManifestText {
+    fn amounts(&self) -> Result<Arc<[Amount]>, BadManifest> {
+        if self.amounts.len() > AMOUNTS_MAX {
+            return Err(BadManifest::new("amounts", format!("{} amounts; at most {AMOUNTS_MAX}", self.amounts.len())));
+        }
+        let amount = |(name, place): (&String, &String)| {
+            let wrong = |problem: &str| BadManifest::new(format!("amounts.{name}"), problem);
+            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+            if name.is_empty() || name.len() > NAME_MAX_BYTES || !name.bytes().all(plain) {
+                return Err(wrong("the name has 1 to 64 characters of a-z, 0-9 and `_`"));
+            }
+            match place.strip_prefix("/input") {
+                Some(pointer) if pointer.starts_with('/') => Ok(Amount { name: name.clone(), pointer: pointer.into() }),
+                _ => Err(wrong("write a JSON Pointer into the input, for example `/input/total`")),
+            }
+        };
+        self.amounts.iter().map(amount).collect()
     }
 }
 
@@ -409,11 +447,23 @@ mod tests {
             (|v| v["limits"] = json!({"fule": 1}), "unknown field `fule`"),
             (|v| v["plan_ttl_s"] = json!(0), "`plan_ttl_s`"),
             (|v| v["hold"] = json!(["file.burn"]), "`file.burn` is not an effect kind"),
+            (|v| v["amounts"] = json!({"Total": "/input/total"}), "`amounts.Total`"),
+            (|v| v["amounts"] = json!({"total": "/total"}), "`amounts.total`"),
+            (|v| v["amounts"] = json!({"total": "/input"}), "`amounts.total`"),
             (|v| v["name"] = json!("Report"), "is not a tool name"),
         ] {
             let message = check(edit).map(|_| ()).expect_err(says);
             assert!(message.contains(says), "{message} should contain {says}");
         }
+    }
+
+    #[test]
+    fn sixteen_amounts_are_taken_and_seventeen_are_not() {
+        let named = |n: usize| {
+            let amounts: BTreeMap<_, _> = (0..n).map(|at| (format!("a{at}"), format!("/input/{at}"))).collect();
+            check(|v| v["amounts"] = json!(amounts)).map(|manifest| manifest.amounts.len()).ok()
+        };
+        assert_eq!((named(AMOUNTS_MAX), named(AMOUNTS_MAX + 1)), (Some(AMOUNTS_MAX), None));
     }
 
     #[test]

@@ -1,12 +1,14 @@
-//! The built-in policy: what happens to a plan by its tier, when no other policy says more.
+//! What may happen to a plan, whatever policies are written: the floor beneath every policy set.
 //!
-//! A pure function from facts about a plan to a verdict. The default is to deny: an effect above the declared tier is a
-//! breach, whatever else is true. The strictest of tool tier, effect tiers and held kinds wins; nothing
-//! here can make a verdict milder.
+//! A pure function from facts about a plan to the mildest verdict that a policy can reach. An effect above the declared
+//! tier is a breach, whatever else is true; sensitive paths, held kinds and irreversible tools always wait for a person.
+//! Policies only ever add to it: [`Verdict::stricter`] is the one way in which two verdicts meet.
+
+use std::collections::BTreeSet;
 
 use crate::capability::SensitiveClass;
 use crate::effect::Effect;
-use crate::tier::{Tier, TierVerdict};
+use crate::tier::Tier;
 
 /// What is known when a plan is decided about.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +23,50 @@ pub struct Facts<'a> {
     pub undo_bytes: u64,
 }
 
-/// What happens to the plan.
+/// Whose consent a held plan needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// How many distinct people have to agree; at least one.
+    pub approvers: u8,
+    /// Every one of them belongs to all of these groups.
+    pub groups: BTreeSet<String>,
+    /// How long the request stands, in milliseconds; nothing for as long as the daemon lets requests stand.
+    pub ttl_ms: Option<u64>,
+    /// Why, for the approver.
+    pub reason: String,
+}
+
+impl Need {
+    /// Any one person, for this reason.
+    #[must_use]
+    pub fn one(reason: impl Into<String>) -> Self {
+        Self { approvers: 1, groups: BTreeSet::new(), ttl_ms: None, reason: reason.into() }
+    }
+
+    /// Why, and of whom the consent is wanted, where not of anybody.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let groups: Vec<&str> = self.groups.iter().map(String::as_str).collect();
+        match groups.is_empty() {
+            true => self.reason.clone(),
+            false => format!("{} (for {})", self.reason, groups.join(" and ")),
+        }
+    }
+
+    /// What satisfies both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let ttl_ms = match (self.ttl_ms, other.ttl_ms) {
+            (Some(one), Some(two)) => Some(one.min(two)),
+            (one, two) => one.or(two),
+        };
+        let approvers = self.approvers.max(other.approvers);
+        let groups = self.groups.into_iter().chain(other.groups).collect();
+        Self { approvers, groups, ttl_ms, reason: both(self.reason, &other.reason) }
+    }
+}
+
+/// What happens to the plan, from the mildest to the strictest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It changes nothing.
@@ -29,10 +74,10 @@ pub enum Verdict {
     /// Commit without asking.
     Commit,
     /// Wait for people.
-    Hold {
-        /// How many distinct people have to agree.
-        approvers: u8,
-        /// Why, for the approver.
+    Hold(Need),
+    /// Show it and keep it; nobody may commit it.
+    Preview {
+        /// Why, for the caller.
         reason: String,
     },
     /// Never.
@@ -40,6 +85,40 @@ pub enum Verdict {
         /// What was tried, for the caller and the audit.
         breach: String,
     },
+}
+
+impl Verdict {
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::Nothing => 0,
+            Self::Commit => 1,
+            Self::Hold(_) => 2,
+            Self::Preview { .. } => 3,
+            Self::Deny { .. } => 4,
+        }
+    }
+
+    /// The stricter of two; of two that are equally strict, what satisfies both.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Hold(one), Self::Hold(two)) => Self::Hold(one.and(two)),
+            (Self::Preview { reason }, Self::Preview { reason: other }) => {
+                Self::Preview { reason: both(reason, &other) }
+            }
+            (Self::Deny { breach }, Self::Deny { breach: other }) => Self::Deny { breach: both(breach, &other) },
+            (one, two) if two.rank() > one.rank() => two,
+            (one, _) => one,
+        }
+    }
+}
+
+/// Two reasons, each said once.
+fn both(one: String, two: &str) -> String {
+    if two.is_empty() || one.split("; ").any(|said| said == two) {
+        return one;
+    }
+    if one.is_empty() { two.to_owned() } else { format!("{one}; {two}") }
 }
 
 /// The tier of a plan: the highest of its effects.
@@ -64,9 +143,9 @@ pub fn is_sensitive(effect: &Effect) -> bool {
     effect.paths().any(|path| SensitiveClass::of(path).is_some())
 }
 
-/// Decide about a plan.
+/// The mildest verdict that any policy can reach.
 #[must_use]
-pub fn decide(facts: &Facts<'_>) -> Verdict {
+pub fn floor(facts: &Facts<'_>) -> Verdict {
     if facts.effects.is_empty() {
         return Verdict::Nothing;
     }
@@ -80,16 +159,18 @@ pub fn decide(facts: &Facts<'_>) -> Verdict {
             ),
         };
     }
-    let held = facts.effects.iter().find(|effect| facts.hold.iter().any(|kind| kind == effect.kind()));
-    match (facts.declared.default_verdict(), held) {
-        (TierVerdict::Commit, None) => Verdict::Commit,
-        (TierVerdict::Commit, Some(effect)) => {
-            Verdict::Hold { approvers: 1, reason: format!("the manifest holds every `{}`", effect.kind()) }
-        }
-        (TierVerdict::Hold { approvers }, _) => {
-            Verdict::Hold { approvers, reason: format!("the tool is tier {}", facts.declared.number()) }
-        }
+    let mut floor = Verdict::Commit;
+    if facts.declared == Tier::Irreversible {
+        floor = floor.stricter(Verdict::Hold(Need::one("the tool is tier 3")));
     }
+    if facts.effects.iter().any(is_sensitive) {
+        floor = floor.stricter(Verdict::Hold(Need::one("the plan touches a sensitive path")));
+    }
+    if let Some(effect) = facts.effects.iter().find(|effect| facts.hold.iter().any(|kind| kind == effect.kind())) {
+        let reason = format!("the manifest holds every `{}`", effect.kind());
+        floor = floor.stricter(Verdict::Hold(Need::one(reason)));
+    }
+    floor
 }
 
 #[cfg(test)]
@@ -111,17 +192,17 @@ mod tests {
     fn check(effects: &[Effect], declared: u8, hold: &[&str], undo_bytes: u64) -> Verdict {
         let hold: Vec<String> = hold.iter().map(|k| (*k).to_owned()).collect();
         let declared = Tier::try_from(declared).expect("tier");
-        decide(&Facts { effects, declared, hold: &hold, undo_bytes })
+        floor(&Facts { effects, declared, hold: &hold, undo_bytes })
     }
 
     #[test]
-    fn r21_every_tier_decides_as_the_table_says() {
+    fn r21_no_policy_gets_beneath_the_floor_of_a_tier() {
         let effects = [write("a", Some(10))];
         assert_eq!(check(&[], 0, &[], 0), Verdict::Nothing);
         assert!(matches!(check(&effects, 0, &[], 100), Verdict::Deny { .. }));
         assert_eq!(check(&effects, 1, &[], 100), Verdict::Commit);
-        assert!(matches!(check(&effects, 2, &[], 100), Verdict::Hold { approvers: 1, .. }));
-        assert!(matches!(check(&effects, 3, &[], 100), Verdict::Hold { approvers: 2, .. }));
+        assert_eq!(check(&effects, 2, &[], 100), Verdict::Commit, "a policy may free it");
+        assert!(matches!(check(&effects, 3, &[], 100), Verdict::Hold(Need { approvers: 1, .. })), "never one click");
     }
 
     #[test]
@@ -129,7 +210,7 @@ mod tests {
         assert_eq!(check(&[write("a", Some(10))], 1, &[], 10), Verdict::Commit);
         assert!(matches!(check(&[write("a", Some(10))], 1, &[], 9), Verdict::Deny { .. }), "beyond the undo quota");
         assert!(matches!(check(&[write(".git/hooks/x", None)], 1, &[], 9), Verdict::Deny { .. }), "sensitive");
-        assert!(matches!(check(&[write(".git/hooks/x", None)], 2, &[], 9), Verdict::Hold { .. }));
+        assert!(matches!(check(&[write(".git/hooks/x", None)], 2, &[], 9), Verdict::Hold(_)));
         let many = [write("a", Some(6)), write("b", Some(6))];
         assert!(matches!(check(&many, 1, &[], 11), Verdict::Deny { .. }), "the quota is for the plan");
         assert_eq!(check(&many, 1, &[], 12), Verdict::Commit);
@@ -137,9 +218,34 @@ mod tests {
 
     #[test]
     fn held_kinds_only_ever_make_it_stricter() {
-        assert!(matches!(check(&[write("a", None)], 1, &["file.write"], 9), Verdict::Hold { approvers: 1, .. }));
+        assert!(matches!(check(&[write("a", None)], 1, &["file.write"], 9), Verdict::Hold(Need { approvers: 1, .. })));
         assert_eq!(check(&[write("a", None)], 1, &["file.delete"], 9), Verdict::Commit);
-        assert!(matches!(check(&[write("a", None)], 3, &["file.write"], 9), Verdict::Hold { approvers: 2, .. }));
         assert!(matches!(check(&[write("a", None)], 0, &["file.write"], 9), Verdict::Deny { .. }));
+    }
+
+    #[test]
+    fn the_stricter_verdict_wins_and_two_needs_have_to_be_met_together() {
+        let need = |approvers, group: &str, ttl_ms, reason: &str| Need {
+            approvers,
+            groups: BTreeSet::from([group.to_owned()]),
+            ttl_ms,
+            reason: reason.to_owned(),
+        };
+        let met = need(1, "legal", Some(9), "x").and(need(2, "finance", Some(5), "y"));
+        assert_eq!((met.approvers, met.ttl_ms, met.reason.as_str()), (2, Some(5), "x; y"));
+        assert_eq!(met.groups, BTreeSet::from(["finance".to_owned(), "legal".to_owned()]));
+        assert_eq!(need(1, "a", None, "x").and(need(1, "a", Some(5), "x")), need(1, "a", Some(5), "x"));
+        let ladder = [
+            Verdict::Nothing,
+            Verdict::Commit,
+            Verdict::Hold(Need::one("")),
+            Verdict::Preview { reason: String::new() },
+            Verdict::Deny { breach: String::new() },
+        ];
+        for (at, one) in ladder.iter().enumerate() {
+            for (other, two) in ladder.iter().enumerate() {
+                assert_eq!(one.clone().stricter(two.clone()), ladder[at.max(other)]);
+            }
+        }
     }
 }

@@ -21,16 +21,6 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// What happens to a plan of this tier when no policy says otherwise.
-    #[must_use]
-    pub const fn default_verdict(self) -> TierVerdict {
-        match self {
-            Self::ReadOnly | Self::Reversible => TierVerdict::Commit,
-            Self::Consequential => TierVerdict::Hold { approvers: 1 },
-            Self::Irreversible => TierVerdict::Hold { approvers: 2 },
-        }
-    }
-
     /// The number people know it by.
     #[must_use]
     pub const fn number(self) -> u8 {
@@ -41,18 +31,6 @@ impl Tier {
             Self::Irreversible => 3,
         }
     }
-}
-
-/// What the tier table says about a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TierVerdict {
-    /// Commit without asking.
-    Commit,
-    /// Wait until so many distinct people agreed.
-    Hold {
-        /// How many distinct approvers are needed.
-        approvers: u8,
-    },
 }
 
 /// Why a number is not a tier.
@@ -85,11 +63,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn r21_the_default_of_each_tier_is_enforced() {
-        assert_eq!(Tier::ReadOnly.default_verdict(), TierVerdict::Commit);
-        assert_eq!(Tier::Reversible.default_verdict(), TierVerdict::Commit);
-        assert_eq!(Tier::Consequential.default_verdict(), TierVerdict::Hold { approvers: 1 });
-        assert_eq!(Tier::Irreversible.default_verdict(), TierVerdict::Hold { approvers: 2 });
-        assert!(Tier::try_from(3).is_ok() && Tier::try_from(4) == Err(NotATier(4)));
+    fn r21_there_are_four_tiers_and_no_other_number_is_one() {
+        for number in 0..=3 {
+            assert_eq!(Tier::try_from(number).map(Tier::number), Ok(number));
+        }
+        assert_eq!(Tier::try_from(4), Err(NotATier(4)));
+        assert!(Tier::ReadOnly < Tier::Reversible && Tier::Consequential < Tier::Irreversible);
     }
 }

@@ -10,12 +10,12 @@ use serde_json::json;
 use toolkeep_core::call::{ApprovalView, Outcome, Status};
 use toolkeep_core::id::ApprovalId;
 use toolkeep_core::plan::Plan;
+use toolkeep_core::policy::Need;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::ambient::Ambient;
 use crate::approve::{output_of, transaction_of};
 use crate::blobs::Blobs;
-use crate::decide::Need;
 use crate::ledger::{ApprovalRow, DiscardRefused, Durability, Ledger, Proposal, StoredPlan};
 use crate::notify::{Event, Notify};
 use crate::record::{Answer, Ending, Entry};
@@ -55,7 +55,7 @@ pub async fn hold(store: &PlanStore, planned: Planned, need: Need, entry: Entry)
     let (approval, view) = request(store, &need, &planned);
     let (plan, asked) = (Arc::clone(planned.plan()), view.clone());
     let mut ending = Ending::output(planned.output()).plan(planned.plan());
-    ending.error = Some(Refusal::new(Code::ApprovalRequired, format!("held: {}", need.reason)));
+    ending.error = Some(Refusal::new(Code::ApprovalRequired, format!("held: {}", need.text())));
     ending.approval = Some(view);
     let kept = Kept { outcome: Outcome::Pending, ending, approval: Some(approval) };
     let answer = keep(store, planned, entry, kept).await?;
@@ -83,7 +83,7 @@ pub async fn hold_stored(store: &PlanStore, stored: StoredPlan, need: &Need) -> 
     let (approval, view) = approval_request(store, need, requester, stored.plan.binding().expires_at_ms);
     let (output, transaction) = (output_of(&stored.call.row), transaction_of(&stored.call.row));
     let mut ending = Ending { output, transaction, ..Ending::default() }.plan(&stored.plan);
-    ending.error = Some(Refusal::new(Code::ApprovalRequired, format!("held: {}", need.reason)));
+    ending.error = Some(Refusal::new(Code::ApprovalRequired, format!("held: {}", need.text())));
     ending.approval = Some(view.clone());
     let row =
         Entry::resume(stored.call.row.clone()).close(Status::Held, Outcome::Pending, ending, store.ambient.now_ms());
@@ -111,14 +111,15 @@ pub fn approval_request(
     plan_expires_ms: u64,
 ) -> (ApprovalRow, ApprovalView) {
     let id = ApprovalId::new(store.ambient.uuid_v7());
-    let expires_at_ms = store.ambient.now_ms().saturating_add(store.approval_ttl_ms).min(plan_expires_ms);
+    let ttl_ms = need.ttl_ms.map_or(store.approval_ttl_ms, |ttl| ttl.min(store.approval_ttl_ms));
+    let expires_at_ms = store.ambient.now_ms().saturating_add(ttl_ms).min(plan_expires_ms);
     let approvers = if store.solo { 1 } else { need.approvers };
     let row = ApprovalRow {
         id,
         approvers,
         // Two people means two besides the one who asked.
         barred: (approvers > 1).then_some(requester),
-        reason: need.reason.as_str().into(),
+        reason: need.text().into(),
         expires_at_ms,
     };
     (row, ApprovalView { id, approvers, expires_at_ms })

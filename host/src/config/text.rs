@@ -28,6 +28,9 @@ pub struct ConfigText {
     /// `[limits]`.
     #[serde(default)]
     pub limits: LimitsText,
+    /// `[policy]`.
+    #[serde(default)]
+    pub policy: PolicyText,
     /// `[egress]`.
     #[serde(default)]
     pub egress: EgressText,
@@ -93,6 +96,14 @@ pub struct EgressText {
     pub ca_file: Option<PathBuf>,
 }
 
+/// `[policy]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyText {
+    /// See [`super::Config::policy_dir`].
+    pub dir: Option<PathBuf>,
+}
+
 /// `[[notify]]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,6 +150,9 @@ pub struct OperatorText {
     pub user: UserName,
     /// The tenant whose calls the operator sees.
     pub tenant: TenantName,
+    /// Groups whose consent the operator can give; none if absent.
+    #[serde(default)]
+    pub groups: Vec<String>,
 }
 
 impl ConfigText {

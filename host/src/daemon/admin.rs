@@ -110,6 +110,11 @@ impl AdminPlane {
             | AdminMethod::DeadlettersGet
             | AdminMethod::DeadlettersRetry
             | AdminMethod::DeadlettersDiscard => return self.deadletters(&op, method, params),
+            AdminMethod::PolicyGet
+            | AdminMethod::PolicyCheck
+            | AdminMethod::PolicyExplain
+            | AdminMethod::PolicyDiff
+            | AdminMethod::PolicyReload => return self.policy(&op, method, params),
             AdminMethod::AuditVerify => {
                 params::read::<params::Nothing>(params)?;
                 later(async move { host.audit_verify(&op).await.into() })
@@ -171,6 +176,36 @@ impl AdminPlane {
             _ => later(async move { host.dead_letter(&op, of.delivery).await.into() }),
         })
     }
+
+    fn policy(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        Ok(match method {
+            AdminMethod::PolicyGet => {
+                let get: params::PolicyGet = params::read(params)?;
+                Dispatch::Now(host.policy_in_force(&op, get.schema).into())
+            }
+            AdminMethod::PolicyCheck => {
+                let check: params::PolicyCheck = params::read(params)?;
+                later(async move { host.policy_check(&op, check.files).await.into() })
+            }
+            AdminMethod::PolicyExplain => {
+                let explain: params::PolicyExplain = params::read(params)?;
+                match (explain.call, explain.suppose) {
+                    (Some(call), None) => later(async move { host.policy_explain(&op, call).await.into() }),
+                    (None, Some(supposed)) => Dispatch::Now(host.policy_suppose(&op, &supposed).into()),
+                    _ => return Err(neither_nor()),
+                }
+            }
+            AdminMethod::PolicyDiff => {
+                let diff: params::PolicyDiff = params::read(params)?;
+                later(async move { host.policy_diff(&op, diff.files, diff.calls).await.into() })
+            }
+            _ => {
+                params::read::<params::Nothing>(params)?;
+                later(async move { host.policy_reload(&op).await.into() })
+            }
+        })
+    }
 }
 
 impl Plane for AdminPlane {
@@ -191,6 +226,16 @@ impl Plane for AdminPlane {
         };
         begun.unwrap_or_else(|fault| Dispatch::Now(Body::Error(fault)))
     }
+}
+
+/// `policy.explain` is about one call.
+fn neither_nor() -> Fault {
+    let refusal = Refusal::new(Code::InvalidInput, "one of `call` and `suppose` is wanted").field(
+        "/call",
+        "is missing, or `suppose` is there too",
+        "the id of a call, or else `suppose` with user, agent, tool and input",
+    );
+    Fault::protocol(INVALID_PARAMS, refusal)
 }
 
 /// The daemon's working directory means nothing to an operator.

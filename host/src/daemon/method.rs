@@ -119,6 +119,16 @@ methods! {
         TransactionsList = "transactions.list",
         /// Undo a call or a run, or preview that.
         UndoCall = "undo.call",
+        /// The policies in force.
+        PolicyGet = "policy.get",
+        /// Whether policies are valid.
+        PolicyCheck = "policy.check",
+        /// Why something is decided as it is.
+        PolicyExplain = "policy.explain",
+        /// What other policies would have said to recorded calls.
+        PolicyDiff = "policy.diff",
+        /// Read the policies again.
+        PolicyReload = "policy.reload",
         /// What could not be delivered.
         DeadlettersList = "deadletters.list",
         /// One dead letter with its message.
@@ -148,7 +158,9 @@ mod tests {
         for method in AdminMethod::ALL {
             assert_eq!(AdminMethod::named(method.name()), Some(*method));
         }
-        for powerful in ["approvals.approve", "approvals.reject", "tools.install", "undo.call", "daemon.drain"] {
+        for powerful in
+            ["approvals.approve", "approvals.reject", "tools.install", "undo.call", "policy.reload", "daemon.drain"]
+        {
             assert!(AgentMethod::named(powerful).is_none(), "{powerful}");
             assert!(AdminMethod::named(powerful).is_some(), "{powerful}");
         }

@@ -14,7 +14,7 @@ use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::reply::{Fault, INVALID_PARAMS};
-use crate::host::{BeginTransaction, CommitTransaction, PlanName, UndoTarget};
+use crate::host::{BeginTransaction, CommitTransaction, PlanName, PolicyFile, Supposed, UndoTarget};
 
 /// No parameters.
 #[derive(Debug, Deserialize)]
@@ -49,6 +49,49 @@ pub(super) struct OpenRun {
 #[serde(deny_unknown_fields)]
 pub(super) struct OfRun {
     pub(super) run: RunId,
+}
+
+/// `policy.get`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicyGet {
+    /// Whether to add the schema that policies are written against.
+    #[serde(default)]
+    pub(super) schema: bool,
+}
+
+/// `policy.check`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicyCheck {
+    /// The files; those of the configured directory if absent.
+    #[serde(default)]
+    pub(super) files: Option<Vec<PolicyFile>>,
+}
+
+/// `policy.explain`: a call that was made, or one that was not.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicyExplain {
+    #[serde(default)]
+    pub(super) call: Option<CallId>,
+    #[serde(default)]
+    pub(super) suppose: Option<Supposed>,
+}
+
+/// `policy.diff`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicyDiff {
+    /// The files of the other set.
+    pub(super) files: Vec<PolicyFile>,
+    /// How many of the last calls to look at.
+    #[serde(default = "hundred")]
+    pub(super) calls: u32,
+}
+
+const fn hundred() -> u32 {
+    100
 }
 
 /// `plans.discard`.

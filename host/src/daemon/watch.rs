@@ -1,8 +1,8 @@
-//! Watching the manifests: a changed file is installed without a restart.
+//! Watching the manifests and the policies: a changed file is in force without a restart.
 //!
-//! Changes are gathered for a moment, because an editor writes a file in several steps, and then the whole directory is
-//! read again by the `Host`, which replaces the catalog at once or, where a manifest is wrong, keeps what it has.
-//! Where the system cannot watch the directory the daemon runs on; SIGHUP and `tools.reload` still work.
+//! Changes are gathered for a moment, because an editor writes a file in several steps, and then the directories are
+//! read again by the `Host`, which replaces the catalog at once or, where a manifest is wrong, keeps what it has, and
+//! likewise the policies. Where the system cannot watch a directory the daemon runs on; SIGHUP and `tools.reload` still work.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 /// How long changes are gathered: longer than an editor takes to save, shorter than a person waits.
 pub const GATHER: Duration = Duration::from_millis(250);
 
-/// A watched directory; watching ends when this is dropped.
+/// Watched directories; watching ends when this is dropped.
 #[derive(Debug)]
 pub struct Watch {
     _debouncer: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
@@ -22,27 +22,33 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watch the manifests in `directory`. Begin before it is read for the first time: what changes in between is then
-    /// noticed.
+    /// Watch the manifests, and the policies where they have a directory. Begin before they are read for the first time:
+    /// what changes in between is then noticed.
     #[must_use]
-    pub fn new(directory: &Path) -> Self {
-        // One waiting change says everything: the directory is read as a whole.
+    pub fn new(manifests: &Path, policies: Option<&Path>) -> Self {
+        // One waiting change says everything: the directories are read as a whole.
         let (sender, changes) = mpsc::channel(1);
         let handler = move |result: DebounceEventResult| match result {
             Ok(events) if events.iter().all(|event| matches!(event.kind, EventKind::Access(_))) => {}
             Ok(_) | Err(_) => {
                 if sender.try_send(()).is_err() {
-                    tracing::trace!("a change of the manifests is already noted");
+                    tracing::trace!("a change is already noted");
                 }
             }
         };
-        let watching = new_debouncer(GATHER, None, handler)
-            .and_then(|mut debouncer| debouncer.watch(directory, RecursiveMode::NonRecursive).map(|()| debouncer));
-        let debouncer = watching
-            .inspect_err(|error| {
-                tracing::warn!(%error, directory = %directory.display(), "manifests are not watched; reload with SIGHUP");
-            })
+        let mut debouncer = new_debouncer(GATHER, None, handler)
+            .inspect_err(|error| tracing::warn!(%error, "nothing is watched; reload with SIGHUP"))
             .ok();
+        // Tenants' policies lie one folder deeper.
+        let folders =
+            [Some((manifests, RecursiveMode::NonRecursive)), policies.map(|own| (own, RecursiveMode::Recursive))];
+        for (directory, mode) in folders.into_iter().flatten() {
+            let watched = debouncer.as_mut().map(|debouncer| debouncer.watch(directory, mode));
+            if let Some(Err(error)) = watched {
+                let directory = directory.display();
+                tracing::warn!(%error, %directory, "a directory is not watched; reload with SIGHUP");
+            }
+        }
         Self { _debouncer: debouncer, changes }
     }
 

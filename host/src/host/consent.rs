@@ -51,7 +51,7 @@ impl Host {
         if stored.state == PlanState::Previewed && approve::is_transaction(&stored.plan) {
             return Err(approve::whole_only());
         }
-        let need = approve::need(&stored, &self.catalog().current(), self.undo_bytes(), self.ambient().now_ms());
+        let need = approve::need(&stored, &self.in_force());
         match need {
             Ok(Some(need)) if stored.approval.is_none() => {
                 approve::hold_stored(&self.plan_store(), stored, &need).await
@@ -177,7 +177,16 @@ impl Host {
         }
         let stored = self.stored_plan(&scope, PlanName::Id(approval.plan)).await?;
         let digest = stored.plan.digest().short();
-        let need = approve::need(&stored, &self.catalog().current(), self.undo_bytes(), self.ambient().now_ms())?;
+        let need = approve::need(&stored, &self.in_force())?;
+        let groups = need.as_ref().map(|need| &need.groups);
+        if let Some(missing) = groups.and_then(|groups| groups.iter().find(|group| !operator.groups().contains(*group)))
+        {
+            return Err(Refusal::new(
+                Code::Denied,
+                format!("people of the group `{missing}` have to agree to this plan"),
+            )
+            .hint("ask somebody of that group; `[[operator]] groups` in the configuration says who is in it"));
+        }
         if need.is_some_and(|need| need.approvers > 1) && confirm != Some(digest.as_str()) {
             return Err(Refusal::new(Code::Denied, "this plan cannot be undone, so it needs a typed confirmation")
                 .hint(format!("look at the plan, then repeat with the confirmation `{digest}`")));

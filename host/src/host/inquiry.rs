@@ -216,6 +216,7 @@ impl Host {
             "ready": self.ready(), "draining": self.admission().draining(), "in_flight": self.flights().count(),
             "ledger": ledger, "commit": self.0.committer.health(), "halted": self.0.committer.halted(),
             "tools": self.catalog().current().tools().count(), "problems": self.catalog().current().problems(),
+            "policy": self.policy_state(),
             "engine": self.executor().sandbox.fingerprint(), "solo": self.0.config.solo,
         }))
     }

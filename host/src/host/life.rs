@@ -38,6 +38,7 @@ use crate::ledger::{ApprovalFilter, Ledger, LedgerError, OpenIntent, Page, Scope
 use crate::load::Loader;
 use crate::notify::Notify;
 use crate::outbox::Outbox;
+use crate::policy::PolicyHandle;
 use crate::secrets::Secrets;
 use crate::transaction::Turns;
 
@@ -125,11 +126,13 @@ impl Host {
         // Nothing closes this gate yet; a pause of the whole outbox is its own switch.
         let gate = Arc::new(|_: &_, _: &_| true);
         let outbox = Outbox::start(ledger.clone(), channels, notify.clone(), ambient.clone(), gate).await?;
+        let catalog = CatalogHandle::open(&config.tools_dir, known);
         let host = Self(Arc::new(Services {
             outbox,
             notify,
             authenticator: Authenticator::new(&config, token),
-            catalog: CatalogHandle::open(&config.tools_dir, known),
+            policy: PolicyHandle::open(config.policy_dir.clone(), &catalog.current().shapes()),
+            catalog,
             admission: Admission::new(config.limits.executions),
             executor: Executor {
                 loader: Loader::new(Arc::clone(&sandbox), artifacts, program),
@@ -150,9 +153,10 @@ impl Host {
             ambient,
             config,
         }));
+        host.report_problems();
+        host.report_policies();
         host.settle_approved().await;
         host.go_on_with(interrupted);
-        host.report_problems();
         host.note("start");
         host.keep_house();
         host.warm_up();
@@ -254,12 +258,14 @@ impl Host {
         }
     }
 
-    /// Read the manifests folder again.
+    /// Read the manifests and the policies again.
     #[must_use]
     pub fn reload(&self) -> serde_json::Value {
         let catalog = self.catalog().reload();
         self.report_problems();
-        json!({"tools": catalog.tools().map(|tool| tool.name.clone()).collect::<Vec<_>>(), "problems": catalog.problems()})
+        let policy = self.reload_policies(None);
+        json!({"tools": catalog.tools().map(|tool| tool.name.clone()).collect::<Vec<_>>(),
+            "problems": catalog.problems(), "policy": policy})
     }
 
     fn report_problems(&self) {
@@ -285,7 +291,13 @@ impl Host {
         let (names, file) = (candidate.names(), candidate.file().to_path_buf());
         blocking(move || candidate.place()).await??;
         let host = self.clone();
-        let problems = blocking(move || host.catalog().reload().problems().to_vec()).await?;
+        let problems = blocking(move || {
+            let problems = host.catalog().reload().problems().to_vec();
+            // Policies that name the tool may be valid only now.
+            host.reload_policies(None);
+            problems
+        })
+        .await?;
         let digest = component.map(|component| component.digest);
         let facts = json!({"installed": names, "component": digest, "by": operator.user()});
         if let Err(error) = self.ledger().audit(AuditKind::Tool, &facts) {
@@ -358,8 +370,8 @@ impl Host {
 }
 
 /// Run something that reads and writes files where blocking is allowed.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::new(Code::Internal, "BUG: an installation panicked"))
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::new(Code::Internal, "BUG: the work panicked"))
 }
 
 fn open_workspaces(config: &Config) -> Result<Workspaces, StartError> {

@@ -261,7 +261,8 @@ impl Host {
         if !same {
             return Err(Refusal::new(Code::StalePlan, "the tool changed while the call waited; nothing more was sent"));
         }
-        let grant = authorize::authorize(self.workspaces(), call)?;
+        let around = self.circumstances(call.options().mode, call.options().run);
+        let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
         let ticket = admit::readmit(self.admission(), grant).await?;
         self.carry_on(entry, ticket, &Line::new(None), given).await
     }

@@ -80,7 +80,7 @@ impl Host {
             );
         }
         let layer = Layer::decode(&stored.layer.text, stored.layer.digest)?;
-        approve::in_force(&layer.steps, &self.catalog().current())?;
+        approve::unchanged(&layer.steps, &self.catalog().current())?;
         let mut contents = BTreeMap::new();
         for digest in layer.contents() {
             let found = self.0.blobs.content(&digest).await.map_err(|error| {
@@ -174,7 +174,7 @@ impl Host {
             since_ns: i64::try_from(entry.row().started_ms.saturating_mul(NS_PER_MS)).unwrap_or(i64::MAX),
         };
         let next = staging.layer.after(step, self.undo_bytes(), Room::ORDINARY)?;
-        let (declared, _) = approve::in_force(&next.steps, &self.catalog().current())?;
+        let (declared, _) = approve::unchanged(&next.steps, &self.catalog().current())?;
         let tier = plan_tier(&next.effects, self.undo_bytes());
         if tier > declared {
             let message = format!(

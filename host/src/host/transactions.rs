@@ -28,7 +28,6 @@ use crate::ledger::{
     BlobSet, CallKey, Discard, Durability, KeyClaim, LayerText, LedgerError, Page, PlanState, Proposal, Scope,
     StoredTransaction, TransactionRow, TransactionState,
 };
-use crate::policy;
 use crate::record::{Answer, Ending, Entry};
 use crate::seal::nonce;
 use crate::transaction::{Layer, TRANSACTION_TOOL, TransactionInput, Turn};
@@ -328,7 +327,7 @@ impl Host {
         if stored.state != PlanState::Previewed {
             return Answer::stored(stored.call.row.reply, stored.call.row.outcome != Outcome::Pending);
         }
-        match approve::need(&stored, &self.catalog().current(), self.undo_bytes(), self.ambient().now_ms()) {
+        match approve::need(&stored, &self.in_force()) {
             Ok(None) => self.settle_stored(Consent::Transaction(Box::new(stored))).await,
             Ok(Some(need)) => match approve::hold_stored(&self.plan_store(), stored, &need).await {
                 Ok(answer) => answer,
@@ -353,7 +352,8 @@ impl Host {
     ) -> Result<(Plan, Arc<str>), Refusal> {
         let witnesses = serde_json::to_string(&layer.witnesses)
             .map_err(|_| Refusal::new(Code::Internal, "the plan's witnesses could not be written"))?;
-        let body = layer.into_body(stored.row.principal.clone(), tool()?, policy::digest());
+        let policy_set = self.policies().digest(&stored.row.principal.tenant);
+        let body = layer.into_body(stored.row.principal.clone(), tool()?, policy_set);
         let time_to_live = self.approval_ttl_ms().max(COMMIT_TTL_MS);
         let binding = SealBinding {
             run: stored.row.run,

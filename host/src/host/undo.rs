@@ -14,12 +14,13 @@ use toolkeep_core::json;
 use toolkeep_core::plan::{Plan, PlanBody, SealBinding};
 use toolkeep_core::principal::Principal;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::tier::Tier;
 
 use super::{Host, PlanName};
 use crate::approve::{Consent, UNDO_TOOL, UndoInput};
 use crate::authenticate::{Caller, Operator};
 use crate::ledger::{Durability, Page, Proposal, Scope, UndoInfo};
-use crate::policy;
+use crate::policy::{Matter, ToolShape};
 use crate::record::{Answer, Ending, Entry};
 use crate::seal::nonce;
 
@@ -46,8 +47,20 @@ impl Host {
         let _open = self.accepting()?;
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let (call, info) = self.undoable(&scope, target, Some(caller.principal())).await?;
+        self.may_undo(caller.principal(), &info)?;
         let (answer, _) = self.preview_undo(caller.principal(), call, info).await?;
         Ok(answer)
+    }
+
+    /// Whether the policies permit an agent to ask for reversals at all.
+    fn may_undo(&self, principal: &Principal, info: &UndoInfo) -> Result<(), Refusal> {
+        let tool = UNDO_TOOL.parse().map_err(|_| Refusal::new(Code::Internal, "BUG: the undo tool's name"))?;
+        let body = info.plan.body();
+        let shape = ToolShape::internal(tool, Tier::Reversible, body.component, body.manifest);
+        let around = self.circumstances(Mode::Preview, info.plan.binding().run);
+        let judgement =
+            self.policies().judge(principal, &Arc::new(shape), &Matter { input: Some("{}"), plan: None, around });
+        if judgement.allowed() { Ok(()) } else { Err(Refusal::new(Code::Denied, judgement.why_not())) }
     }
 
     /// An operator reverses a call of the tenant: at once, or only shown.
@@ -127,7 +140,7 @@ impl Host {
             // reversal needs.
             component: info.plan.body().component,
             manifest: info.plan.body().manifest,
-            policy_set: policy::digest(),
+            policy_set: self.policies().digest(&principal.tenant),
             input: input_digest,
             read_set: Vec::new(),
             keys_read: Vec::new(),

@@ -65,6 +65,7 @@ pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
         AuditKind::Delivery => "delivery",
         AuditKind::Tool => "tool",
         AuditKind::Daemon => "daemon",
+        AuditKind::Policy => "policy",
     }
 }
 
@@ -182,6 +183,7 @@ mod tests {
             AuditKind::Delivery,
             AuditKind::Tool,
             AuditKind::Daemon,
+            AuditKind::Policy,
         ] {
             assert_eq!(worded(audit_word(kind)), Some(kind));
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row, ToSql, params};
 use toolkeep_core::call::Usage;
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId};
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName};
 use toolkeep_core::plan::{Plan, SealBinding};
 use toolkeep_core::principal::Principal;
 use toolkeep_core::receipt::Receipt;
@@ -32,6 +32,11 @@ const CALLS_OF_RUN: &str = "SELECT id, tenant, user, agent, run, step, tool, com
                             input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, \
                             started_ms, ended_ms, plan, seq FROM calls WHERE run = ?1 AND seq > ?2 ORDER BY seq \
                             LIMIT ?3";
+/// The same columns of the calls of a tenant. No index serves it: an operator asks for the latest, which are found soon.
+const CALLS_OF_TENANT: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
+                               input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, \
+                               host_calls, started_ms, ended_ms, plan, seq FROM calls WHERE tenant = ?1 AND seq < ?2 \
+                               ORDER BY seq DESC LIMIT ?3";
 
 /// A plan by its id, with its texts.
 pub(super) const PLAN: &str = "SELECT p.*, t.canonical, t.witnesses FROM plans p \
@@ -252,6 +257,17 @@ impl Ledger {
             })
         });
         Ok(found.await?.filter(|(tenant, _)| scope.sees(tenant)).map(|(_, body)| body))
+    }
+
+    /// Calls of a tenant, newest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn calls(&self, tenant: &TenantName, wanted: Page) -> Result<Paged<StoredCall>, LedgerError> {
+        self.caught_up().await?;
+        let (from, ask, limit) = bounds(wanted, i64::MAX);
+        let tenant = tenant.clone();
+        self.read(move |conn| page(conn, CALLS_OF_TENANT, params![tenant.as_str(), from, ask], limit, call_of)).await
     }
 
     /// The calls of a run, oldest first.

@@ -1,0 +1,161 @@
+//! The policies that may match one tool for one tenant, ready to be asked (D16).
+//!
+//! A slice is immutable but for what it remembers: the entities of callers, and, where no policy of it looks at a
+//! context, the answer itself. A call of a tool whose policies ask for nothing therefore costs a look into a map.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use cedar_policy::{Authorizer, Context, Decision, Entities, Entity, EntityUid, PolicySet, Request};
+use toolkeep_core::id::{AgentName, UserName};
+use toolkeep_core::principal::Principal;
+
+use super::context::{self, Matter};
+use super::entity::{self, Kind};
+use super::judgement::Judgement;
+use super::rule::Rule;
+use super::scope::{Question, Uses};
+use super::shape::ToolShape;
+
+/// Most callers that one slice remembers; beyond it entities are made anew.
+const CALLERS_MAX: usize = 1_024;
+
+/// The policies for one tool and tenant.
+#[derive(Debug)]
+pub struct Slice {
+    shape: Arc<ToolShape>,
+    tool: Vec<Entity>,
+    call: Half,
+    commit: Half,
+    callers: RwLock<HashMap<(UserName, AgentName), Arc<Caller>>>,
+    authorizer: Authorizer,
+}
+
+/// The policies for one question.
+#[derive(Debug)]
+struct Half {
+    action: EntityUid,
+    set: PolicySet,
+    rules: HashMap<Arc<str>, Arc<Rule>>,
+    uses: Uses,
+    /// The answer, where it is the same for everybody.
+    fixed: OnceLock<Arc<Judgement>>,
+}
+
+/// What is remembered about a caller.
+#[derive(Debug)]
+struct Caller {
+    agent: EntityUid,
+    entities: Entities,
+    call: OnceLock<Arc<Judgement>>,
+    commit: OnceLock<Arc<Judgement>>,
+}
+
+impl Slice {
+    /// The slice of these rules, all of which apply to the tenant.
+    ///
+    /// # Errors
+    /// Cedar refuses a set that it took before. It has no reason to.
+    pub fn new(shape: Arc<ToolShape>, rules: &[Arc<Rule>]) -> Result<Self, String> {
+        Ok(Self {
+            tool: entity::tool(&shape)?,
+            call: Half::new(Question::Call, &shape, rules)?,
+            commit: Half::new(Question::Commit, &shape, rules)?,
+            shape,
+            callers: RwLock::default(),
+            authorizer: Authorizer::new(),
+        })
+    }
+
+    /// The tool.
+    #[must_use]
+    pub const fn shape(&self) -> &Arc<ToolShape> {
+        &self.shape
+    }
+
+    /// Ask. `matter` has a plan where it is about one.
+    #[must_use]
+    pub fn ask(&self, principal: &Principal, matter: &Matter<'_>) -> Arc<Judgement> {
+        let (half, question) = match matter.plan {
+            None => (&self.call, Question::Call),
+            Some(_) => (&self.commit, Question::Commit),
+        };
+        if let Some(fixed) = half.fixed.get() {
+            return Arc::clone(fixed);
+        }
+        let caller = match self.caller(principal) {
+            Ok(caller) => caller,
+            Err(problem) => return Arc::new(Judgement::failed(problem)),
+        };
+        if !half.uses.context() {
+            let own = if half.uses.principal { caller.fixed(question) } else { &half.fixed };
+            return Arc::clone(own.get_or_init(|| Arc::new(self.judge(half, &caller, Context::empty()))));
+        }
+        Arc::new(match context::context(&self.shape, matter, &half.uses) {
+            Ok(context) => self.judge(half, &caller, context),
+            Err(problem) => Judgement::failed(problem),
+        })
+    }
+
+    fn caller(&self, principal: &Principal) -> Result<Arc<Caller>, String> {
+        let key = (principal.user.clone(), principal.agent.clone());
+        if let Some(known) = self.callers.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let all = self.tool.iter().cloned().chain(entity::principal(principal));
+        let caller = Arc::new(Caller {
+            agent: entity::agent(principal),
+            entities: Entities::from_entities(all, None).map_err(|error| error.to_string())?,
+            call: OnceLock::new(),
+            commit: OnceLock::new(),
+        });
+        let mut callers = self.callers.write().unwrap_or_else(PoisonError::into_inner);
+        if callers.len() < CALLERS_MAX {
+            callers.insert(key, Arc::clone(&caller));
+        }
+        Ok(caller)
+    }
+
+    fn judge(&self, half: &Half, caller: &Caller, context: Context) -> Judgement {
+        let resource = entity::uid(Kind::Tool, self.shape.name.as_str());
+        let request = match Request::new(caller.agent.clone(), half.action.clone(), resource, context, None) {
+            Ok(request) => request,
+            Err(error) => return Judgement::failed(error.to_string()),
+        };
+        let response = self.authorizer.is_authorized(&request, &half.set, &caller.entities);
+        if let Some(error) = response.diagnostics().errors().next() {
+            return Judgement::failed(error.to_string());
+        }
+        let deciding = response.diagnostics().reason();
+        let rules = deciding.filter_map(|id| half.rules.get(AsRef::<str>::as_ref(id)).cloned()).collect();
+        Judgement::new(response.decision() == Decision::Allow, rules)
+    }
+}
+
+impl Caller {
+    const fn fixed(&self, question: Question) -> &OnceLock<Arc<Judgement>> {
+        match question {
+            Question::Call => &self.call,
+            Question::Commit => &self.commit,
+        }
+    }
+}
+
+impl Half {
+    fn new(question: Question, shape: &ToolShape, rules: &[Arc<Rule>]) -> Result<Self, String> {
+        let mut uses = Uses::default();
+        let mut own = HashMap::new();
+        for rule in rules.iter().filter(|rule| rule.scope.asks(question)) {
+            uses.add(&rule.uses);
+            own.insert(Arc::clone(&rule.at), Arc::clone(rule));
+        }
+        let set = PolicySet::from_policies(own.values().map(|rule| rule.policy.clone()));
+        Ok(Self {
+            action: entity::action(question, shape),
+            set: set.map_err(|error| error.to_string())?,
+            rules: own,
+            uses,
+            fixed: OnceLock::new(),
+        })
+    }
+}

@@ -1,6 +1,6 @@
 //! What audit entries say: canonical JSON (RFC 8785) over digests and names, never over contents.
 //!
-//! The entry of an ordinary call is written for every call that is made, so its members are declared in the order in which
+//! The entries of calls, intents and outcomes are written all the time, so their members are declared in the order in which
 //! canonical JSON sorts them; a test holds the two together.
 
 use serde::Serialize;
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use toolkeep_core::audit::canonical_body;
 use toolkeep_core::call::{Mode, Outcome, Status};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId};
-use toolkeep_core::plan::Plan;
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId, RunId};
+use toolkeep_core::plan::{Plan, Totals};
 use toolkeep_core::refusal::Code;
 
 use super::column::{outcome_word, status_word};
@@ -78,31 +78,125 @@ pub(super) fn call(row: &CallRow, proposal: Option<&Proposal>) -> String {
     serde_json::to_string(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// What a plan adds up to. Members stand in the order of RFC 8785.
+#[derive(Serialize)]
+struct TotalsFacts {
+    bytes_written: u64,
+    creates: u64,
+    deletes: u64,
+    effects: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    keys: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    messages: u64,
+    others: u64,
+    overwrites: u64,
+    renames: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    requests: u64,
+}
+
+impl From<Totals> for TotalsFacts {
+    fn from(totals: Totals) -> Self {
+        let Totals {
+            effects,
+            creates,
+            overwrites,
+            deletes,
+            renames,
+            others,
+            bytes_written,
+            requests,
+            messages,
+            keys,
+        } = totals;
+        Self { bytes_written, creates, deletes, effects, keys, messages, others, overwrites, renames, requests }
+    }
+}
+
+/// The facts of an intent. Members stand in the order of RFC 8785.
+#[derive(Serialize)]
+struct IntentFacts<'r> {
+    agent: &'r str,
+    approval: Option<ApprovalId>,
+    call: CallId,
+    component: Digest,
+    effects: TotalsFacts,
+    input: Digest,
+    manifest: Digest,
+    plan: PlanId,
+    plan_digest: Digest,
+    policy_set: Digest,
+    receipt: Option<ReceiptId>,
+    recording: Option<Digest>,
+    run: Option<RunId>,
+    seal: Digest,
+    steps: Digest,
+    tenant: &'r str,
+    tool: &'r str,
+    undoes: Option<CallId>,
+    user: &'r str,
+}
+
 /// A commit that is about to be applied.
 pub(super) fn intent(intent: &Intent, plan: &Plan, call: CallId) -> String {
     let body = plan.body();
-    canonical_body(&json!({
-        "agent": body.principal.agent, "approval": intent.approval.map(|approval| approval.id), "call": call,
-        "component": body.component, "effects": plan.totals(), "input": body.input, "manifest": body.manifest,
-        "plan": plan.id(), "plan_digest": plan.digest(), "policy_set": body.policy_set,
-        "receipt": intent.receipt.as_ref().map(|receipt| receipt.statement.receipt),
-        "recording": intent.proposal.as_ref().and_then(|p| Some(Digest::of(p.call.recording.as_ref()?.as_bytes()))),
-        "run": plan.binding().run, "seal": plan.seal_digest(), "steps": Digest::of(intent.steps.as_bytes()),
-        "tenant": body.principal.tenant, "tool": body.tool, "undoes": intent.undoes, "user": body.principal.user,
-    }))
+    let facts = IntentFacts {
+        agent: body.principal.agent.as_str(),
+        approval: intent.approval.map(|approval| approval.id),
+        call,
+        component: body.component,
+        effects: plan.totals().into(),
+        input: body.input,
+        manifest: body.manifest,
+        plan: plan.id(),
+        plan_digest: plan.digest(),
+        policy_set: body.policy_set,
+        receipt: intent.receipt.as_ref().map(|receipt| receipt.statement.receipt),
+        recording: intent.proposal.as_ref().and_then(|p| Some(Digest::of(p.call.recording.as_ref()?.as_bytes()))),
+        run: plan.binding().run,
+        seal: plan.seal_digest(),
+        steps: Digest::of(intent.steps.as_bytes()),
+        tenant: body.principal.tenant.as_str(),
+        tool: body.tool.as_str(),
+        undoes: intent.undoes,
+        user: body.principal.user.as_str(),
+    };
+    serde_json::to_string(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
+}
+
+/// The facts of an outcome. Members stand in the order of RFC 8785.
+#[derive(Serialize)]
+struct OutcomeFacts<'r> {
+    call: CallId,
+    error: Option<&'static str>,
+    halted: Option<&'r [String]>,
+    outcome: &'static str,
+    plan: PlanId,
+    reply: Digest,
 }
 
 /// A commit that ended.
 pub(super) fn outcome(row: &OutcomeRow, call: CallId) -> String {
-    let (word, halted) = match &row.settled {
+    let (outcome, halted) = match &row.settled {
         Settled::Committed => ("committed", None),
         Settled::RolledBack => ("rolled_back", None),
-        Settled::Halted(targets) => ("halted", Some(targets)),
+        Settled::Halted(targets) => ("halted", Some(targets.as_slice())),
     };
-    canonical_body(&json!({
-        "call": call, "error": row.error_code.map(Code::word), "halted": halted, "outcome": word,
-        "plan": row.intent.plan(), "reply": Digest::of(row.reply.as_bytes()),
-    }))
+    let facts = OutcomeFacts {
+        call,
+        error: row.error_code.map(Code::word),
+        halted,
+        outcome,
+        plan: row.intent.plan(),
+        reply: Digest::of(row.reply.as_bytes()),
+    };
+    serde_json::to_string(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
 }
 
 /// A previewed plan that waits for people from now on.
@@ -192,5 +286,62 @@ mod tests {
             assert_eq!(canonical_body(&value), text);
             all.approval = None;
         }
+    }
+
+    #[test]
+    fn the_facts_of_a_commit_are_canonical_as_they_are_written() {
+        let (call, plan) = (CallId::new(Uuid::from_u128(1)), PlanId::new(Uuid::from_u128(2)));
+        let digest = Digest::of(b"x");
+        for number in [0, 7] {
+            let many = Totals {
+                effects: number,
+                creates: number,
+                overwrites: number,
+                deletes: number,
+                renames: number,
+                others: number,
+                bytes_written: number,
+                requests: number,
+                messages: number,
+                keys: number,
+            };
+            let facts = IntentFacts {
+                agent: "a",
+                approval: (number > 0).then(|| ApprovalId::new(Uuid::from_u128(3))),
+                call,
+                component: digest,
+                effects: many.into(),
+                input: digest,
+                manifest: digest,
+                plan,
+                plan_digest: digest,
+                policy_set: digest,
+                receipt: None,
+                recording: None,
+                run: None,
+                seal: digest,
+                steps: digest,
+                tenant: "t",
+                tool: "x",
+                undoes: Some(call),
+                user: "u",
+            };
+            let text = serde_json::to_string(&facts).expect("json");
+            let value: Value = serde_json::from_str(&text).expect("json");
+            assert_eq!(canonical_body(&value), text);
+            assert_eq!(value["effects"], serde_json::to_value(many).expect("json"));
+        }
+        let targets = ["books/é.md".to_owned()];
+        let facts = OutcomeFacts {
+            call,
+            error: Some("stale_plan"),
+            halted: Some(&targets),
+            outcome: "halted",
+            plan,
+            reply: digest,
+        };
+        let text = serde_json::to_string(&facts).expect("json");
+        let value: Value = serde_json::from_str(&text).expect("json");
+        assert_eq!(canonical_body(&value), text);
     }
 }

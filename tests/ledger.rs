@@ -8,5 +8,6 @@ mod consent;
 mod fixture;
 mod keys;
 mod outside;
+mod retention;
 mod transactions;
 mod writing;

@@ -61,6 +61,8 @@ pub struct Config {
     pub notify: Vec<Route>,
     /// Bounds of the daemon.
     pub limits: DaemonLimits,
+    /// How long the ledger keeps what, and how large it may become.
+    pub ledger: LedgerBounds,
 }
 
 /// A directory that tools may be granted.
@@ -131,6 +133,33 @@ impl Default for DaemonLimits {
             undo_bytes: 256 * 1024 * 1024,
             drain_ms: 20_000,
         }
+    }
+}
+
+/// How long the ledger keeps what, and how large it may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerBounds {
+    /// How long calls, plans, recordings and receipts are kept after their end, in milliseconds.
+    pub keep_ms: u64,
+    /// How long the contents are kept that undo needs, in milliseconds; without end if absent.
+    pub undo_ms: Option<u64>,
+    /// Size of the database, in bytes: beyond it nothing is committed until there is room.
+    pub max_bytes: u64,
+}
+
+/// Milliseconds of a day.
+const DAY_MS: u64 = 24 * 3600 * 1000;
+/// Least that the database may have, in bytes: recovery has to find room for what it decides.
+const LEDGER_MIN_BYTES: u64 = 16 * 1024 * 1024;
+/// Most that the database may have, in bytes: SQLite counts its pages of 4 KiB with 32 bits.
+const LEDGER_MAX_BYTES: u64 = 1 << 43;
+/// Most days that can be asked for: a hundred years.
+const DAYS_MAX: u64 = 36_500;
+
+impl Default for LedgerBounds {
+    /// A quarter of a year, and 16 GiB.
+    fn default() -> Self {
+        Self { keep_ms: 90 * DAY_MS, undo_ms: None, max_bytes: 16 * 1024 * 1024 * 1024 }
     }
 }
 
@@ -276,6 +305,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         notify: check_notify(text, &channels)?,
         channels,
         limits: check_limits(text)?,
+        ledger: check_ledger(text)?,
     })
 }
 
@@ -326,6 +356,27 @@ fn check_limits(text: &ConfigText) -> Result<DaemonLimits, ConfigError> {
             * 1000,
         undo_bytes: within("undo_bytes", limits.undo_bytes, defaults.undo_bytes, 1 << 40)?,
         drain_ms: within("drain_ms", limits.drain_ms, defaults.drain_ms, 600_000)?,
+    })
+}
+
+fn check_ledger(text: &ConfigText) -> Result<LedgerBounds, ConfigError> {
+    let defaults = LedgerBounds::default();
+    let days = |key: &str, value: Option<u64>| match value {
+        None => Ok(None),
+        Some(days) if (1..=DAYS_MAX).contains(&days) => Ok(Some(days * DAY_MS)),
+        Some(days) => {
+            Err(ConfigError::value(format!("ledger.{key}"), format!("{days} is not between 1 and {DAYS_MAX}")))
+        }
+    };
+    let max_bytes = text.ledger.max_bytes.unwrap_or(defaults.max_bytes);
+    if !(LEDGER_MIN_BYTES..=LEDGER_MAX_BYTES).contains(&max_bytes) {
+        let problem = format!("{max_bytes} is not between {LEDGER_MIN_BYTES} and {LEDGER_MAX_BYTES}");
+        return Err(ConfigError::value("ledger.max_bytes", problem));
+    }
+    Ok(LedgerBounds {
+        keep_ms: days("keep_days", text.ledger.keep_days)?.unwrap_or(defaults.keep_ms),
+        undo_ms: days("undo_days", text.ledger.undo_days)?,
+        max_bytes,
     })
 }
 

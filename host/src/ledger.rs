@@ -27,6 +27,7 @@ mod queue;
 mod read;
 mod readers;
 mod resolve;
+mod retention;
 mod rows;
 mod schema;
 mod sends;
@@ -66,6 +67,7 @@ pub use deliveries::{DeadLetter, DeadLetterRefused, DeadState, Delivery, Deliver
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 pub use keys::{Claimed, KeyClaim};
 pub use promise::OutcomePromise;
+pub use retention::Keep;
 pub use rows::{
     ApprovalFilter, ApprovalRow, ApprovalUse, BlobSet, CallKey, CallRow, Discard, Durability, FileBlob, InlineBlob,
     Intent, IntentId, OpenIntent, OutcomeRow, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, Proposal, Resolution,
@@ -84,6 +86,9 @@ const LOCK: &str = "lock";
 /// The seed of the key that signs receipts.
 const SIGNING_KEY: &str = "signing.key";
 
+/// Bytes of a page of the database, the unit in which file systems and disks write.
+pub const PAGE_BYTES: u32 = 4_096;
+
 /// How much the ledger may hold in memory and on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerOptions {
@@ -91,7 +96,7 @@ pub struct LedgerOptions {
     pub queue_jobs: u32,
     /// Bytes of text and content in writes that wait, at most.
     pub queue_bytes: u64,
-    /// Size of the database in pages of 4 KiB, at most; nothing for no bound but the disk's.
+    /// Size of the database in pages of [`PAGE_BYTES`], at most; nothing for no bound but the disk's.
     pub max_pages: Option<u32>,
 }
 
@@ -420,11 +425,6 @@ impl Ledger {
     /// Forget that a call runs: it ended in a way that no row tells. Its key, if it held one, is free again.
     pub fn forget_call(&self, call: CallId) {
         self.shared.keys.let_go(call);
-    }
-
-    /// Give back a fresh key whose call ended without a result worth keeping. Does nothing if another call holds it.
-    pub fn release_key(&self, claim: &KeyClaim) {
-        self.shared.keys.let_go(claim.call);
     }
 
     /// Keep a plan that is not committed now: previewed, or held for an approval. Its key is let go either way.

@@ -83,6 +83,11 @@ async fn r23_two_people_have_to_agree_and_neither_is_the_requester() {
     assert_eq!(state(&fixture, &proposal).await, ApprovalState::Pending);
     let second = fixture.ledger.resolve(answer(&proposal, "bob", true)).await.expect("counted");
     assert_eq!(second, Resolved::Approved);
+    // Whoever answers now is told that it is over, also those who answered before and the one who may not.
+    for late in ["eve", "bob", "ada"] {
+        let again = fixture.ledger.resolve(answer(&proposal, late, true)).await;
+        assert!(matches!(again, Err(ResolveRefused::NotPending(ApprovalState::Approved))), "{late}: {again:?}");
+    }
     let third = fixture.ledger.resolve(answer(&proposal, "zoe", true)).await;
     assert!(matches!(third, Err(ResolveRefused::NotPending(ApprovalState::Approved))), "{third:?}");
 }
@@ -127,6 +132,8 @@ async fn t_p6_an_answer_and_a_commit_after_the_time_are_refused() {
     assert_eq!(calls.len(), 2);
     for proposal in [&pending, &approved] {
         assert_eq!(state(&fixture, proposal).await, ApprovalState::Expired);
+        let again = fixture.ledger.resolve(answer(proposal, "eve", true)).await;
+        assert!(matches!(again, Err(ResolveRefused::NotPending(ApprovalState::Expired))), "{again:?}");
     }
 }
 

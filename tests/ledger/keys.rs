@@ -61,9 +61,9 @@ async fn r32_a_released_key_and_one_whose_daemon_stopped_are_free_again() {
     let mut row = fixture.call();
     let claim = keyed(&mut row, "k1");
     assert_eq!(fixture.ledger.claim_key(claim.clone()).await.expect("claimed"), Claimed::Fresh);
-    fixture.ledger.release_key(&retry(&fixture, &claim));
+    fixture.ledger.forget_call(retry(&fixture, &claim).call);
     assert_eq!(fixture.ledger.claim_key(claim.clone()).await.expect("claimed"), Claimed::InFlight { call: row.call });
-    fixture.ledger.release_key(&claim);
+    fixture.ledger.forget_call(claim.call);
     let second = retry(&fixture, &claim);
     assert_eq!(fixture.ledger.claim_key(second.clone()).await.expect("claimed"), Claimed::Fresh);
     fixture.reopen().await;

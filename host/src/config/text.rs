@@ -31,6 +31,9 @@ pub struct ConfigText {
     /// `[policy]`.
     #[serde(default)]
     pub policy: PolicyText,
+    /// `[ledger]`.
+    #[serde(default)]
+    pub ledger: LedgerText,
     /// `[egress]`.
     #[serde(default)]
     pub egress: EgressText,
@@ -86,6 +89,18 @@ pub struct LimitsText {
     pub undo_bytes: Option<u64>,
     /// See [`super::DaemonLimits::drain_ms`].
     pub drain_ms: Option<u64>,
+}
+
+/// `[ledger]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerText {
+    /// Days that what is over is kept.
+    pub keep_days: Option<u64>,
+    /// Days that a commit can be undone.
+    pub undo_days: Option<u64>,
+    /// See [`super::LedgerBounds::max_bytes`].
+    pub max_bytes: Option<u64>,
 }
 
 /// `[egress]`.

@@ -29,12 +29,12 @@ use crate::blobs::{BlobError, Blobs};
 use crate::catalog::{CatalogHandle, Known};
 use crate::channel::Channels;
 use crate::commit::{Committer, RecoverError, Stores};
-use crate::config::Config;
+use crate::config::{Config, LedgerBounds};
 use crate::egress::{Egress, Resolver, TlsError};
 use crate::execute::Executor;
 use crate::install::Candidate;
 use crate::ledger::approval::ApprovalState;
-use crate::ledger::{ApprovalFilter, Ledger, LedgerError, OpenIntent, Page, Scope};
+use crate::ledger::{ApprovalFilter, Keep, Ledger, LedgerError, LedgerOptions, OpenIntent, PAGE_BYTES, Page, Scope};
 use crate::load::Loader;
 use crate::notify::Notify;
 use crate::outbox::Outbox;
@@ -46,7 +46,7 @@ use crate::transaction::Turns;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often plans are looked for that people approved and that could not be settled then.
 const SETTLE_EVERY: Duration = Duration::from_secs(30);
-/// How often unreferenced blobs are collected.
+/// How often the ledger is pruned and unreferenced blobs are collected.
 const COLLECT_EVERY: Duration = Duration::from_secs(600);
 /// How long a stop waits for deliveries under way: one that is cut off is made again, with the same id.
 const OUTBOX_WAIT: Duration = Duration::from_secs(5);
@@ -95,6 +95,12 @@ pub enum StartError {
     Program(std::io::Error),
 }
 
+/// What the ledger is opened with.
+fn ledger_options(bounds: LedgerBounds) -> LedgerOptions {
+    let pages = u32::try_from(bounds.max_bytes / u64::from(PAGE_BYTES)).unwrap_or(u32::MAX);
+    LedgerOptions { max_pages: Some(pages), ..LedgerOptions::default() }
+}
+
 impl Host {
     /// Open everything and recover.
     ///
@@ -103,7 +109,7 @@ impl Host {
     pub async fn start(config: Config, ambient: Ambient) -> Result<Self, StartError> {
         let state = &config.state_dir;
         private_folder(state)?;
-        let ledger = Ledger::open(&state.join("ledger"), ambient.clone()).await?;
+        let ledger = Ledger::open_with(&state.join("ledger"), ambient.clone(), ledger_options(config.ledger)).await?;
         let blobs = Blobs::open(&state.join("blobs"), ledger.clone(), ambient.clone())?;
         let artifacts = Artifacts::open(&state.join("artifacts"), &ambient)?;
         let workspaces = open_workspaces(&config)?;
@@ -228,17 +234,30 @@ impl Host {
                 tokio::select! {
                     _ = sweep.tick() => host.expire().await,
                     _ = settle.tick() => host.settle_approved().await,
-                    _ = collect.tick() => match host.0.blobs.collect().await {
-                        Ok(removed) if removed > 0 => tracing::info!(removed, "unreferenced blobs were removed"),
-                        Ok(_) => {}
-                        Err(error) => tracing::warn!(%error, "blobs could not be collected"),
-                    },
+                    _ = collect.tick() => host.collect().await,
                 }
                 if host.admission().draining() {
                     return;
                 }
             }
         });
+    }
+
+    /// Let go of what is over and not to be kept, and then of contents that nothing needs any more.
+    async fn collect(&self) {
+        let (now_ms, bounds) = (self.ambient().now_ms(), self.0.config.ledger);
+        let since = |ago_ms: u64| now_ms.saturating_sub(ago_ms);
+        let keep = Keep { since_ms: since(bounds.keep_ms), undo_since_ms: bounds.undo_ms.map(since) };
+        match self.ledger().prune(keep).await {
+            Ok(removed) if removed > 0 => tracing::info!(removed, "calls that are over were removed from the ledger"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the ledger could not be pruned"),
+        }
+        match self.0.blobs.collect().await {
+            Ok(removed) if removed > 0 => tracing::info!(removed, "unreferenced blobs were removed"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "blobs could not be collected"),
+        }
     }
 
     async fn expire(&self) {

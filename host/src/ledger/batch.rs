@@ -140,7 +140,8 @@ impl<'c> Batch<'c> {
             | Work::Suspend(_)
             | Work::Outbox(_)
             | Work::Transaction(_)
-            | Work::DropBlobs(_) => return self.apart(work),
+            | Work::DropBlobs(_)
+            | Work::Prune { .. } => return self.apart(work),
         }
         Ok(Done::Written)
     }
@@ -197,6 +198,7 @@ impl<'c> Batch<'c> {
             }
             Work::Sync => told(self.note_sync(), |()| Done::Written, Done::Refused),
             Work::Outbox(work) => told(self.outbox(work), Done::Outbox, Done::Refused),
+            Work::Prune { keep, after } => told(self.prune(*keep, *after), Done::Swept, Done::Refused),
             Work::DropBlobs(digests) => told(self.drop_blobs(digests), Done::Dropped, Done::Refused),
             Work::Transaction(work) => {
                 told(self.transaction(work), |()| Done::Transacted(Ok(())), |e| Done::Transacted(Err(e)))
@@ -330,6 +332,7 @@ fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
         | Work::Workspace { .. }
         | Work::Audit { .. }
         | Work::DropBlobs(_)
+        | Work::Prune { .. }
         | Work::Outbox(_)
         | Work::NoteSend(_)
         | Work::NotKnown { .. }

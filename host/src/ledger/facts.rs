@@ -103,18 +103,8 @@ struct TotalsFacts {
 
 impl From<Totals> for TotalsFacts {
     fn from(totals: Totals) -> Self {
-        let Totals {
-            effects,
-            creates,
-            overwrites,
-            deletes,
-            renames,
-            others,
-            bytes_written,
-            requests,
-            messages,
-            keys,
-        } = totals;
+        let Totals { effects, creates, overwrites, deletes, renames, others, bytes_written, requests, messages, keys } =
+            totals;
         Self { bytes_written, creates, deletes, effects, keys, messages, others, overwrites, renames, requests }
     }
 }

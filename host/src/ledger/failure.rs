@@ -20,7 +20,7 @@ pub enum LedgerError {
     #[error("the ledger's queue is full; try again in a moment")]
     Overloaded,
     /// The disk, or the size that the operator allows, is used up. Nothing of this write happened.
-    #[error("the disk of the ledger is full; free space, writing resumes by itself")]
+    #[error("the ledger is full: free space on its disk, or raise `ledger.max_bytes`; writing resumes by itself")]
     DiskFull,
     /// A write failed in a way that leaves open what is on the disk. No write succeeds until the daemon is restarted;
     /// recovery then decides what happened.
@@ -71,7 +71,9 @@ impl LedgerError {
             Self::Overloaded => {
                 Refusal::new(Code::Overloaded, "the ledger is behind; nothing runs unrecorded").after_ms(RETRY_AFTER_MS)
             }
-            Self::DiskFull => Refusal::new(Code::Overloaded, "the disk of the ledger is full").after_ms(RETRY_AFTER_MS),
+            Self::DiskFull => {
+                Refusal::new(Code::Overloaded, "the ledger is full; nothing runs unrecorded").after_ms(RETRY_AFTER_MS)
+            }
             Self::Closed => Refusal::new(Code::Overloaded, "the daemon is stopping").after_ms(RETRY_AFTER_MS),
             Self::Poisoned(_) => Refusal::new(Code::Halted, "the ledger stopped writing after a disk error"),
             _ => Refusal::new(Code::Internal, "the ledger could not be read or written"),

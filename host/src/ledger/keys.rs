@@ -33,7 +33,7 @@ pub struct KeyClaim {
 /// What a key names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
-    /// Nothing yet: the call may run. It ends by `record_call`, `propose`, `outcome`, or `release_key`.
+    /// Nothing yet: the call may run. It ends by `record_call`, `propose`, `outcome`, or `forget_call`.
     Fresh,
     /// A call that ended: this is its reply, byte for byte.
     Stored {

@@ -15,6 +15,7 @@ use toolkeep_core::principal::Principal;
 
 use super::deliveries::{OutboxDone, OutboxWork};
 use super::failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
+use super::retention::{Keep, Swept};
 use super::rows::{
     ApprovalRow, CallRow, Discard, Intent, IntentId, OutcomeRow, Proposal, Resolution, Resolved, RunRow, Scope,
 };
@@ -42,6 +43,7 @@ pub(super) enum Work {
     Suspend(Box<Suspended>),
     Audit { kind: AuditKind, body: Arc<str> },
     DropBlobs(Vec<Digest>),
+    Prune { keep: Keep, after: i64 },
     Outbox(OutboxWork),
     Transaction(Box<TransactionWork>),
     Sync,
@@ -61,6 +63,7 @@ pub(super) enum Done {
     Expired(Vec<CallId>),
     Changed(bool),
     Dropped(Vec<Digest>),
+    Swept(Swept),
     Outbox(OutboxDone),
     Transacted(Result<(), TransactionRefused>),
 }
@@ -92,6 +95,11 @@ impl Job {
         Self { bytes: weight(&work), work, durable, waiter, counted }
     }
 
+    /// Whether it makes room: it must not wait for what finds none.
+    pub(super) const fn makes_room(&self) -> bool {
+        matches!(self.work, Work::Prune { .. } | Work::DropBlobs(_))
+    }
+
     /// Whether readers of plans, approvals and keys must see it.
     pub(super) const fn settles(&self) -> bool {
         match &self.work {
@@ -114,6 +122,7 @@ impl Job {
             | Work::NoteSend(_)
             | Work::Audit { .. }
             | Work::DropBlobs(_)
+            | Work::Prune { .. }
             | Work::Sync
             | Work::Barrier
             | Work::Close => false,
@@ -157,6 +166,7 @@ fn weight(work: &Work) -> u64 {
         | Work::CloseRun { .. }
         | Work::Workspace { .. }
         | Work::DropBlobs(_)
+        | Work::Prune { .. }
         | Work::Outbox(_)
         | Work::Sync
         | Work::Barrier

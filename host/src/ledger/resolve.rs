@@ -64,8 +64,10 @@ impl Batch<'_> {
         let asked = self.row("SELECT * FROM approvals WHERE id = ?1", params![id], Asked::of)?;
         let Some(asked) = asked else { return Err(Stop::Refused(ResolveRefused::NotFound)) };
         let (state, need) = (asked.state, asked.approvers);
-        if state == ApprovalState::Pending && asked.expires_ms <= self.now_ms {
-            return Err(Stop::Refused(ResolveRefused::NotPending(ApprovalState::Expired)));
+        if state != ApprovalState::Pending || asked.expires_ms <= self.now_ms {
+            // Before anything about the person: what is over is over for everybody.
+            let state = if state == ApprovalState::Pending { ApprovalState::Expired } else { state };
+            return Err(Stop::Refused(ResolveRefused::NotPending(state)));
         }
         if answer.approve && asked.barred.as_ref() == Some(&answer.approver) {
             return Err(Stop::Refused(ResolveRefused::Barred));

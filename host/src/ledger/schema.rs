@@ -10,6 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 use uuid::Uuid;
 
+use super::PAGE_BYTES;
 use super::column::Reading;
 use super::failure::LedgerError;
 use super::statement::{execute, row};
@@ -18,8 +19,6 @@ use super::statement::{execute, row};
 pub(super) const FILE: &str = "ledger.sqlite";
 /// How long a writer waits for somebody else's lock, which only a tool of the operator can hold.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of a page, the unit in which file systems and disks write.
-const PAGE_BYTES: i64 = 4_096;
 /// Pages in the write-ahead log before it is copied into the database: 16 MiB keep the copying rare.
 const CHECKPOINT_PAGES: i64 = 4_000;
 /// Bytes to which the write-ahead log is cut when it starts over.
@@ -59,7 +58,7 @@ fn settle(conn: &Connection, cache: i64) -> Result<(), rusqlite::Error> {
 fn open_writer(path: &Path, max_pages: Option<u32>) -> Result<Connection, rusqlite::Error> {
     // One thread at a time uses a connection, so it needs no lock of its own.
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    conn.pragma_update(None, "page_size", PAGE_BYTES)?;
+    conn.pragma_update(None, "page_size", i64::from(PAGE_BYTES))?;
     settle(&conn, WRITER_CACHE)?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;

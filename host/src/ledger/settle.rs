@@ -332,7 +332,7 @@ impl Batch<'_> {
             self.execute("UPDATE plan_texts SET receipt = ?1 WHERE plan_seq = ?2", params![receipt, begun.seq])?;
         }
         self.end_call(&Final { seq: begun.seq, status, outcome, code: row.error_code, reply: &row.reply })?;
-        self.release(&begun, &row.settled)?;
+        self.release(&begun, &row.settled, row.error_code)?;
         if begun.shown {
             // A plan that was committed as it was made is nobody's transaction.
             self.end_with_plan(row.intent.plan(), state)?;
@@ -368,7 +368,7 @@ impl Batch<'_> {
     }
 
     /// Release the pins and the reservations that a settled commit does not need any more.
-    fn release(&mut self, begun: &Begun, settled: &Settled) -> Step<(), LedgerError> {
+    fn release(&mut self, begun: &Begun, settled: &Settled, code: Option<Code>) -> Step<(), LedgerError> {
         match settled {
             Settled::Committed => {
                 self.forget_written(begun.seq)?;
@@ -382,6 +382,10 @@ impl Batch<'_> {
             }
             Settled::RolledBack => {
                 self.unpin(begun.seq, None)?;
+                if code.is_some_and(Code::retryable) {
+                    // What may go well the next time gives its key back: only final results are stored (D8).
+                    self.give_back_key(begun.seq)?;
+                }
                 if let Some(undone) = &begun.undoes {
                     self.execute(
                         "UPDATE plans SET undone_by = NULL WHERE seq = (SELECT seq FROM calls WHERE id = ?1)",

@@ -112,8 +112,20 @@ impl Writer {
         }
     }
 
-    /// Write a batch. Returns the jobs that are to be tried again.
+    /// Write jobs. Returns those that are to be tried again.
     fn write(&mut self, jobs: Vec<Job>) -> Vec<Job> {
+        if self.pulse.get() != LedgerHealth::DiskFull {
+            return self.batch(jobs);
+        }
+        // What makes room goes alone and first; in one batch with what finds none it would fail with it.
+        let (first, rest) = jobs.into_iter().partition::<Vec<Job>, _>(Job::makes_room);
+        if !first.is_empty() {
+            self.batch(first);
+        }
+        if rest.is_empty() { rest } else { self.batch(rest) }
+    }
+
+    fn batch(&mut self, jobs: Vec<Job>) -> Vec<Job> {
         if let LedgerHealth::Poisoned(why) = self.pulse.get() {
             return self.fail(jobs, &LedgerError::Poisoned(why));
         }

@@ -5,6 +5,7 @@
 //! else happens, and only an execution that returned an output has effects.
 
 mod ending;
+mod sealing;
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -35,13 +36,12 @@ use crate::capability::context::{Context, PROGRESS_MAX, Progress};
 use crate::capability::http::Engine as HttpEngine;
 use crate::capability::log::{Log, LogLine};
 use crate::capability::random::Random;
-use crate::fault::{self, Fault, HostFault};
+use crate::fault::{Fault, HostFault};
 use crate::limiter::Limiter;
-use crate::outbound::Outbound;
 use crate::pool::Loaded;
 use crate::port::{Exchange, HttpCall, Ports};
 use crate::recording::Recorder;
-use crate::stage::{BREACHES_MAX, Content, Mount, Spool, Stage, StageLimits, Staged};
+use crate::stage::{Content, Mount, Spool, Stage, StageLimits, Staged};
 use crate::state::{self, State};
 
 /// Bytes that one call between guest and host may carry: the largest output with room for its encoding.
@@ -373,6 +373,10 @@ pub(crate) async fn carry_out(
         .loaded
         .uses_files()
         .then(|| Stage::new(order.mounts, limits, order.spool).with_wall_clock(order.wall_clock_ns));
+    let carried = match &order.outward.layer {
+        None => sealing::Carried::default(),
+        Some(layer) => sealing::Carried::beneath(layer, stage.as_ref())?,
+    };
     let mut state = State::new(
         Ingredients {
             context: order.context,
@@ -400,8 +404,8 @@ pub(crate) async fn carry_out(
     let State { outbound, outward, .. } = state;
     // What was never asked for again is missing as well.
     let unasked = !outward.exchanges.is_empty();
-    let (ended, staged, exchanges) =
-        sealed(diverged(ended, unasked, outbound.as_deref()), stage, outbound, limits).await?;
+    let ended = sealing::diverged(ended, unasked, outbound.as_deref());
+    let (ended, staged, exchanges) = sealing::sealed(ended, stage, carried, outbound, limits).await?;
     let wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let usage = Usage { fuel, wall_ms, memory_peak, host_calls };
     Ok(Execution { ended, staged, recording, exchanges, usage, log, log_dropped })
@@ -409,49 +413,6 @@ pub(crate) async fn carry_out(
 
 const fn stage_limits(limits: &ExecutionLimits) -> StageLimits {
     StageLimits { bytes: limits.stage_bytes, effects: limits.stage_effects }
-}
-
-/// An execution that asks for less than the one before took another path, too: what was sent then was for nothing.
-fn diverged(ended: Ended, unasked: bool, outbound: Option<&Outbound>) -> Ended {
-    let behind = unasked || outbound.is_some_and(|outbound| outbound.exchanges.is_behind());
-    if !behind || matches!(ended, Ended::Fault(_)) {
-        return ended;
-    }
-    Ended::Fault(Fault::Diverged("it ended before it asked for everything that it had asked for".to_owned()))
-}
-
-/// Only an output or a live request seals what was staged; anything else keeps nothing but the refused attempts.
-async fn sealed(
-    ended: Ended,
-    stage: Option<Stage>,
-    outbound: Option<Box<Outbound>>,
-    limits: StageLimits,
-) -> Result<(Ended, Staged, Vec<Exchange>), HostFault> {
-    let mut breaches = stage.as_ref().map(Stage::breaches).unwrap_or_default();
-    breaches.extend_from_slice(outbound.as_ref().map(|outbound| outbound.breaches()).unwrap_or_default());
-    breaches.truncate(BREACHES_MAX);
-    let (beside, exchanges) = outbound.map(|outbound| outbound.finish()).unwrap_or_default();
-    let unsealed = |breaches| Staged { breaches, ..Staged::default() };
-    if !matches!(ended, Ended::Output(_) | Ended::Live(_)) {
-        return Ok((ended, unsealed(breaches), exchanges));
-    }
-    let files = match stage {
-        None => Ok(Staged::default()),
-        // Sealing reads and hashes what is overwritten: not on a thread that serves others, unless it is less than the
-        // guest's own small reads, for which waking another thread would take longer.
-        Some(stage) if stage.seals_quickly() => stage.seal(),
-        Some(stage) => {
-            let sealed = tokio::task::spawn_blocking(move || stage.seal()).await;
-            sealed.map_err(|error| HostFault::Panicked(error.to_string()))?
-        }
-    };
-    match files.and_then(|files| beside.join(files, limits)) {
-        Ok(staged) => Ok((ended, Staged { breaches, ..staged }, exchanges)),
-        Err(error) => match fault::of_stage(&error) {
-            Some(fault) => Ok((Ended::Fault(fault), unsealed(breaches), exchanges)),
-            None => Err(HostFault::Stage(error.to_string())),
-        },
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod content;
 mod directories;
 mod files;
 mod hashing;
+mod layer;
 mod observe;
 mod rename;
 mod resolve;
@@ -297,6 +298,15 @@ impl Stage {
     pub fn with_wall_clock(self, unix_ns: u64) -> Self {
         self.tree().set_now(i64::try_from(unix_ns).unwrap_or(i64::MAX));
         self
+    }
+
+    /// Begin with what earlier calls of the transaction staged: their effects, and the contents of what they write. Gives
+    /// back the effects in workspaces that are not mounted here. Once, before anything else is done.
+    ///
+    /// # Errors
+    /// The workspace is not what the effects were made for any more, a limit is reached, or a content is missing.
+    pub fn lay(&self, effects: &[Effect], contents: &BTreeMap<Digest, Content>) -> Result<Vec<Effect>, StageError> {
+        self.run(|tree| tree.lay(effects, contents))
     }
 
     /// The time that changed files show, nanoseconds since the Unix epoch.

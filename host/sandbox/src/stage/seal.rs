@@ -126,9 +126,9 @@ impl Tree {
         Ok(Staged { effects, read_set, witnesses, keys_read: Vec::new(), contents, breaches: self.into_breaches() })
     }
 
-    /// The grant is asked once more for every effect, whatever was checked on the way.
+    /// The grant is asked once more for every effect of this call, whatever was checked on the way.
     fn recheck_grants(&self, effects: &[Effect]) -> Result<(), StageError> {
-        for effect in effects {
+        for effect in effects.iter().filter(|effect| !self.laid.contains(effect)) {
             let mount = self.mounts.iter().find(|mount| Some(mount.root.name()) == effect.workspace());
             let mount = mount.ok_or(StageError::Sealed)?;
             for path in effect.paths() {
@@ -326,7 +326,8 @@ impl Pair<'_> {
 
     /// The staged content, unless it is what was there.
     fn write(&mut self, path: &WorkspacePath, id: NodeId, before: Option<FileState>) -> Result<(), StageError> {
-        let moved = self.tree.node(id)?.lower.as_ref().map(|lower| lower.seen.mode);
+        let node = self.tree.node(id)?;
+        let moved = node.mode.or(node.lower.as_ref().map(|lower| lower.seen.mode));
         let mode = moved.or(before.as_ref().map(|state| state.mode)).unwrap_or(NEW_FILE_MODE);
         let (sha256, size) = self.tree.take_content(id, self.collected)?;
         let after = FileState { sha256, size, mode };

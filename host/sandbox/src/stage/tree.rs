@@ -5,10 +5,11 @@
 //! the place in the lower layer that it came from wherever it is moved, so a moved directory still reads its old
 //! place. Nodes are never removed: `before` is walked through the same slots as `after`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Weak};
 
 use toolkeep_core::digest::Digest;
+use toolkeep_core::effect::Effect;
 use toolkeep_core::id::WorkspaceName;
 use toolkeep_core::path::WorkspacePath;
 use toolkeep_core::plan::EntryKind;
@@ -105,6 +106,8 @@ pub(super) struct Node {
     pub(super) times: Option<i64>,
     /// Time that staged content shows.
     pub(super) modified_ns: i64,
+    /// Permission bits that an earlier call of the transaction found for it.
+    pub(super) mode: Option<u32>,
     owed: u64,
     opened: Weak<OpenNode>,
 }
@@ -162,6 +165,8 @@ pub(super) struct Tree {
     pub(super) now_ns: i64,
     pub(super) observations: usize,
     pub(super) hashing: Hashing,
+    /// Effects of earlier calls of the transaction, which the grants of this one need not allow.
+    pub(super) laid: HashSet<Effect>,
     /// Held once by the tree and once by every lower file that is kept open.
     pub(super) open_files: Arc<()>,
     entries: usize,
@@ -192,6 +197,7 @@ impl Tree {
             now_ns: 0,
             observations: 0,
             hashing: Hashing::default(),
+            laid: HashSet::new(),
             open_files: Arc::new(()),
             entries: 0,
             bytes: 0,
@@ -217,6 +223,7 @@ impl Tree {
             kind: Kind::Directory(Directory::default()),
             times: None,
             modified_ns: self.now_ns,
+            mode: None,
             owed: 0,
             opened: Weak::new(),
         }
@@ -336,6 +343,7 @@ impl Tree {
             kind,
             times: None,
             modified_ns: self.now_ns,
+            mode: None,
             owed: 0,
             opened: Weak::new(),
         });

@@ -10,8 +10,18 @@ use crate::error::{Error, ErrorKind};
 use exports::toolkeep::tool::tool as contract;
 
 wit_bindgen::generate!({
+    inline: "
+        package toolkeep:sdk;
+        world tool {
+            include toolkeep:tool/guest@0.1.0;
+            import wasi:http/outgoing-handler@0.2.1;
+            import wasi:keyvalue/store@0.2.0-draft2;
+            import wasi:keyvalue/atomics@0.2.0-draft2;
+        }
+    ",
     path: "../wit",
-    world: "guest",
+    world: "toolkeep:sdk/tool",
+    generate_all,
     pub_export_macro: true,
     export_macro_name: "export_guest",
 });

@@ -9,9 +9,11 @@ mod wasm;
 
 #[cfg(not(target_family = "wasm"))]
 pub(crate) use native::{
-    call_id, caller, deadline_left, fuel_left, mode, report_progress, run_id, workspace_root, write_log,
+    OpenBucket, call_id, caller, deadline_left, fuel_left, mode, open_bucket, report_progress, run_id, send_message,
+    send_request, workspace_root, write_log,
 };
 #[cfg(target_family = "wasm")]
 pub(crate) use wasm::{
-    call_id, caller, deadline_left, fuel_left, mode, report_progress, run_id, workspace_root, write_log,
+    OpenBucket, call_id, caller, deadline_left, fuel_left, mode, open_bucket, report_progress, run_id, send_message,
+    send_request, workspace_root, write_log,
 };

@@ -44,7 +44,10 @@
 //! assert!(outcome.effects.is_empty());
 //! ```
 //!
-//! Absent on purpose: network, environment and processes. What the host does not grant does not exist.
+//! Beyond files there are [`http`], [`keys`] and [`messages`], for what the manifest grants. Changes made through them
+//! are staged like files.
+//!
+//! Absent on purpose: sockets, environment and processes. What the host does not grant does not exist.
 //!
 //! # What `#[tool]` checks
 //!
@@ -98,8 +101,11 @@ pub mod context;
 mod declaration;
 mod error;
 mod host;
+pub mod http;
 mod input;
+pub mod keys;
 pub mod log;
+pub mod messages;
 pub mod progress;
 mod schema;
 #[cfg(not(target_family = "wasm"))]

@@ -10,6 +10,7 @@
 //! Absent on purpose: limits (fuel, memory, deadline) and policy. Those need the daemon: `toolkeep preview`.
 
 mod harness;
+mod keys;
 mod outcome;
 pub(crate) mod running;
 mod tree;

@@ -2,12 +2,19 @@
 //!
 //! A function here that a tool never calls leaves no import in its component.
 
+mod keys;
+mod request;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bindings::toolkeep::tool::{context as imported, log, progress};
 use crate::context::{Mode, Principal};
+use crate::error::Error;
 use crate::log::Level;
+use crate::messages::Message;
+pub(crate) use keys::{OpenBucket, open_bucket};
+pub(crate) use request::send_request;
 
 pub(crate) fn caller() -> Principal {
     let imported::Principal { tenant, user, agent } = imported::caller();
@@ -55,4 +62,14 @@ pub(crate) fn report_progress(done: u64, total: Option<u64>, message: &str) {
 #[expect(clippy::unnecessary_wraps, reason = "natively the harness knows which workspaces there are")]
 pub(crate) fn workspace_root(name: &str) -> Option<PathBuf> {
     Some(PathBuf::from(format!("/{name}")))
+}
+
+pub(crate) fn send_message(message: Message) -> Result<(), Error> {
+    use crate::bindings::toolkeep::tool::messages::{self, Error as Refused};
+    let Message { channel, to, subject, media_type, body } = message;
+    messages::send(&messages::Message { channel, to, subject, media_type, body }).map_err(|refused| match refused {
+        Refused::Denied(why) => Error::denied(why),
+        Refused::Invalid(why) => Error::invalid_input(why),
+        Refused::TooMany => Error::denied("this call has sent as many messages as it may"),
+    })
 }

@@ -1,6 +1,7 @@
 //! The harness: a stage, a context, and calls on them.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::context::{Mode, Principal};
-use crate::declaration::Declaration;
+use crate::declaration::{Declaration, EffectKind};
 use crate::error::{Error, FieldProblem, IntoError};
-use crate::testing::running::{Context, Guard, Running};
+use crate::http::Response;
+use crate::testing::keys;
+use crate::testing::running::{Buckets, Context, Guard, Running};
 use crate::testing::tree::{self, Scratch, Tree};
 use crate::testing::{Effect, Outcome};
 use crate::{input, schema};
@@ -23,13 +26,16 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Fuel of a call unless a test says otherwise: the host's default.
 const FUEL: u64 = 2_000_000_000;
 
-/// Workspaces and context for calls of tools. Its directories go when it is dropped.
+/// Workspaces, buckets, channels, answers and context for calls of tools. Its directories go when it is dropped.
 ///
 /// Several calls on one harness see each other's committed effects, as they would in the daemon.
 #[derive(Debug)]
 pub struct Harness {
     scratch: Scratch,
     workspaces: BTreeMap<String, PathBuf>,
+    buckets: RefCell<Buckets>,
+    channels: BTreeSet<String>,
+    answers: Vec<(String, String, Response)>,
     context: Context,
 }
 
@@ -56,7 +62,14 @@ impl Harness {
             fuel: FUEL,
         };
         let scratch = must("make a temporary directory", Scratch::new());
-        Self { scratch, workspaces: BTreeMap::new(), context }
+        Self {
+            scratch,
+            workspaces: BTreeMap::new(),
+            buckets: RefCell::default(),
+            channels: BTreeSet::new(),
+            answers: Vec::new(),
+            context,
+        }
     }
 
     /// Add a workspace with these files; directories come with them.
@@ -86,6 +99,40 @@ impl Harness {
     pub fn empty_workspace(self, name: &str) -> Self {
         let nothing: [(&str, &str); 0] = [];
         self.workspace(name, nothing)
+    }
+
+    /// Add a bucket with these keys.
+    #[must_use]
+    pub fn bucket<K, V>(self, name: &str, keys: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: Into<String>,
+        V: Into<Vec<u8>>,
+    {
+        let keys = keys.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        self.buckets.borrow_mut().insert(name.to_owned(), keys);
+        self
+    }
+
+    /// Add a channel for messages; every receiver is granted.
+    #[must_use]
+    pub fn channel(mut self, name: &str) -> Self {
+        self.channels.insert(name.to_owned());
+        self
+    }
+
+    /// Answer a request. Several answers to the same method and URL are given in their order, the last one again and
+    /// again. A request that reads and has no answer is denied; one that writes is staged: 202, without a body.
+    #[must_use]
+    pub fn answers(mut self, method: &str, url: &str, response: Response) -> Self {
+        self.answers.push((method.to_owned(), url.to_owned(), response));
+        self
+    }
+
+    /// The value of a key as it is now, as text; nothing if there is none.
+    #[must_use]
+    pub fn key(&self, bucket: &str, key: &str) -> Option<String> {
+        let value = self.buckets.borrow().get(bucket)?.get(key).cloned()?;
+        Some(String::from_utf8_lossy(&value).into_owned())
     }
 
     /// Set who acts.
@@ -143,15 +190,21 @@ impl Harness {
             serde_json::to_value(output).map_err(|error| Error::failed(format!("the output is no JSON: {error}")))
         });
         check_result::<O, E>(&result);
-        let staged = self.effects(&before);
+        let mut staged = self.effects(&before);
+        staged.extend(keys::effects(&self.buckets.borrow(), &running));
         if let Some(declaration) = running.declaration {
             check_effects(&declaration, &staged);
+            check_sent(&declaration, &running);
         }
         if result.is_err() || self.context.mode == Mode::Preview {
             self.restore(&before);
+        } else {
+            self.buckets.replace(running.buckets);
         }
         let (effects, discarded) = if result.is_ok() { (staged, Vec::new()) } else { (Vec::new(), staged) };
-        Outcome { result, effects, discarded, log: running.log, progress: running.progress }
+        let messages = if result.is_ok() { running.messages } else { Vec::new() };
+        let (requests, log, progress) = (running.requests, running.log, running.progress);
+        Outcome { result, effects, discarded, requests, messages, log, progress }
     }
 
     /// Run something that is no tool with the workspaces and context of this harness, for tests of a
@@ -167,6 +220,12 @@ impl Harness {
         let fresh = || Running {
             context: self.context.clone(),
             workspaces: self.workspaces.clone(),
+            answers: self.answers.clone(),
+            requests: Vec::new(),
+            channels: self.channels.clone(),
+            messages: Vec::new(),
+            buckets: self.buckets.borrow().clone(),
+            keys_changed: BTreeMap::new(),
             log: Vec::new(),
             progress: Vec::new(),
             declaration: None,
@@ -230,6 +289,19 @@ fn check_effects(declaration: &Declaration, staged: &[Effect]) {
         declaration.name,
         undeclared.join("\n  ")
     );
+}
+
+/// Requests that write and messages are effects as well.
+fn check_sent(declaration: &Declaration, running: &Running) {
+    let writes =
+        running.requests.iter().filter(|request| !matches!(request.method.as_str(), "GET" | "HEAD" | "OPTIONS"));
+    for (kind, did) in [(EffectKind::HttpRequest, writes.count()), (EffectKind::MessageSend, running.messages.len())] {
+        assert!(
+            did == 0 || declaration.effects.contains(&kind),
+            "the tool `{}` does not declare `{kind}`; add it to `effects(...)` or do not do it",
+            declaration.name,
+        );
+    }
 }
 
 /// The value, or the end of the test with what could not be done.

@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use crate::declaration::EffectKind;
 use crate::error::Error;
+use crate::http::Request;
 use crate::log::Level;
+use crate::messages::Message;
 
 /// One change that the tool asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,13 +16,13 @@ pub struct Effect {
     /// What kind of change. Found by comparing, so a rename shows as a write and a delete, and a changed
     /// time or permission does not show at all.
     pub kind: EffectKind,
-    /// The workspace.
+    /// The workspace; for keys the bucket.
     pub workspace: String,
-    /// The path, relative to the workspace.
+    /// The path, relative to the workspace; for keys the key.
     pub path: String,
-    /// The content of the file before, if there was one.
+    /// The content of the file or the value of the key before, if there was one.
     pub before: Option<Vec<u8>>,
-    /// The content of the file after, if there is one.
+    /// The content of the file or the value of the key after, if there is one.
     pub after: Option<Vec<u8>>,
 }
 
@@ -73,6 +75,10 @@ pub struct Outcome {
     pub effects: Vec<Effect>,
     /// What a failed call had staged, and the host throws away.
     pub discarded: Vec<Effect>,
+    /// The requests that it made, in order, those that read among them.
+    pub requests: Vec<Request>,
+    /// The messages that it staged; none for a failed call.
+    pub messages: Vec<Message>,
     /// Lines for the operator's log.
     pub log: Vec<LogLine>,
     /// Reports of progress.
@@ -145,6 +151,13 @@ impl fmt::Display for Outcome {
         write_list(out, "effects", &self.effects)?;
         if !self.discarded.is_empty() {
             write_list(out, "discarded", &self.discarded)?;
+        }
+        for request in &self.requests {
+            writeln!(out, "request: {} {}  ({} bytes)", request.method, request.url, request.body.len())?;
+        }
+        for message in &self.messages {
+            let (channel, to, subject) = (&message.channel, message.to.join(", "), &message.subject);
+            writeln!(out, "message: {channel} to {to}: {subject}")?;
         }
         for line in &self.log {
             writeln!(out, "log: {:?} {}", line.level, line.message)?;

@@ -3,12 +3,14 @@
 //! Thread-local, so that tests in parallel do not meet. It ends with its guard, also when a tool panics.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::context::{Mode, Principal};
 use crate::declaration::Declaration;
+use crate::http::{Request, Response};
+use crate::messages::Message;
 use crate::testing::{LogLine, ProgressReport};
 
 /// What the contract's `context` answers.
@@ -22,11 +24,22 @@ pub(crate) struct Context {
     pub(crate) fuel: u64,
 }
 
+/// Keys with their values, by bucket.
+pub(crate) type Buckets = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
+
 /// One call in progress.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) context: Context,
     pub(crate) workspaces: BTreeMap<String, PathBuf>,
+    /// Method, URL and what is answered.
+    pub(crate) answers: Vec<(String, String, Response)>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) channels: BTreeSet<String>,
+    pub(crate) messages: Vec<Message>,
+    pub(crate) buckets: Buckets,
+    /// Keys that were changed, and whether only by adding.
+    pub(crate) keys_changed: BTreeMap<(String, String), bool>,
     pub(crate) log: Vec<LogLine>,
     pub(crate) progress: Vec<ProgressReport>,
     /// The tool whose function was entered first.
@@ -42,9 +55,9 @@ pub(crate) fn read<T>(look: impl FnOnce(&Running) -> T) -> Option<T> {
     RUNNING.with_borrow(|running| running.as_ref().map(look))
 }
 
-/// Change something of the call that runs on this thread.
-pub(crate) fn change(act: impl FnOnce(&mut Running)) {
-    RUNNING.with_borrow_mut(|running| running.as_mut().map(act));
+/// Change something of the call that runs on this thread; nothing outside of a harness.
+pub(crate) fn change<T>(act: impl FnOnce(&mut Running) -> T) -> Option<T> {
+    RUNNING.with_borrow_mut(|running| running.as_mut().map(act))
 }
 
 /// Note which tool runs. `#[tool]` calls it in native builds; authors never need to.

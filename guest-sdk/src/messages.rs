@@ -20,7 +20,7 @@ pub struct Message {
     pub channel: String,
     /// Who gets it, at most 100; empty where the channel has a receiver of its own.
     pub to: Vec<String>,
-    /// Its subject, one line of at most 998 bytes; may be empty.
+    /// Its subject, one line of at most 900 bytes; may be empty.
     pub subject: String,
     /// Its media type.
     pub media_type: String,

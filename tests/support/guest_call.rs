@@ -25,8 +25,10 @@ pub const WALL_CLOCK_NS: u64 = 1_700_000_000_000_000_000;
 /// A call that can be changed before it is made.
 #[derive(Debug)]
 pub struct GuestCall {
-    /// The sample tool, and the tool inside of it.
+    /// The sample tool, and the tool inside of it unless `local` says otherwise.
     pub tool: String,
+    /// The tool inside of it.
+    pub local: Option<String>,
     /// Its input.
     pub input: String,
     /// What it may use.
@@ -39,6 +41,8 @@ pub struct GuestCall {
     pub mode: Mode,
     /// Workspaces.
     pub mounts: Vec<Mount>,
+    /// What it may reach beyond files.
+    pub outward: Outward,
     /// Ends it early.
     pub cancel: Cancel,
     /// Who hears about progress.
@@ -53,16 +57,25 @@ impl GuestCall {
     pub fn new(tool: &str) -> Self {
         Self {
             tool: tool.to_owned(),
+            local: None,
             input: "{}".to_owned(),
             limits: ExecutionLimits::default(),
             seed: 7,
             clock: ClockGrant::Frozen,
             mode: Mode::Commit,
             mounts: Vec::new(),
+            outward: Outward::default(),
             cancel: Cancel::new(),
             progress: None,
             tenant: "tests".to_owned(),
         }
+    }
+
+    /// Of another tool of the component.
+    #[must_use]
+    pub fn local(mut self, name: &str) -> Self {
+        self.local = Some(name.to_owned());
+        self
     }
 
     /// With this number in its input.
@@ -128,7 +141,7 @@ impl GuestCall {
         let call = "call_00000000-0000-0000-0000-000000000007".parse().expect("call");
         Order {
             loaded,
-            tool: self.tool.parse().expect("tool"),
+            tool: self.local.unwrap_or(self.tool).parse().expect("tool"),
             input: self.input.into(),
             context: Context { principal, run: String::new(), call, mode: self.mode },
             limits: self.limits,
@@ -136,7 +149,7 @@ impl GuestCall {
             clock: self.clock,
             wall_clock_ns: WALL_CLOCK_NS,
             seed: [self.seed; 32],
-            outward: Outward::default(),
+            outward: self.outward,
             mounts: self.mounts,
             spool: Scratch::spool(),
             cancel: self.cancel,

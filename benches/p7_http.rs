@@ -105,6 +105,14 @@ fn main() {
     let server = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     server.spawn(async move { serve(TcpListener::from_std(listener).expect("a listener")).await });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    // As in the daemon, somebody always waits for a moment that is near. In a runtime without any, setting a timer for a later
+    // one wakes a sleeping thread, and only requests that are watched set timers.
+    runtime.spawn(async {
+        let mut housekeeping = tokio::time::interval(std::time::Duration::from_secs(1));
+        loop {
+            housekeeping.tick().await;
+        }
+    });
     let measured = runtime.spawn(async move {
         let by_address = measure(&egress, "127.0.0.1", address).await;
         [by_address, measure(&egress, "localhost", address).await]

@@ -106,21 +106,21 @@ impl Egress {
 
     async fn exchange(&self, request: Outgoing, limits: Limits) -> Result<Incoming, SendError> {
         let deadline = tokio::time::Instant::now() + limits.total;
-        let prepared = async {
-            let prepared = exchange::prepare(&request, &self.0.secrets).await?;
-            let (origin, security) = (&request.origin, security(request.origin.scheme()));
-            let endpoint = Endpoint {
-                host: origin.host().clone(),
-                port: origin.port(),
-                protection: security,
-                network: request.network,
-            };
-            let stream = self.dial(&endpoint, &limits, self.0.tls.http()).await?;
-            Ok::<_, Reason>((prepared, stream))
-        };
-        let (prepared, stream) = match tokio::time::timeout_at(deadline, prepared).await {
-            Ok(ready) => ready.map_err(SendError::NotSent)?,
-            Err(_) => return Err(SendError::NotSent(Reason::TotalTimeout)),
+        let late = SendError::NotSent(Reason::TotalTimeout);
+        let prepared = tokio::time::timeout_at(deadline, exchange::prepare(&request, &self.0.secrets));
+        let prepared = prepared.await.map_err(|_| late.clone())?.map_err(SendError::NotSent)?;
+        let (origin, protection) = (&request.origin, protection(request.origin.scheme()));
+        let endpoint =
+            Endpoint { host: origin.host().clone(), port: origin.port(), protection, network: request.network };
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let hurried = Limits { connect: limits.connect.min(left), ..limits };
+        let stream = match self.dial(&endpoint, &hurried, self.0.tls.http()).await {
+            Ok(stream) => stream,
+            // What ran out was not the time to connect but that of the whole.
+            Err(Reason::Resolve | Reason::ConnectTimeout) if tokio::time::Instant::now() >= deadline => {
+                return Err(late);
+            }
+            Err(reason) => return Err(SendError::NotSent(reason)),
         };
         let answer = exchange::run(prepared, stream, &limits, deadline).await;
         let bytes = answer.as_ref().map_or((0, 0), |answer| (answer.bytes_out, answer.bytes_in));
@@ -154,7 +154,7 @@ impl Egress {
     }
 }
 
-const fn security(scheme: Scheme) -> Protection {
+const fn protection(scheme: Scheme) -> Protection {
     match scheme {
         Scheme::Http => Protection::Plain,
         Scheme::Https => Protection::Tls,

@@ -34,8 +34,7 @@ impl Egress {
         let judged = judged.inspect_err(|refused| {
             tracing::warn!(host = %refused.host, address = %refused.address, "an address may not be reached");
         })?;
-        let stream = connect(&judged, endpoint.port, deadline).await?;
-        let peer = stream.peer_addr().map_err(|error| Reason::Connect(error.kind()))?;
+        let (stream, peer) = connect(&judged, endpoint.port, deadline).await?;
         match endpoint.protection {
             Protection::Plain => Ok(GuardedStream::plain(stream, peer)),
             Protection::Tls => handshake(stream, peer, &endpoint.host, tls, deadline).await,
@@ -70,7 +69,7 @@ async fn handshake(
 }
 
 /// Connect to the first address that accepts. Each attempt gets an equal share of what is left of the time.
-async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<TcpStream, Reason> {
+async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<(TcpStream, SocketAddr), Reason> {
     let mut last = Reason::NoAddress;
     let tried = addresses.len().min(TRIED_MAX);
     for (address, left) in addresses.iter().zip((1..=tried).rev()) {
@@ -87,13 +86,13 @@ async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<T
 }
 
 /// The peer is who it was connected to. On loopback a connection to a free port can even meet itself.
-fn checked(stream: TcpStream, wanted: SocketAddr) -> Result<TcpStream, Reason> {
+fn checked(stream: TcpStream, wanted: SocketAddr) -> Result<(TcpStream, SocketAddr), Reason> {
     let io = |error: std::io::Error| Reason::Connect(error.kind());
-    let (peer, own) = (stream.peer_addr().map_err(io)?, stream.local_addr().map_err(io)?);
+    let peer = stream.peer_addr().map_err(io)?;
     let same = peer.ip().to_canonical() == wanted.ip().to_canonical() && peer.port() == wanted.port();
-    if !same || peer == own {
+    if !same || (peer.ip().is_loopback() && stream.local_addr().map_err(io)? == peer) {
         return Err(Reason::OtherPeer);
     }
     stream.set_nodelay(true).map_err(io)?;
-    Ok(stream)
+    Ok((stream, peer))
 }

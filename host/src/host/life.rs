@@ -116,6 +116,7 @@ impl Host {
         let roots = workspaces.iter().map(|(name, owned)| (name.clone(), Arc::clone(&owned.root))).collect();
         let secrets = Secrets::new(config.secrets.clone(), ambient.clone());
         let egress = Egress::new(&config.egress, Resolver::system(), secrets)?;
+        report_unreadable_secrets(egress.clone());
         let stores =
             Stores { ledger: ledger.clone(), blobs: blobs.clone(), ambient: ambient.clone(), egress: egress.clone() };
         let notes = state.join("attempts");
@@ -433,4 +434,14 @@ fn admin_token(runtime_dir: &Path, ambient: &Ambient) -> Result<Digest, StartErr
         Err(error) => return Err(failed(error)),
     };
     Ok(Digest::of(text.trim().as_bytes()))
+}
+
+/// Say early which secrets cannot be read; requests that need them are refused. A helper may take its time, so that nobody
+/// waits for it.
+fn report_unreadable_secrets(egress: Egress) {
+    tokio::spawn(async move {
+        for (name, problem) in egress.secrets().problems().await {
+            tracing::error!(secret = %name, %problem, "a secret cannot be read");
+        }
+    });
 }

@@ -129,7 +129,7 @@ impl Redactor {
     /// Whether a secret is in the name of a field, whose case was folded on the way.
     #[must_use]
     pub fn is_in_name(&self, name: &str) -> bool {
-        (0..name.len()).any(|at| self.at(name.as_bytes(), at, Some(Fold::Case)).0.is_some())
+        !self.is_empty() && (0..name.len()).any(|at| self.at(name.as_bytes(), at, Some(Fold::Case)).0.is_some())
     }
 
     /// The secret that lies at `at`, with its end; and whether one may begin there that the text cuts off.
@@ -151,14 +151,32 @@ impl Redactor {
 }
 
 impl Needle {
+    /// How it lies at `at`. Almost everything is told apart by the first bytes, without a spelling to think about.
     fn find(&self, text: &[u8], at: usize, fold: Fold) -> Found {
-        let mut places = vec![at];
+        let mut place = at;
+        for (known, wanted) in self.text.iter().enumerate() {
+            match text.get(place) {
+                None => return Found::Open,
+                Some(b'%' | b'\\' | b'&' | b'+' | b'\r' | b'\n') => {
+                    return self.find_spelled(text, place, known, fold);
+                }
+                Some(byte) if fold.same(*wanted, *byte) => place += 1,
+                Some(_) => return Found::No,
+            }
+        }
+        Found::Until(place)
+    }
+
+    /// The same from `place` on, where its first `known` bytes were found before. A spelling may be read in several ways, so
+    /// every place where the text may go on is followed.
+    fn find_spelled(&self, text: &[u8], place: usize, known: usize, fold: Fold) -> Found {
+        let mut places = vec![place];
         let mut open = false;
-        for wanted in self.text.iter() {
+        for (number, wanted) in self.text.iter().enumerate().skip(known) {
             let mut next = Vec::with_capacity(places.len());
             for place in places {
                 let mut place = place;
-                while fold == Fold::Base64 && place > at && matches!(text.get(place), Some(b'\r' | b'\n')) {
+                while fold == Fold::Base64 && number > 0 && matches!(text.get(place), Some(b'\r' | b'\n')) {
                     place += 1;
                 }
                 open |= after(text, place, |found| fold.same(*wanted, found), &mut next);

@@ -177,3 +177,18 @@ fn a_host_alone_has_no_port() {
         assert!(HostName::parse(wrong).is_err(), "{wrong}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn t_n1_what_is_read_is_what_its_text_says(text in "(http|https|HTTP|ftp)(://|:/|:)[a-zA-Z0-9.:@/\\\\\\[\\]%_xX\u{ff10}-\u{ff19}\u{3002}\u{2460}é?#-]{0,24}") {
+        if let Ok(origin) = text.parse::<Origin>() {
+            let canonical = origin.to_string();
+            proptest::prop_assert_eq!(canonical.parse::<Origin>(), Ok(origin.clone()));
+            // Whoever reads the text by the standard again connects to the same host and port.
+            let url = Url::parse(&canonical).expect("a URL");
+            proptest::prop_assert_eq!(url.host_str().map(str::to_owned), Some(origin.host().to_string()));
+            proptest::prop_assert_eq!(url.port_or_known_default(), Some(origin.port()));
+            proptest::prop_assert!(canonical.is_ascii() && !canonical.contains(['@', '\\', '%']));
+        }
+    }
+}

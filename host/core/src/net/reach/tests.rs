@@ -180,3 +180,13 @@ fn a_refusal_names_the_network_and_never_the_address() {
     let refused = admit(&name, "169.254.1.1".parse().expect("address"), Network::Private).expect_err("link");
     assert_eq!(refused.to_string(), "`intranet.example` leads to an address that is not reached (link-local)");
 }
+
+proptest::proptest! {
+    #[test]
+    fn t_n2_no_carrier_hides_where_it_leads(bits: u32) {
+        let inner = Ipv4Addr::from(bits);
+        for (how, carrier) in carriers(inner) {
+            proptest::prop_assert!(reach(carrier.into()).reach >= reach(inner.into()).reach, "{} {}", how, carrier);
+        }
+    }
+}

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::json;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::digest::Digest;
+use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::fault::HostFault;
 use toolkeep_sandbox::sandbox::{Sandbox, SandboxConfig};
@@ -36,7 +37,7 @@ use crate::install::Candidate;
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{ApprovalFilter, Keep, Ledger, LedgerError, LedgerOptions, OpenIntent, PAGE_BYTES, Page, Scope};
 use crate::load::Loader;
-use crate::notify::Notify;
+use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
 use crate::policy::PolicyHandle;
 use crate::secrets::Secrets;
@@ -271,10 +272,21 @@ impl Host {
                 for call in calls {
                     tracing::warn!(%call, "nobody answered in time: the plan expired");
                     self.resume(call).await;
+                    self.tell_expired(call).await;
                 }
                 self.0.notices.announce();
             }
             Err(error) => tracing::error!(%error, "expired plans could not be looked through"),
+        }
+    }
+
+    /// Tell operators of a plan that nobody answered for. A preview that nobody committed is nothing to tell of.
+    async fn tell_expired(&self, call: CallId) {
+        let Ok(Some(stored)) = self.ledger().call(&Scope::Operator, call).await else { return };
+        let row = stored.row;
+        if row.error_code == Some(Code::ApprovalExpired) {
+            let facts = json!({"call_id": call, "tool": row.tool, "approved": false, "expired": true});
+            self.0.notify.event(Event::ApprovalResolved, &row.principal.tenant, facts);
         }
     }
 

@@ -4,7 +4,7 @@
 //! can make them need. What is deeper than conditions may be is refused there and never reaches a thread that serves calls. A
 //! policy that can never match is an error: a `forbid` with a typing mistake must not look like protection.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cedar_policy::ffi::DetailedError;
@@ -122,30 +122,55 @@ fn placed(rule: &Rule, message: impl Into<String>) -> Finding {
 }
 
 /// Validate the rules against the schema of the tools. Gives what looks wrong.
+///
+/// The validator tries every policy with every action of a schema. So the policies of a tool are validated with the actions
+/// of that tool, and only those about every tool with one tool of each kind.
 fn validate(sources: &[Source], rules: &[Arc<Rule>], tools: &[Arc<ToolShape>]) -> Result<Vec<Finding>, Vec<Finding>> {
-    let whole = |message: String| vec![Finding::whole(".", message)];
-    let mut named = BTreeSet::new();
+    let undo: ToolName = UNDO.parse().map_err(|_| vec![Finding::whole(".", "BUG: the name of the undo tool")])?;
+    let none = Digest::of(b"");
+    let undo = Arc::new(ToolShape::internal(undo, Tier::Irreversible, none, none));
+    let by_name: BTreeMap<&str, &Arc<ToolShape>> =
+        tools.iter().chain([&undo]).map(|tool| (tool.name.as_str(), tool)).collect();
+    let mut groups: BTreeMap<Option<BTreeSet<String>>, Vec<&Arc<Rule>>> = BTreeMap::new();
+    let mut general = BTreeSet::new();
     let mut wrong = Vec::new();
-    let undo: ToolName = UNDO.parse().map_err(|_| whole("BUG: the name of the undo tool".to_owned()))?;
-    let known: BTreeSet<&str> = tools.iter().map(|tool| tool.name.as_str()).chain([UNDO]).collect();
     for rule in rules {
-        for tool in rule.policy.entity_literals().iter().filter_map(tool_of) {
-            if !known.contains(tool.as_str()) {
-                wrong.push(placed(rule, format!("no tool is called `{tool}`")));
-            }
-            named.insert(tool);
+        let named: BTreeSet<String> = rule.policy.entity_literals().iter().filter_map(tool_of).collect();
+        let missing = named.iter().filter(|tool| !by_name.contains_key(tool.as_str()));
+        wrong.extend(missing.map(|tool| placed(rule, format!("no tool is called `{tool}`"))));
+        let key = rule.scope.tools().filter(|tools| !tools.is_empty()).map(|_| named.clone());
+        if key.is_none() {
+            general.extend(named);
         }
+        groups.entry(key).or_default().push(rule);
     }
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    let none = Digest::of(b"");
-    let undo = Arc::new(ToolShape::internal(undo, Tier::Irreversible, none, none));
-    let all: Vec<Arc<ToolShape>> = tools.iter().cloned().chain([undo]).collect();
-    let shown = vocabulary::representatives(&all, &named);
-    let schema = vocabulary::schema(shown.into_iter()).map_err(whole)?;
-    let set = PolicySet::from_policies(rules.iter().map(|rule| rule.policy.clone()))
-        .map_err(|error| whole(error.to_string()))?;
+    let mut warnings = Vec::new();
+    for (named, rules) in &groups {
+        let shown: Vec<&ToolShape> = match named {
+            Some(named) => named.iter().filter_map(|name| by_name.get(name.as_str())).map(|tool| &***tool).collect(),
+            None => vocabulary::representatives(by_name.values().copied(), &general),
+        };
+        let (errors, others) = validate_with(sources, rules, &shown);
+        wrong.extend(errors);
+        warnings.extend(others);
+    }
+    if wrong.is_empty() { Ok(warnings) } else { Err(wrong) }
+}
+
+/// Validate rules with the actions of these tools: what is wrong, and what looks wrong.
+fn validate_with(sources: &[Source], rules: &[&Arc<Rule>], tools: &[&ToolShape]) -> (Vec<Finding>, Vec<Finding>) {
+    let whole = |message: String| (vec![Finding::whole(".", message)], Vec::new());
+    let schema = match vocabulary::schema(tools.iter().copied()) {
+        Ok(schema) => schema,
+        Err(message) => return whole(message),
+    };
+    let set = match PolicySet::from_policies(rules.iter().map(|rule| rule.policy.clone())) {
+        Ok(set) => set,
+        Err(error) => return whole(error.to_string()),
+    };
     let result = Validator::new(schema).validate(&set, ValidationMode::default());
     let place = |id: &PolicyId, detail: &DetailedError| {
         let rule = rules.iter().find(|rule| *rule.at == *AsRef::<str>::as_ref(id));
@@ -170,7 +195,7 @@ fn validate(sources: &[Source], rules: &[Arc<Rule>], tools: &[Arc<ToolShape>]) -
             warnings.push(found);
         }
     }
-    if wrong.is_empty() { Ok(warnings) } else { Err(wrong) }
+    (wrong, warnings)
 }
 
 /// The tool that an entity names: a tool, or the action of one.

@@ -112,10 +112,12 @@ fn record(members: &[(&str, &str)]) -> Value {
 
 /// One tool of each kind, and every tool that policies name.
 #[must_use]
-pub fn representatives<'a>(tools: &'a [Arc<ToolShape>], named: &BTreeSet<String>) -> Vec<&'a ToolShape> {
+pub fn representatives<'a>(
+    tools: impl Iterator<Item = &'a Arc<ToolShape>>,
+    named: &BTreeSet<String>,
+) -> Vec<&'a ToolShape> {
     let mut kinds = BTreeSet::new();
     tools
-        .iter()
         .filter(|tool| {
             let (input, amounts) = tool.types();
             let is_new = kinds.insert(format!("{input}\n{amounts}"));

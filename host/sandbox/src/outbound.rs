@@ -115,7 +115,7 @@ impl Outbound {
                     self.messages.push(message);
                 }
                 Effect::KvSet { .. } | Effect::KvDelete { .. } | Effect::KvAdd { .. } => {
-                    self.keys.lay(effect, content)?
+                    self.keys.lay(effect, content)?;
                 }
                 Effect::FileWrite { .. }
                 | Effect::FileDelete { .. }

@@ -201,11 +201,11 @@ impl State {
         let asked = Arc::new(Asked::default());
         let handed = Handed { fitting, asked: Arc::clone(&asked) };
         let over = match draft {
-            None => HandedOver::Complete(Complete::without_body(handed)),
+            None => HandedOver::Complete(Box::new(Complete::without_body(handed))),
             Some(draft) => draft.hand_over(handed),
         };
         match over {
-            HandedOver::Complete(complete) => self.complete(complete)?,
+            HandedOver::Complete(complete) => self.complete(*complete)?,
             HandedOver::Waiting => {}
             HandedOver::Aborted => asked.answer(self.clock.now_ns(), Err(ErrorCode::HttpProtocolError)),
         }
@@ -232,7 +232,7 @@ impl State {
         }
         match grant.delivery {
             Delivery::Staged => self.stage_request(&grant, call, &asked),
-            Delivery::Live => self.live(grant, call, &asked),
+            Delivery::Live => self.live(&grant, call, &asked),
         }
     }
 
@@ -246,12 +246,12 @@ impl State {
     }
 
     /// A request that writes and whose answer the tool needs.
-    fn live(&mut self, grant: HttpGrant, call: HttpCall, asked: &Arc<Asked>) -> HttpResult<()> {
-        if self.replayed(&grant, &call, asked)? {
+    fn live(&mut self, grant: &HttpGrant, call: HttpCall, asked: &Arc<Asked>) -> HttpResult<()> {
+        if self.replayed(grant, &call, asked)? {
             return Ok(());
         }
         if self.context.mode == Mode::Preview && grant.preview.is_some() {
-            return self.stage_request(&grant, call, asked);
+            return self.stage_request(grant, call, asked);
         }
         self.outbound().map_err(HttpError::trap)?.live = Some(Box::new(call));
         Err(HttpError::trap(AtLive))

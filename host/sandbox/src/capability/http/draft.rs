@@ -77,7 +77,7 @@ impl Complete {
 
 /// What handing a request over comes to.
 pub(super) enum HandedOver {
-    Complete(Complete),
+    Complete(Box<Complete>),
     Waiting,
     Aborted,
 }
@@ -101,7 +101,7 @@ impl Draft {
             }
             End::Finished => {
                 let body = std::mem::take(&mut inner.bytes).into();
-                HandedOver::Complete(Complete { handed, body })
+                HandedOver::Complete(Box::new(Complete { handed, body }))
             }
             End::Aborted => HandedOver::Aborted,
         }

@@ -16,5 +16,6 @@ mod runs;
 mod scenery;
 mod session;
 mod tenants;
+mod transactions;
 mod undo;
 mod world;

@@ -10,5 +10,6 @@ mod operation;
 mod property;
 mod sealing;
 mod threats;
+mod transactions;
 mod view;
 mod world;

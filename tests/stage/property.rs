@@ -54,7 +54,7 @@ fn how() -> impl Strategy<Value = OpenHow> {
     )
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+pub(super) fn operation() -> impl Strategy<Value = Operation> {
     let slot = || 0..SLOTS;
     prop_oneof![
         6 => (slot(), path(), how()).prop_map(|(slot, path, how)| Operation::Open { slot, path, how }),
@@ -77,11 +77,11 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 /// Entries of the start: a path, and the size of a file or nothing for a directory. What does not fit is left out.
-fn start() -> impl Strategy<Value = Vec<(String, Option<usize>)>> {
+pub(super) fn start() -> impl Strategy<Value = Vec<(String, Option<usize>)>> {
     vec((plain(), prop_oneof![Just(None), length().prop_map(Some)]), 0..9)
 }
 
-fn build(world: &World, start: &[(String, Option<usize>)]) {
+pub(super) fn build(world: &World, start: &[(String, Option<usize>)]) {
     for (index, (path, size)) in start.iter().enumerate() {
         let path = world.at(path);
         if path.exists() {

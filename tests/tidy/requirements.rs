@@ -30,7 +30,7 @@ const ROWS: &[(u8, State, &str)] = &[
     (5, Done, "dry run: every intended effect captured, nothing committed, whatever the tool does"),
     (6, Done, "a plan is typed, ordered, diffed, canonical and named by its digest"),
     (7, Done, "commit is atomic and crash-safe; a failed, trapped or over-budget call leaves nothing behind"),
-    (8, Later, "transactions over several calls: preview, commit or roll back as one"),
+    (8, Done, "transactions over several calls: preview, commit or roll back as one"),
     (9, Done, "undo of a committed call or run, with a check that targets did not change since"),
     (10, Done, "receipts: what was really done can be verified; a claim without a receipt is detectable"),
     (11, Done, "strict input schemas; errors name field, problem and expectation so that a model can correct itself"),

@@ -128,7 +128,7 @@ async fn r49_bodies_and_the_number_of_requests_hold_at_n_and_are_refused_at_n_pl
     });
     let peers = Arc::new(Peers::default().with(&url("/five"), "12345").with(&url("/six"), "123456"));
     let steps = [post("/a", "1234567890"), post("/a", "12345678901"), send("GET", "/five"), send("GET", "/six")];
-    let execution = call(&[grant.clone()], &peers, &steps).run().await;
+    let execution = call(std::slice::from_ref(&grant), &peers, &steps).run().await;
     let errors = errors(&execution);
     assert!(errors[0] == "none" && errors[2] == "none", "{errors:?}");
     assert!(errors[1].contains("too large") && errors[3].contains("too large"), "{errors:?}");

@@ -4,6 +4,7 @@
 //! the parts do alone is tested beside the parts.
 
 mod approvals;
+mod full;
 mod hostile;
 mod keys;
 mod kill;

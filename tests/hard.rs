@@ -1,4 +1,5 @@
-//! Commits under attack: killed at every system call, with every system call failing, and raced by another program.
+//! Commits under attack (killed at every system call, with every system call failing, raced by another program), and the
+//! sandbox under attack by thousands of generated components.
 //!
 //! An ordinary test run does a sample and prints its size; `TOOLKEEP_HARD=1` does everything, and `TOOLKEEP_SHARD=i/n`
 //! (from 1) a part of it. Children run under `strace`, which set-up installs; without it these tests fail and say so.
@@ -6,6 +7,7 @@
 mod fault;
 mod generated;
 mod kill;
+mod neighbour;
 mod program;
 mod race;
 mod strace;

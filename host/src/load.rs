@@ -24,6 +24,8 @@ use crate::catalog::ComponentFile;
 
 /// Loaded components kept per daemon: the least recently used are dropped beyond it.
 const LOADED_MAX: u64 = 2_000;
+/// When a caller may try again whose component was not compiled in time: the machine needs a moment.
+const RETRY_AFTER_MS: u64 = 5_000;
 /// Components compiled at one time: compiling takes a core each.
 const COMPILING_MAX: usize = 2;
 
@@ -209,7 +211,10 @@ fn keep(
             if error.is_final() {
                 artifacts.refuse(&digest, fingerprint, &limits_key(limits), &reason);
             }
-            Err(refused(&reason))
+            match error {
+                CompileRefused::TooSlow { .. } => Err(Refusal::new(Code::Overloaded, reason).after_ms(RETRY_AFTER_MS)),
+                _ => Err(refused(&reason)),
+            }
         }
     }
 }

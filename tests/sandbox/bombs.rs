@@ -1,14 +1,34 @@
 //! G9: components that a compiler chokes on, generated. Each passes the prescreen at its bounds, is a valid component, and
 //! must cost no more than the limits of the compile child.
 
-use toolkeep_sandbox::compile::{CompileLimits, CompileRefused, in_child, prescreen};
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use toolkeep::ambient::Ambient;
+use toolkeep::artifacts::Artifacts;
+use toolkeep::catalog::ComponentFile;
+use toolkeep::load::Loader;
+use toolkeep_core::digest::Digest;
+use toolkeep_core::refusal::Code;
+use toolkeep_sandbox::compile::{CompileLimits, prescreen};
 use toolkeep_sandbox::prescreen::{BLOCK_DEPTH_MAX, BRANCH_TARGETS_MAX, LOCALS_BY_LOOPS_MAX, LOCALS_MAX, SEGMENTS_MAX};
+use toolkeep_sandbox::sandbox::{Sandbox, SandboxConfig};
+use toolkeep_tests::support::scratch::Scratch;
 
 use super::binary::{END, I32, counted, number, section, sized};
 use super::compiling::program;
 
 /// Little time for much work: a bomb that goes on is ended.
 const LIMITS: CompileLimits = CompileLimits { cpu_s: 2, memory_bytes: 2 << 30, wall_s: 120 };
+
+/// How often a child is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The signals of a child that used its CPU time, or that could not get memory (`signal(7)`).
+const SIGXCPU: i32 = 24;
+const SIGABRT: i32 = 6;
 
 const EMPTY: u8 = 0x40;
 const BLOCK: u8 = 0x02;
@@ -107,8 +127,52 @@ fn segments() -> Vec<u8> {
 /// A bomb: what it is called, and what makes it.
 type Bomb = (&'static str, fn() -> Vec<u8>);
 
-#[tokio::test]
-async fn t_r9_a_compile_bomb_costs_no_more_than_its_limits() {
+/// What one bomb cost.
+#[derive(Debug)]
+struct Cost {
+    wall: Duration,
+    /// Resident memory and address space of the child at their highest, in bytes.
+    resident: u64,
+    space: u64,
+    ended: ExitStatus,
+}
+
+/// A line of a process's status, in bytes.
+fn status_of(pid: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Compile in a child of our own that is looked at all the time.
+fn watched(wasm: &[u8]) -> Cost {
+    let started = Instant::now();
+    let mut child = Command::new(program())
+        .args(["compile-worker", &LIMITS.cpu_s.to_string(), &LIMITS.memory_bytes.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started");
+    let mut stdin = child.stdin.take().expect("stdin");
+    let (mut resident, mut space) = (0, 0);
+    let ended = std::thread::scope(|scope| {
+        // A child that dies while it reads is one of the ends.
+        scope.spawn(move || stdin.write_all(wasm).is_ok());
+        loop {
+            resident = resident.max(status_of(child.id(), "VmHWM:"));
+            space = space.max(status_of(child.id(), "VmPeak:"));
+            match child.try_wait().expect("ours") {
+                Some(ended) => break ended,
+                None => std::thread::sleep(LOOK_EVERY),
+            }
+        }
+    });
+    Cost { wall: started.elapsed(), resident, space, ended }
+}
+
+#[test]
+fn t_r9_a_compile_bomb_costs_no_more_than_its_limits() {
     let bombs: [Bomb; 5] = [
         ("locals by loops", locals_by_loops),
         ("wide expression", wide_expression),
@@ -116,15 +180,51 @@ async fn t_r9_a_compile_bomb_costs_no_more_than_its_limits() {
         ("functions", functions),
         ("segments", segments),
     ];
-    let mut ended = 0;
+    let mut stopped = 0;
     for (name, bomb) in bombs {
         let wasm = bomb();
         prescreen(&wasm).unwrap_or_else(|refused| panic!("{name}: {refused}"));
-        match in_child(&program(), &wasm, LIMITS).await {
-            Ok(_) => {}
-            Err(CompileRefused::OutOfTime { .. } | CompileRefused::OutOfMemory { .. }) => ended += 1,
-            Err(other) => panic!("{name}: {other}"),
+        let cost = watched(&wasm);
+        let (resident, space) = (cost.resident >> 20, cost.space >> 20);
+        println!("{name}: {:?} of {} s CPU, {resident} MiB resident, {space} MiB mapped", cost.wall, LIMITS.cpu_s);
+        assert!(cost.space <= LIMITS.memory_bytes && cost.resident <= LIMITS.memory_bytes, "{name}: {cost:?}");
+        match cost.ended.signal() {
+            None => assert!(cost.ended.code().is_some(), "{name}"),
+            Some(signal) => {
+                assert!([SIGXCPU, SIGABRT].contains(&signal), "{name}: {cost:?}");
+                stopped += 1;
+            }
         }
     }
-    assert!(ended > 0, "no bomb was one: the limits were not tried");
+    assert!(stopped > 0, "no bomb was one: the limits were not tried");
+}
+
+#[tokio::test]
+async fn t_r9_a_compile_bomb_is_refused_at_once_the_second_time() {
+    let scratch = Scratch::new();
+    let wasm = functions();
+    scratch.put("bomb.wasm", &wasm);
+    let artifacts = Artifacts::open(&scratch.path().join("cache"), &Ambient::real()).expect("a cache");
+    let sandbox = Arc::new(Sandbox::new(SandboxConfig::default()).expect("a sandbox"));
+    let loader = Loader::new(sandbox, artifacts, program());
+    let component = ComponentFile {
+        digest: Digest::of(&wasm),
+        path: scratch.path().join("bomb.wasm"),
+        size: wasm.len() as u64,
+        compile: (Some(1), Some(LIMITS.memory_bytes)),
+    };
+    // On a busy machine the time on the wall may be over first, which says nothing of the component.
+    let first = loop {
+        let refusal = loader.artifact(&component).await.expect_err("a bomb");
+        if refusal.code != Code::Overloaded {
+            break refusal;
+        }
+    };
+    assert!(first.message.contains("took more than 1 s of CPU"), "{first:?}");
+    let started = Instant::now();
+    let second = loader.artifact(&component).await.expect_err("still a bomb");
+    println!("second try refused after {:?}", started.elapsed());
+    assert_eq!(second, first);
+    std::fs::remove_file(scratch.path().join("bomb.wasm")).expect("removed");
+    assert_eq!(loader.artifact(&component).await.expect_err("remembered"), first, "nobody looked at it again");
 }

@@ -145,25 +145,37 @@ fn write_number<'v>(text: &mut String, number: &'v Number) -> Result<(), Unwrita
     Ok(())
 }
 
+/// Most text needs no escape, so it is copied from one character that does to the next.
 fn write_string(text: &mut String, string: &str) {
     text.push('"');
-    for c in string.chars() {
-        match c {
-            '"' => text.push_str("\\\""),
-            '\\' => text.push_str("\\\\"),
-            '\u{8}' => text.push_str("\\b"),
-            '\t' => text.push_str("\\t"),
-            '\n' => text.push_str("\\n"),
-            '\u{c}' => text.push_str("\\f"),
-            '\r' => text.push_str("\\r"),
-            c if c < ' ' => {
-                text.push_str("\\u00");
-                text.extend([u32::from(c) >> 4, u32::from(c) & 0xf].map(|n| char::from_digit(n, 16).unwrap_or('0')));
-            }
-            c => text.push(c),
+    let mut rest = string;
+    while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)) {
+        let (plain, escaped) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        text.push_str(plain);
+        let mut left = escaped.chars();
+        if let Some(c) = left.next() {
+            write_escape(text, c);
+        }
+        rest = left.as_str();
+    }
+    text.push_str(rest);
+    text.push('"');
+}
+
+fn write_escape(text: &mut String, c: char) {
+    match c {
+        '"' => text.push_str("\\\""),
+        '\\' => text.push_str("\\\\"),
+        '\u{8}' => text.push_str("\\b"),
+        '\t' => text.push_str("\\t"),
+        '\n' => text.push_str("\\n"),
+        '\u{c}' => text.push_str("\\f"),
+        '\r' => text.push_str("\\r"),
+        c => {
+            text.push_str("\\u00");
+            text.extend([u32::from(c) >> 4, u32::from(c) & 0xf].map(|n| char::from_digit(n, 16).unwrap_or('0')));
         }
     }
-    text.push('"');
 }
 
 fn find_wide(value: &Value, pointer: &mut String) -> Option<String> {

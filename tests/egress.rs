@@ -7,7 +7,7 @@ mod brokered;
 mod echo;
 mod guard;
 mod hygiene;
-mod peer;
+pub(crate) mod peer;
 mod sending;
 mod slow;
 mod ssrf;

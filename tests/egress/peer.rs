@@ -109,7 +109,7 @@ impl Drop for Peer {
 }
 
 /// One request: its head, and as many bytes as it announces.
-pub(super) fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
+pub(crate) fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut request = Vec::new();
     let mut piece = [0_u8; 64 * 1024];
     loop {

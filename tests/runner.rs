@@ -5,6 +5,7 @@
 mod cli;
 mod commit;
 mod daemon;
+mod documentation;
 mod doors;
 mod egress;
 mod hard;

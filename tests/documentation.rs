@@ -1,0 +1,54 @@
+//! What the documentation shows must be true: every manifest in it is a manifest, and every key of a manifest is in it.
+
+use std::path::Path;
+
+use toolkeep_core::digest::Digest;
+use toolkeep_core::manifest::ManifestText;
+
+fn page(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The blocks of a page that are written in TOML.
+fn blocks(page: &str) -> Vec<&str> {
+    let fenced = page.split("```toml\n").skip(1);
+    fenced.map(|rest| rest.split("```").next().expect("an end")).collect()
+}
+
+#[test]
+fn every_manifest_of_the_reference_is_one_and_grants_what_it_says() {
+    let page = page("manifests.md");
+    let manifests: Vec<&str> = blocks(&page).into_iter().filter(|block| block.starts_with("format = 1")).collect();
+    assert_eq!(manifests.len(), 2);
+    for text in &manifests {
+        let parsed: ManifestText = toml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        parsed.check(Digest::of(text.as_bytes())).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    }
+    let outward: ManifestText = toml::from_str(manifests[1]).expect("manifest");
+    let checked = outward.check(Digest::of(b"")).expect("checked");
+    assert!(checked.http[0].allows_path("/v1/orders/7") && checked.messages[0].allows("ann@example.com"));
+    assert!(checked.keys[0].allows("article/7") && !checked.keys[0].allows("price/7"));
+}
+
+#[test]
+fn every_key_of_the_entries_of_a_manifest_is_in_the_reference() {
+    let page = page("manifests.md");
+    let examples: Vec<toml::Table> = blocks(&page).iter().map(|block| block.parse().expect("TOML")).collect();
+    // The schema of an entry is what it writes when every key is set: the example sets all of them.
+    let keys = |section: &str| -> Vec<String> {
+        let entries = examples.iter().filter_map(|example| example.get(section)?.as_array()?.first()?.as_table());
+        entries.flat_map(|entry| entry.keys().cloned()).collect()
+    };
+    for (section, unknown) in [("http", "proxy"), ("message", "from"), ("keys", "prefix"), ("workspace", "mode")] {
+        let shown = keys(section);
+        let mut example = examples.iter().find(|example| example.contains_key(section)).expect(section).clone();
+        let entry = example.get_mut(section).and_then(|list| list.as_array_mut()?.first_mut()?.as_table_mut());
+        entry.expect("entry").insert(unknown.to_owned(), toml::Value::Boolean(true));
+        let error = example.try_into::<ManifestText>().expect_err("an unknown key").to_string();
+        let (_, expected) = error.split_once("expected one of ").unwrap_or_else(|| panic!("{error}"));
+        for key in expected.split('`').skip(1).step_by(2) {
+            assert!(shown.iter().any(|shown| shown == key), "`{section}.{key}` is not in docs/manifests.md");
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 mod stop;
 mod tour;
+mod tracker;
 mod world;
 
 use std::path::PathBuf;
@@ -30,8 +31,9 @@ pub struct DemoArgs {
 impl DemoArgs {
     /// Run the tour.
     pub(super) fn run(&self, context: &Context<'_>) -> Result<Exit, Failure> {
-        let world = world::World::prepare(&self.data, &self.tools, self.into.as_deref())?;
-        tour::Tour::new(&world, &context.ui)?.walk()?;
+        let tracker = tracker::Tracker::start().map_err(stop::Stop::file(&self.data))?;
+        let world = world::World::prepare(&self.data, &self.tools, self.into.as_deref(), &tracker.origin())?;
+        tour::Tour::new(&world, &tracker, &context.ui)?.walk()?;
         Ok(Exit::Ok)
     }
 }

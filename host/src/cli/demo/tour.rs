@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::stop::Stop;
+use super::tracker::Tracker;
 use super::world::World;
 use crate::cli::ui::Ui;
 
@@ -21,6 +22,7 @@ const LINES_SHOWN: usize = 32;
 /// A running daemon and the commands that talk to it.
 pub(super) struct Tour<'a> {
     world: &'a World,
+    tracker: &'a Tracker,
     ui: &'a Ui,
     program: PathBuf,
     daemon: Daemon,
@@ -41,7 +43,7 @@ impl Drop for Daemon {
 impl<'a> Tour<'a> {
     /// Start the daemon.
     #[expect(clippy::disallowed_methods, reason = "the tour types what a reader could: it starts the real program")]
-    pub(super) fn new(world: &'a World, ui: &'a Ui) -> Result<Self, Stop> {
+    pub(super) fn new(world: &'a World, tracker: &'a Tracker, ui: &'a Ui) -> Result<Self, Stop> {
         let program = std::env::current_exe().map_err(Stop::file(&world.root))?;
         let log = File::create(&world.log).map_err(Stop::file(&world.log))?;
         let child = Command::new(&program)
@@ -53,7 +55,7 @@ impl<'a> Tour<'a> {
             .stderr(log)
             .spawn()
             .map_err(Stop::file(&program))?;
-        let mut tour = Self { world, ui, program, daemon: Daemon(child), step: 0 };
+        let mut tour = Self { world, tracker, ui, program, daemon: Daemon(child), step: 0 };
         tour.wait_until_ready()?;
         Ok(tour)
     }
@@ -84,6 +86,8 @@ impl<'a> Tour<'a> {
         self.rename()?;
         self.undo_report(&report)?;
         self.retry()?;
+        self.ticket()?;
+        self.order()?;
         self.hostile()?;
         self.run("Every call, decision and commit above is in a hash-chained audit.", &["audit", "verify"], 0)?;
         self.close();
@@ -155,6 +159,75 @@ impl<'a> Tour<'a> {
         let call = ["call", "notes.add", "--input", input, "--key", "close-q2"];
         self.run("Call with an idempotency key.", &call, 0)?;
         self.run("The same call again, as after a lost connection: the stored reply, not a second note.", &call, 0)
+    }
+
+    fn ticket(&mut self) -> Result<(), Stop> {
+        let input = format!(r#"{{"tracker":"{}","id":"7","text":"Found it: rounding."}}"#, self.tracker.origin());
+        self.run(
+            "Another system: a ticket tracker on loopback, part of this tour. The preview shows the exact request; nothing is sent.",
+            &["preview", "ticket.comment", "--input", &input],
+            0,
+        )?;
+        let call = ["call", "ticket.comment", "--input", &input];
+        let reply = self.answer("Call it: a request that changes something there waits for a human.", &call, 4)?;
+        let approval = text_at(&reply, "/approval/id");
+        let approve = ["approvals", "approve", &approval, "--reason", "good answer"];
+        self.run("The operator agrees, and the host sends exactly this request, once.", &approve, 0)?;
+        self.log_of_tracker("The tracker's own log says so, with the idempotency key that the host added.", 1)
+    }
+
+    fn order(&mut self) -> Result<(), Stop> {
+        let stock = r#"{"bucket":"stock","key":"chair","by":3}"#;
+        self.run(
+            "Tools keep numbers in buckets. Three chairs are in stock.",
+            &["call", "counter.add", "--input", stock],
+            0,
+        )?;
+        let begun = self.answer(
+            "A transaction: several calls that are committed as one, or not at all.",
+            &["transactions", "begin"],
+            0,
+        )?;
+        let transaction = text_at(&begun, "/transaction");
+        let ship = format!(r#"{{"order":"o-1","carrier":"{}"}}"#, self.tracker.origin());
+        for (why, tool, input, wanted) in [
+            ("First step: two chairs are reserved.", "saga.reserve", r#"{"article":"chair","count":2}"#, 0),
+            (
+                "Second step: the order is written down.",
+                "saga.confirm",
+                r#"{"order":"o-1","article":"chair","count":2}"#,
+                0,
+            ),
+            ("Third step: it sees the order and tells the carrier.", "saga.ship", ship.as_str(), 0),
+            (
+                "Fourth step: two more chairs, but only one is left. It fails.",
+                "saga.reserve",
+                r#"{"article":"chair","count":2}"#,
+                1,
+            ),
+        ] {
+            self.run(why, &["call", tool, "--input", input, "--transaction", &transaction], wanted)?;
+        }
+        self.run("So the whole order is rolled back.", &["transactions", "rollback", &transaction], 0)?;
+        let get = ["call", "counter.get", "--input", r#"{"bucket":"stock","key":"chair"}"#];
+        self.run("Three chairs are in stock, as before, and no order was written.", &get, 0)?;
+        self.log_of_tracker("Nor did the carrier hear of it: its log has not grown.", 1)
+    }
+
+    /// Show what the tracker was asked, and check how often.
+    fn log_of_tracker(&mut self, why: &str, wanted: usize) -> Result<(), Stop> {
+        self.say(why);
+        let asked = self.tracker.asked();
+        self.ui.note(&asked.join("\n"));
+        if asked.len() == wanted {
+            return Ok(());
+        }
+        Err(Stop::Unexpected {
+            command: "the tracker's log".to_owned(),
+            found: i32::try_from(asked.len()).unwrap_or(i32::MAX),
+            wanted: u8::try_from(wanted).unwrap_or(u8::MAX),
+            output: asked.join("\n"),
+        })
     }
 
     fn hostile(&mut self) -> Result<(), Stop> {

@@ -36,9 +36,28 @@ const MANIFESTS: &[(&str, &str, &str)] = &[
     ("path-escape", "path-escape", "tier = 1\n\n[[workspace]]\nname = \"notes\"\naccess = \"write\"\n"),
 ];
 
+/// Manifests with an origin, which stands for `ORIGIN` in them.
+const OUTWARD: &[(&str, &str, &str)] = &[
+    (
+        "ticket",
+        "ticket",
+        "tier = 2\n\n[tiers]\nshow = 0\n\n[[http]]\nname = \"tracker\"\norigin = \"ORIGIN\"\nmethods = [\"GET\", \"POST\"]\npaths = [\"/tickets/**\"]\nreversible = true\nallow_private = true\n",
+    ),
+    (
+        "counter",
+        "counter",
+        "tier = 1\n\n[tiers]\nget = 0\nlist = 0\n\n[[keys]]\nbucket = \"stock\"\naccess = \"write\"\n",
+    ),
+    (
+        "saga",
+        "saga",
+        "tier = 2\n\n[[keys]]\nbucket = \"stock\"\naccess = \"write\"\n\n[[workspace]]\nname = \"orders\"\naccess = \"write\"\n\n[[http]]\nname = \"carrier\"\norigin = \"ORIGIN\"\nmethods = [\"PUT\"]\npaths = [\"/pickups/*\"]\nreversible = true\nallow_private = true\n",
+    ),
+];
+
 impl World {
-    /// Copy the data, write configuration and manifests.
-    pub(super) fn prepare(data: &Path, tools: &Path, into: Option<&Path>) -> Result<Self, Stop> {
+    /// Copy the data, write configuration and manifests. `origin` is that of the system which the tour brings along.
+    pub(super) fn prepare(data: &Path, tools: &Path, into: Option<&Path>, origin: &str) -> Result<Self, Stop> {
         if !tools.is_dir() {
             return Err(Stop::NotBuilt(tools.to_path_buf()));
         }
@@ -51,11 +70,12 @@ impl World {
         for part in ["books", "src"] {
             copy(&data.join(part), &root.join(part))?;
         }
-        for part in ["notes", "tools"] {
+        for part in ["notes", "orders", "tools"] {
             let path = root.join(part);
             fs::create_dir_all(&path).map_err(Stop::file(&path))?;
         }
-        for (name, component, rest) in MANIFESTS {
+        for (name, component, rest) in MANIFESTS.iter().chain(OUTWARD) {
+            let rest = rest.replace("ORIGIN", origin);
             let from = tools.join(format!("{component}.wasm"));
             let to = root.join(format!("tools/{component}.wasm"));
             fs::copy(&from, &to).map_err(Stop::file(&from))?;
@@ -72,7 +92,7 @@ impl World {
 /// Paths are relative to the file.
 fn configuration() -> String {
     let mut text = "[daemon]\nstate_dir = \"state\"\nruntime_dir = \"run\"\ntools_dir = \"tools\"\n".to_owned();
-    for name in ["books", "src", "notes"] {
+    for name in ["books", "src", "notes", "orders"] {
         text.push_str(&format!("\n[[workspace]]\nname = \"{name}\"\npath = \"{name}\"\n"));
     }
     text

@@ -46,7 +46,7 @@ const OUTWARD: &[(&str, &str, &str)] = &[
     (
         "counter",
         "counter",
-        "tier = 1\n\n[tiers]\nget = 0\nlist = 0\n\n[[keys]]\nbucket = \"stock\"\naccess = \"write\"\n",
+        "tier = 1\n\n[tiers]\nget = 0\nlist = 0\n\n[[keys]]\nbucket = \"counts\"\naccess = \"write\"\n",
     ),
     (
         "saga",

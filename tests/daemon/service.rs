@@ -83,7 +83,8 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
     let text = String::from_utf8_lossy(&request).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let line = head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
-    let key = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("idempotency-key: ").map(str::to_owned));
+    let key =
+        head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("idempotency-key: ").map(str::to_owned));
     if line.starts_with("GET") {
         let ticket = json!({"id": "7", "title": "It is broken", "state": "open"});
         return say(&mut stream, 200, &ticket);
@@ -105,6 +106,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
 
 fn say(stream: &mut TcpStream, status: u16, body: &Value) {
     let body = body.to_string();
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head =
+        format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
     let _gone = stream.write_all(format!("{head}{body}").as_bytes());
 }

@@ -32,7 +32,7 @@ impl DemoArgs {
     /// Run the tour.
     pub(super) fn run(&self, context: &Context<'_>) -> Result<Exit, Failure> {
         let tracker = tracker::Tracker::start().map_err(stop::Stop::file(&self.data))?;
-        let world = world::World::prepare(&self.data, &self.tools, self.into.as_deref(), &tracker.origin())?;
+        let world = world::World::prepare(&self.data, &self.tools, self.into.as_deref(), tracker.origin())?;
         tour::Tour::new(&world, &tracker, &context.ui)?.walk()?;
         Ok(Exit::Ok)
     }

@@ -561,7 +561,7 @@ impl Committer {
     fn stored_contents(&self, plan: &Plan) -> Result<BTreeMap<Digest, Content>, Refusal> {
         let mut contents = BTreeMap::new();
         for effect in &plan.body().effects {
-            let Effect::FileWrite { after, .. } = effect else { continue };
+            let Some(after) = effect.contents().1 else { continue };
             if contents.contains_key(&after.sha256) {
                 continue;
             }

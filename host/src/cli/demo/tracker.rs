@@ -1,7 +1,6 @@
 //! Another system for the tour: a ticket tracker on loopback that keeps a list of what it was asked to change.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -18,7 +17,7 @@ const BODY_MAX_BYTES: usize = 64 * 1024;
 /// The tracker. It ends with the process.
 #[derive(Debug)]
 pub(super) struct Tracker {
-    address: SocketAddr,
+    origin: String,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -26,19 +25,19 @@ impl Tracker {
     /// Listen on a free port of loopback.
     pub(super) fn start() -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
-        let address = listener.local_addr()?;
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+        let origin = format!("http://{}", listener.local_addr()?);
         let asked = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&asked);
         std::thread::Builder::new()
             .name("tracker".to_owned())
             .spawn(move || runtime.block_on(serve(listener, shared)))?;
-        Ok(Self { address, asked })
+        Ok(Self { origin, asked })
     }
 
     /// `http://127.0.0.1:PORT`.
-    pub(super) fn origin(&self) -> String {
-        format!("http://{}", self.address)
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// What it was asked to change, one line each.

@@ -53,6 +53,11 @@ const SHOWN_PLAN_OF_TENANT: &str = "SELECT p.*, t.canonical, t.witnesses FROM pl
                                     OR (p.state IN ('previewed', 'held') AND p.expires_ms > ?2)) \
                                     ORDER BY p.state IN ('previewed', 'held') DESC, p.seq DESC LIMIT 1";
 
+/// Intents without an outcome. The sign before the order keeps SQLite from walking through all plans there ever were.
+const INTENTS: &str = "SELECT p.*, t.* FROM plans p JOIN plan_texts t ON t.plan_seq = p.seq \
+                       WHERE p.state IN ('previewed', 'held', 'committing') AND p.state = 'committing' \
+                       AND p.unknown = ?1 ORDER BY +p.seq";
+
 /// A plan from its row, verified.
 pub(super) fn plan_of(reading: &Reading<'_>) -> Result<Plan, LedgerError> {
     let binding = SealBinding {
@@ -408,10 +413,7 @@ impl Ledger {
     /// Intents that have no outcome, oldest first: those of which it is not known what became of a request, or the others.
     pub(super) async fn intents(&self, unknown: bool) -> Result<Vec<OpenIntent>, LedgerError> {
         self.settled().await?;
-        let sql = "SELECT p.*, t.* FROM plans p JOIN plan_texts t ON t.plan_seq = p.seq \
-                   WHERE p.state IN ('previewed', 'held', 'committing') AND p.state = 'committing' \
-                   AND p.unknown = ?1 ORDER BY p.seq";
-        self.read(move |conn| rows(conn, sql, params![unknown], open_intent_of)).await
+        self.read(move |conn| rows(conn, INTENTS, params![unknown], open_intent_of)).await
     }
 
     /// How to reverse a committed call; nothing if it committed nothing.
@@ -451,5 +453,35 @@ impl Ledger {
                    JOIN plan_texts t ON t.plan_seq = c.seq \
                    WHERE c.id = ?1 AND p.state = 'committed' AND t.receipt IS NOT NULL";
         self.read(move |conn| receipt_row(conn, sql, id_bytes(call.uuid()), &scope)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::schema;
+
+    #[test]
+    fn plans_are_found_without_looking_at_all_of_them() {
+        let conn = Connection::open_in_memory().expect("database");
+        schema::migrate(&conn).expect("migrated");
+        for (sql, index) in [
+            (INTENTS, "USING INDEX plans_open"),
+            (PLAN, "sqlite_autoindex_plans_1 (id=?)"),
+            (SHOWN_PLAN, "USING INDEX plans_by_digest (digest=?)"),
+            (SHOWN_PLAN_OF_TENANT, "USING INDEX plans_by_digest (digest=?)"),
+        ] {
+            let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("prepared");
+            for at in 1..=explain.parameter_count() {
+                explain.raw_bind_parameter(at, 0).expect("bound");
+            }
+            let mut steps = explain.raw_query();
+            let mut said = Vec::new();
+            while let Some(step) = steps.next().expect("explained") {
+                said.push(step.get::<_, String>("detail").expect("text"));
+            }
+            assert!(said.iter().any(|step| step.contains(index)), "{said:?}");
+            assert!(said.iter().all(|step| step != "SCAN p"), "{said:?}");
+        }
     }
 }

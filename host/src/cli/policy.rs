@@ -100,7 +100,7 @@ impl PolicyCommand {
             Self::Check { dir, online: true } => check_online(context, dir.as_deref()),
             Self::Test { file, policies } => test(context, &file, policies.as_deref()),
             Self::Explain { call, principal, tool, input } => {
-                let params = question(call, principal, tool, &input)?;
+                let params = question(call.as_deref(), principal.as_deref(), tool.as_deref(), &input)?;
                 let answer = context.admin()?.ask(&context.ui, AdminMethod::PolicyExplain, params)?;
                 context.ui.value(&answer, || answer::explained(&answer))?;
                 Ok(Exit::Ok)
@@ -211,12 +211,7 @@ fn test(context: &Context<'_>, file: &Path, dir: Option<&Path>) -> Result<Exit, 
     }
 }
 
-fn question(
-    call: Option<String>,
-    principal: Option<String>,
-    tool: Option<String>,
-    input: &str,
-) -> Result<Value, Failure> {
+fn question(call: Option<&str>, principal: Option<&str>, tool: Option<&str>, input: &str) -> Result<Value, Failure> {
     let Some(principal) = principal else { return Ok(json!({"call": call})) };
     let Some((user, agent)) = principal.split_once('/') else {
         return Err(Failure::usage("`--principal` is not `user/agent`", "the tenant is your own"));

@@ -131,7 +131,7 @@ impl Parts<'_> {
         self.add(name, || long(number));
     }
 
-    fn set<'a>(&mut self, name: &str, members: &BTreeSet<&'a str>) {
+    fn set(&mut self, name: &str, members: &BTreeSet<&str>) {
         self.add(name, || Told::new_set(members.iter().map(|member| Told::new_string((*member).to_owned()))));
     }
 

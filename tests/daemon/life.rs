@@ -62,7 +62,7 @@ fn r40_a_flipped_bit_in_the_ledger_is_found_at_the_next_start() {
     std::fs::write(&path, &bytes).expect("written");
     let ended = world.cli(&["serve"]);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("audit entry 1 was changed"), "{ended:?}");
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("audit entry 2 was changed"), "{ended:?}");
     bytes[at + wanted.len() - 2] ^= 1;
     std::fs::write(&path, &bytes).expect("written");
     world.start();

@@ -185,7 +185,7 @@ proptest! {
 #[test]
 fn an_effect_has_one_id_for_ever_and_no_other_effect_has_it() {
     let plan = |n| crate::id::PlanId::new(uuid::Uuid::from_u128(n));
-    assert_eq!(delivery_id(plan(1), 0).to_string(), "msg_6f2fa1ae-0000-8000-8000-000000000000");
+    assert_eq!(delivery_id(plan(1), 0).to_string(), "msg_c5dd1f15-ce56-8504-8617-ec56c359b546");
     assert_ne!(delivery_id(plan(1), 0), delivery_id(plan(1), 1));
     assert_ne!(delivery_id(plan(1), 0), delivery_id(plan(2), 0));
 }

@@ -22,7 +22,7 @@ use crate::authorize;
 use crate::commit;
 use crate::decide::{self, Decision};
 use crate::execute::{self, Given, Line};
-use crate::host::{Boundary, Host, Part};
+use crate::host::{Boundary, Host, Part, Staging};
 use crate::record::{Answer, Ending, Entry};
 use crate::screen::{self, Screened};
 use crate::seal::{self, Sealed};
@@ -101,13 +101,26 @@ impl Host {
         };
         entry.admitted(&ticket);
         let given = Given::fresh(self.ambient());
-        if let Some(staging) = self.staging(turn, &ticket).await? {
-            let executed = execute::execute(self.executor(), ticket, &line, &given, Some(staging.ground())).await?;
-            entry.executed(&executed);
-            self.report_breaches(entry, &executed);
-            return Ok(Passage::Recorded(self.stage(staging, executed, entry).await?));
+        // What most calls do not need is boxed, so that their future stays small: it is moved more than once.
+        if let Some(staging) = Box::pin(self.staging(turn, &ticket)).await? {
+            return Box::pin(self.staged(entry, ticket, &line, given, staging)).await;
         }
         self.carry_on(entry, ticket, &line, given).await
+    }
+
+    /// A call of a transaction: what it wants to change lies over what the calls before it wanted.
+    async fn staged(
+        &self,
+        entry: &mut Entry,
+        ticket: Box<Ticket>,
+        line: &Line,
+        given: Given,
+        staging: Staging,
+    ) -> Result<Passage, Refusal> {
+        let executed = execute::execute(self.executor(), ticket, line, &given, Some(staging.ground())).await?;
+        entry.executed(&executed);
+        self.report_breaches(entry, &executed);
+        Ok(Passage::Recorded(self.stage(staging, executed, entry).await?))
     }
 
     /// From the ticket on. A call that waited at a live request comes back in here.
@@ -132,8 +145,8 @@ impl Host {
             };
             let around = self.circumstances(entry.row().mode, entry.row().run);
             let decision = decide::decide(planned, &self.policies(), around, self.undo_bytes())?;
-            let Some(boundary) = boundary else { return self.conclude(entry, decision).await };
-            match self.part(entry, call, decision, boundary).await? {
+            let Some(boundary) = boundary else { return Box::pin(self.conclude(entry, decision)).await };
+            match Box::pin(self.part(entry, call, decision, boundary)).await? {
                 Part::Answered(same, more) => (ticket, given) = (same, more),
                 Part::Stopped(passage) => return Ok(*passage),
             }

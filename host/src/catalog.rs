@@ -220,8 +220,11 @@ impl Catalog {
     }
 }
 
+/// A manifest, and the tools that it gives or why it gives none.
+type Read = (PathBuf, Result<Vec<Arc<Tool>>, Unusable>);
+
 /// Read manifests on two threads, because most of the time goes into hashing their components. In the order given.
-fn read_all(files: Vec<PathBuf>, known: &BTreeSet<Digest>) -> Vec<(PathBuf, Result<Vec<Arc<Tool>>, Unusable>)> {
+fn read_all(files: Vec<PathBuf>, known: &BTreeSet<Digest>) -> Vec<Read> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();

@@ -43,7 +43,10 @@ pub struct Loader {
 
 /// Work that is under way, by what it is about: whoever wants the same waits for it and gets the same answer.
 #[derive(Debug)]
-struct Flights<K, V>(Mutex<HashMap<K, Arc<OnceCell<Result<V, Refusal>>>>>);
+struct Flights<K, V>(Mutex<HashMap<K, Flight<V>>>);
+
+/// One piece of work, and what came of it.
+type Flight<V> = Arc<OnceCell<Result<V, Refusal>>>;
 
 impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
     fn new() -> Self {

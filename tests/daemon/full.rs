@@ -100,8 +100,7 @@ fn g4_a_workspace_without_room_or_names_gets_nothing_half_and_all_of_it_later() 
     world.start();
     let mut agent = world.agent();
     assert_eq!(note(&mut agent, "before"), ("committed".to_owned(), String::new()));
-    let takers: [(&str, fn(&Small)); 2] = [("no room", Small::fill), ("no names", Small::take_names)];
-    for (what, take) in takers {
+    for (what, take) in [("no room", Small::fill as fn(&Small)), ("no names", Small::take_names)] {
         let before = disk.names();
         take(&disk);
         let (outcome, code) = note(&mut agent, what);

@@ -301,8 +301,8 @@ pub fn shaped(dice: &mut Dice) -> Vec<u8> {
             .concat()
     });
     let kind = if dice.often(50) { BLOCK } else { LOOP };
-    let body = [vec![0], [kind, EMPTY].repeat(depth), vec![END].repeat(depth), vec![END]].concat();
-    let data = list(segments, &mut || [vec![0, I32_CONST], signed(*dice.pick(&ODD)), vec![END, 1, 0xaa]].concat());
+    let body = [vec![0], [kind, EMPTY].repeat(depth), [END].repeat(depth), vec![END]].concat();
+    let data = list(segments, &mut || [vec![0, I32_CONST], signed(*dice.pick(&ODD)), [END, 1, 0xaa].to_vec()].concat());
     let head =
         [section(1, &[1, 0x60, 0, 0]), section(3, &[1, 0]), table, memory, global, section(7, &exports)].concat();
     let start = if dice.often(20) { section(8, &[0]) } else { Vec::new() };

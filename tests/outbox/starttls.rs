@@ -108,12 +108,11 @@ async fn everything_but_the_request_for_tls_is_said_under_its_protection() {
     let life = world.live().await;
     let id = life.send(world.message("mail"));
     life.until(id, DeliveryState::Delivered).await;
+    life.end().await;
     let said = said.lock().expect("said");
     assert_eq!(said.plain, ["EHLO example.com", "STARTTLS"]);
     assert!(said.protected.iter().any(|line| line == "RCPT TO:<ann@example.com>"), "{:?}", said.protected);
     assert!(said.protected.iter().any(|line| line == "The books are closed."));
-    drop(said);
-    life.end().await;
 }
 
 #[tokio::test]

@@ -147,7 +147,7 @@ pub enum Ended {
 pub struct GuestError {
     /// Which kind it says it is.
     pub kind: GuestErrorKind,
-    /// At most [`MESSAGE_MAX_BYTES`].
+    /// At most [`toolkeep_core::limit::MESSAGE_MAX_BYTES`].
     pub message: String,
     /// Its own error value as JSON text, not yet checked.
     pub detail: Option<String>,

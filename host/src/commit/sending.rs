@@ -138,7 +138,8 @@ impl<'c> Sending<'c> {
             let attempted = self.attempt(send);
             let again = attempted.state == SendState::Unknown && send.dispatch.idempotent && attempt < ATTEMPTS_MAX;
             if again {
-                std::thread::sleep(REPEAT_AFTER * 2_u32.pow(attempt - 1));
+                let pause = tokio::time::sleep(REPEAT_AFTER * 2_u32.pow(attempt - 1));
+                self.committer.runtime.block_on(pause);
                 continue;
             }
             return self.note(at, attempted);

@@ -321,6 +321,9 @@ fn text_at(value: &Value, pointer: &str) -> String {
 
 /// The reply in a few lines.
 fn summary(reply: &Value) -> String {
+    if reply.get("status").is_none() {
+        return reply.to_string();
+    }
     let mut lines = vec![format!(
         "{} / {}   {}",
         text_at(reply, "/status"),

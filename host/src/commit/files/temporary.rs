@@ -23,7 +23,7 @@ const RESERVE_FROM_BYTES: u64 = 1024 * 1024;
 /// Files that are open before they are flushed together: far below the usual limit of 1024 descriptors.
 pub(super) const BATCH_FILES: usize = 64;
 /// Largest new content, in bytes, that travels in the intent transaction: a larger row would cost more than the flush that
-/// it saves. [`BATCH_FILES`] of them are the most that one plan puts there.
+/// it saves. `BATCH_FILES` of them are the most that one plan puts there.
 pub const LOGGED_MAX_BYTES: u64 = 64 * 1024;
 
 /// A file that is being made.

@@ -168,6 +168,8 @@ fn r38_a_live_request_is_sent_once_after_consent_and_the_tool_goes_on_with_its_a
     let mut agent = trade.agent();
     let params = json!({"tool": "charge", "input": trade.charge(), "idempotency_key": "order-1"});
     let waits = held(agent.reply("calls.execute", params.clone()));
+    let again = held(agent.reply("calls.execute", params.clone()));
+    assert_eq!(again.value, waits.value, "a retry is told that it is held");
     assert!(trade.service.asked().is_empty());
     let part = trade.agree(&waits);
     assert_eq!(ended(&part), ("ok", "committed", ""), "{part}");

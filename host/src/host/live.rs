@@ -111,9 +111,10 @@ impl Host {
                 self.suspend(entry, call, &boundary.given, None).await?;
                 let child = entry.part(call, self.ambient().now_ms());
                 let held = approve::hold(&self.plan_store(), planned, need, child).await?;
-                self.suspend(entry, call, &boundary.given, Some(&held))
-                    .await
-                    .map(|answer| Part::stopped(Passage::Recorded(answer)))
+                let answer = self.suspend(entry, call, &boundary.given, Some(&held)).await?;
+                // It does not run any more: a retry is told what its row says.
+                self.ledger().forget_call(entry.call());
+                Ok(Part::stopped(Passage::Recorded(answer)))
             }
         }
     }
@@ -221,14 +222,14 @@ impl Host {
         if sent.as_ref().is_some_and(|sent| matches!(sent.outcome, Outcome::Pending | Outcome::Unknown)) {
             return;
         }
-        let cancel = Line::new(None).cancel();
-        let flight = self.flights().enter(parent, Arc::new(row.principal.clone()), cancel.clone());
+        let line = Line::new(None);
+        let flight = self.flights().enter(parent, Arc::new(row.principal.clone()), line.cancel());
         let host = self.clone();
         let work = async move {
             let request = request_of(&row);
             let mut entry = Entry::resume(row);
             entry.suspended();
-            let passage = host.go_on(&mut entry, request, continuation, sent).await;
+            let passage = host.go_on(&mut entry, request, (continuation, sent), &line).await;
             let answer = host.end(entry, passage);
             drop(flight);
             answer
@@ -243,8 +244,8 @@ impl Host {
         &self,
         entry: &mut Entry,
         request: Result<CallRequest, Refusal>,
-        continuation: Continuation,
-        sent: Option<Answer>,
+        (continuation, sent): (Continuation, Option<Answer>),
+        line: &Line,
     ) -> Result<Passage, Refusal> {
         let Continuation { child, wall_clock_ns, seed, exchanges, sent: live } = continuation;
         let mut given = Given { wall_clock_ns, seed, exchanges, sent: live };
@@ -264,7 +265,7 @@ impl Host {
         let around = self.circumstances(call.options().mode, call.options().run);
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
         let ticket = admit::readmit(self.admission(), grant).await?;
-        self.carry_on(entry, ticket, &Line::new(None), given).await
+        self.carry_on(entry, ticket, line, given).await
     }
 }
 

@@ -24,7 +24,7 @@ use toolkeep_core::net::reach::Network;
 
 use crate::secrets::Secrets;
 pub use failure::{Reason, SendError};
-pub use outgoing::{Cut, Incoming, Limits, NotARequest, Outgoing, Purpose, REQUEST_MAX_BYTES};
+pub use outgoing::{Cut, Granted, Incoming, Limits, NotARequest, Outgoing, Purpose, REQUEST_MAX_BYTES};
 pub use resolve::{Answer, Resolver, Script};
 pub use stream::GuardedStream;
 use tls::Tls;

@@ -6,14 +6,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-
 use toolkeep_core::grant::HttpGrant;
 use toolkeep_core::id::{BucketName, TenantName};
-use toolkeep_core::net::origin::Origin;
-use toolkeep_core::net::reach::Network;
 use toolkeep_sandbox::port::{HttpAnswer, HttpCall, HttpFailure, Keys, KeysFailure, PortFuture, Ports, Requests};
 
-use crate::egress::{Egress, Limits, Outgoing, Purpose, Reason, SendError};
+use crate::egress::{Egress, Granted, Limits, Outgoing, Purpose, Reason, SendError};
 use crate::ledger::Ledger;
 
 /// The ports of executions of one tenant.
@@ -48,17 +45,15 @@ impl Requests for TenantRequests {
 
 impl TenantRequests {
     fn outgoing(&self, grant: &HttpGrant, call: &HttpCall) -> Result<Outgoing, String> {
-        let mut outgoing =
-            Outgoing::new(self.tenant.clone(), &call.method, &call.url).map_err(|problem| problem.to_string())?;
-        if !grant.origin.parse::<Origin>().is_ok_and(|granted| granted == outgoing.origin) {
-            return Err(format!("`{}` is not the origin of the grant `{}`", outgoing.origin, grant.name));
-        }
-        outgoing.headers.clone_from(&call.headers);
-        outgoing.body = call.body.clone();
-        outgoing.secrets = grant.credential.iter().cloned().collect();
-        outgoing.network = if grant.allow_private { Network::Private } else { Network::Global };
-        outgoing.purpose = Purpose::Read;
-        Ok(outgoing)
+        let granted = Granted {
+            origin: &grant.origin,
+            credential: grant.credential.as_ref(),
+            allow_private: grant.allow_private,
+        };
+        let named = (call.method.as_str(), call.url.as_str());
+        let outgoing = Outgoing::granted(self.tenant.clone(), named, granted, &call.headers, call.body.clone())
+            .map_err(|problem| format!("grant `{}`: {problem}", grant.name))?;
+        Ok(Outgoing { purpose: Purpose::Read, ..outgoing })
     }
 }
 

@@ -10,13 +10,11 @@ use serde_json::Value;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Delivery, Effect, Header, HttpEffect};
 use toolkeep_core::id::{PlanId, TenantName};
-use toolkeep_core::net::origin::Origin;
-use toolkeep_core::net::reach::Network;
 use toolkeep_core::send::{ATTEMPTS_MAX, Dispatch, Goal, Judgement, Next, SendState, judge, next};
 use toolkeep_sandbox::port::HttpAnswer;
 
 use super::Committer;
-use crate::egress::{Incoming, Limits, Outgoing, Purpose, SendError};
+use crate::egress::{Granted, Incoming, Limits, Outgoing, Purpose, SendError};
 use crate::ledger::{LedgerError, SendMove, StoredSend};
 
 /// How long the first repetition of an idempotent request waits; each further one waits twice as long.
@@ -231,18 +229,15 @@ impl<'c> Sending<'c> {
         body: Vec<u8>,
         key: String,
     ) -> Result<Outgoing, String> {
-        let mut outgoing =
-            Outgoing::new(self.tenant.clone(), &request.method, &request.url).map_err(|problem| problem.to_string())?;
-        if !dispatch.origin.parse::<Origin>().is_ok_and(|granted| granted == outgoing.origin) {
-            return Err(format!("`{}` is not the origin of its grant", outgoing.origin));
-        }
-        outgoing.headers.clone_from(&request.headers);
-        outgoing.body = Bytes::from(body);
-        outgoing.idempotency_key = Some(key);
-        outgoing.secrets = dispatch.credential.iter().cloned().collect();
-        outgoing.network = if dispatch.allow_private { Network::Private } else { Network::Global };
-        outgoing.purpose = Purpose::Write;
-        Ok(outgoing)
+        let granted = Granted {
+            origin: &dispatch.origin,
+            credential: dispatch.credential.as_ref(),
+            allow_private: dispatch.allow_private,
+        };
+        let named = (request.method.as_str(), request.url.as_str());
+        let outgoing = Outgoing::granted(self.tenant.clone(), named, granted, &request.headers, Bytes::from(body))
+            .map_err(|problem| problem.to_string())?;
+        Ok(Outgoing { idempotency_key: Some(key), purpose: Purpose::Write, ..outgoing })
     }
 
     /// Put a step on record, durably, before anything else happens.

@@ -65,6 +65,43 @@ impl Outgoing {
     }
 }
 
+/// What a grant says about where requests go and what goes along.
+#[derive(Debug, Clone, Copy)]
+pub struct Granted<'a> {
+    /// The only origin, as written.
+    pub origin: &'a str,
+    /// The credential that the host adds.
+    pub credential: Option<&'a SecretName>,
+    /// Whether the host may be a loopback or private address.
+    pub allow_private: bool,
+}
+
+impl Outgoing {
+    /// A request under a grant, with these fields and this body. Its purpose follows from its method.
+    ///
+    /// # Errors
+    /// It is no request, or its origin is another than the grant's.
+    pub fn granted(
+        tenant: TenantName,
+        (method, url): (&str, &str),
+        granted: Granted<'_>,
+        headers: &[Header],
+        body: Bytes,
+    ) -> Result<Self, NotARequest> {
+        let outgoing = Self::new(tenant, method, url)?;
+        if !granted.origin.parse::<Origin>().is_ok_and(|origin| origin == outgoing.origin) {
+            return Err(NotARequest::Origin(outgoing.origin));
+        }
+        Ok(Self {
+            headers: headers.to_vec(),
+            body,
+            secrets: granted.credential.into_iter().cloned().collect(),
+            network: if granted.allow_private { Network::Private } else { Network::Global },
+            ..outgoing
+        })
+    }
+}
+
 /// Why method and URL are not those of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotARequest {
@@ -74,6 +111,9 @@ pub enum NotARequest {
     /// The URL.
     #[error(transparent)]
     Url(#[from] UrlError),
+    /// The origin.
+    #[error("`{0}` is not the origin of its grant")]
+    Origin(Origin),
 }
 
 /// Whether a request may change something at its endpoint.

@@ -107,18 +107,8 @@ pub enum Contents {
 /// Policy allowed the plan.
 #[must_use]
 pub fn automatic(allowed: Allowed, entry: Entry) -> Approved {
-    let (ticket, output, plan, witnesses, contents) = allowed.into_planned().into_parts();
-    Approved {
-        ending: Ending::output(&output).plan(&plan),
-        plan,
-        witnesses,
-        contents: Contents::Staged(contents),
-        entry,
-        lease: None,
-        undoes: None,
-        grants: grants_of(&ticket),
-        ticket: Some(ticket),
-    }
+    let (approved, ticket) = part(allowed, entry);
+    Approved { ticket: Some(ticket), ..approved }
 }
 
 /// The grants for requests of the tool that holds a ticket.
@@ -129,9 +119,9 @@ fn grants_of(ticket: &Ticket) -> Vec<HttpGrant> {
 /// Policy allowed a part of an execution. The call goes on with its ticket when the part is settled.
 #[must_use]
 pub fn part(allowed: Allowed, entry: Entry) -> (Approved, Box<Ticket>) {
-    let (ticket, _, plan, witnesses, contents) = allowed.into_planned().into_parts();
+    let (ticket, output, plan, witnesses, contents) = allowed.into_planned().into_parts();
     let approved = Approved {
-        ending: Ending::default().plan(&plan),
+        ending: Ending::output(&output).plan(&plan),
         plan,
         witnesses,
         contents: Contents::Staged(contents),

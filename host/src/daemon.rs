@@ -10,6 +10,7 @@ pub mod bounds;
 mod connection;
 mod envelope;
 mod line;
+mod linger;
 pub mod method;
 mod outbox;
 mod params;

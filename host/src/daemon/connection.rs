@@ -22,6 +22,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use super::bounds::{Bounds, HANGUP_CHECK, NOTES_MAX, RETRY_AFTER_MS};
 use super::envelope::{self, RequestId};
 use super::line::LineBuffer;
+use super::linger::{Busy, Underway, linger};
 use super::outbox::Outbox;
 use super::plane::{Dispatch, Notes, Plane, Work, guarded};
 use super::reply::{Body, Fault, INVALID_REQUEST};
@@ -51,6 +52,7 @@ pub(super) async fn serve<P: Plane>(
     mut stream: UnixStream,
     plane: Arc<P>,
     bounds: Bounds,
+    busy: Busy,
     stop: watch::Receiver<bool>,
 ) -> End {
     let peer = match stream.peer_cred() {
@@ -64,7 +66,7 @@ pub(super) async fn serve<P: Plane>(
     match plane.open(peer) {
         Ok(session) => {
             let (sender, notes) = mpsc::channel(NOTES_MAX);
-            Connection::new(&*plane, session, bounds, sender).run(reader, writer, notes, stop).await
+            Connection::new(&*plane, session, (bounds, busy), sender).run(reader, writer, notes, stop).await
         }
         Err(refusal) => {
             tracing::warn!(uid = peer.uid, pid = peer.pid, code = refusal.code.word(), "a connection is refused");
@@ -87,10 +89,12 @@ struct Connection<'p, P: Plane> {
     plane: &'p P,
     session: P::Session,
     bounds: Bounds,
+    /// What is in flight on this door.
+    busy: Busy,
     input: LineBuffer,
     output: Outbox,
     /// The request that this task works on itself.
-    own: Option<(RequestId, Work)>,
+    own: Option<Own>,
     /// Requests that have tasks of their own.
     tasks: JoinSet<(RequestId, Body)>,
     notes: mpsc::Sender<Vec<u8>>,
@@ -100,6 +104,13 @@ struct Connection<'p, P: Plane> {
     line_deadline: Option<Pin<Box<Sleep>>>,
     /// When a waiting byte must be taken.
     write_deadline: Option<Pin<Box<Sleep>>>,
+}
+
+/// The request that a connection's task works on itself.
+struct Own {
+    id: RequestId,
+    work: Work,
+    underway: Underway,
 }
 
 /// What woke the connection.
@@ -116,11 +127,12 @@ enum Event {
 }
 
 impl<'p, P: Plane> Connection<'p, P> {
-    fn new(plane: &'p P, session: P::Session, bounds: Bounds, notes: mpsc::Sender<Vec<u8>>) -> Self {
+    fn new(plane: &'p P, session: P::Session, (bounds, busy): (Bounds, Busy), notes: mpsc::Sender<Vec<u8>>) -> Self {
         Self {
             plane,
             session,
             bounds,
+            busy,
             input: LineBuffer::new(bounds.line_bytes),
             output: Outbox::default(),
             own: None,
@@ -139,7 +151,7 @@ impl<'p, P: Plane> Connection<'p, P> {
         mut notes: mpsc::Receiver<Vec<u8>>,
         mut stop: watch::Receiver<bool>,
     ) -> End {
-        let mut stopping = *stop.borrow_and_update();
+        let (mut stopping, mut replied) = (*stop.borrow_and_update(), false);
         loop {
             if let Err(fault) = self.take_lines() {
                 self.output.push(None, &Body::Error(fault));
@@ -156,6 +168,10 @@ impl<'p, P: Plane> Connection<'p, P> {
                 return End::Drained;
             }
             let reading = !self.closed && !stopping && self.output.len() < self.bounds.outbound_bytes;
+            let lingers = std::mem::take(&mut replied) && idle && reading && !self.input.is_partial();
+            if lingers && linger(&self.busy, reader.as_ref(), self.input.room()).await {
+                continue;
+            }
             self.arm_line_deadline(reading);
             match self.next_event(&mut reader, &writer, &mut notes, &mut stop, (reading, stopping)).await {
                 Event::Read(Ok(0)) => {
@@ -169,10 +185,11 @@ impl<'p, P: Plane> Connection<'p, P> {
                 Event::Writable(Ok(())) => {}
                 Event::Own(body) => {
                     self.take_notes(&mut notes);
-                    if let Some((id, _)) = self.own.take() {
-                        self.output.push(Some(&id), &body);
+                    if let Some(own) = self.own.take() {
+                        self.output.push(Some(&own.id), &body);
                     }
                     self.collect();
+                    replied = true;
                 }
                 Event::Task(id, body) => {
                     self.take_notes(&mut notes);
@@ -223,10 +240,13 @@ impl<'p, P: Plane> Connection<'p, P> {
             Dispatch::Now(body) => self.output.push(Some(&request.id), &body),
             Dispatch::Later(work) => {
                 // The request before this one is no longer alone: it may be long, and this one should not wait for it.
-                if let Some((id, work)) = self.own.take() {
-                    self.tasks.spawn(async move { (id, work.await) });
+                if let Some(Own { id, work, underway }) = self.own.take() {
+                    self.tasks.spawn(async move {
+                        let _underway = underway;
+                        (id, work.await)
+                    });
                 }
-                self.own = Some((request.id, guarded(work)));
+                self.own = Some(Own { id: request.id, work: guarded(work), underway: self.busy.enter() });
             }
         }
     }
@@ -315,9 +335,9 @@ impl<'p, P: Plane> Connection<'p, P> {
 }
 
 /// The request that the connection's task works on; never ready if there is none.
-async fn own_work(own: &mut Option<(RequestId, Work)>) -> Body {
+async fn own_work(own: &mut Option<Own>) -> Body {
     std::future::poll_fn(|context| match own {
-        Some((_, work)) => work.as_mut().poll(context),
+        Some(own) => own.work.as_mut().poll(context),
         None => Poll::Pending,
     })
     .await

@@ -15,6 +15,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 
 use super::bounds::{Bounds, RETRY_AFTER_MS};
 use super::connection::{self, End};
+use super::linger::Busy;
 use super::plane::Plane;
 use super::socket::Door;
 
@@ -24,12 +25,13 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// Serve one door until `stop` says so and every connection has ended. Dropping the future drops the connections.
 pub(super) async fn serve<P: Plane>(door: Door, plane: Arc<P>, bounds: Bounds, mut stop: watch::Receiver<bool>) {
     let mut connections: JoinSet<End> = JoinSet::new();
-    let for_connections = stop.clone();
+    let (for_connections, busy) = (stop.clone(), Busy::default());
     loop {
         tokio::select! {
             accepted = door.listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() < bounds.connections => {
-                    connections.spawn(connection::serve(stream, Arc::clone(&plane), bounds, for_connections.clone()));
+                    let stop = for_connections.clone();
+                    connections.spawn(connection::serve(stream, Arc::clone(&plane), bounds, busy.clone(), stop));
                 }
                 Ok((stream, _)) => turn_away(stream, connections.len()).await,
                 Err(error) => {

@@ -23,6 +23,9 @@ use super::sends::{SendMove, SendVerdict};
 use super::suspended::Suspended;
 use super::transactions::TransactionWork;
 
+/// Most jobs of one batch: nobody waits for more than these.
+pub(super) const BATCH_MAX: usize = 1_024;
+
 /// What is to be written.
 #[derive(Debug)]
 pub(super) enum Work {
@@ -233,8 +236,9 @@ impl Queue {
         let first = state.jobs.is_empty();
         state.urgent |= urgent;
         state.jobs.push(job);
+        let full = state.jobs.len() == BATCH_MAX;
         drop(state);
-        if first || urgent {
+        if first || urgent || full {
             self.arrived.notify_one();
         }
         Ok(())
@@ -247,11 +251,11 @@ impl Queue {
         !state.jobs.is_empty()
     }
 
-    /// Wait until something urgent is there, or for as long as `pause`; then take up to `most` jobs in the order of
+    /// Wait until something urgent is there or a batch is full, or for as long as `pause`; then take up to `most` jobs in the order of
     /// their arrival.
     pub(super) fn gather(&self, pause: Duration, most: usize) -> Vec<Job> {
-        let nothing_urgent = |state: &mut State| !state.urgent;
-        let gathered = self.arrived.wait_timeout_while(self.state(), pause, nothing_urgent);
+        let may_wait = |state: &mut State| !state.urgent && state.jobs.len() < BATCH_MAX;
+        let gathered = self.arrived.wait_timeout_while(self.state(), pause, may_wait);
         let (mut state, _timed_out) = gathered.unwrap_or_else(PoisonError::into_inner);
         if state.jobs.len() <= most {
             state.urgent = false;

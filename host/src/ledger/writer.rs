@@ -16,18 +16,17 @@ use super::LedgerHealth;
 use super::batch::{Batch, Marks, Ran};
 use super::directory;
 use super::failure::LedgerError;
-use super::queue::{Done, Job, Queue, Work};
+use super::queue::{BATCH_MAX, Done, Job, Queue, Work};
 use super::statement::execute;
 use crate::ambient::Ambient;
 
 /// The thread's name, for whoever looks at the process.
 const NAME: &str = "ledger-writer";
-/// How long the first lazy write of a batch waits for others.
-const GATHER: Duration = Duration::from_millis(5);
+/// How long the first lazy write of a batch waits for others, unless the batch is full before. It is also the most
+/// that a kill can take of the records of calls without effects; each batch costs as much as the records of ten calls.
+const GATHER: Duration = Duration::from_millis(20);
 /// How long to wait before a batch that found the disk full is tried again.
 const RETRY: Duration = Duration::from_millis(200);
-/// Most jobs of one batch: nobody waits for more than these.
-const BATCH_MAX: usize = 1_024;
 
 /// The health that the writer keeps and everybody reads.
 #[derive(Debug)]

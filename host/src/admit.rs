@@ -208,10 +208,10 @@ pub async fn readmit(admission: &Admission, grant: Grant) -> Result<Box<Ticket>,
 async fn check_run(ledger: &Ledger, grant: &Grant) -> Result<(), Refusal> {
     let call = grant.call();
     let Some(run) = call.options().run else { return Ok(()) };
-    let principal = call.caller().principal();
-    let found = ledger.run(&Scope::Tenant(principal.tenant.clone()), run).await.map_err(|e| e.refusal())?;
+    let caller = call.caller();
+    let found = ledger.run(&Scope::Tenant(caller.principal().tenant.clone()), run).await.map_err(|e| e.refusal())?;
     match found {
-        Some((row, _)) if row.principal == *principal && row.closed_ms.is_none() => Ok(()),
+        Some((row, _)) if caller.owns(&row.principal, &row.session) && row.closed_ms.is_none() => Ok(()),
         _ => Err(Refusal::not_found("open run").hint("open a run with `runs.open` first, or leave `run` out")),
     }
 }

@@ -1,37 +1,24 @@
 //! Stage 3, authorize: from a [`Call`] to a [`Grant`], what this caller may do with this tool.
 //!
-//! A grant is the intersection of what the manifest allows, what the caller's tenant owns and what the daemon's limits
-//! leave, if the policies permit the call at all. It is a thing that later stages need in hand, not an answer that they could
+//! A grant is the intersection of what the manifest allows, what the caller's tenant owns, what the caller's credential holds
+//! and what the daemon's limits leave, if the policies permit the call at all. It is a thing that later stages need in hand, not an answer that they could
 //! forget to ask for. What the policies demand besides goes with it, and the digest of their set stands in every plan.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use toolkeep_core::capability::{Access, FileGrant};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{TenantName, WorkspaceName};
 use toolkeep_core::limit::ExecutionLimits;
 use toolkeep_core::policy::Verdict;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::tier::Tier;
 use toolkeep_sandbox::stage::Mount;
-use toolkeep_sandbox::workspace::WorkspaceRoot;
 
+use crate::catalog::Tool;
 use crate::policy::{Circumstances, Judgement, Matter, Policies};
 use crate::validate::Call;
-
-/// An opened workspace and the tenant that owns it.
-#[derive(Debug, Clone)]
-pub struct OwnedWorkspace {
-    /// The opened directory.
-    pub root: Arc<WorkspaceRoot>,
-    /// The only tenant that sees it.
-    pub tenant: TenantName,
-}
-
-/// All workspaces of the daemon.
-pub type Workspaces = BTreeMap<WorkspaceName, OwnedWorkspace>;
+use crate::workspaces::Workspaces;
 
 /// Proof: what an authorized call may do.
 #[derive(Debug)]
@@ -92,8 +79,8 @@ impl Grant {
 /// Decide what the call may do.
 ///
 /// # Errors
-/// `denied`: no policy permits the call, or one forbids it; or the manifest names a workspace that the configuration does not
-/// have, or that another tenant owns. The last two have one text.
+/// `denied`: the caller's credential does not hold the tool, its tier or a workspace of it; no policy permits the call, or one
+/// forbids it; or the manifest names a workspace that the caller's tenant does not have.
 pub fn authorize(
     workspaces: &Workspaces,
     policies: &Policies,
@@ -102,6 +89,7 @@ pub fn authorize(
 ) -> Result<Grant, Refusal> {
     let tool = Arc::clone(call.tool());
     let principal = call.caller().principal();
+    check_held(&call, &tool)?;
     let matter = Matter { input: Some(call.input()), plan: None, around };
     let judgement = policies.judge(principal, &tool.shape, &matter);
     if !judgement.allowed() {
@@ -116,14 +104,19 @@ pub fn authorize(
     let tenant = &principal.tenant;
     let mut mounts = Vec::with_capacity(tool.manifest.files.len());
     for grant in &tool.manifest.files {
-        let Some(owned) = workspaces.get(&grant.workspace).filter(|owned| owned.tenant == *tenant) else {
+        let Some(root) = workspaces.of(tenant, &grant.workspace) else {
             return Err(Refusal::new(
                 Code::Denied,
                 format!("`{}` needs the workspace `{}`, which you do not have", tool.name, grant.workspace),
             )
             .hint("ask the operator to add the workspace to the configuration"));
         };
-        mounts.push(Mount { root: Arc::clone(&owned.root), grant: narrowed(grant, tool.tier) });
+        let Some(most) = call.caller().access(&grant.workspace) else {
+            let message =
+                format!("`{}` needs the workspace `{}`, which this session does not hold", tool.name, grant.workspace);
+            return Err(Refusal::new(Code::Denied, message).hint(HELD_HINT));
+        };
+        mounts.push(Mount { root: Arc::clone(root), grant: narrowed(grant, tool.tier, most) });
     }
     let limits = tool.manifest.limits;
     let wanted = call.options().deadline_ms.unwrap_or(limits.deadline_ms);
@@ -131,13 +124,29 @@ pub fn authorize(
     Ok(Grant { tier: tool.tier, mounts, limits, deadline, policy_set: policies.digest(tenant), judgement, call })
 }
 
-/// A tier-0 tool never gets a writable grant, even where its component shares a manifest with writing tools.
+/// What a caller is told whose credential holds less than its principal.
+const HELD_HINT: &str = "nothing was run; `session.get` tells what this session holds";
+
+/// Whether the caller's credential holds the tool and its tier. What a principal may do is for the policies to say.
+fn check_held(call: &Call, tool: &Tool) -> Result<(), Refusal> {
+    let Some(held) = call.caller().held() else { return Ok(()) };
+    let denied = |message: String| Err(Refusal::new(Code::Denied, message).hint(HELD_HINT));
+    if !held.holds_tool(&tool.name) {
+        return denied(format!("this session does not hold `{}`", tool.name));
+    }
+    if !held.holds_tier(tool.tier) {
+        let (tier, most) = (tool.tier.number(), held.max_tier.number());
+        return denied(format!("`{}` is of tier {tier}, and this session holds tools up to tier {most}", tool.name));
+    }
+    Ok(())
+}
+
+/// A tier-0 tool never gets a writable grant, even where its component shares a manifest with writing tools, nor does
+/// anybody whose credential only lets read there.
 ///
 /// The attempt then fails inside the guest and is recorded as a breach.
-fn narrowed(grant: &FileGrant, tier: Tier) -> FileGrant {
+fn narrowed(grant: &FileGrant, tier: Tier, most: Access) -> FileGrant {
     let mut narrowed = grant.clone();
-    if tier == Tier::ReadOnly {
-        narrowed.access = Access::Read;
-    }
+    narrowed.access = if tier == Tier::ReadOnly { Access::Read } else { grant.access.min(most) };
     narrowed
 }

@@ -56,10 +56,10 @@ impl Host {
         let id = CallId::new(self.ambient().uuid_v7());
         let line = Line::new(progress);
         let cancel = line.cancel();
-        let flight = self.flights().enter(id, caller.principal_shared(), cancel.clone());
+        let flight = self.flights().enter(id, caller.clone(), cancel.clone());
         let (host, caller) = (self.clone(), caller.clone());
         let call = async move {
-            let entry = Entry::open(caller.principal(), &request, id, host.ambient().now_ms());
+            let entry = Entry::open(caller.who(), &request, id, host.ambient().now_ms());
             let answer = host.propose(&caller, request, entry, line).await;
             drop(flight);
             answer
@@ -88,11 +88,12 @@ impl Host {
         entry: &mut Entry,
         line: Line,
     ) -> Result<Passage, Refusal> {
+        caller.spend_call()?;
         let catalog = self.catalog().current();
-        let call = validate::validate(&catalog, caller, request, entry.call())?;
+        let call = validate::validate(&catalog, caller, request, entry.call(), self.workspaces())?;
         entry.validated(&call);
         let turn = self.turn(&call).await?;
-        let around = self.circumstances(call.options().mode, call.options().run);
+        let around = self.circumstances(call.options().mode, call.options().run, caller.origin());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
         let ticket = match admit::admit(self.admission(), self.ledger(), grant).await? {
             Admitted::Fresh(ticket) => ticket,
@@ -143,7 +144,7 @@ impl Host {
                 Sealed::Nothing(output) => return Ok(Passage::unchanged(&output)),
                 Sealed::Planned(planned) => planned,
             };
-            let around = self.circumstances(entry.row().mode, entry.row().run);
+            let around = self.circumstances(entry.row().mode, entry.row().run, &entry.row().origin);
             let decision = decide::decide(planned, &self.policies(), around, self.undo_bytes())?;
             let Some(boundary) = boundary else { return Box::pin(self.conclude(entry, decision)).await };
             match Box::pin(self.part(entry, call, decision, boundary)).await? {
@@ -188,6 +189,9 @@ impl Host {
     /// Settle a plan that waited: its owner commits a preview, or people have agreed to it.
     pub(crate) async fn settle_stored(&self, consent: Consent) -> Answer {
         let (plan, call) = (consent.stored().plan.id(), consent.call());
+        if let Err(refusal) = self.trusted(&consent.stored().call.row).await {
+            return self.not_settled(plan, call, Refusal { code: Code::StalePlan, ..refusal }).await;
+        }
         match approve::rehydrate(consent, &self.in_force()) {
             Ok(approved) => self.settle(approved).await,
             Err(refusal) => self.not_settled(plan, call, refusal).await,

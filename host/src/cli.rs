@@ -26,6 +26,8 @@ mod receipts;
 mod reply;
 mod runs;
 pub mod serve;
+mod sessions;
+mod tokens;
 mod tools;
 mod transactions;
 pub mod ui;
@@ -70,11 +72,15 @@ pub enum Command {
     #[command(subcommand)]
     Transactions(transactions::TransactionsCommand),
     #[command(subcommand)]
+    Sessions(sessions::SessionsCommand),
+    #[command(subcommand)]
     Approvals(approvals::ApprovalsCommand),
     #[command(subcommand)]
     Deadletters(deadletters::DeadlettersCommand),
     #[command(subcommand)]
     Outcomes(outcomes::OutcomesCommand),
+    #[command(subcommand)]
+    Tokens(tokens::TokensCommand),
     #[command(subcommand)]
     Tools(tools::ToolsCommand),
     #[command(subcommand)]
@@ -116,9 +122,11 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Plans(command) => command.run(context),
         Command::Runs(command) => command.run(context),
         Command::Transactions(command) => command.run(context),
+        Command::Sessions(command) => command.run(context),
         Command::Approvals(command) => command.run(context),
         Command::Deadletters(command) => command.run(context),
         Command::Outcomes(command) => command.run(context),
+        Command::Tokens(command) => command.run(context),
         Command::Tools(command) => command.run(context),
         Command::Policy(command) => command.run(context),
         Command::Receipts(command) => command.run(context),

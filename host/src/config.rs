@@ -14,6 +14,7 @@ use toolkeep_core::id::{AgentName, ChannelName, SecretName, TenantName, UserName
 use toolkeep_core::principal::Principal;
 
 use crate::ambient::Ambient;
+use crate::authenticate::issuer::{self, IssuerConfig};
 use crate::channel::config::ChannelConfig;
 use crate::egress::EgressConfig;
 use crate::notify::{Event, Route};
@@ -43,6 +44,10 @@ pub struct Config {
     pub agent_group: Option<u32>,
     /// Whether the requester may approve tier 3 alone, with a typed confirmation.
     pub solo: bool,
+    /// Whether uids count for nothing on the agent socket, so that every agent shows a token.
+    pub tokens_only: bool,
+    /// Who may say by a signed statement who somebody is.
+    pub issuers: Vec<IssuerConfig>,
     /// Directories that manifests may name, with the tenant that owns each.
     pub workspaces: BTreeMap<WorkspaceName, Workspace>,
     /// Holds policies, `*.cedar`; the built-in ones are in force without it.
@@ -86,7 +91,7 @@ pub struct OperatorIdentity {
 }
 
 /// The kind of deployment. Wildcard origins are refused in all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Environment {
     /// One person's machine.
@@ -232,6 +237,9 @@ pub fn load(options: &LoadOptions, ambient: &Ambient) -> Result<Loaded, ConfigEr
         let origin = path.display().to_string();
         text::merge(&mut table, &mut origins, content, &origin)?;
     }
+    // Variables may say which environment this is, and come before what it says.
+    text::apply_environment(&mut table, &mut origins, ambient)?;
+    text::apply_section(&mut table, &mut origins)?;
     text::apply_environment(&mut table, &mut origins, ambient)?;
     let shaped = ConfigText::from_table(table, &origins)?;
     // Relative paths mean the folder of the first file, however the file itself was named.
@@ -294,6 +302,8 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         environment: daemon.environment.unwrap_or(Environment::Dev),
         agent_group: daemon.agent_gid,
         solo: daemon.solo.unwrap_or(false),
+        tokens_only: daemon.tokens_only.unwrap_or(false),
+        issuers: issuer::config::check_all(&text.issuers, base)?,
         workspaces,
         policy_dir: text.policy.dir.as_deref().map(|path| absolute("policy.dir", path, base)).transpose()?,
         principals,

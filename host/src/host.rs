@@ -5,6 +5,7 @@
 
 mod attended;
 mod consent;
+mod credentials;
 mod deadletters;
 mod flights;
 mod inquiry;
@@ -13,6 +14,7 @@ mod live;
 mod outcomes;
 mod policy;
 mod runs;
+mod sessions;
 mod staging;
 mod transactions;
 mod undo;
@@ -24,6 +26,7 @@ use serde_json::json;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Mode, Outcome, Reply, Status, Usage};
 use toolkeep_core::id::{CallId, RunId, TenantName};
+use toolkeep_core::principal::{Origin, Plane};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::execution::Cancel;
 
@@ -31,7 +34,6 @@ use crate::admit::Admission;
 use crate::ambient::Ambient;
 use crate::approve::{InForce, PlanStore};
 use crate::authenticate::{Authenticator, Caller, Operator, Peer};
-use crate::authorize::Workspaces;
 use crate::blobs::Blobs;
 use crate::catalog::CatalogHandle;
 use crate::commit::Committer;
@@ -43,15 +45,18 @@ use crate::outbox::Outbox;
 use crate::policy::{Circumstances, Policies, PolicyHandle};
 use crate::record::{Answer, Ending, Entry, status_of};
 use crate::transaction::Turns;
+use crate::workspaces::Workspaces;
 
 use attended::Attended;
 
 pub use consent::Notices;
+pub use credentials::{CredentialName, FAILURES_ON_RECORD, Mint, TOKEN_TTL_MAX_S};
 pub use flights::{Flight, Flights, Settling};
 pub use inquiry::PlanName;
 pub use life::StartError;
 pub(crate) use live::{Boundary, Part};
 pub use policy::{DIFF_CALLS_MAX, PolicyFile, Supposed};
+pub use sessions::{Delegate, SESSION_TTL_MAX_S};
 pub use staging::Staging;
 pub use transactions::{BeginTransaction, CommitTransaction};
 pub use undo::UndoTarget;
@@ -65,6 +70,7 @@ struct Services {
     config: Config,
     ambient: Ambient,
     authenticator: Authenticator,
+    failures: credentials::Failures,
     workspaces: Workspaces,
     catalog: CatalogHandle,
     policy: PolicyHandle,
@@ -90,18 +96,35 @@ impl Host {
         self.0.authenticator.caller(peer)
     }
 
+    /// Whether a peer that is nobody by its uid may be somebody by what it shows.
+    #[must_use]
+    pub fn takes_credentials(&self) -> bool {
+        self.0.authenticator.takes_credentials()
+    }
+
     /// Who connects to the admin socket.
     ///
     /// # Errors
     /// `unauthorized`.
     pub fn authenticate_operator(&self, peer: Peer, token: Option<&str>) -> Result<Operator, Refusal> {
-        self.0.authenticator.operator(peer, token)
+        let operator = self.0.authenticator.operator(peer, token, self.0.ambient.now_ms());
+        operator.inspect_err(|refusal| {
+            if token.is_some() {
+                self.refused_credential(peer, Plane::Admin, refusal);
+            }
+        })
     }
 
     /// The configuration in force.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// The time, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.0.ambient.now_ms()
     }
 
     pub(crate) fn ambient(&self) -> &Ambient {
@@ -126,8 +149,8 @@ impl Host {
     }
 
     /// What policies are told besides tool, input and plan.
-    pub(crate) fn circumstances(&self, mode: Mode, run: Option<RunId>) -> Circumstances {
-        Circumstances::now(self.0.ambient.now_ms(), self.0.config.environment, mode).of_run(run)
+    pub(crate) fn circumstances(&self, mode: Mode, run: Option<RunId>, origin: &Origin) -> Circumstances {
+        Circumstances::now(self.0.ambient.now_ms(), self.0.config.environment, mode).of_run(run).by(origin)
     }
 
     /// What a stored plan is looked at again with.

@@ -12,6 +12,7 @@ mod buckets;
 mod chain;
 mod column;
 mod contents;
+mod credentials;
 mod deliveries;
 pub(crate) mod directory;
 mod ending;
@@ -63,6 +64,7 @@ use writer::{Pulse, Writer};
 
 pub use buckets::{ChangedKey, KEYS_PAGE_MAX, KeyChange, KeyProblem, KeysChanged};
 pub use contents::BlobRow;
+pub use credentials::{CredentialKind, CredentialRow, StoredCredential};
 pub use deliveries::{DeadLetter, DeadLetterRefused, DeadState, Delivery, DeliveryChange, Due, Enqueue, OutboxCounts};
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 pub use keys::{Claimed, KeyClaim};
@@ -98,12 +100,15 @@ pub struct LedgerOptions {
     pub queue_bytes: u64,
     /// Size of the database in pages of [`PAGE_BYTES`], at most; nothing for no bound but the disk's.
     pub max_pages: Option<u32>,
+    /// The kind of deployment that the ledger belongs to, for good: one that was made under another is refused. Nothing to
+    /// take it as it is.
+    pub environment: Option<&'static str>,
 }
 
 impl Default for LedgerOptions {
     /// 4,096 waiting calls are a fifth of a second at full load; 256 MiB of them leave the rest of the machine alone.
     fn default() -> Self {
-        Self { queue_jobs: 4_096, queue_bytes: 256 * 1024 * 1024, max_pages: None }
+        Self { queue_jobs: 4_096, queue_bytes: 256 * 1024 * 1024, max_pages: None, environment: None }
     }
 }
 
@@ -231,6 +236,7 @@ impl Ledger {
         let conn = schema::connect_writer(&file, options.max_pages)?;
         // Before the note is made: a database of a newer daemon is left as it is.
         schema::migrate(&conn)?;
+        options.environment.map_or(Ok(()), |environment| schema::check_environment(&conn, environment))?;
         let unclean = locked.mark_running().map_err(problem)?;
         let checked = !unclean || schema::check_if_small(&conn)?;
         let tail = if unclean { TAIL_AFTER_UNCLEAN_STOP } else { TAIL_AFTER_CLEAN_STOP };

@@ -38,6 +38,7 @@ mod port;
 pub mod schema;
 pub mod secrets;
 pub mod transaction;
+pub mod workspaces;
 
 // The doors.
 pub mod cli;

@@ -12,7 +12,7 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::CallId;
 use toolkeep_core::limit::EFFECTS_SHOWN;
 use toolkeep_core::plan::Plan;
-use toolkeep_core::principal::Principal;
+use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 
@@ -183,14 +183,20 @@ pub const fn status_of(code: Code) -> Status {
 }
 
 impl Entry {
-    /// Open the entry of a request.
+    /// Open the entry of a request: of whom, and how they came to act.
     #[must_use]
-    pub fn open(principal: &Principal, request: &CallRequest, call: CallId, started_ms: u64) -> Self {
+    pub fn open(
+        (principal, origin): (&Principal, &Origin),
+        request: &CallRequest,
+        call: CallId,
+        started_ms: u64,
+    ) -> Self {
         Self {
             row: CallRow {
                 call,
                 suspended: false,
                 principal: principal.clone(),
+                origin: origin.clone(),
                 run: request.run,
                 step: request.step.as_deref().map(Into::into),
                 tool: request.tool.clone(),

@@ -16,6 +16,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use crate::authenticate::Caller;
 use crate::catalog::{Catalog, Tool};
 use crate::schema;
+use crate::workspaces::Workspaces;
 
 /// Proof: a request for an exact tool with a valid input.
 #[derive(Debug)]
@@ -95,9 +96,16 @@ impl Call {
 /// Check a request.
 ///
 /// # Errors
-/// `not_found` for an unknown tool; `invalid_input` with every field that is wrong.
-pub fn validate(catalog: &Catalog, caller: &Caller, request: CallRequest, id: CallId) -> Result<Call, Refusal> {
-    let tool = catalog.tool(&request.tool).ok_or_else(|| {
+/// `not_found` for an unknown tool, and for one that works in a workspace of another tenant; `invalid_input` with every field that is wrong.
+pub fn validate(
+    catalog: &Catalog,
+    caller: &Caller,
+    request: CallRequest,
+    id: CallId,
+    workspaces: &Workspaces,
+) -> Result<Call, Refusal> {
+    let foreign = |tool: &Arc<Tool>| workspaces.is_foreign(&tool.manifest, &caller.principal().tenant);
+    let tool = catalog.tool(&request.tool).filter(|tool| !foreign(tool)).ok_or_else(|| {
         Refusal::new(Code::NotFound, format!("no tool is called `{}`", request.tool))
             .hint("ask `tools.list` for the names")
     })?;

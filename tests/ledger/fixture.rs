@@ -14,7 +14,7 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Effect, FileState};
 use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId};
 use toolkeep_core::plan::{FORMAT, Plan, PlanBody, SealBinding};
-use toolkeep_core::principal::Principal;
+use toolkeep_core::principal::{Credential, Origin, Principal};
 use toolkeep_core::receipt::{Receipt, Statement};
 
 /// When every test begins: milliseconds since the epoch.
@@ -73,6 +73,7 @@ impl Fixture {
             suspended: false,
             call,
             principal: principal("acme"),
+            origin: Origin::of(Credential::AgentUid(1_000)),
             run: None,
             step: None,
             tool: "csv-report".parse().expect("name"),

@@ -8,6 +8,7 @@ use toolkeep::ledger::{
 };
 use toolkeep_core::call::Outcome;
 use toolkeep_core::id::{CallId, RunId};
+use toolkeep_core::principal::SessionPath;
 
 use super::fixture::{Fixture, NOW_MS, acme, keyed, outcome, principal};
 
@@ -43,6 +44,7 @@ async fn r42_what_is_over_goes_with_everything_that_belongs_to_it_and_the_chain_
     let opened = RunRow {
         run,
         principal: principal("acme"),
+        session: SessionPath::default(),
         label: "old".into(),
         opened_ms: NOW_MS,
         closed_ms: Some(NOW_MS + 1),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toolkeep::ambient::Ambient;
 use toolkeep::ledger::{Durability, Ledger, LedgerError, LedgerHealth, LedgerOptions, Page, RunRow};
 use toolkeep_core::id::RunId;
+use toolkeep_core::principal::SessionPath;
 
 use super::fixture::{Fixture, NOW_MS, Place, acme, principal, stranger};
 
@@ -55,6 +56,7 @@ async fn calls_of_every_batch_size_are_all_there_in_order() {
         .open_run(RunRow {
             run,
             principal: principal("acme"),
+            session: SessionPath::default(),
             label: "sizes".into(),
             opened_ms: NOW_MS,
             closed_ms: None,

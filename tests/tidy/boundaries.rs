@@ -91,6 +91,7 @@ const NAMED: &[(&str, &[&str])] = &[
     ("hyper::client", &["host/src/egress/", "tests/", "benches/"]),
     ("tokio_rustls", &["host/src/egress", "tests/", "benches/"]),
     ("webpki_roots", &["host/src/egress/tls.rs"]),
+    ("ring", &["host/src/authenticate/", "tests/daemon/"]),
 ];
 
 /// Only `sandbox` names wasmtime, only `ledger/` rusqlite, only the binary's `main` anyhow, only the CLI clap.
@@ -149,6 +150,8 @@ const AMBIENT: &[(&str, &[&str])] = &[
             "host/src/commit",
             "host/src/keys",
             "host/src/secrets",
+            // The operator's files of issuers' keys.
+            "host/src/authenticate/issuer.rs",
             // The operator's certificates.
             "host/src/egress/tls.rs",
             "host/src/cli",

@@ -38,6 +38,8 @@ pub enum AuditKind {
     Daemon,
     /// Another policy set is in force, or one was refused.
     Policy,
+    /// A credential was made, taken back, or refused.
+    Identity,
 }
 
 /// One entry of the chain.

@@ -13,7 +13,8 @@ use crate::path::WorkspacePath;
 pub const GLOBS_MAX: usize = 64;
 
 /// Whether a workspace is seen or also changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Access {
     /// Read files and list directories.
     Read,

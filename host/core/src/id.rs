@@ -225,6 +225,14 @@ id_type!(
     TransactionId, "txn_"
 );
 id_type!(
+    /// One minted token; its secret is another thing.
+    TokenId, "tok_"
+);
+id_type!(
+    /// One delegation: a session that holds a part of what its parent holds.
+    SessionId, "ses_"
+);
+id_type!(
     /// One delivery: stable over all attempts, so that a receiver can drop what it has seen.
     DeliveryId, "msg_"
 );

@@ -29,4 +29,5 @@ pub mod receipt;
 pub mod refusal;
 pub mod render;
 pub mod send;
+pub mod session;
 pub mod tier;

@@ -119,7 +119,8 @@ impl<'a> Standing<'a> {
         }
         let (body, policies) = (self.stored.plan.body(), &self.in_force.policies);
         let around = Circumstances::now(self.in_force.now_ms, self.in_force.environment, Mode::Commit)
-            .of_run(self.stored.plan.binding().run);
+            .of_run(self.stored.plan.binding().run)
+            .by(&self.stored.call.row.origin);
         self.tools.iter().fold(floor, |verdict, tool| {
             let plan = PlanFacts {
                 effects: &body.effects,

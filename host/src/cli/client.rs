@@ -6,6 +6,7 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use toolkeep_core::refusal::Refusal;
@@ -16,6 +17,10 @@ use crate::daemon::method::{AdminMethod, AgentMethod};
 
 /// Longest line that is taken from the daemon, in bytes: a page of a plan with its contents, and room.
 const REPLY_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// How often a token is shown while the daemon reads the keys of its issuer again.
+const TOKEN_TRIES: u32 = 3;
+/// The longest pause between, in milliseconds.
+const TRY_AGAIN_MAX_MS: u64 = 5_000;
 
 /// A connection to the agent socket.
 #[derive(Debug)]
@@ -33,12 +38,25 @@ struct Connection {
 }
 
 impl AgentClient {
-    /// Connect.
+    /// Connect, and show the token if there is one. Keys that are read again meanwhile are waited for.
     ///
     /// # Errors
-    /// No daemon answers there.
-    pub fn connect(socket: &Path) -> Result<Self, Failure> {
-        Connection::open(socket).map(Self)
+    /// No daemon answers there, or the token is refused.
+    pub fn connect(ui: &Ui, socket: &Path, token: Option<&str>) -> Result<Self, Failure> {
+        let mut client = Self(Connection::open(socket)?);
+        let Some(token) = token else { return Ok(client) };
+        for left in (0..TOKEN_TRIES).rev() {
+            match client.ask(ui, AgentMethod::SessionAuthenticate, json!({"token": token})) {
+                Ok(_) => break,
+                Err(Failure::Refused(refusal)) if refusal.retryable && left > 0 => {
+                    std::thread::sleep(Duration::from_millis(
+                        refusal.retry_after_ms.unwrap_or(0).min(TRY_AGAIN_MAX_MS),
+                    ));
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(client)
     }
 
     /// Ask and wait for the answer. Progress is shown by `ui`.
@@ -51,13 +69,13 @@ impl AgentClient {
 }
 
 impl AdminClient {
-    /// Connect, and show the token if this user can read it.
+    /// Connect, and show the token if there is one.
     ///
     /// # Errors
     /// No daemon answers there, or the token is refused.
-    pub fn connect(ui: &Ui, socket: &Path, token: &Path) -> Result<Self, Failure> {
+    pub fn connect(ui: &Ui, socket: &Path, token: Option<&str>) -> Result<Self, Failure> {
         let mut client = Self(Connection::open(socket)?);
-        if let Ok(token) = std::fs::read_to_string(token) {
+        if let Some(token) = token {
             client.ask(ui, AdminMethod::SessionAuthenticate, json!({"token": token.trim()}))?;
         }
         Ok(client)

@@ -42,7 +42,18 @@ pub struct Global {
     /// Admin socket of the daemon, instead of the configured one
     #[arg(long, global = true, value_name = "SOCKET", help_heading = "Global options")]
     pub admin_socket: Option<PathBuf>,
+    /// File with the token to show as an agent; without it `$TOOLKEEP_TOKEN`, and without that the uid counts
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub token_file: Option<PathBuf>,
+    /// File with the token to show as an operator, instead of the daemon's own
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub admin_token_file: Option<PathBuf>,
 }
+
+/// The variable that holds the token of an agent.
+const TOKEN_VARIABLE: &str = "TOOLKEEP_TOKEN";
+/// Longest token, in bytes: a signed statement, and room for a line's end.
+const TOKEN_MAX_BYTES: u64 = 17 * 1024;
 
 /// What a command is handed.
 #[derive(Debug)]
@@ -87,10 +98,27 @@ impl<'a> Context<'a> {
     /// # Errors
     /// No daemon answers, or there is no configuration that says where.
     pub fn agent(&self) -> Result<AgentClient, Failure> {
-        match &self.global.agent_socket {
-            Some(socket) => AgentClient::connect(socket),
-            None => AgentClient::connect(&self.sockets()?.agent),
+        let token = self.token()?;
+        let socket = match &self.global.agent_socket {
+            Some(socket) => socket.clone(),
+            None => self.sockets()?.agent,
+        };
+        AgentClient::connect(&self.ui, &socket, token.as_deref())
+    }
+
+    /// The token to show as an agent, if one is set. A blank one is a mistake, never nobody's.
+    fn token(&self) -> Result<Option<String>, Failure> {
+        let (token, origin) = match (&self.global.token_file, self.ambient.var(TOKEN_VARIABLE)) {
+            (Some(path), _) => (token_in(path)?, path.display().to_string()),
+            (None, Some(token)) => (token, format!("${TOKEN_VARIABLE}")),
+            (None, None) => return Ok(None),
+        };
+        let token = token.trim();
+        if token.is_empty() {
+            let hint = "put the token there that `toolkeep tokens mint` gave, or unset it to be known by your uid";
+            return Err(Failure::usage(format!("the token in `{origin}` is blank"), hint));
         }
+        Ok(Some(token.to_owned()))
     }
 
     /// Connect as an operator.
@@ -98,14 +126,28 @@ impl<'a> Context<'a> {
     /// # Errors
     /// No daemon answers, or it does not take us for one.
     pub fn admin(&self) -> Result<AdminClient, Failure> {
-        match &self.global.admin_socket {
-            Some(socket) => AdminClient::connect(&self.ui, socket, &socket.with_file_name("token")),
+        let (socket, token) = match &self.global.admin_socket {
+            Some(socket) => (socket.clone(), socket.with_file_name("token")),
             None => {
                 let sockets = self.sockets()?;
-                AdminClient::connect(&self.ui, &sockets.admin, &sockets.admin_token)
+                (sockets.admin, sockets.admin_token)
             }
-        }
+        };
+        let token = match &self.global.admin_token_file {
+            Some(path) => Some(token_in(path)?),
+            // Whoever cannot read it is known by the uid alone.
+            None => token_in(&token).ok(),
+        };
+        AdminClient::connect(&self.ui, &socket, token.as_deref())
     }
+}
+
+fn token_in(path: &Path) -> Result<String, Failure> {
+    use std::io::Read as _;
+    let file = std::fs::File::open(path).map_err(Failure::file("read", path))?;
+    let mut text = String::new();
+    file.take(TOKEN_MAX_BYTES).read_to_string(&mut text).map_err(Failure::file("read", path))?;
+    Ok(text)
 }
 
 /// A path that means the same from everywhere.

@@ -11,6 +11,7 @@ use toolkeep_core::id::{AgentName, ChannelName, SecretName, TenantName, UserName
 
 use super::{CONFIG_MAX_BYTES, ConfigError, Environment, LoadOptions};
 use crate::ambient::Ambient;
+use crate::authenticate::issuer::config::IssuerText;
 use crate::channel::config::ChannelText;
 use crate::notify::Event;
 use crate::secrets::config::SecretText;
@@ -55,6 +56,33 @@ pub struct ConfigText {
     /// `[[operator]]`.
     #[serde(default, rename = "operator")]
     pub operators: Vec<OperatorText>,
+    /// `[[issuer]]`.
+    #[serde(default, rename = "issuer")]
+    pub issuers: Vec<IssuerText>,
+    /// `[environment.NAME]`: what is different there. Gone once the environment is known.
+    #[serde(default, rename = "environment")]
+    pub environments: BTreeMap<Environment, EnvironmentText>,
+}
+
+/// `[environment.NAME]`: sections whose keys take the place of the common ones.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentText {
+    /// `[environment.NAME.daemon]`; its `environment` has no meaning there.
+    #[serde(default)]
+    pub daemon: DaemonText,
+    /// `[environment.NAME.limits]`.
+    #[serde(default)]
+    pub limits: LimitsText,
+    /// `[environment.NAME.policy]`.
+    #[serde(default)]
+    pub policy: PolicyText,
+    /// `[environment.NAME.ledger]`.
+    #[serde(default)]
+    pub ledger: LedgerText,
+    /// `[environment.NAME.egress]`.
+    #[serde(default)]
+    pub egress: EgressText,
 }
 
 /// `[daemon]`.
@@ -73,6 +101,8 @@ pub struct DaemonText {
     pub agent_gid: Option<u32>,
     /// See [`super::Config::solo`].
     pub solo: Option<bool>,
+    /// See [`super::Config::tokens_only`].
+    pub tokens_only: Option<bool>,
 }
 
 /// `[limits]`.
@@ -266,6 +296,34 @@ pub(super) fn merge(
                 }
                 into.insert(section, value);
             }
+        }
+    }
+    Ok(())
+}
+
+/// Apply what the environment of the daemon says differently, and let go of what the others say.
+pub(super) fn apply_section(
+    table: &mut toml::Table,
+    origins: &mut BTreeMap<String, String>,
+) -> Result<(), ConfigError> {
+    let named = table.get("daemon").and_then(|daemon| daemon.get("environment")).and_then(toml::Value::as_str);
+    let named = named.unwrap_or(Environment::Dev.word()).to_owned();
+    let Some(mut sections) = table.remove("environment") else { return Ok(()) };
+    let own = sections.as_table_mut().and_then(|sections| sections.remove(&named));
+    for (section, keys) in own.and_then(|own| own.as_table().cloned()).into_iter().flatten() {
+        let (toml::Value::Table(keys), place) = (keys, format!("environment.{named}.{section}")) else {
+            return Err(ConfigError::value(format!("environment.{named}.{section}"), "is not a section"));
+        };
+        let common = table.entry(section.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let toml::Value::Table(common) = common else {
+            return Err(ConfigError::value(place, "is a list; write it without an environment"));
+        };
+        for (key, value) in keys {
+            if (section.as_str(), key.as_str()) == ("daemon", "environment") {
+                return Err(ConfigError::value(format!("{place}.{key}"), "an environment does not choose another"));
+            }
+            origins.insert(format!("{section}.{key}"), format!("[{place}]"));
+            common.insert(key, value);
         }
     }
     Ok(())

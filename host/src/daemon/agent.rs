@@ -1,13 +1,13 @@
 //! The agent plane: from methods to the [`Host`].
 //!
-//! A session is a [`Caller`], made once from the credentials of the peer. Every call is made in that name; there is no
-//! parameter that could change it, and no method here that grants, approves, installs or stops.
-
-use std::sync::Arc;
+//! A session is a [`Caller`], made from the credentials of the peer or from what it shows as its first message; afterwards
+//! it never changes. Every call is made in that name; there is no parameter that could change it, and no method here that
+//! grants, approves, installs or stops. Before each request the credential is asked whether it still stands.
 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use toolkeep_core::call::Mode;
+use toolkeep_core::principal;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::capability::context::Progress;
 
@@ -36,13 +36,30 @@ impl AgentPlane {
 
     fn begin(
         &self,
-        caller: &Arc<Caller>,
+        caller: &Caller,
         method: AgentMethod,
         params: Map<String, Value>,
         notes: Notes,
     ) -> Result<Dispatch, Fault> {
-        let (host, caller) = (self.host.clone(), Arc::clone(caller));
+        let (host, caller) = (self.host.clone(), caller.clone());
         Ok(match method {
+            // Dispatched before there is a caller; with one there is nothing left to do.
+            AgentMethod::SessionAuthenticate | AgentMethod::SessionGet => {
+                params::read::<params::Nothing>(params)?;
+                Dispatch::Now(Body::Value(host.session(&caller)))
+            }
+            AgentMethod::SessionsDelegate => {
+                let wanted: crate::host::Delegate = params::read(params)?;
+                later(async move { host.delegate(&caller, wanted).await.into() })
+            }
+            AgentMethod::SessionsList => {
+                let page: params::Page = params::read(params)?;
+                later(async move { host.sessions(&caller, page.cursor).await.into() })
+            }
+            AgentMethod::SessionsRevoke => {
+                let of: params::OfSession = params::read(params)?;
+                later(async move { host.revoke_session(&caller, of.session).await.into() })
+            }
             AgentMethod::HostInfo => {
                 params::read::<params::Nothing>(params)?;
                 Dispatch::Now(Body::Value(host.info()))
@@ -108,11 +125,52 @@ impl AgentPlane {
     }
 }
 
-impl Plane for AgentPlane {
-    type Session = Arc<Caller>;
+/// What an agent connection proved so far.
+#[derive(Debug)]
+pub(super) struct AgentSession {
+    peer: Peer,
+    /// Why the uid alone is not enough, until something was shown.
+    proof: Result<Caller, Refusal>,
+    /// Whether a request was made in the name that the connection has.
+    used: bool,
+}
 
+impl AgentPlane {
+    /// What is shown takes the place of the uid, and what is refused leaves nobody: a wrong token is never ignored.
+    fn authenticate(&self, session: &mut AgentSession, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let shown: params::ShowToken = params::read(params)?;
+        if session.used {
+            let refusal = Refusal::new(Code::Denied, "this connection was used in another name")
+                .hint("show the token as the first message of a connection of its own");
+            return Err(refusal.into());
+        }
+        session.proof = self.host.show(session.peer, &shown.token);
+        match &session.proof {
+            Ok(caller) => {
+                session.used = true;
+                Ok(Dispatch::Now(Body::Value(self.host.session(caller))))
+            }
+            Err(refusal) => Err(refusal.clone().into()),
+        }
+    }
+}
+
+impl Plane for AgentPlane {
+    type Session = AgentSession;
+
+    /// Where nothing could be shown, a peer that is nobody by its uid hears so at once.
     fn open(&self, peer: Peer) -> Result<Self::Session, Refusal> {
-        self.host.authenticate(peer).map(Arc::new)
+        match self.host.authenticate(peer) {
+            Err(refusal) if !self.host.takes_credentials() => {
+                self.host.refused_credential(peer, principal::Plane::Agent, &refusal);
+                Err(refusal)
+            }
+            proof => Ok(AgentSession { peer, proof, used: false }),
+        }
+    }
+
+    fn is_proven(&self, session: &Self::Session) -> bool {
+        session.proof.is_ok()
     }
 
     fn dispatch(
@@ -122,10 +180,19 @@ impl Plane for AgentPlane {
         params: Map<String, Value>,
         notes: Notes,
     ) -> Dispatch {
-        let Some(method) = AgentMethod::named(method) else {
-            return Dispatch::Now(Body::Error(Fault::no_method(method)));
+        let begun = match (AgentMethod::named(method), &session.proof) {
+            (None, _) => Err(Fault::no_method(method)),
+            (Some(AgentMethod::SessionAuthenticate), _) => self.authenticate(session, params),
+            (Some(method), Ok(caller)) => {
+                session.used = true;
+                match caller.check(|| self.host.now_ms()) {
+                    Ok(()) => self.begin(caller, method, params, notes),
+                    Err(refusal) => Err(refusal.into()),
+                }
+            }
+            (Some(_), Err(refusal)) => Err(refusal.clone().into()),
         };
-        self.begin(session, method, params, notes).unwrap_or_else(|fault| Dispatch::Now(Body::Error(fault)))
+        begun.unwrap_or_else(|fault| Dispatch::Now(Body::Error(fault)))
     }
 }
 
@@ -135,7 +202,7 @@ pub(super) fn later(work: impl Future<Output = Body> + Send + 'static) -> Dispat
 }
 
 /// The methods of runs.
-fn run(host: Host, caller: Arc<Caller>, method: AgentMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+fn run(host: Host, caller: Caller, method: AgentMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
     Ok(match method {
         AgentMethod::RunsOpen => {
             let open: params::OpenRun = params::read(params)?;
@@ -154,12 +221,7 @@ fn run(host: Host, caller: Arc<Caller>, method: AgentMethod, params: Map<String,
 }
 
 /// The methods of transactions.
-fn transaction(
-    host: Host,
-    caller: Arc<Caller>,
-    method: AgentMethod,
-    params: Map<String, Value>,
-) -> Result<Dispatch, Fault> {
+fn transaction(host: Host, caller: Caller, method: AgentMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
     Ok(match method {
         AgentMethod::TransactionsBegin => {
             let begin: params::Begin = params::read(params)?;
@@ -189,7 +251,7 @@ fn transaction(
     })
 }
 
-fn call(host: Host, caller: Arc<Caller>, call: params::Call, notes: Notes) -> Dispatch {
+fn call(host: Host, caller: Caller, call: params::Call, notes: Notes) -> Dispatch {
     let params::Call { request, progress } = call;
     if !progress {
         return later(async move { host.call(&caller, request, None).await.into() });

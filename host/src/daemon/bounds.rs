@@ -18,6 +18,8 @@ pub const OUTBOUND_MAX_BYTES: usize = 8 * 1024 * 1024;
 pub const NOTES_MAX: usize = 64;
 /// How long a line may take from its first byte to its newline: 4 MiB on a local socket take milliseconds.
 pub const LINE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer that is nobody by its uid may take to show a credential: it does so in its first line.
+pub const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may take none of the bytes that wait for it.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a half-closed connection is asked whether the peer is gone: a cancelled call costs at most this much more.
@@ -50,6 +52,8 @@ pub struct Bounds {
     pub line_bytes: usize,
     /// See [`LINE_TIMEOUT`].
     pub line_timeout: Duration,
+    /// See [`PROOF_TIMEOUT`].
+    pub proof_timeout: Duration,
     /// See [`WRITE_TIMEOUT`].
     pub write_timeout: Duration,
     /// How long a graceful stop waits for calls in flight.
@@ -64,6 +68,7 @@ impl Default for Bounds {
             outbound_bytes: OUTBOUND_MAX_BYTES,
             line_bytes: LINE_MAX_BYTES,
             line_timeout: LINE_TIMEOUT,
+            proof_timeout: PROOF_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
             drain: Duration::from_secs(20),
         }

@@ -35,6 +35,8 @@ pub(super) enum End {
     Closed,
     /// The peer is not known.
     Refused,
+    /// The peer did not say who it is in time.
+    Unproven,
     /// A line was longer than it may be.
     LineTooLong,
     /// A line was not finished in time.
@@ -102,6 +104,8 @@ struct Connection<'p, P: Plane> {
     closed: bool,
     /// When the begun line must be finished.
     line_deadline: Option<Pin<Box<Sleep>>>,
+    /// When the peer must have said who it is.
+    proof_deadline: Option<Pin<Box<Sleep>>>,
     /// When a waiting byte must be taken.
     write_deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -122,12 +126,14 @@ enum Event {
     Note(Vec<u8>),
     Stop,
     LineLate,
+    ProofLate,
     WriteLate,
     HangupCheck,
 }
 
 impl<'p, P: Plane> Connection<'p, P> {
     fn new(plane: &'p P, session: P::Session, (bounds, busy): (Bounds, Busy), notes: mpsc::Sender<Vec<u8>>) -> Self {
+        let proof_deadline = (!plane.is_proven(&session)).then(|| Box::pin(tokio::time::sleep(bounds.proof_timeout)));
         Self {
             plane,
             session,
@@ -140,6 +146,7 @@ impl<'p, P: Plane> Connection<'p, P> {
             notes,
             closed: false,
             line_deadline: None,
+            proof_deadline,
             write_deadline: None,
         }
     }
@@ -201,6 +208,11 @@ impl<'p, P: Plane> Connection<'p, P> {
                 Event::LineLate => {
                     self.output.push(None, &Body::Error(half_line(self.bounds.line_timeout)));
                     return self.last_words(&writer, End::HalfLine);
+                }
+                Event::ProofLate if self.plane.is_proven(&self.session) => self.proof_deadline = None,
+                Event::ProofLate => {
+                    self.output.push(None, &Body::Error(unproven(self.bounds.proof_timeout)));
+                    return self.last_words(&writer, End::Unproven);
                 }
                 Event::WriteLate => return End::SlowReader,
                 Event::HangupCheck if hung_up(&reader) => return End::Closed,
@@ -328,6 +340,7 @@ impl<'p, P: Plane> Connection<'p, P> {
             read = reader.read_buf(self.input.room()), if reading => Event::Read(read),
             _ = stop.changed(), if !stopping => Event::Stop,
             () = due(&mut self.line_deadline) => Event::LineLate,
+            () = due(&mut self.proof_deadline) => Event::ProofLate,
             () = due(&mut self.write_deadline) => Event::WriteLate,
             () = tokio::time::sleep(HANGUP_CHECK), if half_closed => Event::HangupCheck,
         }
@@ -356,6 +369,11 @@ fn half_line(limit: Duration) -> Fault {
     let message = format!("a line was not finished within {} ms", limit.as_millis());
     let refusal = Refusal::new(Code::InvalidInput, message).hint("end every message with a newline");
     Fault::protocol(INVALID_REQUEST, refusal)
+}
+
+fn unproven(limit: Duration) -> Fault {
+    let message = format!("the peer did not say within {} ms who it is", limit.as_millis());
+    Refusal::new(Code::Unauthorized, message).hint("show a token with `session.authenticate` first").into()
 }
 
 /// Whether the peer closed both directions. One that only finished sending still gets its replies.

@@ -35,6 +35,16 @@ macro_rules! methods {
 methods! {
     /// What an agent can ask. Nothing here grants, approves, installs or stops anything.
     AgentMethod {
+        /// Show a token, a session or a signed statement, before anything else.
+        SessionAuthenticate = "session.authenticate",
+        /// Who the caller is here, and what it holds.
+        SessionGet = "session.get",
+        /// Open a session that holds a part of what the caller holds.
+        SessionsDelegate = "sessions.delegate",
+        /// The sessions that the caller has opened.
+        SessionsList = "sessions.list",
+        /// Take a session back.
+        SessionsRevoke = "sessions.revoke",
         /// Version, bounds and whether the daemon is ready.
         HostInfo = "host.info",
         /// The tools that the caller may call.
@@ -87,8 +97,14 @@ methods! {
 methods! {
     /// What an operator can ask.
     AdminMethod {
-        /// Show the admin token, where agent and operator share a uid.
+        /// Show the admin token, where agent and operator share a uid, or a minted one.
         SessionAuthenticate = "session.authenticate",
+        /// Mint a token.
+        TokensMint = "tokens.mint",
+        /// Tokens, or sessions, of the tenant.
+        TokensList = "tokens.list",
+        /// Take a token or a session back.
+        TokensRevoke = "tokens.revoke",
         /// Approvals that wait, or all.
         ApprovalsList = "approvals.list",
         /// One approval with everything that its plan would change.
@@ -158,9 +174,16 @@ mod tests {
         for method in AdminMethod::ALL {
             assert_eq!(AdminMethod::named(method.name()), Some(*method));
         }
-        for powerful in
-            ["approvals.approve", "approvals.reject", "tools.install", "undo.call", "policy.reload", "daemon.drain"]
-        {
+        for powerful in [
+            "approvals.approve",
+            "approvals.reject",
+            "tools.install",
+            "undo.call",
+            "policy.reload",
+            "daemon.drain",
+            "tokens.mint",
+            "tokens.revoke",
+        ] {
             assert!(AgentMethod::named(powerful).is_none(), "{powerful}");
             assert!(AdminMethod::named(powerful).is_some(), "{powerful}");
         }

@@ -8,13 +8,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use toolkeep_core::call::{CallRequest, Mode};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, DeliveryId, PlanId, RunId, ToolName, TransactionId};
+use toolkeep_core::id::{ApprovalId, CallId, DeliveryId, PlanId, RunId, SessionId, ToolName, TransactionId};
 use toolkeep_core::json;
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::reply::{Fault, INVALID_PARAMS};
-use crate::host::{BeginTransaction, CommitTransaction, PlanName, PolicyFile, Supposed, UndoTarget};
+use crate::host::{BeginTransaction, CommitTransaction, CredentialName, PlanName, PolicyFile, Supposed, UndoTarget};
 
 /// No parameters.
 #[derive(Debug, Deserialize)]
@@ -141,7 +141,7 @@ pub(super) struct RunPage {
     pub(super) cursor: Option<u64>,
 }
 
-/// `plans.list`, `runs.list`, `transactions.list`.
+/// `plans.list`, `runs.list`, `sessions.list`, `transactions.list`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
@@ -317,11 +317,40 @@ pub(super) struct InstallTool {
     pub(super) manifest: std::path::PathBuf,
 }
 
+/// `sessions.revoke`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfSession {
+    pub(super) session: SessionId,
+}
+
+/// `tokens.revoke`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfToken {
+    pub(super) token: CredentialName,
+}
+
+/// `tokens.list`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListTokens {
+    /// Those that ended too.
+    #[serde(default)]
+    pub(super) all: bool,
+    /// Sessions instead of tokens.
+    #[serde(default)]
+    pub(super) sessions: bool,
+    /// The `next_cursor` of the page before.
+    #[serde(default)]
+    pub(super) cursor: Option<u64>,
+}
+
 /// `session.authenticate`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ShowToken {
-    /// Content of the token file. It is never logged; the type has no `Debug`.
+    /// The token. It is never logged; the type has no `Debug`.
     pub(super) token: String,
 }
 

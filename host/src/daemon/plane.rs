@@ -47,6 +47,9 @@ pub(super) trait Plane: Send + Sync + 'static {
     /// Nobody who may.
     fn open(&self, peer: Peer) -> Result<Self::Session, Refusal>;
 
+    /// Whether the peer has proved who it is. One that does not within a time is closed.
+    fn is_proven(&self, session: &Self::Session) -> bool;
+
     /// Begin to answer a request.
     fn dispatch(&self, session: &mut Self::Session, method: &str, params: Map<String, Value>, notes: Notes)
     -> Dispatch;

@@ -59,7 +59,7 @@ pub(super) async fn stop_asked(stop: &mut watch::Receiver<bool>) {
 fn note(ended: Result<End, tokio::task::JoinError>) {
     match ended {
         Ok(End::Closed | End::Drained | End::Refused) => {}
-        Ok(end @ (End::LineTooLong | End::HalfLine | End::SlowReader | End::Broken)) => {
+        Ok(end @ (End::LineTooLong | End::Unproven | End::HalfLine | End::SlowReader | End::Broken)) => {
             tracing::info!(?end, "a connection was closed");
         }
         Err(error) => tracing::error!(%error, "BUG: a connection's task failed"),

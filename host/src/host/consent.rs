@@ -11,11 +11,12 @@ use tokio::sync::Notify;
 use toolkeep_core::call::Outcome;
 use toolkeep_core::display::visible;
 use toolkeep_core::id::{ApprovalId, CallId, PlanId};
+use toolkeep_core::principal::Credential;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::{Host, PlanName};
 use crate::approve::{self, Consent};
-use crate::authenticate::{Caller, Credential, Operator};
+use crate::authenticate::{Caller, Operator};
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{
     ApprovalFilter, Discard, DiscardRefused, Page, PlanState, Resolution, ResolveRefused, Resolved, Scope,
@@ -122,7 +123,11 @@ impl Host {
     async fn own_approval(&self, caller: &Caller, id: ApprovalId) -> Result<StoredApproval, Refusal> {
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let found = self.ledger().approval(&scope, id).await.map_err(|e| e.refusal())?;
-        found.filter(|a| a.requester == *caller.principal()).ok_or_else(|| Refusal::not_found("approval"))
+        let Some(approval) = found else { return Err(Refusal::not_found("approval")) };
+        // Whose it is stands in the row of its call.
+        let call = self.ledger().call(&scope, approval.call).await.map_err(|e| e.refusal())?;
+        let own = call.is_some_and(|call| caller.owns(&approval.requester, &call.row.origin.session));
+        if own { Ok(approval) } else { Err(Refusal::not_found("approval")) }
     }
 
     /// Approvals of the operator's tenant: those that wait, or all.
@@ -192,8 +197,8 @@ impl Host {
                 .hint(format!("look at the plan, then repeat with the confirmation `{digest}`")));
         }
         match operator.credential() {
-            Credential::AdminUid(_) | Credential::AdminToken(_) => {}
-            Credential::AgentUid(_) | Credential::Record => {
+            Credential::AdminUid(_) | Credential::AdminToken(_) | Credential::Token(_) => {}
+            Credential::AgentUid(_) | Credential::Issuer(_) | Credential::Record => {
                 return Err(Refusal::new(Code::Denied, "an agent does not approve"));
             }
         }

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use toolkeep_core::id::CallId;
-use toolkeep_core::principal::Principal;
 use toolkeep_sandbox::execution::Cancel;
+
+use crate::authenticate::Caller;
 
 /// All calls in flight.
 #[derive(Debug, Clone, Default)]
@@ -15,7 +16,7 @@ pub struct Flights(Arc<Board>);
 
 #[derive(Debug, Default)]
 struct Board {
-    calls: Mutex<HashMap<CallId, (Arc<Principal>, Cancel)>>,
+    calls: Mutex<HashMap<CallId, (Caller, Cancel)>>,
     settling: AtomicUsize,
     landed: Notify,
 }
@@ -34,8 +35,8 @@ pub struct Flight {
 impl Flights {
     /// A call begins.
     #[must_use]
-    pub fn enter(&self, call: CallId, principal: Arc<Principal>, cancel: Cancel) -> Flight {
-        self.lock().insert(call, (principal, cancel));
+    pub fn enter(&self, call: CallId, owner: Caller, cancel: Cancel) -> Flight {
+        self.lock().insert(call, (owner, cancel));
         Flight { board: Arc::clone(&self.0), call }
     }
 
@@ -46,11 +47,11 @@ impl Flights {
         Settling(Arc::clone(&self.0))
     }
 
-    /// Cancel a call of this principal. Returns whether it was in flight.
+    /// Cancel a call of this caller. Returns whether it was in flight.
     #[must_use]
-    pub fn cancel(&self, principal: &Principal, call: CallId) -> bool {
+    pub fn cancel(&self, caller: &Caller, call: CallId) -> bool {
         match self.lock().get(&call) {
-            Some((owner, cancel)) if **owner == *principal => {
+            Some((owner, cancel)) if caller.owns(owner.principal(), &owner.origin().session) => {
                 cancel.cancel();
                 true
             }
@@ -58,10 +59,11 @@ impl Flights {
         }
     }
 
-    /// Whether a call of this principal is in flight.
+    /// Whether a call of this caller is in flight.
     #[must_use]
-    pub fn contains(&self, principal: &Principal, call: CallId) -> bool {
-        self.lock().get(&call).is_some_and(|(owner, _)| **owner == *principal)
+    pub fn contains(&self, caller: &Caller, call: CallId) -> bool {
+        let board = self.lock();
+        board.get(&call).is_some_and(|(owner, _)| caller.owns(owner.principal(), &owner.origin().session))
     }
 
     /// How many calls are in flight.
@@ -91,7 +93,7 @@ impl Flights {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, (Arc<Principal>, Cancel)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, (Caller, Cancel)>> {
         self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

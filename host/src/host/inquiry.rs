@@ -48,20 +48,24 @@ impl Host {
         Ok(tool.ok_or_else(|| Refusal::not_found("tool"))?.detail())
     }
 
-    /// Whether the caller's tenant owns every workspace that the tool is granted: only then can it be called.
-    fn offers(&self, tool: &Tool, caller: &Caller) -> bool {
+    /// Whether the caller's tenant owns, and its credential holds, everything that the tool needs: only then can it be called.
+    pub(super) fn offers(&self, tool: &Tool, caller: &Caller) -> bool {
         let tenant = &caller.principal().tenant;
-        let owned = |grant: &FileGrant| self.workspaces().get(&grant.workspace).is_some_and(|w| w.tenant == *tenant);
-        tool.manifest.files.iter().all(owned)
+        let held = caller.held().is_none_or(|held| held.holds_tool(&tool.name) && held.holds_tier(tool.tier));
+        let owned = |grant: &FileGrant| {
+            self.workspaces().of(tenant, &grant.workspace).is_some() && caller.access(&grant.workspace).is_some()
+        };
+        held && tool.manifest.files.iter().all(owned)
     }
 
-    /// All tools and all problems of the manifests folder, for the operator.
+    /// All tools but those of other tenants, and all problems of the manifests folder, for the operator.
     #[must_use]
-    pub fn tools_admin(&self, _operator: &Operator) -> Value {
+    pub fn tools_admin(&self, operator: &Operator) -> Value {
         let catalog = self.catalog().current();
+        let foreign = |tool: &Tool| self.workspaces().is_foreign(&tool.manifest, operator.tenant());
         json!({
             "folder": self.catalog().folder(),
-            "tools": catalog.tools().map(|tool| tool.detail()).collect::<Vec<_>>(),
+            "tools": catalog.tools().filter(|tool| !foreign(tool)).map(|tool| tool.detail()).collect::<Vec<_>>(),
             "problems": catalog.problems(),
         })
     }
@@ -71,12 +75,12 @@ impl Host {
     /// # Errors
     /// `in_flight` while it executes, `not_found`.
     pub async fn call_state(&self, caller: &Caller, call: CallId) -> Result<Answer, Refusal> {
-        if self.flights().contains(caller.principal(), call) {
+        if self.flights().contains(caller, call) {
             return Err(Refusal::new(Code::InFlight, format!("call {call} is running")).after_ms(1_000));
         }
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let stored = self.ledger().call(&scope, call).await.map_err(|e| e.refusal())?;
-        match stored.filter(|stored| stored.row.principal == *caller.principal()) {
+        match stored.filter(|stored| caller.owns(&stored.row.principal, &stored.row.origin.session)) {
             Some(stored) => Ok(Answer::of_row(&stored.row)),
             None => Err(Refusal::not_found("call")),
         }
@@ -87,7 +91,7 @@ impl Host {
     /// # Errors
     /// `not_found`: no such call is in flight.
     pub fn cancel(&self, caller: &Caller, call: CallId) -> Result<Value, Refusal> {
-        if self.flights().cancel(caller.principal(), call) {
+        if self.flights().cancel(caller, call) {
             Ok(json!({"call_id": call, "cancelling": true}))
         } else {
             Err(Refusal::not_found("call in flight"))
@@ -107,7 +111,8 @@ impl Host {
     pub(crate) async fn own_plan(&self, caller: &Caller, name: PlanName) -> Result<StoredPlan, Refusal> {
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let stored = self.stored_plan(&scope, name).await?;
-        if stored.plan.body().principal == *caller.principal() { Ok(stored) } else { Err(Refusal::not_found("plan")) }
+        let owned = caller.owns(&stored.plan.body().principal, &stored.call.row.origin.session);
+        if owned { Ok(stored) } else { Err(Refusal::not_found("plan")) }
     }
 
     pub(crate) async fn stored_plan(&self, scope: &Scope, name: PlanName) -> Result<StoredPlan, Refusal> {
@@ -218,6 +223,7 @@ impl Host {
             "tools": self.catalog().current().tools().count(), "problems": self.catalog().current().problems(),
             "policy": self.policy_state(),
             "engine": self.executor().sandbox.fingerprint(), "solo": self.0.config.solo,
+            "environment": self.0.config.environment, "issuers": self.0.authenticator.issuers().health(),
         }))
     }
 

@@ -4,7 +4,6 @@
 //! open intent, plans that people approved but that were not settled, catalog. Only then does the host accept calls. A
 //! stop waits for calls in flight, never for callers.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,18 +18,19 @@ use toolkeep_sandbox::fault::HostFault;
 use toolkeep_sandbox::sandbox::{Sandbox, SandboxConfig};
 use toolkeep_sandbox::workspace::{WorkspaceError, WorkspaceRoot};
 
+use super::credentials::Failures;
 use super::{Flights, Host, Notices, Services};
 use crate::admit::Admission;
 use crate::ambient::Ambient;
 use crate::approve::Consent;
 use crate::artifacts::{ArtifactError, Artifacts};
+use crate::authenticate::issuer::Issuers;
 use crate::authenticate::{Authenticator, Operator};
-use crate::authorize::{OwnedWorkspace, Workspaces};
 use crate::blobs::{BlobError, Blobs};
 use crate::catalog::{CatalogHandle, Known};
 use crate::channel::Channels;
 use crate::commit::{Committer, RecoverError, Stores};
-use crate::config::{Config, LedgerBounds};
+use crate::config::{Config, Environment, LedgerBounds};
 use crate::egress::{Egress, Resolver, TlsError};
 use crate::execute::Executor;
 use crate::install::Candidate;
@@ -42,6 +42,7 @@ use crate::outbox::Outbox;
 use crate::policy::PolicyHandle;
 use crate::secrets::Secrets;
 use crate::transaction::Turns;
+use crate::workspaces::Workspaces;
 
 /// How often plans and approvals are looked through for expired ones.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -97,9 +98,9 @@ pub enum StartError {
 }
 
 /// What the ledger is opened with.
-fn ledger_options(bounds: LedgerBounds) -> LedgerOptions {
+fn ledger_options(bounds: LedgerBounds, environment: Environment) -> LedgerOptions {
     let pages = u32::try_from(bounds.max_bytes / u64::from(PAGE_BYTES)).unwrap_or(u32::MAX);
-    LedgerOptions { max_pages: Some(pages), ..LedgerOptions::default() }
+    LedgerOptions { max_pages: Some(pages), environment: Some(environment.word()), ..LedgerOptions::default() }
 }
 
 impl Host {
@@ -110,18 +111,22 @@ impl Host {
     pub async fn start(config: Config, ambient: Ambient) -> Result<Self, StartError> {
         let state = &config.state_dir;
         private_folder(state)?;
-        let ledger = Ledger::open_with(&state.join("ledger"), ambient.clone(), ledger_options(config.ledger)).await?;
+        let ledger = Ledger::open_with(
+            &state.join("ledger"),
+            ambient.clone(),
+            ledger_options(config.ledger, config.environment),
+        )
+        .await?;
         let blobs = Blobs::open(&state.join("blobs"), ledger.clone(), ambient.clone())?;
         let artifacts = Artifacts::open(&state.join("artifacts"), &ambient)?;
         let workspaces = open_workspaces(&config)?;
-        let roots = workspaces.iter().map(|(name, owned)| (name.clone(), Arc::clone(&owned.root))).collect();
         let secrets = Secrets::new(config.secrets.clone(), ambient.clone());
         let egress = Egress::new(&config.egress, Resolver::system(), secrets)?;
         report_unreadable_secrets(egress.clone());
         let stores =
             Stores { ledger: ledger.clone(), blobs: blobs.clone(), ambient: ambient.clone(), egress: egress.clone() };
         let notes = state.join("attempts");
-        let committer = Committer::new(stores, roots, &notes, config.limits.undo_bytes)
+        let committer = Committer::new(stores, workspaces.roots(), &notes, config.limits.undo_bytes)
             .map_err(|source| StartError::Folder { path: notes, source })?;
         let committer = Arc::new(committer);
         let interrupted = committer.recover().await?;
@@ -130,6 +135,8 @@ impl Host {
         let known = Known::new(artifacts.clone(), sandbox.fingerprint());
         let token = admin_token(&config.runtime_dir, &ambient)?;
         let channels = Channels::new(config.channels.clone(), egress.clone());
+        let issuers = Issuers::new(config.issuers.clone());
+        issuers.start(&egress, &ambient).await;
         let notify = Notify::new(config.notify.clone(), channels.clone(), ledger.clone(), ambient.clone());
         // Nothing closes this gate yet; a pause of the whole outbox is its own switch.
         let gate = Arc::new(|_: &_, _: &_| true);
@@ -138,7 +145,8 @@ impl Host {
         let host = Self(Arc::new(Services {
             outbox,
             notify,
-            authenticator: Authenticator::new(&config, token),
+            authenticator: Authenticator::new(&config, token, issuers),
+            failures: Failures::default(),
             policy: PolicyHandle::open(config.policy_dir.clone(), &catalog.current().shapes()),
             catalog,
             admission: Admission::new(config.limits.executions),
@@ -163,6 +171,7 @@ impl Host {
         }));
         host.report_problems();
         host.report_policies();
+        host.load_credentials().await;
         host.settle_approved().await;
         host.go_on_with(interrupted);
         host.note("start");
@@ -254,6 +263,10 @@ impl Host {
             Ok(removed) if removed > 0 => tracing::info!(removed, "calls that are over were removed from the ledger"),
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the ledger could not be pruned"),
+        }
+        self.0.authenticator.registry().sweep(now_ms);
+        if let Err(error) = self.ledger().forget_credentials(keep.since_ms).await {
+            tracing::warn!(%error, "credentials that ended could not be forgotten");
         }
         match self.0.blobs.collect().await {
             Ok(removed) if removed > 0 => tracing::info!(removed, "unreferenced blobs were removed"),
@@ -347,8 +360,7 @@ impl Host {
                 return Err(Refusal::new(Code::InvalidInput, message).hint("choose another `name`"));
             }
             for grant in &tool.manifest.files {
-                let owned = self.workspaces().get(&grant.workspace).is_some_and(|w| w.tenant == *operator.tenant());
-                if !owned {
+                if self.workspaces().of(operator.tenant(), &grant.workspace).is_none() {
                     let message =
                         format!("the manifest grants the workspace `{}`, which you do not have", grant.workspace);
                     return Err(Refusal::new(Code::InvalidInput, message)
@@ -407,11 +419,11 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 fn open_workspaces(config: &Config) -> Result<Workspaces, StartError> {
-    let mut opened = BTreeMap::new();
+    let mut opened = Workspaces::default();
     for (name, workspace) in &config.workspaces {
         let root = WorkspaceRoot::open(name.clone(), &workspace.path)
             .map_err(|source| StartError::Workspace { name: name.clone(), source })?;
-        opened.insert(name.clone(), OwnedWorkspace { root: Arc::new(root), tenant: workspace.tenant.clone() });
+        opened.insert(name.clone(), workspace.tenant.clone(), Arc::new(root));
     }
     Ok(opened)
 }

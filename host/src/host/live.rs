@@ -9,8 +9,6 @@
 //! A crash, an approval that comes days later and an operator who says what became of a request all come back in the same
 //! way, by [`Host::resume`]: no request is sent a second time, because its answer is stored with its plan.
 
-use std::sync::Arc;
-
 use toolkeep_core::call::{CallRequest, Mode, Outcome, Reply, Status};
 use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -223,7 +221,7 @@ impl Host {
             return;
         }
         let line = Line::new(None);
-        let flight = self.flights().enter(parent, Arc::new(row.principal.clone()), line.cancel());
+        let flight = self.flights().enter(parent, Caller::resumed((&row.principal, &row.origin), None), line.cancel());
         let host = self.clone();
         let work = async move {
             let request = request_of(&row);
@@ -255,14 +253,15 @@ impl Host {
             // The daemon stopped before the part was kept: nothing was sent, and the tool asks for it again.
             None => {}
         }
-        let caller = Caller::resumed(&entry.row().principal);
-        let call = validate::validate(&self.catalog().current(), &caller, request?, entry.call())?;
+        let caller = self.caller_of(entry.row()).await?;
+        let catalog = self.catalog().current();
+        let call = validate::validate(&catalog, &caller, request?, entry.call(), self.workspaces())?;
         let same = entry.row().component == Some(call.tool().component.digest)
             && entry.row().manifest == Some(call.tool().manifest.digest);
         if !same {
             return Err(Refusal::new(Code::StalePlan, "the tool changed while the call waited; nothing more was sent"));
         }
-        let around = self.circumstances(call.options().mode, call.options().run);
+        let around = self.circumstances(call.options().mode, call.options().run, caller.origin());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
         let ticket = admit::readmit(self.admission(), grant).await?;
         self.carry_on(entry, ticket, line, given).await

@@ -4,12 +4,14 @@
 //! An operator sees the policies of everybody and of the own tenant. Nothing here decides about a call: explaining and
 //! comparing ask the same sets the same questions about recorded facts, and throw the answers away.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::Mode;
 use toolkeep_core::id::{AgentName, CallId, TenantName, ToolName, UserName};
 use toolkeep_core::json::input_digest;
-use toolkeep_core::principal::Principal;
+use toolkeep_core::principal::{Credential, Origin, Principal};
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::Host;
@@ -51,8 +53,9 @@ impl Host {
             members.insert("files".to_owned(), json!(files));
             if schema {
                 let catalog = self.catalog().current();
-                let shapes = catalog.shapes();
-                let text = vocabulary::text(shapes.iter().map(|shape| &**shape)).map_err(bug)?;
+                let own =
+                    catalog.tools().filter(|tool| !self.workspaces().is_foreign(&tool.manifest, operator.tenant()));
+                let text = vocabulary::text(own.map(|tool| &*tool.shape)).map_err(bug)?;
                 members.insert("schema".to_owned(), Value::String(text));
             }
         }
@@ -120,11 +123,13 @@ impl Host {
     /// # Errors
     /// `not_found`: there is no such tool.
     pub fn policy_suppose(&self, operator: &Operator, supposed: &Supposed) -> Result<Value, Refusal> {
-        let tool = self.catalog().current().tool(&supposed.tool).ok_or_else(|| Refusal::not_found("tool"))?;
+        let tool = self.catalog().current().tool(&supposed.tool);
+        let foreign = |tool: &Arc<Tool>| self.workspaces().is_foreign(&tool.manifest, operator.tenant());
+        let tool = tool.filter(|tool| !foreign(tool)).ok_or_else(|| Refusal::not_found("tool"))?;
         let (input, _) = input_digest(&supposed.input).map_err(|e| Refusal::new(Code::InvalidInput, e.to_string()))?;
         let principal =
             Principal { tenant: operator.tenant().clone(), user: supposed.user.clone(), agent: supposed.agent.clone() };
-        let around = self.circumstances(Mode::Commit, None);
+        let around = self.circumstances(Mode::Commit, None, &Origin::of(Credential::AgentUid(0)));
         let answer =
             self.policies().answer(&principal, &tool.shape, &Matter { input: Some(&input), plan: None, around });
         let mut shown = answer.view();
@@ -217,7 +222,8 @@ impl Host {
     /// What a set says to a recorded call, at the time when it was made.
     fn replayed(&self, policies: &Policies, tool: &Tool, stored: &StoredCall, plan: Option<&StoredPlan>) -> Answer {
         let row = &stored.row;
-        let around = Circumstances::now(row.started_ms, self.config().environment, row.mode).of_run(row.run);
+        let around =
+            Circumstances::now(row.started_ms, self.config().environment, row.mode).of_run(row.run).by(&row.origin);
         let plan = plan.map(|plan| {
             let body = plan.plan.body();
             PlanFacts {

@@ -28,6 +28,7 @@ impl Host {
         let row = RunRow {
             run,
             principal: caller.principal().clone(),
+            session: caller.origin().session.clone(),
             label: label.into(),
             opened_ms: self.ambient().now_ms(),
             closed_ms: None,
@@ -43,7 +44,7 @@ impl Host {
     pub async fn run(&self, caller: &Caller, run: RunId, cursor: Option<u64>) -> Result<Value, Refusal> {
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let (row, totals) = self.run_row(&scope, run).await?;
-        if row.principal != *caller.principal() {
+        if !caller.owns(&row.principal, &row.session) {
             return Err(Refusal::not_found("run"));
         }
         self.run_page(&scope, &row, totals, cursor).await

@@ -12,7 +12,6 @@ use toolkeep_core::id::TransactionId;
 use toolkeep_core::limit::TRANSACTION_CALLS_MAX;
 use toolkeep_core::plan::{PlanStep, Totals};
 use toolkeep_core::policy::plan_tier;
-use toolkeep_core::principal::Principal;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::execution::{self, Ended};
 use toolkeep_sandbox::stage::Content;
@@ -20,6 +19,7 @@ use toolkeep_sandbox::stage::Content;
 use super::Host;
 use crate::admit::Ticket;
 use crate::approve;
+use crate::authenticate::Caller;
 use crate::execute::{Executed, Ground};
 use crate::ledger::{BlobSet, LayerText, Scope, StagedCall, StoredTransaction, TransactionRefused, TransactionState};
 use crate::record::{Answer, Ending, Entry};
@@ -68,7 +68,7 @@ impl Host {
     pub(crate) async fn staging(&self, turn: Option<Turn>, ticket: &Ticket) -> Result<Option<Staging>, Refusal> {
         let Some(turn) = turn else { return Ok(None) };
         let call = ticket.grant().call();
-        let stored = self.open_transaction(call.caller().principal(), turn.transaction()).await?;
+        let stored = self.open_transaction(call.caller(), turn.transaction()).await?;
         let name = &call.tool().name;
         if stored.row.tools.as_ref().is_some_and(|tools| !tools.contains(name)) {
             return Err(Refusal::new(Code::Denied, format!("the transaction was begun without `{name}`")));
@@ -92,13 +92,13 @@ impl Host {
         Ok(Some(Staging { turn, stored, layer, contents }))
     }
 
-    /// A transaction of this principal that takes calls.
+    /// A transaction of this caller that takes calls.
     pub(super) async fn open_transaction(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         id: TransactionId,
     ) -> Result<StoredTransaction, Refusal> {
-        let stored = self.own_transaction(principal, id).await?;
+        let stored = self.own_transaction(caller, id).await?;
         match stored.state {
             TransactionState::Open if stored.row.expires_at_ms > self.ambient().now_ms() => Ok(stored),
             TransactionState::Open => Err(ended("expired")),
@@ -107,15 +107,16 @@ impl Host {
         }
     }
 
-    /// A transaction of this principal. Everybody else's look missing.
+    /// A transaction of this caller. Everybody else's look missing.
     pub(super) async fn own_transaction(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         id: TransactionId,
     ) -> Result<StoredTransaction, Refusal> {
-        let scope = Scope::Tenant(principal.tenant.clone());
+        let scope = Scope::Tenant(caller.principal().tenant.clone());
         let found = self.ledger().transaction(&scope, id).await.map_err(|e| e.refusal())?;
-        found.filter(|stored| stored.row.principal == *principal).ok_or_else(|| Refusal::not_found("transaction"))
+        let own = |stored: &StoredTransaction| caller.owns(&stored.row.principal, &stored.row.session);
+        found.filter(own).ok_or_else(|| Refusal::not_found("transaction"))
     }
 
     /// An execution in a transaction ended: keep the layer after it, or show what it would be.

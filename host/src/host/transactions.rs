@@ -69,6 +69,7 @@ impl Host {
         let row = TransactionRow {
             id: TransactionId::new(self.ambient().uuid_v7()),
             principal: caller.principal().clone(),
+            session: caller.origin().session.clone(),
             run: begin.run,
             tools: begin.tools,
             opened_ms: now_ms,
@@ -92,7 +93,7 @@ impl Host {
         }
         let catalog = self.catalog().current();
         for (at, tool) in begin.tools.iter().flatten().take(TRANSACTION_TOOLS_MAX).enumerate() {
-            if catalog.tool(tool).is_none() {
+            if catalog.tool(tool).is_none_or(|tool| !self.offers(&tool, caller)) {
                 refusal = refusal.field(format!("/tools/{at}"), "names no tool", "a name that `tools.list` gives");
             }
         }
@@ -103,7 +104,7 @@ impl Host {
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let found = self.ledger().run(&scope, run).await.map_err(|e| e.refusal())?;
         match found {
-            Some((row, _)) if row.principal == *caller.principal() && row.closed_ms.is_none() => Ok(()),
+            Some((row, _)) if caller.owns(&row.principal, &row.session) && row.closed_ms.is_none() => Ok(()),
             _ => Err(Refusal::not_found("open run").hint("open a run with `runs.open` first, or leave `run` out")),
         }
     }
@@ -113,7 +114,7 @@ impl Host {
     /// # Errors
     /// `not_found`.
     pub async fn transaction(&self, caller: &Caller, id: TransactionId) -> Result<Value, Refusal> {
-        let stored = self.own_transaction(caller.principal(), id).await?;
+        let stored = self.own_transaction(caller, id).await?;
         let layer = Layer::decode(&stored.layer.text, stored.layer.digest)?;
         let mut value = line(&stored);
         if let Value::Object(members) = &mut value {
@@ -136,7 +137,8 @@ impl Host {
         let page = Page { cursor, ..Page::default() };
         let found = self.ledger().transactions(&scope, Some(caller.principal()), page).await;
         let found = found.map_err(|e| e.refusal())?;
-        let lines: Vec<Value> = found.items.iter().map(line).collect();
+        let own = |stored: &&StoredTransaction| caller.owns(&stored.row.principal, &stored.row.session);
+        let lines: Vec<Value> = found.items.iter().filter(own).map(line).collect();
         Ok(json!({"transactions": lines, "next_cursor": found.next}))
     }
 
@@ -159,7 +161,7 @@ impl Host {
     pub async fn rollback_transaction(&self, caller: &Caller, id: TransactionId) -> Result<Value, Refusal> {
         let _open = self.accepting()?;
         let _turn = self.0.turns.take(caller.principal(), id).await?;
-        let stored = self.own_transaction(caller.principal(), id).await?;
+        let stored = self.own_transaction(caller, id).await?;
         match (stored.state, stored.plan) {
             (TransactionState::Open, _) => {
                 let ended = self.ledger().end_transaction(id, TransactionState::Discarded, None).await;
@@ -184,9 +186,9 @@ impl Host {
     pub async fn preview_transaction(&self, caller: &Caller, id: TransactionId) -> Result<Answer, Refusal> {
         let _open = self.accepting()?;
         let _turn = self.0.turns.take(caller.principal(), id).await?;
-        let stored = self.open_transaction(caller.principal(), id).await?;
+        let stored = self.open_transaction(caller, id).await?;
         let layer = Layer::decode(&stored.layer.text, stored.layer.digest)?;
-        let (entry, _) = self.transaction_entry(&stored, Mode::Preview)?;
+        let (entry, _) = self.transaction_entry(caller, &stored, Mode::Preview)?;
         let shown = view(&stored, &layer, stored.layer.digest);
         if layer.effects.is_empty() {
             let ending = Ending { transaction: Some(shown), ..Ending::default() };
@@ -213,8 +215,8 @@ impl Host {
     pub async fn commit_transaction(&self, caller: &Caller, commit: CommitTransaction) -> Result<Answer, Refusal> {
         let open = self.accepting()?;
         let turn = self.0.turns.take(caller.principal(), commit.transaction).await?;
-        let stored = self.own_transaction(caller.principal(), commit.transaction).await?;
-        let (mut entry, input) = self.transaction_entry(&stored, Mode::Commit)?;
+        let stored = self.own_transaction(caller, commit.transaction).await?;
+        let (mut entry, input) = self.transaction_entry(caller, &stored, Mode::Commit)?;
         if let Some(key) = commit.key.as_deref() {
             let claim = key_claim(&entry, input, key)?;
             let call_key = CallKey { key: Arc::clone(&claim.key), request: claim.request };
@@ -367,7 +369,12 @@ impl Host {
     }
 
     /// The entry of a call that commits or shows a transaction, and the digest of its input.
-    fn transaction_entry(&self, stored: &StoredTransaction, mode: Mode) -> Result<(Entry, Digest), Refusal> {
+    fn transaction_entry(
+        &self,
+        caller: &Caller,
+        stored: &StoredTransaction,
+        mode: Mode,
+    ) -> Result<(Entry, Digest), Refusal> {
         let bug = |what: String| Refusal::new(Code::Internal, what);
         let input = TransactionInput { transaction: stored.row.id };
         let input = serde_json::to_value(input).map_err(|e| bug(e.to_string()))?;
@@ -385,7 +392,7 @@ impl Host {
             meta: None,
         };
         let id = CallId::new(self.ambient().uuid_v7());
-        let mut entry = Entry::open(&stored.row.principal, &request, id, self.ambient().now_ms());
+        let mut entry = Entry::open(caller.who(), &request, id, self.ambient().now_ms());
         entry.input(canonical.into(), digest);
         Ok((entry, digest))
     }

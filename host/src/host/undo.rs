@@ -12,7 +12,7 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, PlanId, RunId};
 use toolkeep_core::json;
 use toolkeep_core::plan::{Plan, PlanBody, SealBinding};
-use toolkeep_core::principal::Principal;
+use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::tier::Tier;
 
@@ -46,18 +46,18 @@ impl Host {
     pub async fn propose_undo(&self, caller: &Caller, target: UndoTarget) -> Result<Answer, Refusal> {
         let _open = self.accepting()?;
         let scope = Scope::Tenant(caller.principal().tenant.clone());
-        let (call, info) = self.undoable(&scope, target, Some(caller.principal())).await?;
-        self.may_undo(caller.principal(), &info)?;
-        let (answer, _) = self.preview_undo(caller.principal(), call, info).await?;
+        let (call, info) = self.undoable(&scope, target, Some(caller)).await?;
+        self.may_undo(caller.who(), &info)?;
+        let (answer, _) = self.preview_undo(caller.who(), call, info).await?;
         Ok(answer)
     }
 
     /// Whether the policies permit an agent to ask for reversals at all.
-    fn may_undo(&self, principal: &Principal, info: &UndoInfo) -> Result<(), Refusal> {
+    fn may_undo(&self, (principal, origin): (&Principal, &Origin), info: &UndoInfo) -> Result<(), Refusal> {
         let tool = UNDO_TOOL.parse().map_err(|_| Refusal::new(Code::Internal, "BUG: the undo tool's name"))?;
         let body = info.plan.body();
         let shape = ToolShape::internal(tool, Tier::Reversible, body.component, body.manifest);
-        let around = self.circumstances(Mode::Preview, info.plan.binding().run);
+        let around = self.circumstances(Mode::Preview, info.plan.binding().run, origin);
         let judgement =
             self.policies().judge(principal, &Arc::new(shape), &Matter { input: Some("{}"), plan: None, around });
         if judgement.allowed() { Ok(()) } else { Err(Refusal::new(Code::Denied, judgement.why_not())) }
@@ -73,7 +73,8 @@ impl Host {
         let (call, info) = self.undoable(&scope, target, None).await?;
         let agent = OPERATOR_AGENT.parse().map_err(|_| Refusal::new(Code::Internal, "BUG: the agent name"))?;
         let principal = Principal { tenant: operator.tenant().clone(), user: operator.user().clone(), agent };
-        let (answer, plan) = self.preview_undo(&principal, call, info).await?;
+        let (answer, plan) =
+            self.preview_undo((&principal, &Origin::of(operator.credential().clone())), call, info).await?;
         if preview {
             return Ok(answer);
         }
@@ -86,7 +87,7 @@ impl Host {
         &self,
         scope: &Scope,
         target: UndoTarget,
-        owner: Option<&Principal>,
+        owner: Option<&Caller>,
     ) -> Result<(CallId, UndoInfo), Refusal> {
         let missing = || {
             Refusal::new(Code::NotFound, "no such call, or it committed nothing")
@@ -97,7 +98,8 @@ impl Host {
             UndoTarget::Run(run) => self.latest_undoable(scope, run).await?.ok_or_else(missing)?,
         };
         let info = self.ledger().undo_of(scope, call).await.map_err(|e| e.refusal())?;
-        let own = |info: &UndoInfo| owner.is_none_or(|owner| info.plan.body().principal == *owner);
+        let row = self.ledger().call(scope, call).await.map_err(|e| e.refusal())?.ok_or_else(missing)?.row;
+        let own = |_: &UndoInfo| owner.is_none_or(|owner| owner.owns(&row.principal, &row.origin.session));
         let info = info.filter(own).ok_or_else(missing)?;
         match info.undone_by {
             Some(by) => Err(Refusal::new(Code::Denied, format!("the call was undone before, by {by}"))),
@@ -125,11 +127,12 @@ impl Host {
 
     async fn preview_undo(
         &self,
-        principal: &Principal,
+        who: (&Principal, &Origin),
         call: CallId,
         info: UndoInfo,
     ) -> Result<(Answer, PlanId), Refusal> {
-        let (entry, input_digest) = self.undo_entry(principal, call)?;
+        let (entry, input_digest) = self.undo_entry(who, call)?;
+        let principal = who.0;
         let inverse = self.0.committer.inverse(&info).await?;
         let now_ms = self.ambient().now_ms();
         let body = PlanBody {
@@ -171,7 +174,7 @@ impl Host {
         Ok((answer, id))
     }
 
-    fn undo_entry(&self, principal: &Principal, call: CallId) -> Result<(Entry, Digest), Refusal> {
+    fn undo_entry(&self, who: (&Principal, &Origin), call: CallId) -> Result<(Entry, Digest), Refusal> {
         let bug = |what: String| Refusal::new(Code::Internal, what);
         let input = serde_json::to_value(UndoInput { call }).map_err(|e| bug(e.to_string()))?;
         let (canonical, digest) = json::input_digest(&input).map_err(|e| bug(e.to_string()))?;
@@ -188,7 +191,7 @@ impl Host {
             meta: None,
         };
         let id = CallId::new(self.ambient().uuid_v7());
-        let mut entry = Entry::open(principal, &request, id, self.ambient().now_ms());
+        let mut entry = Entry::open(who, &request, id, self.ambient().now_ms());
         entry.input(canonical.into(), digest);
         Ok((entry, digest))
     }

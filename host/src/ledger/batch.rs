@@ -140,6 +140,7 @@ impl<'c> Batch<'c> {
             | Work::Suspend(_)
             | Work::Outbox(_)
             | Work::Transaction(_)
+            | Work::Credential(_)
             | Work::DropBlobs(_)
             | Work::Prune { .. } => return self.apart(work),
         }
@@ -203,6 +204,7 @@ impl<'c> Batch<'c> {
             Work::Transaction(work) => {
                 told(self.transaction(work), |()| Done::Transacted(Ok(())), |e| Done::Transacted(Err(e)))
             }
+            Work::Credential(work) => told(self.credential(work), Done::Changed, Done::Refused),
             Work::NoteSend(step) => told(self.note_send(step), |()| Done::Written, Done::Refused),
             Work::NotKnown { plan, reply } => told(self.not_known(*plan, reply), |()| Done::Written, Done::Refused),
             Work::Say(verdict) => told(self.say(verdict), |()| Done::Written, Done::Refused),
@@ -334,6 +336,7 @@ fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
         | Work::DropBlobs(_)
         | Work::Prune { .. }
         | Work::Outbox(_)
+        | Work::Credential(_)
         | Work::NoteSend(_)
         | Work::NotKnown { .. }
         | Work::Say(_)

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Mode, Outcome, Status};
 use toolkeep_core::digest::Digest;
+use toolkeep_core::principal::{Origin, SessionPath};
 use toolkeep_core::refusal::Code;
 use uuid::Uuid;
 
@@ -22,6 +23,11 @@ pub(super) fn integer(value: u64) -> i64 {
 /// The bytes of an id.
 pub(super) const fn id_bytes(uuid: &Uuid) -> &[u8] {
     uuid.as_bytes().as_slice()
+}
+
+/// The bytes of a path of sessions; nothing where nobody delegated, which is nearly always.
+pub(super) fn path_bytes(path: &SessionPath) -> Option<Vec<u8>> {
+    (!path.is_root()).then(|| path.to_bytes())
 }
 
 /// The bytes of a digest.
@@ -66,6 +72,7 @@ pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
         AuditKind::Tool => "tool",
         AuditKind::Daemon => "daemon",
         AuditKind::Policy => "policy",
+        AuditKind::Identity => "identity",
     }
 }
 
@@ -140,6 +147,19 @@ impl<'r> Reading<'r> {
         bytes.map(|bytes| bytes.try_into().map(Digest::from_bytes).map_err(|_| self.damaged(column))).transpose()
     }
 
+    /// A path of sessions.
+    pub(super) fn path(&self, column: &'static str) -> Result<SessionPath, LedgerError> {
+        match self.bytes_or_null(column)? {
+            None => Ok(SessionPath::default()),
+            Some(bytes) => SessionPath::from_bytes(bytes).ok_or_else(|| self.damaged(column)),
+        }
+    }
+
+    /// How somebody came to act, from the columns `credential` and `session`.
+    pub(super) fn origin(&self) -> Result<Origin, LedgerError> {
+        Ok(Origin { credential: self.name("credential")?, session: self.path("session")? })
+    }
+
     /// A name: parsed under the rules of its kind.
     pub(super) fn name<T: std::str::FromStr>(&self, column: &'static str) -> Result<T, LedgerError> {
         self.text(column)?.parse().map_err(|_| self.damaged(column))
@@ -184,6 +204,7 @@ mod tests {
             AuditKind::Tool,
             AuditKind::Daemon,
             AuditKind::Policy,
+            AuditKind::Identity,
         ] {
             assert_eq!(worded(audit_word(kind)), Some(kind));
         }

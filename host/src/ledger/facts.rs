@@ -10,6 +10,7 @@ use toolkeep_core::call::{Mode, Outcome, Status};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId, RunId};
 use toolkeep_core::plan::{Plan, Totals};
+use toolkeep_core::principal::SessionPath;
 use toolkeep_core::refusal::Code;
 
 use super::column::{outcome_word, status_word};
@@ -24,6 +25,7 @@ struct CallFacts<'r> {
     call: CallId,
     #[serde(skip_serializing_if = "Option::is_none")]
     component: Option<Digest>,
+    credential: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
     input: Digest,
@@ -42,6 +44,8 @@ struct CallFacts<'r> {
     run: Option<RunId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seal: Option<Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<&'r SessionPath>,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<&'r str>,
@@ -58,6 +62,7 @@ pub(super) fn call(row: &CallRow, proposal: Option<&Proposal>) -> String {
         approval: proposal.and_then(|proposal| Some(proposal.approval.as_ref()?.id)),
         call: row.call,
         component: row.component,
+        credential: row.origin.credential.to_string(),
         error: row.error_code.map(Code::word),
         input: row.input_digest,
         manifest: row.manifest,
@@ -69,6 +74,7 @@ pub(super) fn call(row: &CallRow, proposal: Option<&Proposal>) -> String {
         reply: Digest::of(row.reply.as_bytes()),
         run: row.run,
         seal: plan.map(Plan::seal_digest),
+        session: (!row.origin.session.is_root()).then_some(&row.origin.session),
         status: status_word(row.status),
         step: row.step.as_deref(),
         tenant: row.principal.tenant.as_str(),
@@ -219,6 +225,8 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use toolkeep_core::call::Usage;
+    use toolkeep_core::id::SessionId;
+    use toolkeep_core::principal::Origin;
     use uuid::Uuid;
 
     #[test]
@@ -227,6 +235,7 @@ mod tests {
             suspended: false,
             call: CallId::new(Uuid::from_u128(1)),
             principal: serde_json::from_value(json!({"tenant": "t", "user": "u", "agent": "a"})).expect("principal"),
+            origin: Origin::record(),
             run: Some(RunId::new(Uuid::from_u128(2))),
             step: Some(Arc::from("é\u{1}\"\\\n\u{7f}\u{2028}")),
             tool: "x".parse().expect("name"),
@@ -248,11 +257,13 @@ mod tests {
         let text = call(&row, None);
         let value: Value = serde_json::from_str(&text).expect("json");
         assert_eq!(canonical_body(&value), text);
+        let path = SessionPath::default().child(SessionId::new(Uuid::from_u128(3))).expect("room");
         let mut all = CallFacts {
             agent: "a",
             approval: Some(ApprovalId::new(Uuid::from_u128(1))),
             call: row.call,
             component: Some(row.input_digest),
+            credential: "agent-uid:1".to_owned(),
             error: Some("x"),
             input: row.input_digest,
             manifest: Some(row.input_digest),
@@ -264,6 +275,7 @@ mod tests {
             reply: row.input_digest,
             run: row.run,
             seal: Some(row.input_digest),
+            session: Some(&path),
             status: "ok",
             step: Some("s"),
             tenant: "t",

@@ -40,6 +40,16 @@ pub enum LedgerError {
         /// The newest that this program knows.
         known: i64,
     },
+    /// It was made under another environment.
+    #[error(
+        "the ledger was made under the environment `{found}`, and this is `{wanted}`; give each environment a `daemon.state_dir` of its own"
+    )]
+    OtherEnvironment {
+        /// Under which it was made.
+        found: Arc<str>,
+        /// Under which the daemon runs.
+        wanted: &'static str,
+    },
     /// The file system or SQLite failed.
     #[error("{what}: {cause}")]
     Storage {

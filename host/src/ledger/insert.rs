@@ -7,14 +7,14 @@ use rusqlite::{Connection, params};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::PlanId;
 
-use super::column::{digest_bytes, id_bytes, integer, outcome_word, status_word};
+use super::column::{digest_bytes, id_bytes, integer, outcome_word, path_bytes, status_word};
 use super::rows::{BlobSet, CallRow};
 use super::statement::{each, execute};
 
 const CALL: &str = "INSERT INTO calls (seq, id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                     input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, \
-                    started_ms, ended_ms, plan, final) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
-                    ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)";
+                    started_ms, ended_ms, plan, final, credential, session) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
+                    ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)";
 const RECORDING: &str = "INSERT INTO recordings (call_seq, body) VALUES (?1, ?2)";
 const BLOB: &str = "INSERT INTO blobs (digest, size, content) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING";
 const PIN: &str = "INSERT INTO blob_pins (plan_seq, role, blob_seq) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
@@ -65,7 +65,9 @@ pub(super) fn calls(conn: &Connection, calls: &[Placed<'_>]) -> Result<(), rusql
             integer(row.started_ms),
             integer(row.ended_ms),
             call.plan.as_ref().map(|plan| id_bytes(plan.uuid())),
-            call.is_final()
+            call.is_final(),
+            row.origin.credential.to_string(),
+            path_bytes(&row.origin.session)
         ])
     })?;
     let recordings: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.recording.as_deref()?))).collect();

@@ -11,7 +11,7 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, PlanId, TransactionId};
 
 use super::batch::{Batch, Step, Stop};
-use super::column::{Reading, digest_bytes, id_bytes, integer};
+use super::column::{Reading, digest_bytes, id_bytes, integer, path_bytes};
 use super::facts;
 use super::failure::{LedgerError, TransactionRefused};
 use super::insert;
@@ -48,8 +48,8 @@ impl Batch<'_> {
         let tools = row.tools.as_ref().and_then(|tools| serde_json::to_string(tools).ok());
         self.execute(
             "INSERT INTO transactions (id, tenant, user, agent, run, tools, state, layer, digest, calls, bytes, \
-             opened_ms, expires_ms, host_id, lease_epoch, fence) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open', ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0)",
+             opened_ms, expires_ms, host_id, lease_epoch, fence, session) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open', ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, ?14)",
             params![
                 id_bytes(row.id.uuid()),
                 tenant,
@@ -64,6 +64,7 @@ impl Batch<'_> {
                 integer(row.opened_ms),
                 integer(row.expires_at_ms),
                 self.host_id,
+                path_bytes(&row.session),
             ],
         )?;
         Ok(())

@@ -13,6 +13,7 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, PlanId, RunId};
 use toolkeep_core::principal::Principal;
 
+use super::credentials::CredentialWork;
 use super::deliveries::{OutboxDone, OutboxWork};
 use super::failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 use super::retention::{Keep, Swept};
@@ -49,6 +50,7 @@ pub(super) enum Work {
     Prune { keep: Keep, after: i64 },
     Outbox(OutboxWork),
     Transaction(Box<TransactionWork>),
+    Credential(Box<CredentialWork>),
     Sync,
     Barrier,
     Close,
@@ -123,6 +125,7 @@ impl Job {
             | Work::CloseRun { .. }
             | Work::Workspace { .. }
             | Work::NoteSend(_)
+            | Work::Credential(_)
             | Work::Audit { .. }
             | Work::DropBlobs(_)
             | Work::Prune { .. }
@@ -153,6 +156,7 @@ fn weight(work: &Work) -> u64 {
         Work::Outcome(row) => row.reply.len(),
         Work::Outbox(OutboxWork::Enqueue(what)) => what.message.body.len(),
         Work::Audit { body, .. } => body.len(),
+        Work::Credential(work) => work.weight(),
         Work::Transaction(work) => match work.as_ref() {
             TransactionWork::Stage(staged) => {
                 let blobs: usize = staged.blobs.inline.iter().map(|blob| blob.content.len()).sum();

@@ -26,17 +26,17 @@ use super::{Ledger, LedgerHealth};
 /// A call by its id, with the columns that [`call_of`] reads.
 const CALL: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, input_digest, \
                     status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, started_ms, ended_ms, \
-                    plan, seq FROM calls WHERE id = ?1";
+                    plan, credential, session, seq FROM calls WHERE id = ?1";
 /// The same columns of the calls of a run.
 const CALLS_OF_RUN: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                             input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, \
-                            started_ms, ended_ms, plan, seq FROM calls WHERE run = ?1 AND seq > ?2 ORDER BY seq \
-                            LIMIT ?3";
+                            started_ms, ended_ms, plan, credential, session, seq FROM calls WHERE run = ?1 \
+                            AND seq > ?2 ORDER BY seq LIMIT ?3";
 /// The same columns of the calls of a tenant. No index serves it: an operator asks for the latest, which are found soon.
 const CALLS_OF_TENANT: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                                input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, \
-                               host_calls, started_ms, ended_ms, plan, seq FROM calls WHERE tenant = ?1 AND seq < ?2 \
-                               ORDER BY seq DESC LIMIT ?3";
+                               host_calls, started_ms, ended_ms, plan, credential, session, seq FROM calls \
+                               WHERE tenant = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
 
 /// A plan by its id, with its texts.
 pub(super) const PLAN: &str = "SELECT p.*, t.canonical, t.witnesses FROM plans p \
@@ -88,6 +88,7 @@ pub(super) fn call_of(row: &Row<'_>) -> Result<StoredCall, LedgerError> {
         suspended: false,
         call: CallId::new(reading.uuid("id")?),
         principal: principal_of(&reading)?,
+        origin: reading.origin()?,
         run: reading.uuid_or_null("run")?.map(RunId::new),
         step: reading.text_or_null("step")?.map(Arc::from),
         tool: reading.name("tool")?,
@@ -119,6 +120,7 @@ fn run_of(row: &Row<'_>) -> Result<RunRow, LedgerError> {
     Ok(RunRow {
         run: RunId::new(reading.uuid("id")?),
         principal: principal_of(&reading)?,
+        session: reading.path("session")?,
         label: Arc::from(reading.text("label")?),
         opened_ms: reading.number("opened_ms")?,
         closed_ms: reading.number_or_null("closed_ms")?,
@@ -302,7 +304,7 @@ impl Ledger {
         self.caught_up().await?;
         let found = self.read(move |conn| {
             let id = id_bytes(id.uuid());
-            let sql = "SELECT id, tenant, user, agent, label, opened_ms, closed_ms FROM runs WHERE id = ?1";
+            let sql = "SELECT * FROM runs WHERE id = ?1";
             let Some(run) = row(conn, sql, params![id], run_of)? else { return Ok(None) };
             let sql = "SELECT count(*) AS calls, coalesce(sum(fuel), 0) AS fuel, coalesce(sum(wall_ms), 0) AS wall_ms \
                        FROM calls WHERE run = ?1";

@@ -15,7 +15,7 @@ use toolkeep_core::principal::Principal;
 
 use super::approval::{ApprovalEvent, ApprovalState};
 use super::batch::{Batch, Step, Stop};
-use super::column::{Reading, digest_bytes, id_bytes, integer, outcome_word, status_word};
+use super::column::{Reading, digest_bytes, id_bytes, integer, outcome_word, path_bytes, status_word};
 use super::ending::Ending;
 use super::facts;
 use super::failure::{DiscardRefused, LedgerError, ResolveRefused};
@@ -223,7 +223,7 @@ impl Batch<'_> {
 
     /// A run begins.
     pub(super) fn open_run(&mut self, run: &RunRow) -> Step<(), LedgerError> {
-        self.execute("INSERT INTO runs (id, tenant, user, agent, label, opened_ms, closed_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", params![id_bytes(run.run.uuid()), run.principal.tenant.as_str(), run.principal.user.as_str(), run.principal.agent.as_str(), run.label, integer(run.opened_ms), run.closed_ms.map(integer)])?;
+        self.execute("INSERT INTO runs (id, tenant, user, agent, label, opened_ms, closed_ms, session) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", params![id_bytes(run.run.uuid()), run.principal.tenant.as_str(), run.principal.user.as_str(), run.principal.agent.as_str(), run.label, integer(run.opened_ms), run.closed_ms.map(integer), path_bytes(&run.session)])?;
         Ok(())
     }
 

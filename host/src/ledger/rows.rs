@@ -11,7 +11,7 @@ use toolkeep_core::call::{Mode, Outcome, Status, Usage};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName, ToolName, TransactionId, UserName};
 use toolkeep_core::plan::Plan;
-use toolkeep_core::principal::Principal;
+use toolkeep_core::principal::{Origin, Principal, SessionPath};
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 
@@ -68,6 +68,8 @@ pub struct CallRow {
     pub call: CallId,
     /// Who acts.
     pub principal: Principal,
+    /// How they were authenticated, and through which sessions they act.
+    pub origin: Origin,
     /// Its run.
     pub run: Option<RunId>,
     /// The step of the run, chosen by the agent.
@@ -485,6 +487,8 @@ pub struct RunRow {
     pub run: RunId,
     /// Who opened it.
     pub principal: Principal,
+    /// The sessions through which they acted.
+    pub session: SessionPath,
     /// What it is for, in the agent's words; at most 256 bytes.
     pub label: Arc<str>,
     /// When it was opened.

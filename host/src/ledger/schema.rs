@@ -32,11 +32,12 @@ const STATEMENTS: usize = 128;
 const CHECKED_AT_ONCE_PAGES: i64 = 65_536;
 
 /// Every version of the schema, in order; the version of a database is how many of them it has seen.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001_foundation.sql"),
     include_str!("migrations/0002_outside.sql"),
     include_str!("migrations/0003_sends.sql"),
     include_str!("migrations/0004_transactions.sql"),
+    include_str!("migrations/0005_identity.sql"),
 ];
 
 fn failed(what: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError {
@@ -125,6 +126,20 @@ pub(super) fn host_id(conn: &Connection, fresh: Uuid) -> Result<String, LedgerEr
         Reading::new(row, "meta").text("value").map(str::to_owned)
     })?;
     found.ok_or_else(|| LedgerError::Damaged("it has no `host_id`".into()))
+}
+
+/// The ledger belongs to the environment under which it was made: with it go the signing key and everything that was ever
+/// consented to.
+pub(super) fn check_environment(conn: &Connection, wanted: &'static str) -> Result<(), LedgerError> {
+    let sql = "INSERT INTO meta (key, value) VALUES ('environment', ?1) ON CONFLICT DO NOTHING";
+    execute(conn, sql, params![wanted]).map_err(failed("the ledger's environment cannot be written"))?;
+    let found = row(conn, "SELECT value FROM meta WHERE key = 'environment'", &[], |row| {
+        Reading::new(row, "meta").text("value").map(str::to_owned)
+    })?;
+    match found {
+        Some(found) if found == wanted => Ok(()),
+        found => Err(LedgerError::OtherEnvironment { found: found.unwrap_or_default().into(), wanted }),
+    }
 }
 
 /// The one number that a query gives; 0 for none.

@@ -13,6 +13,7 @@ use toolkeep_core::effect::Effect;
 use toolkeep_core::id::RunId;
 use toolkeep_core::plan::Totals;
 use toolkeep_core::policy::plan_tier;
+use toolkeep_core::principal::{Means, Origin};
 use toolkeep_core::tier::Tier;
 
 use super::entity::{self, Kind};
@@ -36,6 +37,10 @@ pub struct Circumstances {
     pub mode: Mode,
     /// The run that the call belongs to.
     pub run: Option<RunId>,
+    /// How the principal was authenticated.
+    pub means: Means,
+    /// How many delegations lie between that and whoever acts.
+    pub delegations: u8,
     /// Whether the run read what strangers may have written.
     pub untrusted: bool,
     /// Whether the run read what must not leave.
@@ -46,7 +51,15 @@ impl Circumstances {
     /// Outside of any run, untainted.
     #[must_use]
     pub const fn now(now_ms: u64, environment: Environment, mode: Mode) -> Self {
-        Self { now_ms, environment, mode, run: None, untrusted: false, private: false }
+        let means = Means::Record;
+        Self { now_ms, environment, mode, run: None, means, delegations: 0, untrusted: false, private: false }
+    }
+
+    /// By whoever came to act so.
+    #[must_use]
+    pub fn by(self, origin: &Origin) -> Self {
+        let delegations = u8::try_from(origin.session.depth()).unwrap_or(u8::MAX);
+        Self { means: origin.credential.means(), delegations, ..self }
     }
 
     /// In this run.
@@ -143,6 +156,8 @@ impl Parts<'_> {
         self.text("mode", around.mode.word());
         self.text("environment", around.environment.word());
         self.text("autonomy", AUTONOMY);
+        self.text("authenticated", around.means.word());
+        self.number("delegations", around.delegations.into());
         self.add("untrusted", || Told::new_bool(around.untrusted));
         self.add("private", || Told::new_bool(around.private));
         if let Some(run) = around.run.filter(|_| self.uses.part("run")) {

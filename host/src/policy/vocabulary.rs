@@ -74,9 +74,10 @@ fn action_of(question: Question, tool: &ToolShape) -> Value {
     add("amounts", amounts);
     add("time", json!({"type": "Time"}));
     add("run", json!({"type": "Entity", "name": "Run", "required": false}));
-    for text in ["mode", "environment", "autonomy"] {
+    for text in ["mode", "environment", "autonomy", "authenticated"] {
         add(text, json!({"type": "String"}));
     }
+    add("delegations", json!({"type": "Long"}));
     for taint in ["untrusted", "private"] {
         add(taint, json!({"type": "Boolean"}));
     }

@@ -16,6 +16,8 @@ struct Double {
     /// How many waits were dropped unfinished.
     dropped: Arc<AtomicUsize>,
     refuse: bool,
+    /// Whether the peer has not said who it is.
+    unproven: std::sync::atomic::AtomicBool,
 }
 
 struct CountDrop(Arc<AtomicUsize>, bool);
@@ -36,6 +38,10 @@ impl Plane for Shared {
 
     fn open(&self, peer: Peer) -> Result<u32, Refusal> {
         if self.0.refuse { Err(Refusal::new(Code::Unauthorized, "nobody")) } else { Ok(peer.uid) }
+    }
+
+    fn is_proven(&self, _: &u32) -> bool {
+        !self.0.unproven.load(Ordering::SeqCst)
     }
 
     fn dispatch(&self, _: &mut u32, method: &str, params: Map<String, Value>, notes: Notes) -> Dispatch {
@@ -212,6 +218,20 @@ async fn a_half_line_is_closed_even_if_it_keeps_dribbling() {
     }
     assert_eq!(peer.error().await.1, -32_600);
     assert_eq!(peer.end.await.expect("end"), End::HalfLine);
+}
+
+#[tokio::test]
+async fn t_i6_a_peer_that_does_not_say_who_it_is_is_closed_in_time() {
+    let nobody = || Double { unproven: true.into(), ..Double::default() };
+    let hurried = Bounds { proof_timeout: Duration::from_millis(60), ..bounds() };
+    let mut peer = Peerside::with(hurried, nobody());
+    peer.double.unproven.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    peer.request(1, "soon").await;
+    assert!(peer.line().await.is_some(), "one that said so in time is served");
+    let mut peer = Peerside::with(hurried, nobody());
+    assert_eq!(peer.error().await.1, 1_001);
+    assert_eq!(peer.end.await.expect("end"), End::Unproven);
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ impl Peerside {
         let double = Arc::new(double);
         let (stop, stopped) = watch::channel(false);
         let plane = Arc::new(Shared(Arc::clone(&double)));
-        let end = tokio::spawn(serve(theirs, plane, bounds, stopped));
+        let end = tokio::spawn(serve(theirs, plane, bounds, Busy::default(), stopped));
         Self { stream: ours, read: Vec::new(), double, stop, end }
     }
 
@@ -310,7 +310,7 @@ async fn t_i3_a_hundred_connections_with_the_same_id_never_see_each_other() {
         let plane = Arc::clone(&plane);
         let stopped = stopped.clone();
         clients.spawn(async move {
-            let server = tokio::spawn(serve(theirs, plane, bounds(), stopped));
+            let server = tokio::spawn(serve(theirs, plane, bounds(), Busy::default(), stopped));
             for round in 0..20 {
                 let method = if round % 2 == 0 { "soon" } else { "echo" };
                 let request = json!({"jsonrpc": "2.0", "id": 0, "method": method, "params": {"n": client, "r": round}});

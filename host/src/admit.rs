@@ -1,31 +1,39 @@
 //! Stage 4, admit: from a [`Grant`] to a [`Ticket`], the right to use a slot of the daemon now.
 //!
-//! Bounded waiting: as many calls wait as run, everything beyond is refused with a time to come back. A call with an
+//! Rates first: who calls too often is refused before it takes any room. Then bounded waiting: a tool that has a number
+//! of its own, and the slots of the daemon with a line for each tenant; everything beyond is refused with a time to come back. A call with an
 //! idempotency key claims it here; a retry of a finished call is answered with the stored bytes and never executes.
 //! Dropping a ticket frees the slot only; the key is released or settled by the ledger.
 
+pub mod crowd;
+pub mod slots;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_sandbox::execution::Cancel;
 
 use crate::authorize::Grant;
+use crate::config::DaemonLimits;
 use crate::ledger::{CallKey, Claimed, KeyClaim, Ledger, LedgerHealth, Scope};
+use crate::throttle::Throttle;
+use crowd::{Crowds, Member};
+use slots::{Entered, Slot, Slots};
 
-/// How long a call waits for a slot before it is refused.
-const QUEUE_WAIT: Duration = Duration::from_secs(5);
 /// What a refused caller is told to wait, in milliseconds.
 const RETRY_AFTER_MS: u64 = 1_000;
 
 /// Guards the slots.
 #[derive(Debug)]
 pub struct Admission {
-    slots: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    most_waiting: usize,
+    slots: Slots,
+    crowds: Crowds,
+    throttle: Throttle,
+    /// How long a call waits for its turn before it is refused.
+    wait: Duration,
     draining: AtomicBool,
 }
 
@@ -34,7 +42,7 @@ pub struct Admission {
 pub struct Ticket {
     grant: Grant,
     claim: Option<KeyClaim>,
-    _slot: OwnedSemaphorePermit,
+    _held: Held,
 }
 
 /// What admission says.
@@ -79,13 +87,14 @@ impl Ticket {
 }
 
 impl Admission {
-    /// `slots` calls run and as many wait.
+    /// As the configuration says.
     #[must_use]
-    pub fn new(slots: usize) -> Self {
+    pub fn new(limits: &DaemonLimits, throttle: Throttle) -> Self {
         Self {
-            slots: Arc::new(Semaphore::new(slots)),
-            waiting: AtomicUsize::new(0),
-            most_waiting: slots,
+            slots: Slots::new(limits.executions, limits.waiting, limits.executions_per_tenant),
+            crowds: Crowds::default(),
+            throttle,
+            wait: Duration::from_millis(limits.wait_ms),
             draining: AtomicBool::new(false),
         }
     }
@@ -101,24 +110,53 @@ impl Admission {
         self.draining.load(Ordering::Acquire)
     }
 
-    async fn slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        let overloaded = |message: &str| Refusal::new(Code::Overloaded, message).after_ms(RETRY_AFTER_MS);
+    /// Wait for the tool, then for a slot of the daemon.
+    async fn place(&self, grant: &Grant, cancel: &Cancel) -> Result<Held, Refusal> {
         if self.draining() {
             return Err(overloaded("the daemon is stopping"));
         }
-        if let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
-            return Ok(permit);
-        }
-        if self.waiting.fetch_add(1, Ordering::AcqRel) >= self.most_waiting {
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
-            return Err(overloaded("all slots are taken and the queue is full"));
-        }
-        let waited = tokio::time::timeout(QUEUE_WAIT, Arc::clone(&self.slots).acquire_owned()).await;
-        self.waiting.fetch_sub(1, Ordering::AcqRel);
-        match waited {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(overloaded("no slot became free in time")),
-        }
+        let tenant = &grant.call().caller().principal().tenant;
+        let tool = grant.call().tool();
+        let member = match self.crowds.of(tenant, tool) {
+            None => None,
+            Some(crowd) => match Arc::clone(&crowd).try_acquire_owned() {
+                Ok(member) => Some(member),
+                Err(_) => {
+                    let waited = patiently(self.wait, cancel, crowd.acquire_owned()).await?;
+                    Some(waited.map_err(|_| overloaded("BUG: the line of the tool was closed"))?)
+                }
+            },
+        };
+        let slot = match self.slots.enter(tenant) {
+            Entered::Runs(slot) => slot,
+            Entered::Full => return Err(overloaded("all slots are taken and the queue is full")),
+            Entered::Waits(mut place) => {
+                let turn = patiently(self.wait, cancel, place.turn()).await?;
+                turn.ok_or_else(|| overloaded("the place in the queue was given to another tenant"))?
+            }
+        };
+        Ok(Held { _slot: slot, _member: member })
+    }
+}
+
+/// What a call holds while it runs.
+#[derive(Debug)]
+struct Held {
+    _slot: Slot,
+    _member: Option<Member>,
+}
+
+fn overloaded(message: &str) -> Refusal {
+    Refusal::new(Code::Overloaded, message).after_ms(RETRY_AFTER_MS)
+}
+
+/// Wait, as long as a call may and nobody cancels it.
+async fn patiently<T>(most: Duration, cancel: &Cancel, wait: impl Future<Output = T>) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        waited = tokio::time::timeout(most, wait) => waited.map_err(|_| overloaded("no slot became free in time")),
+        // Whoever cancelled it says why, or nobody waits for the answer.
+        () = cancel.cancelled() => Err(overloaded("it was cancelled while it waited for a slot")),
     }
 }
 
@@ -127,8 +165,9 @@ impl Admission {
 /// # Errors
 /// `overloaded`, `in_flight`, `idempotency_mismatch`, or `halted` where the ledger cannot answer: without the ledger
 /// nothing runs.
-pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant) -> Result<Admitted, Refusal> {
-    let slot = admission.slot().await?;
+pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant, cancel: &Cancel) -> Result<Admitted, Refusal> {
+    admission.throttle.take(grant.call().caller().principal(), grant.call().tool())?;
+    let held = admission.place(&grant, cancel).await?;
     match ledger.health() {
         LedgerHealth::Well | LedgerHealth::DiskFull => {}
         LedgerHealth::Poisoned(message) => {
@@ -138,7 +177,7 @@ pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant) -> Resu
     check_run(ledger, &grant).await?;
     let call = grant.call();
     let Some(key) = call.options().key.as_deref() else {
-        return Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: None, _slot: slot })));
+        return Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: None, _held: held })));
     };
     let claim = KeyClaim {
         principal: call.caller().principal().clone(),
@@ -148,7 +187,7 @@ pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant) -> Resu
         call: call.id(),
     };
     match claim_key(ledger, &claim).await? {
-        Key::Fresh => Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: Some(claim), _slot: slot }))),
+        Key::Fresh => Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: Some(claim), _held: held }))),
         Key::Stored { call, reply } => Ok(Admitted::Replay { call, reply }),
         Key::Unfinished { call, reply } => Ok(Admitted::Unfinished { call, reply }),
     }
@@ -199,9 +238,9 @@ pub async fn claim_key(ledger: &Ledger, claim: &KeyClaim) -> Result<Key, Refusal
 ///
 /// # Errors
 /// `overloaded`.
-pub async fn readmit(admission: &Admission, grant: Grant) -> Result<Box<Ticket>, Refusal> {
-    let slot = admission.slot().await?;
-    Ok(Box::new(Ticket { grant, claim: None, _slot: slot }))
+pub async fn readmit(admission: &Admission, grant: Grant, cancel: &Cancel) -> Result<Box<Ticket>, Refusal> {
+    let held = admission.place(&grant, cancel).await?;
+    Ok(Box::new(Ticket { grant, claim: None, _held: held }))
 }
 
 /// A call may name an open run of its own principal only.

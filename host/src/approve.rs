@@ -23,11 +23,12 @@ use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::stage::{Content, Witness};
 
 use crate::admit::Ticket;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Tool};
 use crate::decide::Allowed;
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{ApprovalUse, CallRow, PlanState, StoredPlan};
 use crate::policy::UNDO;
+use crate::quota::Quota;
 use crate::record::{Ending, Entry};
 use crate::transaction::TRANSACTION_TOOL;
 
@@ -48,6 +49,7 @@ pub struct Approved {
     lease: Option<ApprovalUse>,
     undoes: Option<CallId>,
     grants: Vec<HttpGrant>,
+    quotas: Vec<Quota>,
     ticket: Option<Box<Ticket>>,
 }
 
@@ -70,6 +72,8 @@ pub struct ApprovedParts {
     pub undoes: Option<CallId>,
     /// The grants of its requests.
     pub grants: Vec<HttpGrant>,
+    /// The quotas of its tools' manifests.
+    pub quotas: Vec<Quota>,
     /// The slot, held until the commit is done.
     pub ticket: Option<Box<Ticket>>,
 }
@@ -90,8 +94,8 @@ impl Approved {
     /// Take apart: only the commit does.
     #[must_use]
     pub fn into_parts(self) -> ApprovedParts {
-        let Self { plan, witnesses, contents, entry, ending, lease, undoes, grants, ticket } = self;
-        ApprovedParts { plan, witnesses, contents, entry, ending, lease, undoes, grants, ticket }
+        let Self { plan, witnesses, contents, entry, ending, lease, undoes, grants, quotas, ticket } = self;
+        ApprovedParts { plan, witnesses, contents, entry, ending, lease, undoes, grants, quotas, ticket }
     }
 }
 
@@ -116,6 +120,11 @@ fn grants_of(ticket: &Ticket) -> Vec<HttpGrant> {
     ticket.grant().call().tool().manifest.http.to_vec()
 }
 
+/// The quotas of a tool's manifest.
+fn quotas_of(tool: &Tool) -> impl Iterator<Item = Quota> + use<'_> {
+    Quota::all(tool.manifest.name.as_str(), &tool.manifest.quotas)
+}
+
 /// Policy allowed a part of an execution. The call goes on with its ticket when the part is settled.
 #[must_use]
 pub fn part(allowed: Allowed, entry: Entry) -> (Approved, Box<Ticket>) {
@@ -129,6 +138,7 @@ pub fn part(allowed: Allowed, entry: Entry) -> (Approved, Box<Ticket>) {
         lease: None,
         undoes: None,
         grants: grants_of(&ticket),
+        quotas: quotas_of(ticket.grant().call().tool()).collect(),
         ticket: None,
     };
     (approved, ticket)
@@ -259,6 +269,10 @@ fn open(stored: StoredPlan, lease: Option<ApprovalUse>, catalog: &Catalog) -> Re
     let named = std::iter::once(&plan.body().tool).chain(plan.body().steps.iter().map(|step| &step.tool));
     let tools: Vec<_> = named.filter_map(|name| catalog.tool(name)).collect();
     let grants = tools.iter().flat_map(|tool| tool.manifest.http.iter().cloned()).collect();
+    // Several tools of a transaction may share a manifest.
+    let mut quotas: Vec<Quota> = tools.iter().flat_map(|tool| quotas_of(tool)).collect();
+    quotas.sort_by(|one, two| (&one.source, one.place).cmp(&(&two.source, two.place)));
+    quotas.dedup_by(|one, two| (&one.source, one.place) == (&two.source, two.place));
     Ok(Approved {
         ending: Ending { output, transaction, ..Ending::default() }.plan(&plan),
         plan,
@@ -268,6 +282,7 @@ fn open(stored: StoredPlan, lease: Option<ApprovalUse>, catalog: &Catalog) -> Re
         lease,
         undoes,
         grants,
+        quotas,
         ticket: None,
     })
 }

@@ -21,7 +21,7 @@ use crate::authenticate::Caller;
 use crate::authorize;
 use crate::commit;
 use crate::decide::{self, Decision};
-use crate::execute::{self, Given, Line};
+use crate::execute::{self, Executed, Given, Ground, Line};
 use crate::host::{Boundary, Host, Part, Staging};
 use crate::record::{Answer, Ending, Entry};
 use crate::screen::{self, Screened};
@@ -56,7 +56,7 @@ impl Host {
         let id = CallId::new(self.ambient().uuid_v7());
         let line = Line::new(progress);
         let cancel = line.cancel();
-        let flight = self.flights().enter(id, caller.clone(), cancel.clone());
+        let flight = self.flights().enter(id, caller.clone(), line.aboard());
         let (host, caller) = (self.clone(), caller.clone());
         let call = async move {
             let entry = Entry::open(caller.who(), &request, id, host.ambient().now_ms());
@@ -88,14 +88,21 @@ impl Host {
         entry: &mut Entry,
         line: Line,
     ) -> Result<Passage, Refusal> {
+        self.may_begin(caller.principal())?;
         caller.spend_call()?;
         let catalog = self.catalog().current();
         let call = validate::validate(&catalog, caller, request, entry.call(), self.workspaces())?;
         entry.validated(&call);
+        line.calls(call.tool());
+        self.may_go_on(&call)?;
         let turn = self.turn(&call).await?;
         let around = self.circumstances(call.options().mode, call.options().run, caller.origin());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
-        let ticket = match admit::admit(self.admission(), self.ledger(), grant).await? {
+        self.may_go_on(grant.call())?;
+        let tool = Arc::clone(grant.call().tool());
+        let admitted = admit::admit(self.admission(), self.ledger(), grant, &line.cancel()).await;
+        self.may_run(caller.principal(), &tool)?;
+        let ticket = match admitted? {
             Admitted::Fresh(ticket) => ticket,
             Admitted::Replay { reply, .. } => return Ok(Passage::Recorded(Answer::stored(reply, true))),
             Admitted::Unfinished { reply, .. } => return Ok(Passage::Recorded(Answer::stored(reply, false))),
@@ -118,7 +125,7 @@ impl Host {
         given: Given,
         staging: Staging,
     ) -> Result<Passage, Refusal> {
-        let executed = execute::execute(self.executor(), ticket, line, &given, Some(staging.ground())).await?;
+        let executed = self.attempt(entry, ticket, line, &given, Some(staging.ground())).await?;
         entry.executed(&executed);
         self.report_breaches(entry, &executed);
         Ok(Passage::Recorded(self.stage(staging, executed, entry).await?))
@@ -133,10 +140,11 @@ impl Host {
         mut given: Given,
     ) -> Result<Passage, Refusal> {
         loop {
-            let executed = execute::execute(self.executor(), ticket, line, &given, None).await?;
+            let executed = self.attempt(entry, ticket, line, &given, None).await?;
             entry.executed(&executed);
             self.report_breaches(entry, &executed);
             let boundary = Boundary::of(&executed, &given);
+            self.may_go_on(executed.ticket().grant().call())?;
             let output = screen::screen(&executed)?;
             let naming = self.naming(entry, &executed, boundary.as_ref(), &given);
             let call = naming.call;
@@ -144,6 +152,7 @@ impl Host {
                 Sealed::Nothing(output) => return Ok(Passage::unchanged(&output)),
                 Sealed::Planned(planned) => planned,
             };
+            self.may_go_on(planned.ticket().grant().call())?;
             let around = self.circumstances(entry.row().mode, entry.row().run, &entry.row().origin);
             let decision = decide::decide(planned, &self.policies(), around, self.undo_bytes())?;
             let Some(boundary) = boundary else { return Box::pin(self.conclude(entry, decision)).await };
@@ -152,6 +161,24 @@ impl Host {
                 Part::Stopped(passage) => return Ok(*passage),
             }
         }
+    }
+
+    /// Execute, unless it was stopped in the meantime; what was stopped while it ran says so.
+    async fn attempt(
+        &self,
+        entry: &Entry,
+        ticket: Box<Ticket>,
+        line: &Line,
+        given: &Given,
+        ground: Option<Ground>,
+    ) -> Result<Executed, Refusal> {
+        self.may_go_on(ticket.grant().call())?;
+        let tool = Arc::clone(ticket.grant().call().tool());
+        let executed = execute::execute(self.executor(), ticket, line, given, ground).await;
+        if executed.is_err() {
+            self.may_run(&entry.row().principal, &tool)?;
+        }
+        executed
     }
 
     /// What is decided about the plan of a whole call.
@@ -189,6 +216,9 @@ impl Host {
     /// Settle a plan that waited: its owner commits a preview, or people have agreed to it.
     pub(crate) async fn settle_stored(&self, consent: Consent) -> Answer {
         let (plan, call) = (consent.stored().plan.id(), consent.call());
+        if let Err(killed) = self.may_settle(&consent.stored().plan) {
+            return self.not_settled(plan, call, killed).await;
+        }
         if let Err(refusal) = self.trusted(&consent.stored().call.row).await {
             return self.not_settled(plan, call, Refusal { code: Code::StalePlan, ..refusal }).await;
         }

@@ -18,7 +18,7 @@ use toolkeep_core::delivery::{DeliveryKind, Message};
 use toolkeep_core::display::visible;
 use toolkeep_core::id::{CallId, ChannelName, DeliveryId, TenantName};
 
-use crate::egress::Egress;
+use crate::egress::{Clearance, Egress};
 use config::{ChannelConfig, Way};
 
 pub use signature::{NotASigningKey, SIGNING_KEY_BYTES, SigningKey, signatures};
@@ -41,6 +41,8 @@ pub struct Parcel {
     pub made_ms: u64,
     /// What is sent.
     pub message: Message,
+    /// Asked right before it leaves.
+    pub clearance: Clearance,
 }
 
 /// Why a receiver did not take a delivery.
@@ -57,6 +59,9 @@ pub enum NotTaken {
     /// Every other attempt would fail too.
     #[error("{0}")]
     Never(String),
+    /// It was stopped before anything left.
+    #[error("withheld")]
+    Withheld,
 }
 
 impl NotTaken {

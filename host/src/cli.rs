@@ -16,6 +16,7 @@ mod demo;
 mod doctor;
 pub mod exit;
 pub mod failure;
+mod kill;
 mod new;
 mod outcomes;
 mod pages;
@@ -78,6 +79,8 @@ pub enum Command {
     #[command(subcommand)]
     Deadletters(deadletters::DeadlettersCommand),
     #[command(subcommand)]
+    Kill(kill::KillCommand),
+    #[command(subcommand)]
     Outcomes(outcomes::OutcomesCommand),
     #[command(subcommand)]
     Tokens(tokens::TokensCommand),
@@ -125,6 +128,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Sessions(command) => command.run(context),
         Command::Approvals(command) => command.run(context),
         Command::Deadletters(command) => command.run(context),
+        Command::Kill(command) => command.run(context),
         Command::Outcomes(command) => command.run(context),
         Command::Tokens(command) => command.run(context),
         Command::Tools(command) => command.run(context),

@@ -33,12 +33,15 @@ use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Outcome, Reply, Status};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{BodyState, Effect};
+use toolkeep_core::rate::QuotaRule;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::ambient::Ambient;
 use crate::blobs::{BlobError, Blobs};
 use crate::egress::Egress;
+use crate::kill::KillSwitch;
 use crate::ledger::{Durability, Ledger, LedgerError, OpenIntent, OutcomeRow, Settled};
+use crate::quota::Quota;
 use crate::record::encode;
 use attempts::Attempts;
 use files::{CommitError, Prepared, Recovered, Roots};
@@ -58,6 +61,8 @@ pub struct Committer {
     attempts: Attempts,
     ambient: Ambient,
     egress: Egress,
+    kill: KillSwitch,
+    quotas: Vec<Quota>,
     runtime: tokio::runtime::Handle,
     key: Arc<SigningKey>,
     undo_bytes: u64,
@@ -76,6 +81,8 @@ pub struct Stores {
     pub ambient: Ambient,
     /// Outgoing connections.
     pub egress: Egress,
+    /// What is stopped.
+    pub kill: KillSwitch,
 }
 
 /// Why recovery could not be completed.
@@ -122,7 +129,7 @@ impl Committer {
     /// # Errors
     /// The folder for notes of attempts cannot be made.
     pub fn new(stores: Stores, roots: Roots, notes: &Path, undo_bytes: u64) -> std::io::Result<Self> {
-        let Stores { ledger, blobs, ambient, egress } = stores;
+        let Stores { ledger, blobs, ambient, egress, kill } = stores;
         Ok(Self {
             key: ledger.signing_key(),
             ledger,
@@ -132,11 +139,20 @@ impl Committer {
             attempts: Attempts::open(notes)?,
             ambient,
             egress,
+            kill,
+            quotas: Vec::new(),
             runtime: tokio::runtime::Handle::current(),
             undo_bytes,
             poisoned: OnceLock::new(),
             halted: AtomicUsize::new(0),
         })
+    }
+
+    /// With the quotas of the configuration.
+    #[must_use]
+    pub fn with_quotas(mut self, rules: &[QuotaRule]) -> Self {
+        self.quotas = Quota::all("configuration", rules).collect();
+        self
     }
 
     /// `well`, or why nothing is committed any more.

@@ -5,13 +5,17 @@
 //! [`Config`] in hand is one whose folders are absolute, whose names parse and whose principals are
 //! unambiguous. There is no default workspace and no default principal but the user who runs the daemon.
 
+pub mod kill;
 pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use toolkeep_core::id::{AgentName, ChannelName, SecretName, TenantName, UserName, WorkspaceName};
+use toolkeep_core::limit::CONCURRENT_MAX;
+use toolkeep_core::manifest::BadManifest;
 use toolkeep_core::principal::Principal;
+use toolkeep_core::rate::{self, QuotaRule, RateRule};
 
 use crate::ambient::Ambient;
 use crate::authenticate::issuer::{self, IssuerConfig};
@@ -20,6 +24,7 @@ use crate::egress::EgressConfig;
 use crate::notify::{Event, Route};
 use crate::policy::obligation::is_word;
 use crate::secrets::config::SecretConfig;
+use kill::KillConfig;
 use text::ConfigText;
 
 /// The commented configuration that `toolkeep config init` writes.
@@ -68,6 +73,12 @@ pub struct Config {
     pub limits: DaemonLimits,
     /// How long the ledger keeps what, and how large it may become.
     pub ledger: LedgerBounds,
+    /// The kill switch.
+    pub kill: KillConfig,
+    /// How often what may be called.
+    pub rates: Vec<RateRule>,
+    /// How many effects may be committed.
+    pub quotas: Vec<QuotaRule>,
 }
 
 /// A directory that tools may be granted.
@@ -117,8 +128,14 @@ impl Environment {
 /// Bounds of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DaemonLimits {
-    /// Executions at one time; what exceeds them waits in a queue of the same size, then is refused.
+    /// Executions at one time; what exceeds them waits.
     pub executions: usize,
+    /// Calls that wait, of all tenants together; what exceeds them is refused. As many as run, if it is not set.
+    pub waiting: usize,
+    /// How long a call waits for its turn before it is refused, in milliseconds.
+    pub wait_ms: u64,
+    /// Executions of one tenant at one time; no bound of its own if absent.
+    pub executions_per_tenant: Option<usize>,
     /// Connections per socket.
     pub connections: usize,
     /// How long a held plan waits for an approval, in milliseconds.
@@ -133,6 +150,9 @@ impl Default for DaemonLimits {
     fn default() -> Self {
         Self {
             executions: 64,
+            waiting: 64,
+            wait_ms: 5_000,
+            executions_per_tenant: None,
             connections: 256,
             approval_ttl_ms: 24 * 3600 * 1000,
             undo_bytes: 256 * 1024 * 1024,
@@ -152,6 +172,8 @@ pub struct LedgerBounds {
     pub max_bytes: u64,
 }
 
+/// Most calls that may be configured to wait: each keeps its input in memory.
+const WAITING_MAX: u64 = 100_000;
 /// Milliseconds of a day.
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// Least that the database may have, in bytes: recovery has to find room for what it decides.
@@ -295,7 +317,11 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
     }
     let channels = text.channels.iter().map(|(name, channel)| Ok((name.clone(), channel.check(name, base)?)));
     let channels = channels.collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
+    let kill = text.kill.check(base, &state_dir, workspaces.values())?;
     Ok(Config {
+        kill,
+        rates: rate::rates(&text.limits.rates, false).map_err(of_rule)?,
+        quotas: check_quotas(text)?,
         state_dir,
         runtime_dir,
         tools_dir,
@@ -359,14 +385,30 @@ fn check_limits(text: &ConfigText) -> Result<DaemonLimits, ConfigError> {
         within(key, value, default as u64, most).map(|v| usize::try_from(v).unwrap_or(default))
     };
     let limits = &text.limits;
+    let executions = count("executions", limits.executions, defaults.executions, CONCURRENT_MAX)?;
+    let per_tenant = limits.executions_per_tenant;
     Ok(DaemonLimits {
-        executions: count("executions", limits.executions, defaults.executions, 1024)?,
+        executions,
+        waiting: count("waiting", limits.waiting, executions, WAITING_MAX)?,
+        wait_ms: within("wait_ms", limits.wait_ms, defaults.wait_ms, 600_000)?,
+        executions_per_tenant: match per_tenant {
+            None => None,
+            some => Some(count("executions_per_tenant", some, executions, CONCURRENT_MAX)?),
+        },
         connections: count("connections", limits.connections, defaults.connections, 10_000)?,
         approval_ttl_ms: within("approval_ttl_s", limits.approval_ttl_s, defaults.approval_ttl_ms / 1000, 2_592_000)?
             * 1000,
         undo_bytes: within("undo_bytes", limits.undo_bytes, defaults.undo_bytes, 1 << 40)?,
         drain_ms: within("drain_ms", limits.drain_ms, defaults.drain_ms, 600_000)?,
     })
+}
+
+fn of_rule(bad: BadManifest) -> ConfigError {
+    ConfigError::value(bad.key, bad.problem)
+}
+
+fn check_quotas(text: &ConfigText) -> Result<Vec<QuotaRule>, ConfigError> {
+    rate::quotas(&text.limits.quotas, false).map_err(of_rule)
 }
 
 fn check_ledger(text: &ConfigText) -> Result<LedgerBounds, ConfigError> {

@@ -6,6 +6,7 @@
 
 mod admin;
 mod agent;
+mod apart;
 pub mod bounds;
 mod connection;
 mod envelope;
@@ -32,11 +33,13 @@ use toolkeep_core::refusal::{Code, Refusal};
 
 use self::admin::AdminPlane;
 use self::agent::AgentPlane;
+use self::apart::Apart;
 use self::bounds::Bounds;
-use self::signal::{Asked, Signals};
+use self::signal::{Asked, KillSignal, Signals};
 use self::socket::{Access, DirectoryLock, Door, SocketError, SocketPaths};
 use self::watch::Watch;
 use crate::host::Host;
+use crate::kill::file::FileWatch;
 
 /// How long replies that are ready may take to be written when the daemon stops.
 const LAST_WRITES: Duration = Duration::from_secs(2);
@@ -67,6 +70,9 @@ pub enum ServeError {
     /// The signal handlers could not be installed.
     #[error("cannot install signal handlers: {0}")]
     Signals(#[source] std::io::Error),
+    /// The threads of the admin plane could not be started.
+    #[error("cannot start the threads of the admin plane: {0}")]
+    Threads(#[source] std::io::Error),
 }
 
 /// How a daemon ended.
@@ -86,14 +92,26 @@ pub async fn serve(host: Host, mut doors: Doors) -> Result<Stopped, ServeError> 
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let paths = SocketPaths::beneath(&doors.runtime_dir);
     let agent_door = Door::open(&paths.agent, Access::agent(doors.agent_group), &doors.lock)?;
-    let admin_door = Door::open(&paths.admin, Access::admin(), &doors.lock)?;
+    let apart = Apart::new().map_err(ServeError::Threads)?;
+    let mut kill = apart.inside(KillSignal::new).map_err(ServeError::Signals)?;
+    let admin_door = apart.inside(|| Door::open(&paths.admin, Access::admin(), &doors.lock))?;
     let (stop, stopped) = channel::channel(false);
     let stop = Arc::new(stop);
     let agent = Arc::new(AgentPlane::new(host.clone(), stopped.clone()));
     let admin = Arc::new(AdminPlane::new(host.clone(), Arc::clone(&stop)));
     let mut serving = JoinSet::new();
     serving.spawn(server::serve(agent_door, agent, doors.bounds, stopped.clone()));
-    serving.spawn(server::serve(admin_door, admin, doors.bounds, stopped.clone()));
+    let operators = apart.spawn(server::serve(admin_door, admin, doors.bounds, stopped.clone()));
+    let stopping = host.clone();
+    let signalled = apart.spawn(async move {
+        loop {
+            kill.next().await;
+            stopping.kill_by_signal();
+        }
+    });
+    let watched = host.clone();
+    let (file, said) = host.kill_file();
+    let watch = FileWatch::start(file, said, move |said| watched.kill_by_file(said)).map_err(ServeError::Threads)?;
     tracing::info!(agent = %paths.agent.display(), admin = %paths.admin.display(), "ready");
     tell_manager(&doors, "READY=1");
 
@@ -106,13 +124,18 @@ pub async fn serve(host: Host, mut doors: Doors) -> Result<Stopped, ServeError> 
     let finish = async {
         let in_time = host.drained(doors.bounds.drain).await;
         // Everything has its reply; what remains is to write them.
-        let written = async { while serving.join_next().await.is_some() {} };
+        let written = async {
+            while serving.join_next().await.is_some() {}
+            let _ended = operators.await;
+        };
         tokio::time::timeout(LAST_WRITES, written).await.is_ok() && in_time
     };
     let stopped = tokio::select! {
         graceful = finish => if graceful { Stopped::Gracefully } else { Stopped::InHaste },
         () = signals.stop() => Stopped::InHaste,
     };
+    signalled.abort();
+    drop(watch);
     tracing::info!(?stopped, "stopped");
     Ok(stopped)
 }

@@ -24,7 +24,7 @@ use toolkeep_core::net::reach::Network;
 
 use crate::secrets::Secrets;
 pub use failure::{Reason, SendError};
-pub use outgoing::{Cut, Granted, Incoming, Limits, NotARequest, Outgoing, Purpose, REQUEST_MAX_BYTES};
+pub use outgoing::{Clearance, Cut, Granted, Incoming, Limits, NotARequest, Outgoing, Purpose, REQUEST_MAX_BYTES};
 pub use resolve::{Answer, Resolver, Script};
 pub use stream::GuardedStream;
 use tls::Tls;
@@ -122,6 +122,9 @@ impl Egress {
             }
             Err(reason) => return Err(SendError::NotSent(reason)),
         };
+        if !request.clearance.allows() {
+            return Err(SendError::NotSent(Reason::Withheld));
+        }
         let answer = exchange::run(prepared, stream, &limits, deadline).await;
         let bytes = answer.as_ref().map_or((0, 0), |answer| (answer.bytes_out, answer.bytes_in));
         tracing::debug!(

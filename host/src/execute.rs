@@ -4,7 +4,7 @@
 //! result that says whose fault it was, and only the host's fault is an error of this stage. Whatever the end, a failed
 //! execution stages nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use toolkeep_core::digest::{DIGEST_BYTES, Digest};
 use toolkeep_core::id::TenantName;
@@ -21,6 +21,7 @@ use toolkeep_sandbox::sandbox::Sandbox;
 use crate::admit::Ticket;
 use crate::ambient::Ambient;
 use crate::blobs::SpoolRoom;
+use crate::catalog::Tool;
 use crate::egress::Egress;
 use crate::ledger::Ledger;
 use crate::load::Loader;
@@ -81,23 +82,50 @@ impl Given {
 /// Ends an execution early and hears of its progress.
 #[derive(Debug)]
 pub struct Line {
-    /// Set when nobody waits for the call any more.
-    cancel: Cancel,
+    aboard: Arc<Aboard>,
     /// Where progress goes.
     progress: Option<tokio::sync::mpsc::Sender<Progress>>,
+}
+
+/// What whoever ends a call from outside has to know of it.
+#[derive(Debug, Default)]
+pub struct Aboard {
+    /// Set when nobody waits for the call any more, or it was stopped.
+    pub cancel: Cancel,
+    /// What it calls, from the moment that this is known.
+    tool: OnceLock<Arc<Tool>>,
+}
+
+impl Aboard {
+    /// What it calls, if that is known yet.
+    #[must_use]
+    pub fn tool(&self) -> Option<&Arc<Tool>> {
+        self.tool.get()
+    }
 }
 
 impl Line {
     /// A line that nobody has cancelled.
     #[must_use]
     pub fn new(progress: Option<tokio::sync::mpsc::Sender<Progress>>) -> Self {
-        Self { cancel: Cancel::new(), progress }
+        Self { aboard: Arc::default(), progress }
+    }
+
+    /// What whoever ends the call has to know.
+    #[must_use]
+    pub fn aboard(&self) -> Arc<Aboard> {
+        Arc::clone(&self.aboard)
+    }
+
+    /// This is called.
+    pub fn calls(&self, tool: &Arc<Tool>) {
+        let _known_already = self.aboard.tool.set(Arc::clone(tool));
     }
 
     /// What cancels the execution.
     #[must_use]
     pub fn cancel(&self) -> Cancel {
-        self.cancel.clone()
+        self.aboard.cancel.clone()
     }
 }
 
@@ -230,14 +258,14 @@ fn order(
             layer: ground.map(|ground| ground.layer.clone()),
         },
         spool: executor.spool.open(),
-        cancel: line.cancel.clone(),
+        cancel: line.cancel(),
         progress: line.progress.clone(),
     }
 }
 
 fn host_fault(call: &Call, fault: &HostFault) -> Refusal {
     tracing::error!(call = %call.id(), tool = %call.tool().name, error = %fault, "the host failed while it ran a tool");
-    if matches!(fault, HostFault::Overloaded | HostFault::Retired) {
+    if matches!(fault, HostFault::Overloaded | HostFault::Retired | HostFault::Cancelled) {
         Refusal::new(Code::Overloaded, "no sandbox became free in time").after_ms(1_000)
     } else {
         Refusal::new(Code::Internal, "the host failed while it ran the tool")

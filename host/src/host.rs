@@ -9,6 +9,7 @@ mod credentials;
 mod deadletters;
 mod flights;
 mod inquiry;
+mod kill;
 mod life;
 mod live;
 mod outcomes;
@@ -39,6 +40,7 @@ use crate::catalog::CatalogHandle;
 use crate::commit::Committer;
 use crate::config::Config;
 use crate::execute::{Executed, Executor};
+use crate::kill::KillSwitch;
 use crate::ledger::{CallRow, Ledger};
 use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
@@ -53,6 +55,7 @@ pub use consent::Notices;
 pub use credentials::{CredentialName, FAILURES_ON_RECORD, Mint, TOKEN_TTL_MAX_S};
 pub use flights::{Flight, Flights, Settling};
 pub use inquiry::PlanName;
+pub use kill::KillRequest;
 pub use life::StartError;
 pub(crate) use live::{Boundary, Part};
 pub use policy::{DIFF_CALLS_MAX, PolicyFile, Supposed};
@@ -75,6 +78,7 @@ struct Services {
     catalog: CatalogHandle,
     policy: PolicyHandle,
     admission: Admission,
+    kill: KillSwitch,
     ledger: Ledger,
     blobs: Blobs,
     executor: Executor,

@@ -25,6 +25,7 @@ mod layers;
 mod outbox;
 mod promise;
 mod queue;
+mod quotas;
 mod read;
 mod readers;
 mod resolve;
@@ -35,6 +36,7 @@ mod sends;
 mod settle;
 mod statement;
 mod suspended;
+mod switches;
 mod transactions;
 mod writer;
 
@@ -65,10 +67,13 @@ use writer::{Pulse, Writer};
 pub use buckets::{ChangedKey, KEYS_PAGE_MAX, KeyChange, KeyProblem, KeysChanged};
 pub use contents::BlobRow;
 pub use credentials::{CredentialKind, CredentialRow, StoredCredential};
-pub use deliveries::{DeadLetter, DeadLetterRefused, DeadState, Delivery, DeliveryChange, Due, Enqueue, OutboxCounts};
+pub use deliveries::{
+    DeadLetter, DeadLetterRefused, DeadState, Delivery, DeliveryChange, Due, Enqueue, OutboxCounts, Sender,
+};
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 pub use keys::{Claimed, KeyClaim};
 pub use promise::OutcomePromise;
+pub use quotas::QuotaCharge;
 pub use retention::Keep;
 pub use rows::{
     ApprovalFilter, ApprovalRow, ApprovalUse, BlobSet, CallKey, CallRow, Discard, Durability, FileBlob, InlineBlob,
@@ -77,6 +82,7 @@ pub use rows::{
 };
 pub use sends::{SendMove, SendRow, SendVerdict, StoredSend};
 pub use suspended::{Continuation, Suspended};
+pub use switches::{KillChange, KillWritten};
 pub use transactions::{LayerText, StagedCall, StoredTransaction, TransactionRow, TransactionState};
 
 /// Entries of the audit chain that are verified before the first call, after a clean and after an unclean stop. The

@@ -29,14 +29,17 @@ pub mod config;
 pub mod egress;
 pub mod host;
 pub mod install;
+pub mod kill;
 pub mod ledger;
 pub mod load;
 pub mod notify;
 pub mod outbox;
 pub mod policy;
 mod port;
+pub mod quota;
 pub mod schema;
 pub mod secrets;
+pub mod throttle;
 pub mod transaction;
 pub mod workspaces;
 

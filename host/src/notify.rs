@@ -36,17 +36,21 @@ pub enum Event {
     /// A tool's message was given up.
     #[serde(rename = "delivery.dead")]
     DeliveryDead,
+    /// A kill switch was set or cleared.
+    #[serde(rename = "kill.changed")]
+    KillChanged,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ApprovalRequested,
         Self::ApprovalResolved,
         Self::OutcomeUnknown,
         Self::OutcomeHalted,
         Self::BoundaryBreach,
         Self::DeliveryDead,
+        Self::KillChanged,
     ];
 
     /// Its name, in the configuration and as the `type` of what is sent.
@@ -59,6 +63,7 @@ impl Event {
             Self::OutcomeHalted => "outcome.halted",
             Self::BoundaryBreach => "boundary.breach",
             Self::DeliveryDead => "delivery.dead",
+            Self::KillChanged => "kill.changed",
         }
     }
 }

@@ -18,12 +18,15 @@ use toolkeep_core::id::{ChannelName, TenantName};
 
 use crate::ambient::Ambient;
 use crate::channel::{Channels, NotTaken, Parcel};
+use crate::egress::Clearance;
 use crate::ledger::{Delivery, DeliveryChange, Due, Ledger, LedgerError, OutboxCounts};
 use crate::notify::{Event, Notify};
 use turn::Busy;
 
 /// Deliveries of one channel and tenant that one look finds: more than any channel makes at one time.
 const EACH: u32 = 16;
+/// The same while some are withheld: those of others may stand behind as many that a kill switch keeps.
+const EACH_PAST_WITHHELD: u32 = 1_000;
 /// How long to wait where something is due that cannot be begun now: a kill switch tells nobody when it opens.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Longest wait, whatever the clock says: it may be set back.
@@ -33,8 +36,8 @@ const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// Attempts at one time for a channel that is not configured: they only fail.
 const AT_ONCE_UNKNOWN: usize = 4;
 
-/// Whether deliveries of a tenant may leave by a channel now. Asked before every attempt; it must not wait.
-pub type Gate = Arc<dyn Fn(&TenantName, &ChannelName) -> bool + Send + Sync>;
+/// Whether a delivery may leave now. Asked before every attempt, and by it right before anything leaves; it must not wait.
+pub type Gate = Arc<dyn Fn(&Due) -> bool + Send + Sync>;
 
 /// How the outbox is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +60,8 @@ struct Parts {
     gate: Gate,
     paused: AtomicBool,
     stopping: AtomicBool,
+    /// Whether the last look found something that may not leave.
+    withheld: AtomicBool,
     busy: Mutex<Busy>,
     /// Something is in the outbox that was not there, or an attempt ended.
     changed: Arc<Signal>,
@@ -83,10 +88,19 @@ impl Outbox {
         gate: Gate,
     ) -> Result<Self, LedgerError> {
         let changed = ledger.outbox_signal();
-        let (paused, stopping) = (AtomicBool::new(false), AtomicBool::new(false));
-        let busy = Mutex::default();
-        let parts =
-            Parts { ledger, channels, notify, ambient, gate, paused, stopping, busy, changed, ended: Signal::new() };
+        let parts = Parts {
+            ledger,
+            channels,
+            notify,
+            ambient,
+            gate,
+            paused: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            withheld: AtomicBool::new(false),
+            busy: Mutex::default(),
+            changed,
+            ended: Signal::new(),
+        };
         let outbox = Self(Arc::new(parts));
         outbox.take_up().await?;
         let task = outbox.clone();
@@ -152,8 +166,8 @@ impl Outbox {
     }
 
     /// Whether an attempt may begin now.
-    fn may_leave(&self, tenant: &TenantName, channel: &ChannelName) -> bool {
-        !self.is_stopping() && !self.is_paused() && (self.0.gate)(tenant, channel)
+    fn may_leave(&self, due: &Due) -> bool {
+        !self.is_stopping() && !self.is_paused() && (self.0.gate)(due)
     }
 
     fn attempts(&self, channel: &ChannelName, tenant: &TenantName) -> u32 {
@@ -166,7 +180,7 @@ impl Outbox {
 
     /// Attempts during which the last daemon stopped: whether they arrived is not known, so they are made again.
     async fn take_up(&self) -> Result<(), LedgerError> {
-        for Due { id, tenant, channel } in self.0.ledger.deliveries_under_way().await? {
+        for Due { id, tenant, channel, .. } in self.0.ledger.deliveries_under_way().await? {
             let note = Arc::from("the daemon stopped during the attempt");
             let change =
                 DeliveryChange { id, event: DeliveryEvent::Lose, most: self.attempts(&channel, &tenant), note };
@@ -196,8 +210,11 @@ impl Outbox {
             return Ok(LOOK_AT_LEAST);
         }
         let now_ms = self.0.ambient.now_ms();
-        let mut due = self.0.ledger.due_deliveries(now_ms, EACH).await?;
-        due.retain(|due| self.may_leave(&due.tenant, &due.channel));
+        let each = if self.0.withheld.load(Ordering::Relaxed) { EACH_PAST_WITHHELD } else { EACH };
+        let mut due = self.0.ledger.due_deliveries(now_ms, each).await?;
+        let found = due.len();
+        due.retain(|due| self.may_leave(due));
+        self.0.withheld.store(due.len() < found, Ordering::Relaxed);
         let chosen = self.busy().choose(due, |channel, tenant| self.at_once(channel, tenant));
         self.begin(chosen).await?;
         Ok(match self.0.ledger.next_delivery_ms().await? {
@@ -220,19 +237,20 @@ impl Outbox {
             self.busy().end(&due.channel, &due.tenant);
         }
         for delivery in claimed {
+            let Some(due) = chosen.iter().find(|due| due.id == delivery.what.id).cloned() else { continue };
             let outbox = self.clone();
-            tokio::spawn(async move { outbox.deliver(delivery).await });
+            tokio::spawn(async move { outbox.deliver(due, delivery).await });
         }
         Ok(())
     }
 
     /// One attempt at one delivery, and what came of it.
-    async fn deliver(&self, delivery: Delivery) {
+    async fn deliver(&self, due: Due, delivery: Delivery) {
         let (tenant, channel) = (delivery.what.tenant.clone(), delivery.what.channel.clone());
         let outbox = self.clone();
         // A panic of a channel must not leave a delivery under way until the next start.
         let attempt = tokio::spawn(async move {
-            let (event, note) = outbox.attempt(&delivery).await;
+            let (event, note) = outbox.attempt(due, &delivery).await;
             (event, note, delivery)
         });
         match attempt.await {
@@ -246,11 +264,12 @@ impl Outbox {
         self.wake();
     }
 
-    async fn attempt(&self, delivery: &Delivery) -> (DeliveryEvent, String) {
+    async fn attempt(&self, due: Due, delivery: &Delivery) -> (DeliveryEvent, String) {
         let what = &delivery.what;
-        if !self.may_leave(&what.tenant, &what.channel) {
+        if !self.may_leave(&due) {
             return (DeliveryEvent::Withhold, "withheld".to_owned());
         }
+        let outbox = self.clone();
         let parcel = Parcel {
             id: what.id,
             tenant: what.tenant.clone(),
@@ -258,6 +277,8 @@ impl Outbox {
             call: what.call,
             made_ms: delivery.made_ms,
             message: what.message.clone(),
+            // An attempt that was begun goes on when the daemon stops or the outbox is paused, but not past the gate.
+            clearance: Clearance::new(move || (outbox.0.gate)(&due)),
         };
         match self.0.channels.send(&what.channel, &parcel, self.0.ambient.now_ms()).await {
             Ok(note) => (DeliveryEvent::Accept, note),
@@ -266,6 +287,7 @@ impl Outbox {
                 (DeliveryEvent::Fail { draw, wait_ms }, why)
             }
             Err(NotTaken::Never(why)) => (DeliveryEvent::Refuse, why),
+            Err(NotTaken::Withheld) => (DeliveryEvent::Withhold, "withheld".to_owned()),
         }
     }
 

@@ -326,7 +326,8 @@ impl Entry {
     #[must_use]
     pub fn refuse(mut self, refusal: Refusal, outcome: Outcome, now_ms: u64) -> CallRow {
         // Where a part of the call may have been sent, a retry must not send it again.
-        if (refusal.retryable || refusal.code == Code::Halted) && !self.row.suspended {
+        let passing = refusal.retryable || matches!(refusal.code, Code::Halted | Code::Killed);
+        if passing && !self.row.suspended {
             self.row.key = None;
         }
         let status = status_of(refusal.code);

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use toolkeep::ambient::Ambient;
-use toolkeep::egress::{Answer, Egress, EgressConfig, Incoming, Limits, Outgoing, Purpose, Resolver, Script};
-use toolkeep::egress::{Reason, SendError};
+use toolkeep::egress::{Answer, Clearance, Egress, EgressConfig, Incoming, Limits, Outgoing, Purpose, Reason};
+use toolkeep::egress::{Resolver, Script, SendError};
 use toolkeep::secrets::Secrets;
 use toolkeep_core::net::field::AllowedFields;
 use toolkeep_core::net::method::Method;
@@ -45,6 +45,7 @@ pub(super) fn get(origin: &str) -> Outgoing {
         secrets: Vec::new(),
         network: Network::Private,
         purpose: Purpose::Read,
+        clearance: Clearance::default(),
     }
 }
 

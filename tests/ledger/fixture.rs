@@ -171,6 +171,7 @@ impl Fixture {
         };
         let undo = b"what was there".as_slice();
         Intent {
+            quotas: Vec::new(),
             sends: Vec::new(),
             plan: plan.id(),
             proposal: None,

@@ -105,7 +105,7 @@ impl World {
         let channels = self.channels();
         let notify = Notify::new(self.routes.clone(), channels.clone(), ledger.clone(), self.ambient.clone());
         let open = Arc::clone(&self.open);
-        let gate = Arc::new(move |_: &_, _: &_| open.load(Ordering::SeqCst));
+        let gate = Arc::new(move |_: &_| open.load(Ordering::SeqCst));
         let outbox = Outbox::start(ledger.clone(), channels, notify.clone(), self.ambient.clone(), gate).await;
         Life { ledger, outbox: outbox.expect("an outbox"), notify }
     }

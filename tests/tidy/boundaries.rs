@@ -143,6 +143,7 @@ const AMBIENT: &[(&str, &[&str])] = &[
             "host/src/spool.rs",
             "host/src/install.rs",
             "host/src/host/life.rs",
+            "host/src/kill/file.rs",
             "host/src/daemon/socket.rs",
             "host/src/ledger",
             "host/src/blobs",

@@ -40,6 +40,8 @@ pub enum AuditKind {
     Policy,
     /// A credential was made, taken back, or refused.
     Identity,
+    /// A kill switch was set or cleared.
+    Kill,
 }
 
 /// One entry of the chain.

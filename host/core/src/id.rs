@@ -106,6 +106,10 @@ name_type!(
     AgentName, "agent name"
 );
 name_type!(
+    /// A kind of task that runs belong to.
+    WorkflowName, "workflow name"
+);
+name_type!(
     /// A directory that the operator lets tools see.
     WorkspaceName, "workspace name"
 );

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod bucket;
 pub mod call;
 pub mod capability;
 pub mod delivery;
@@ -18,6 +19,7 @@ pub mod event;
 pub mod grant;
 pub mod id;
 pub mod json;
+pub mod kill;
 pub mod limit;
 pub mod manifest;
 pub mod net;
@@ -25,6 +27,7 @@ pub mod path;
 pub mod plan;
 pub mod policy;
 pub mod principal;
+pub mod rate;
 pub mod receipt;
 pub mod refusal;
 pub mod render;

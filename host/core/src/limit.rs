@@ -19,6 +19,8 @@ pub const DIFF_MAX_BYTES: u64 = 1024 * 1024;
 pub const MESSAGE_MAX_BYTES: usize = 4 * 1024;
 /// Longest idempotency key, in bytes.
 pub const KEY_MAX_BYTES: usize = 128;
+/// Calls at one time that a manifest or the configuration may ask for: as many as the daemon runs.
+pub const CONCURRENT_MAX: u64 = 1_024;
 /// Longest run step, in bytes.
 pub const STEP_MAX_BYTES: usize = 128;
 

@@ -14,7 +14,8 @@ use crate::digest::Digest;
 use crate::effect::Effect;
 use crate::grant::{GRANTS_MAX, HttpGrant, HttpText, KeysGrant, KeysText, MessageGrant, MessageText};
 use crate::id::{NAME_MAX_BYTES, ToolName, WorkspaceName};
-use crate::limit::ExecutionLimits;
+use crate::limit::{CONCURRENT_MAX, ExecutionLimits};
+use crate::rate::{self, QuotaRule, QuotaText, RateRule, RateText};
 use crate::tier::Tier;
 
 /// The only format that this version reads.
@@ -151,6 +152,15 @@ pub struct LimitsText {
     /// Bytes of memory that compiling the component may take; left out, it scales with the size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compile_memory_bytes: Option<u64>,
+    /// Calls of its tools at one time, for each tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrent: Option<u64>,
+    /// How often its tools may be called.
+    #[serde(default, rename = "rate", skip_serializing_if = "Vec::is_empty")]
+    pub rates: Vec<RateText>,
+    /// How many effects of its tools may be committed.
+    #[serde(default, rename = "quota", skip_serializing_if = "Vec::is_empty")]
+    pub quotas: Vec<QuotaText>,
 }
 
 /// A checked manifest.
@@ -184,6 +194,12 @@ pub struct Manifest {
     pub amounts: Arc<[Amount]>,
     /// What an execution may use.
     pub limits: ExecutionLimits,
+    /// Calls of its tools at one time, for each tenant.
+    pub concurrent: Option<usize>,
+    /// How often its tools may be called.
+    pub rates: Arc<[RateRule]>,
+    /// How many effects of its tools may be committed.
+    pub quotas: Arc<[QuotaRule]>,
     /// Operator's limits for compiling: CPU seconds and bytes.
     pub compile: (Option<u64>, Option<u64>),
     /// How long its plans stay committable, in milliseconds.
@@ -291,6 +307,9 @@ impl ManifestText {
             keys: keys.into(),
             amounts: self.amounts()?,
             limits: self.limits.check()?,
+            concurrent: self.limits.concurrent()?,
+            rates: rate::rates(&self.limits.rates, true)?.into(),
+            quotas: rate::quotas(&self.limits.quotas, true)?.into(),
             compile: (self.limits.compile_cpu_s, self.limits.compile_memory_bytes),
             plan_ttl_ms: ttl * 1000,
             digest,
@@ -376,6 +395,17 @@ impl WorkspaceText {
 }
 
 impl LimitsText {
+    fn concurrent(&self) -> Result<Option<usize>, BadManifest> {
+        match self.concurrent {
+            None => Ok(None),
+            Some(most) if (1..=CONCURRENT_MAX).contains(&most) => Ok(usize::try_from(most).ok()),
+            Some(most) => {
+                let problem = format!("{most} is not between 1 and {CONCURRENT_MAX}");
+                Err(BadManifest::new("limits.concurrent", problem))
+            }
+        }
+    }
+
     fn check(&self) -> Result<ExecutionLimits, BadManifest> {
         let defaults = ExecutionLimits::default();
         let most = ExecutionLimits::CEILING;

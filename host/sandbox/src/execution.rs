@@ -340,6 +340,10 @@ async fn drive(
 ) -> End {
     let mut call = pin!(call);
     let guarded = poll_fn(|context| {
+        // A guest that is cancelled while it lets others run is not run again.
+        if cancel.is_cancelled() {
+            return Poll::Ready(End::Cancelled);
+        }
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::as_mut(&mut call).poll(context)));
         match polled {
             Ok(poll) => poll.map(End::Returned),

@@ -58,6 +58,9 @@ pub enum HostFault {
     /// No slot became free in time, or all pools are busy.
     #[error("all slots of the pool are taken")]
     Overloaded,
+    /// Cancelled while it waited for a slot: nothing of it ran.
+    #[error("cancelled while it waited for a sandbox")]
+    Cancelled,
     /// The tenant's pool was released since the component was loaded: load it again.
     #[error("the pool of this component was released; load it again")]
     Retired,

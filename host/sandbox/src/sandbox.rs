@@ -67,7 +67,11 @@ impl Sandbox {
     pub async fn execute(&self, order: Order) -> Result<Execution, HostFault> {
         let pool = order.loaded.pool()?;
         self.pools.touch(&pool);
-        let slot = pool.slot().await?;
+        let slot = tokio::select! {
+            biased;
+            slot = pool.slot() => slot?,
+            () = order.cancel.cancelled() => return Err(HostFault::Cancelled),
+        };
         execution::carry_out(order, &pool.engine, &self.fingerprint, slot).await
     }
 }

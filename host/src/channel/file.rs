@@ -36,13 +36,14 @@ impl FileChannel {
             members.insert("id".to_owned(), json!(parcel.id));
         }
         let line = format!("{line}\n");
-        let channel = self.clone();
+        let (channel, clearance) = (self.clone(), parcel.clearance.clone());
         let written = tokio::task::spawn_blocking(move || {
             let _one_at_a_time = channel.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            append(&channel.path, line.as_bytes())
+            if clearance.allows() { append(&channel.path, line.as_bytes()).map(Some) } else { Ok(None) }
         });
         match written.await {
-            Ok(Ok(bytes)) => Ok(format!("{bytes} bytes appended")),
+            Ok(Ok(None)) => Err(NotTaken::Withheld),
+            Ok(Ok(Some(bytes))) => Ok(format!("{bytes} bytes appended")),
             Ok(Err(error)) => Err(NotTaken::later(format!("the file cannot be written: {error}"))),
             Err(_) => Err(NotTaken::later("BUG: the task that writes the file panicked")),
         }

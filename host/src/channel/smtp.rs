@@ -107,6 +107,10 @@ impl Smtp {
         let text = mail.formatted();
         // The line end before the last dot is the library's.
         let text = text.strip_suffix(b"\r\n").unwrap_or(&text);
+        if !parcel.clearance.allows() {
+            let _ended = server.quit().await;
+            return Err(NotTaken::Withheld);
+        }
         let answer = server.send(mail.envelope(), text).await.map_err(|error| judged(&error))?;
         // The message is the server's now; how the connection ends does not matter any more.
         let _ended = server.quit().await;

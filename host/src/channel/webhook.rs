@@ -15,7 +15,7 @@ use toolkeep_core::net::target::Target;
 use super::payload::payload;
 use super::signature::{SigningKey, signatures};
 use super::{NotTaken, Parcel, shown};
-use crate::egress::{Egress, Incoming, Limits, Outgoing, Purpose, SendError};
+use crate::egress::{Egress, Incoming, Limits, Outgoing, Purpose, Reason, SendError};
 
 /// Bytes of an answer that are read: more than is ever shown.
 const ANSWER_MAX_BYTES: u64 = 4 * 1024;
@@ -61,10 +61,12 @@ impl Webhook {
             secrets: Vec::new(),
             network: self.network,
             purpose: Purpose::Write,
+            clearance: parcel.clearance.clone(),
         };
         let limits = Limits { total: TOTAL, response_bytes: ANSWER_MAX_BYTES, ..Limits::default() };
         match egress.send(request, limits).await {
             Ok(answer) => judge(&answer),
+            Err(SendError::NotSent(Reason::Withheld)) => Err(NotTaken::Withheld),
             Err(error) => Err(failure(&error)),
         }
     }

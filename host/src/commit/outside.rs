@@ -73,6 +73,22 @@ impl Stop {
                 refusal: refused(&problem),
                 settled: Some(Settled::RolledBack),
             },
+            Dispatched::Killed { remnants, refusal } if remnants.is_empty() => Self {
+                status: Status::Failed,
+                outcome: Outcome::Discarded,
+                refusal: *refusal,
+                settled: Some(Settled::RolledBack),
+            },
+            Dispatched::Killed { remnants, refusal } => Self {
+                status: Status::Failed,
+                outcome: Outcome::Halted,
+                refusal: Refusal::new(
+                    Code::Halted,
+                    format!("{}; these were sent before and stay: {}", refusal.message, remnants.join("; ")),
+                )
+                .hint(refusal.hint),
+                settled: Some(Settled::Halted(remnants)),
+            },
             Dispatched::Halted { remnants, problem } => Self {
                 status: Status::Failed,
                 outcome: Outcome::Halted,
@@ -237,8 +253,7 @@ impl Committer {
     pub(super) fn send_all(&self, plan: &Plan, goal: Goal) -> Result<(Passed, Vec<StoredSend>), LedgerError> {
         let sends = self.runtime.block_on(self.ledger.sends(plan.id()))?;
         let contents = |digest: &Digest| self.blobs.content_blocking(digest).ok().flatten().as_ref().and_then(bytes_of);
-        let tenant = plan.body().principal.tenant.clone();
-        let mut sending = Sending::new(self, plan.id(), tenant, sends, &contents);
+        let mut sending = Sending::new(self, plan, sends, &contents);
         let passed = Stop::of(sending.run(goal)?).map_or(Passed::Apply, Passed::Stopped);
         Ok((passed, sending.into_sends()))
     }

@@ -3,18 +3,22 @@
 //! What is next is a pure function of the states ([`toolkeep_core::send`]); every step of it is on record before a byte
 //! leaves. The same code drives a commit, a commit that the last life began, and one that an operator resolved.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 use toolkeep_core::digest::Digest;
-use toolkeep_core::effect::{Delivery, Effect, Header, HttpEffect};
-use toolkeep_core::id::{PlanId, TenantName};
+use toolkeep_core::effect::{Delivery, Effect, Header, HttpEffect, Reversal};
+use toolkeep_core::id::PlanId;
+use toolkeep_core::plan::Plan;
+use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::send::{ATTEMPTS_MAX, Dispatch, Goal, Judgement, Next, SendState, judge, next};
 use toolkeep_sandbox::port::HttpAnswer;
 
 use super::Committer;
-use crate::egress::{Granted, Incoming, Limits, Outgoing, Purpose, SendError};
+use crate::egress::{Granted, Incoming, Limits, Outgoing, Purpose, Reason, SendError};
+use crate::kill::Deed;
 use crate::ledger::{LedgerError, SendMove, StoredSend};
 
 /// How long the first repetition of an idempotent request waits; each further one waits twice as long.
@@ -23,7 +27,7 @@ const REPEAT_AFTER: Duration = Duration::from_millis(250);
 const KEPT_BYTES: usize = 16 * 1024;
 
 /// How the requests of a plan ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Dispatched {
     /// All are sent.
     Sent,
@@ -45,6 +49,13 @@ pub(super) enum Dispatched {
         remnants: Vec<String>,
         /// Why.
         problem: String,
+    },
+    /// A kill switch was set in between: nothing more is sent, not even what would undo these that were.
+    Killed {
+        /// What stays.
+        remnants: Vec<String>,
+        /// What it says.
+        refusal: Box<Refusal>,
     },
 }
 
@@ -72,20 +83,22 @@ impl Attempted {
 pub(super) struct Sending<'c> {
     committer: &'c Committer,
     plan: PlanId,
-    tenant: TenantName,
+    deed: Deed,
     sends: Vec<StoredSend>,
     contents: &'c dyn Fn(&Digest) -> Option<Vec<u8>>,
+    /// A request was stopped when its connection stood.
+    withheld: Cell<bool>,
 }
 
 impl<'c> Sending<'c> {
     pub(super) fn new(
         committer: &'c Committer,
-        plan: PlanId,
-        tenant: TenantName,
+        plan: &Plan,
         sends: Vec<StoredSend>,
         contents: &'c dyn Fn(&Digest) -> Option<Vec<u8>>,
     ) -> Self {
-        Self { committer, plan, tenant, sends, contents }
+        let (deed, withheld) = (Deed::of_plan(plan, None), Cell::new(false));
+        Self { committer, plan: plan.id(), deed, sends, contents, withheld }
     }
 
     /// The requests with what became of them.
@@ -100,7 +113,11 @@ impl<'c> Sending<'c> {
     pub(super) fn run(&mut self, goal: Goal) -> Result<Dispatched, LedgerError> {
         loop {
             let states: Vec<_> = self.sends.iter().map(|send| (send.state, send.dispatch.reversal)).collect();
-            match next(goal, &states) {
+            let step = next(goal, &states);
+            if let Some(killed) = self.killed(&step) {
+                return Ok(killed);
+            }
+            match step {
                 Next::Send(at) => self.send(at)?,
                 Next::Compensate(at) => self.compensate(at)?,
                 Next::Apply => return Ok(Dispatched::Sent),
@@ -118,6 +135,29 @@ impl<'c> Sending<'c> {
         }
     }
 
+    /// What a kill switch makes of the next step, if it stops it.
+    fn killed(&self, step: &Next) -> Option<Dispatched> {
+        let withheld = self.withheld.get();
+        let dispatches = match step {
+            Next::Apply | Next::Ask(_) => return None,
+            Next::Send(_) | Next::Compensate(_) => true,
+            Next::TakeBack | Next::Halt => withheld,
+        };
+        let refusal = match self.committer.kill.check_deed(&self.deed) {
+            Err(refusal) if dispatches => refusal,
+            // It was cleared again in the meantime.
+            Ok(()) if withheld => Refusal::new(Code::Killed, "a kill switch was set while it was sent"),
+            _ => return None,
+        };
+        let stays = |send: &&StoredSend| match send.state {
+            SendState::Stuck => true,
+            SendState::Sent => send.dispatch.reversal != Reversal::Reversible,
+            _ => false,
+        };
+        let remnants = self.sends.iter().filter(stays).map(StoredSend::subject).collect();
+        Some(Dispatched::Killed { remnants, refusal: Box::new(refusal) })
+    }
+
     /// Why it does not go on, in the words of the request that stopped it.
     fn problem(&self) -> String {
         let said = self.sends.iter().filter(|send| !matches!(send.state, SendState::Sent | SendState::Pending));
@@ -133,8 +173,15 @@ impl<'c> Sending<'c> {
             attempt += 1;
             self.note(at, Attempted::only(SendState::Sending))?;
             let Some(send) = self.sends.get(at) else { return Ok(()) };
-            let attempted = self.attempt(send);
-            let again = attempted.state == SendState::Unknown && send.dispatch.idempotent && attempt < ATTEMPTS_MAX;
+            let mut attempted = self.attempt(send);
+            if attempt > 1 && attempted.answer.is_none() && attempted.state == SendState::Refused {
+                // This attempt did not leave, but one before it may have arrived.
+                attempted.state = SendState::Unknown;
+            }
+            let again = attempted.state == SendState::Unknown
+                && send.dispatch.idempotent
+                && attempt < ATTEMPTS_MAX
+                && self.committer.kill.check_deed(&self.deed).is_ok();
             if again {
                 let pause = tokio::time::sleep(REPEAT_AFTER * 2_u32.pow(attempt - 1));
                 self.committer.runtime.block_on(pause);
@@ -181,7 +228,10 @@ impl<'c> Sending<'c> {
                 };
                 attempted(state, Some(answer_of(incoming)), problem)
             }
-            Err(SendError::NotSent(reason)) => attempted(SendState::Refused, None, Some(reason.to_string())),
+            Err(SendError::NotSent(reason)) => {
+                self.withheld.set(self.withheld.get() || reason == Reason::Withheld);
+                attempted(SendState::Refused, None, Some(reason.to_string()))
+            }
             Err(SendError::Unknown(reason)) => attempted(SendState::Unknown, None, Some(reason.to_string())),
         }
     }
@@ -235,9 +285,11 @@ impl<'c> Sending<'c> {
             allow_private: dispatch.allow_private,
         };
         let named = (request.method.as_str(), request.url.as_str());
-        let outgoing = Outgoing::granted(self.tenant.clone(), named, granted, &request.headers, Bytes::from(body))
+        let tenant = self.deed.tenant().clone();
+        let outgoing = Outgoing::granted(tenant, named, granted, &request.headers, Bytes::from(body))
             .map_err(|problem| problem.to_string())?;
-        Ok(Outgoing { idempotency_key: Some(key), purpose: Purpose::Write, ..outgoing })
+        let clearance = self.committer.kill.clearance(self.deed.clone());
+        Ok(Outgoing { idempotency_key: Some(key), purpose: Purpose::Write, clearance, ..outgoing })
     }
 
     /// Put a step on record, durably, before anything else happens.

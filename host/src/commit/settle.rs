@@ -32,10 +32,12 @@ use super::files::{
 use super::outside::{self, Outside, Passed, Stop, bytes_of};
 use super::{Committer, halted_refusal};
 use crate::approve::{Approved, ApprovedParts, Contents};
+use crate::kill::Deed;
 use crate::ledger::{
     BlobSet, CallRow, Discard, Durability, FileBlob, InlineBlob, Intent, IntentId, IntentRefused, LedgerError,
     OutcomePromise, OutcomeRow, PlanState, Proposal, Scope, SendRow, Settled,
 };
+use crate::quota;
 use crate::record::{Answer, Ending, status_of};
 
 /// Permission bits that new files and directories do not get. A reversal restores exact modes.
@@ -103,6 +105,7 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<(Made, Unflus
     if let Some(why) = committer.poisoned.get() {
         return Err(Refusal::new(Code::Halted, format!("nothing is committed until the daemon is restarted: {why}")));
     }
+    committer.kill.check_deed(&Deed::of_plan(&parts.plan, None))?;
     let stored;
     let contents = match &parts.contents {
         Contents::Staged(contents) => contents,
@@ -184,9 +187,20 @@ fn intend(committer: &Committer, parts: ApprovedParts, made: Made, unflushed: Un
         Ok(intent) => intent,
         Err(refusal) => return (forget(committer, parts, &made, refusal), None),
     };
+    let deed = Deed::of_plan(&parts.plan, None);
     let mut asked = pin!(committer.ledger.intent(intent));
-    // The first look hands the intent to the ledger's writer, which goes on by itself.
-    let first = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let first = {
+        // From here until the intent is handed over nothing is stopped; what is stopped before has its answer here.
+        let pass = committer.kill.pass();
+        match pass.allows(&deed) {
+            // The first look hands the intent to the ledger's writer, which goes on by itself.
+            Ok(()) => asked.as_mut().poll(&mut Context::from_waker(Waker::noop())),
+            Err(killed) => {
+                drop(pass);
+                return (forget(committer, parts, &made, killed), None);
+            }
+        }
+    };
     let flushed = unflushed.flush();
     let durable = match first {
         Poll::Ready(durable) => durable,
@@ -254,6 +268,7 @@ fn intent(committer: &Committer, parts: &ApprovedParts, made: &Made, now_ms: u64
         undoes: parts.undoes,
         steps: steps.into(),
         sends: made.sends.clone(),
+        quotas: quota::charges(&parts.plan, &committer.quotas, &parts.quotas),
         undo_blobs: made.undo.clone(),
         reply_when_done: Arc::clone(&done.reply),
         receipt: Some(receipt),
@@ -496,6 +511,7 @@ fn intent_refusal(error: &IntentRefused) -> Refusal {
         IntentRefused::NotCommittable(_) | IntentRefused::Expired | IntentRefused::KeysChanged(_) => Code::StalePlan,
         IntentRefused::NotUndoable => Code::Denied,
         IntentRefused::KeyTaken => Code::InFlight,
+        IntentRefused::Quota { wait_ms, .. } => return quota::refusal(error.to_string(), *wait_ms),
         IntentRefused::Ledger(error) => return error.refusal(),
     };
     Refusal::new(code, error.to_string())

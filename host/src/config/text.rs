@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toolkeep_core::id::{AgentName, ChannelName, SecretName, TenantName, UserName, WorkspaceName};
+use toolkeep_core::rate::{QuotaText, RateText};
 
+use super::kill::KillText;
 use super::{CONFIG_MAX_BYTES, ConfigError, Environment, LoadOptions};
 use crate::ambient::Ambient;
 use crate::authenticate::issuer::config::IssuerText;
@@ -35,6 +37,9 @@ pub struct ConfigText {
     /// `[ledger]`.
     #[serde(default)]
     pub ledger: LedgerText,
+    /// `[kill]`.
+    #[serde(default)]
+    pub kill: KillText,
     /// `[egress]`.
     #[serde(default)]
     pub egress: EgressText,
@@ -119,6 +124,18 @@ pub struct LimitsText {
     pub undo_bytes: Option<u64>,
     /// See [`super::DaemonLimits::drain_ms`].
     pub drain_ms: Option<u64>,
+    /// See [`super::DaemonLimits::waiting`].
+    pub waiting: Option<u64>,
+    /// See [`super::DaemonLimits::wait_ms`].
+    pub wait_ms: Option<u64>,
+    /// See [`super::DaemonLimits::executions_per_tenant`].
+    pub executions_per_tenant: Option<u64>,
+    /// `[[limits.rate]]`.
+    #[serde(default, rename = "rate")]
+    pub rates: Vec<RateText>,
+    /// `[[limits.quota]]`.
+    #[serde(default, rename = "quota")]
+    pub quotas: Vec<QuotaText>,
 }
 
 /// `[ledger]`.

@@ -60,26 +60,10 @@ impl AdminPlane {
             | AdminMethod::ApprovalsShow
             | AdminMethod::ApprovalsApprove
             | AdminMethod::ApprovalsReject => return self.consent(&op, method, params),
-            AdminMethod::TokensMint => {
-                let mint: crate::host::Mint = params::read(params)?;
-                later(async move { host.mint_token(&op, mint).await.into() })
+            AdminMethod::TokensMint | AdminMethod::TokensList | AdminMethod::TokensRevoke => {
+                return self.tokens(&op, method, params);
             }
-            AdminMethod::TokensList => {
-                let list: params::ListTokens = params::read(params)?;
-                later(async move { host.tokens(&op, (list.all, list.sessions), list.cursor).await.into() })
-            }
-            AdminMethod::TokensRevoke => {
-                let of: params::OfToken = params::read(params)?;
-                later(async move { host.revoke_token(&op, of.token).await.into() })
-            }
-            AdminMethod::OutcomesList => {
-                params::read::<params::Nothing>(params)?;
-                later(async move { host.unknown_outcomes(&op).await.into() })
-            }
-            AdminMethod::OutcomesResolve => {
-                let said: params::ResolveOutcome = params::read(params)?;
-                later(async move { host.resolve_outcome(&op, said.call, said.sent, &said.reason).await.into() })
-            }
+            AdminMethod::OutcomesList | AdminMethod::OutcomesResolve => return self.outcomes(&op, method, params),
             AdminMethod::ToolsInstall => {
                 let install: params::InstallTool = params::read(params)?;
                 check_absolute(&install.manifest)?;
@@ -127,6 +111,9 @@ impl AdminPlane {
             | AdminMethod::PolicyExplain
             | AdminMethod::PolicyDiff
             | AdminMethod::PolicyReload => return self.policy(&op, method, params),
+            AdminMethod::KillSet | AdminMethod::KillClear | AdminMethod::KillList => {
+                return self.kill(&op, method, params);
+            }
             AdminMethod::AuditVerify => {
                 params::read::<params::Nothing>(params)?;
                 later(async move { host.audit_verify(&op).await.into() })
@@ -142,6 +129,34 @@ impl AdminPlane {
                 Dispatch::Now(Body::Value(json!({"draining": true})))
             }
         })
+    }
+
+    fn tokens(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        Ok(match method {
+            AdminMethod::TokensMint => {
+                let mint: crate::host::Mint = params::read(params)?;
+                later(async move { host.mint_token(&op, mint).await.into() })
+            }
+            AdminMethod::TokensRevoke => {
+                let of: params::OfToken = params::read(params)?;
+                later(async move { host.revoke_token(&op, of.token).await.into() })
+            }
+            _ => {
+                let list: params::ListTokens = params::read(params)?;
+                later(async move { host.tokens(&op, (list.all, list.sessions), list.cursor).await.into() })
+            }
+        })
+    }
+
+    fn outcomes(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        if method == AdminMethod::OutcomesList {
+            params::read::<params::Nothing>(params)?;
+            return Ok(later(async move { host.unknown_outcomes(&op).await.into() }));
+        }
+        let said: params::ResolveOutcome = params::read(params)?;
+        Ok(later(async move { host.resolve_outcome(&op, said.call, said.sent, &said.reason).await.into() }))
     }
 
     fn consent(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
@@ -186,6 +201,25 @@ impl AdminPlane {
                 later(async move { host.resolve_dead_letter(&op, of.delivery, retry).await.into() })
             }
             _ => later(async move { host.dead_letter(&op, of.delivery).await.into() }),
+        })
+    }
+
+    fn kill(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        Ok(match method {
+            AdminMethod::KillSet => {
+                let set: params::SetKill = params::read(params)?;
+                let mode = set.mode;
+                later(async move { host.kill_set(&op, set.into(), mode).await.into() })
+            }
+            AdminMethod::KillClear => {
+                let clear: params::ClearKill = params::read(params)?;
+                later(async move { host.kill_clear(&op, clear.into()).await.into() })
+            }
+            _ => {
+                params::read::<params::Nothing>(params)?;
+                Dispatch::Now(host.kill_list(&op).into())
+            }
         })
     }
 

@@ -153,6 +153,12 @@ methods! {
         DeadlettersRetry = "deadletters.retry",
         /// Throw a dead letter away.
         DeadlettersDiscard = "deadletters.discard",
+        /// Stop something.
+        KillSet = "kill.set",
+        /// Let it run again.
+        KillClear = "kill.clear",
+        /// What is stopped.
+        KillList = "kill.list",
         /// Verify the audit chain.
         AuditVerify = "audit.verify",
         /// Whether the daemon is well.
@@ -183,6 +189,8 @@ mod tests {
             "daemon.drain",
             "tokens.mint",
             "tokens.revoke",
+            "kill.set",
+            "kill.clear",
         ] {
             assert!(AgentMethod::named(powerful).is_none(), "{powerful}");
             assert!(AdminMethod::named(powerful).is_some(), "{powerful}");

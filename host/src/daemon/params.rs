@@ -8,13 +8,18 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use toolkeep_core::call::{CallRequest, Mode};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, DeliveryId, PlanId, RunId, SessionId, ToolName, TransactionId};
+use toolkeep_core::id::{
+    ApprovalId, CallId, DeliveryId, PlanId, RunId, SessionId, TenantName, ToolName, TransactionId,
+};
 use toolkeep_core::json;
+use toolkeep_core::kill::{KillLevel, KillMode};
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::reply::{Fault, INVALID_PARAMS};
-use crate::host::{BeginTransaction, CommitTransaction, CredentialName, PlanName, PolicyFile, Supposed, UndoTarget};
+use crate::host::{
+    BeginTransaction, CommitTransaction, CredentialName, KillRequest, PlanName, PolicyFile, Supposed, UndoTarget,
+};
 
 /// No parameters.
 #[derive(Debug, Deserialize)]
@@ -214,6 +219,47 @@ pub(super) struct ListDeadletters {
 #[serde(deny_unknown_fields)]
 pub(super) struct OfDelivery {
     pub(super) delivery: DeliveryId,
+}
+
+/// `kill.set`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetKill {
+    level: KillLevel,
+    #[serde(default)]
+    tenant: Option<TenantName>,
+    #[serde(default)]
+    name: Option<String>,
+    /// What may still run.
+    pub(super) mode: KillMode,
+    /// For everybody who is refused.
+    reason: String,
+}
+
+impl From<SetKill> for KillRequest {
+    fn from(set: SetKill) -> Self {
+        Self { level: set.level, tenant: set.tenant, name: set.name, reason: set.reason }
+    }
+}
+
+/// `kill.clear`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClearKill {
+    level: KillLevel,
+    #[serde(default)]
+    tenant: Option<TenantName>,
+    #[serde(default)]
+    name: Option<String>,
+    /// For the record.
+    #[serde(default)]
+    reason: String,
+}
+
+impl From<ClearKill> for KillRequest {
+    fn from(clear: ClearKill) -> Self {
+        Self { level: clear.level, tenant: clear.tenant, name: clear.name, reason: clear.reason }
+    }
 }
 
 /// `transactions.begin`.

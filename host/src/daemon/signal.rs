@@ -1,7 +1,7 @@
 //! What the process is told from outside: stop, stop now, reload.
 //!
 //! SIGTERM and SIGINT ask for a graceful stop; the second of them ends the wait. SIGHUP reads the manifests
-//! again. Readiness is announced to a service manager over `$NOTIFY_SOCKET`, one datagram, as `sd_notify(3)` describes.
+//! again. SIGUSR1 sets the global kill switch. Readiness is announced to a service manager over `$NOTIFY_SOCKET`, one datagram, as `sd_notify(3)` describes.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -51,6 +51,27 @@ impl Signals {
     /// Wait until a stop is asked, whatever else is.
     pub(super) async fn stop(&mut self) {
         while self.next().await != Asked::Stop {}
+    }
+}
+
+/// The signal that stops everything that tools do. The handler is installed from here on.
+#[derive(Debug)]
+pub(super) struct KillSignal(Signal);
+
+impl KillSignal {
+    /// Install the handler of SIGUSR1.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(super) fn new() -> io::Result<Self> {
+        signal(SignalKind::user_defined1()).map(Self)
+    }
+
+    /// Wait for the next one.
+    pub(super) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

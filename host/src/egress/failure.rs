@@ -92,6 +92,9 @@ pub enum Reason {
     /// The answer to a request with a secret is compressed, so that an echo of the secret could not be seen.
     #[error("the answer is encoded although it was asked not to be; one to a request with a secret must be readable")]
     Encoded,
+    /// A kill switch was set while the connection was made.
+    #[error("withheld: it was stopped before anything was sent")]
+    Withheld,
     /// The daemon stopped while the request was under way.
     #[error("the daemon stopped while the request was under way")]
     Interrupted,

@@ -1,6 +1,8 @@
 //! What goes out and what comes back, as plain owned data, and the bounds of both.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +42,32 @@ pub struct Outgoing {
     pub network: Network,
     /// Whether it may change something at its endpoint.
     pub purpose: Purpose,
+    /// Asked when the connection stands, right before the first byte leaves.
+    pub clearance: Clearance,
+}
+
+/// Says at the last moment whether something may leave. The answer must not wait for anything.
+#[derive(Clone, Default)]
+pub struct Clearance(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+
+impl Clearance {
+    /// One that asks.
+    #[must_use]
+    pub fn new(allows: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(allows)))
+    }
+
+    /// Whether it may leave; always, for one that does not ask.
+    #[must_use]
+    pub fn allows(&self) -> bool {
+        self.0.as_ref().is_none_or(|allows| allows())
+    }
+}
+
+impl fmt::Debug for Clearance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clearance({})", if self.0.is_some() { "asks" } else { "given" })
+    }
 }
 
 impl Outgoing {
@@ -61,6 +89,7 @@ impl Outgoing {
             secrets: Vec::new(),
             network: Network::Global,
             purpose: if method.is_read() { Purpose::Read } else { Purpose::Write },
+            clearance: Clearance::default(),
         })
     }
 }

@@ -45,6 +45,7 @@ impl Host {
     /// The owner of a previewed plan wants it committed: it is, or it is held, or it is refused.
     pub async fn commit_plan(&self, caller: &Caller, name: PlanName) -> Result<Answer, Refusal> {
         let _open = self.accepting()?;
+        self.may_begin(caller.principal())?;
         let stored = self.own_plan(caller, name).await?;
         if stored.call.row.outcome == Outcome::Committed {
             return Ok(Answer::stored(Arc::clone(&stored.call.row.reply), true));
@@ -181,6 +182,8 @@ impl Host {
             still_pending(&approval)?;
         }
         let stored = self.stored_plan(&scope, PlanName::Id(approval.plan)).await?;
+        // Consent is not counted for what may not be done now.
+        self.may_settle(&stored.plan)?;
         let digest = stored.plan.digest().short();
         let need = approve::need(&stored, &self.in_force())?;
         let groups = need.as_ref().map(|need| &need.groups);

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use toolkeep_core::id::CallId;
-use toolkeep_sandbox::execution::Cancel;
+use toolkeep_core::kill::{Standing, Subject};
+use toolkeep_core::tier::Tier;
 
 use crate::authenticate::Caller;
+use crate::execute::Aboard;
 
 /// All calls in flight.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +18,7 @@ pub struct Flights(Arc<Board>);
 
 #[derive(Debug, Default)]
 struct Board {
-    calls: Mutex<HashMap<CallId, (Caller, Cancel)>>,
+    calls: Mutex<HashMap<CallId, (Caller, Arc<Aboard>)>>,
     settling: AtomicUsize,
     landed: Notify,
 }
@@ -35,8 +37,8 @@ pub struct Flight {
 impl Flights {
     /// A call begins.
     #[must_use]
-    pub fn enter(&self, call: CallId, owner: Caller, cancel: Cancel) -> Flight {
-        self.lock().insert(call, (owner, cancel));
+    pub fn enter(&self, call: CallId, owner: Caller, aboard: Arc<Aboard>) -> Flight {
+        self.lock().insert(call, (owner, aboard));
         Flight { board: Arc::clone(&self.0), call }
     }
 
@@ -51,8 +53,8 @@ impl Flights {
     #[must_use]
     pub fn cancel(&self, caller: &Caller, call: CallId) -> bool {
         match self.lock().get(&call) {
-            Some((owner, cancel)) if caller.owns(owner.principal(), &owner.origin().session) => {
-                cancel.cancel();
+            Some((owner, aboard)) if caller.owns(owner.principal(), &owner.origin().session) => {
+                aboard.cancel.cancel();
                 true
             }
             _ => false,
@@ -74,9 +76,30 @@ impl Flights {
 
     /// Cancel everything.
     pub fn cancel_all(&self) {
-        for (_, cancel) in self.lock().values() {
-            cancel.cancel();
+        for (_, aboard) in self.lock().values() {
+            aboard.cancel.cancel();
         }
+    }
+
+    /// Cancel everything that is stopped. What is not known yet of a call is asked when it is. Returns how many there were.
+    pub fn cancel_stopped(&self, standing: &Standing) -> usize {
+        let mut stopped = 0;
+        for (owner, aboard) in self.lock().values() {
+            let principal = owner.principal();
+            let tool = aboard.tool();
+            let subject = Subject {
+                tenant: &principal.tenant,
+                agent: Some(&principal.agent),
+                tool: tool.map(|tool| &tool.name),
+                workflow: None,
+                reads: tool.map(|tool| tool.tier == Tier::ReadOnly),
+            };
+            if standing.of_subject(&subject).is_some() {
+                aboard.cancel.cancel();
+                stopped += 1;
+            }
+        }
+        stopped
     }
 
     /// Wait until nothing is in flight.
@@ -93,7 +116,7 @@ impl Flights {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, (Caller, Cancel)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, (Caller, Arc<Aboard>)>> {
         self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,13 +12,16 @@ use std::time::Duration;
 use serde_json::json;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::digest::Digest;
+use toolkeep_core::display::visible;
 use toolkeep_core::id::CallId;
+use toolkeep_core::kill::Standing;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::fault::HostFault;
 use toolkeep_sandbox::sandbox::{Sandbox, SandboxConfig};
 use toolkeep_sandbox::workspace::{WorkspaceError, WorkspaceRoot};
 
 use super::credentials::Failures;
+use super::kill::{gate, of_file};
 use super::{Flights, Host, Notices, Services};
 use crate::admit::Admission;
 use crate::ambient::Ambient;
@@ -34,6 +37,7 @@ use crate::config::{Config, Environment, LedgerBounds};
 use crate::egress::{Egress, Resolver, TlsError};
 use crate::execute::Executor;
 use crate::install::Candidate;
+use crate::kill::{self, KillSwitch};
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{ApprovalFilter, Keep, Ledger, LedgerError, LedgerOptions, OpenIntent, PAGE_BYTES, Page, Scope};
 use crate::load::Loader;
@@ -41,6 +45,7 @@ use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
 use crate::policy::PolicyHandle;
 use crate::secrets::Secrets;
+use crate::throttle::Throttle;
 use crate::transaction::Turns;
 use crate::workspaces::Workspaces;
 
@@ -123,12 +128,18 @@ impl Host {
         let secrets = Secrets::new(config.secrets.clone(), ambient.clone());
         let egress = Egress::new(&config.egress, Resolver::system(), secrets)?;
         report_unreadable_secrets(egress.clone());
-        let stores =
-            Stores { ledger: ledger.clone(), blobs: blobs.clone(), ambient: ambient.clone(), egress: egress.clone() };
+        let kill = kill_switch(&config, &ledger, ambient.now_ms()).await?;
+        let stores = Stores {
+            ledger: ledger.clone(),
+            blobs: blobs.clone(),
+            ambient: ambient.clone(),
+            egress: egress.clone(),
+            kill: kill.clone(),
+        };
         let notes = state.join("attempts");
         let committer = Committer::new(stores, workspaces.roots(), &notes, config.limits.undo_bytes)
             .map_err(|source| StartError::Folder { path: notes, source })?;
-        let committer = Arc::new(committer);
+        let committer = Arc::new(committer.with_quotas(&config.quotas));
         let interrupted = committer.recover().await?;
         let sandbox = Arc::new(Sandbox::new(SandboxConfig::default())?);
         let program = std::env::current_exe().map_err(StartError::Program)?;
@@ -138,9 +149,7 @@ impl Host {
         let issuers = Issuers::new(config.issuers.clone());
         issuers.start(&egress, &ambient).await;
         let notify = Notify::new(config.notify.clone(), channels.clone(), ledger.clone(), ambient.clone());
-        // Nothing closes this gate yet; a pause of the whole outbox is its own switch.
-        let gate = Arc::new(|_: &_, _: &_| true);
-        let outbox = Outbox::start(ledger.clone(), channels, notify.clone(), ambient.clone(), gate).await?;
+        let outbox = Outbox::start(ledger.clone(), channels, notify.clone(), ambient.clone(), gate(&kill)).await?;
         let catalog = CatalogHandle::open(&config.tools_dir, known);
         let host = Self(Arc::new(Services {
             outbox,
@@ -149,7 +158,8 @@ impl Host {
             failures: Failures::default(),
             policy: PolicyHandle::open(config.policy_dir.clone(), &catalog.current().shapes()),
             catalog,
-            admission: Admission::new(config.limits.executions),
+            admission: Admission::new(&config.limits, Throttle::new(config.rates.clone(), &ambient)),
+            kill,
             executor: Executor {
                 loader: Loader::new(Arc::clone(&sandbox), artifacts, program),
                 sandbox,
@@ -199,19 +209,24 @@ impl Host {
             for intent in interrupted {
                 host.finish_intent(intent).await;
             }
-            match host.ledger().continuations().await {
-                Ok(waiting) => {
-                    for suspended in waiting {
-                        host.resume_suspended(suspended).await;
-                    }
-                }
-                Err(error) => tracing::error!(%error, "calls that wait could not be looked up"),
-            }
+            host.resume_all().await;
         });
     }
 
+    /// Go on with every call that waits and whose part has ended.
+    pub(super) async fn resume_all(&self) {
+        match self.ledger().continuations().await {
+            Ok(waiting) => {
+                for suspended in waiting {
+                    self.resume_suspended(suspended).await;
+                }
+            }
+            Err(error) => tracing::error!(%error, "calls that wait could not be looked up"),
+        }
+    }
+
     /// Plans that people approved and that were not settled: the daemon was stopped, or the disk refused.
-    async fn settle_approved(&self) {
+    pub(super) async fn settle_approved(&self) {
         let filter = ApprovalFilter { state: Some(ApprovalState::Approved) };
         let mut page = Page::default();
         loop {
@@ -416,6 +431,17 @@ impl Host {
 /// Run something that reads and writes files where blocking is allowed.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::new(Code::Internal, "BUG: the work panicked"))
+}
+
+/// The kill switch as the last life left it, and as the file says.
+async fn kill_switch(config: &Config, ledger: &Ledger, now_ms: u64) -> Result<KillSwitch, LedgerError> {
+    let file = kill::file::look(&config.kill.file).map(|said| of_file(&said, now_ms));
+    let standing = Standing::of(ledger.kill_switches().await?).with_file(file);
+    for switch in standing.switches() {
+        let (target, mode, by) = (&switch.target, switch.mode.word(), &switch.by);
+        tracing::warn!(%target, mode, %by, "is stopped: {}", visible(&switch.reason));
+    }
+    Ok(KillSwitch::new(standing, config.kill.contact.clone()))
 }
 
 fn open_workspaces(config: &Config) -> Result<Workspaces, StartError> {

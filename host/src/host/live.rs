@@ -220,8 +220,12 @@ impl Host {
         if sent.as_ref().is_some_and(|sent| matches!(sent.outcome, Outcome::Pending | Outcome::Unknown)) {
             return;
         }
+        if self.stops_row(&row) {
+            // It waits on: whoever clears the switch looks for it.
+            return tracing::info!(call = %parent, "a call that waits does not go on: it is stopped");
+        }
         let line = Line::new(None);
-        let flight = self.flights().enter(parent, Caller::resumed((&row.principal, &row.origin), None), line.cancel());
+        let flight = self.flights().enter(parent, Caller::resumed((&row.principal, &row.origin), None), line.aboard());
         let host = self.clone();
         let work = async move {
             let request = request_of(&row);
@@ -263,7 +267,7 @@ impl Host {
         }
         let around = self.circumstances(call.options().mode, call.options().run, caller.origin());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
-        let ticket = admit::readmit(self.admission(), grant).await?;
+        let ticket = admit::readmit(self.admission(), grant, &line.cancel()).await?;
         self.carry_on(entry, ticket, line, given).await
     }
 }

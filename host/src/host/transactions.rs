@@ -214,6 +214,7 @@ impl Host {
     /// `not_found`, `in_flight`, `invalid_input`, `idempotency_mismatch`. What concerns the plan is in the answer.
     pub async fn commit_transaction(&self, caller: &Caller, commit: CommitTransaction) -> Result<Answer, Refusal> {
         let open = self.accepting()?;
+        self.may_begin(caller.principal())?;
         let turn = self.0.turns.take(caller.principal(), commit.transaction).await?;
         let stored = self.own_transaction(caller, commit.transaction).await?;
         let (mut entry, input) = self.transaction_entry(caller, &stored, Mode::Commit)?;

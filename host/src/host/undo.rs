@@ -45,6 +45,7 @@ impl Host {
     /// `not_found`, `stale_plan`: a target changed since, or `denied`: the call cannot be reversed.
     pub async fn propose_undo(&self, caller: &Caller, target: UndoTarget) -> Result<Answer, Refusal> {
         let _open = self.accepting()?;
+        self.may_begin(caller.principal())?;
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let (call, info) = self.undoable(&scope, target, Some(caller)).await?;
         self.may_undo(caller.who(), &info)?;

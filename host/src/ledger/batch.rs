@@ -121,7 +121,9 @@ impl<'c> Batch<'c> {
         match work {
             Work::Record(row) if row.suspended => return self.apart(work),
             Work::Record(row) => self.records.push(row),
-            Work::Audit { kind, body } => self.append(*kind, body.as_ref().to_owned()),
+            Work::Audit { kind, body } => {
+                self.append(*kind, body.as_ref().to_owned());
+            }
             Work::Barrier | Work::Close => {}
             Work::Propose(_)
             | Work::Intent(_)
@@ -139,6 +141,7 @@ impl<'c> Batch<'c> {
             | Work::Say(_)
             | Work::Suspend(_)
             | Work::Outbox(_)
+            | Work::Kill(_)
             | Work::Transaction(_)
             | Work::Credential(_)
             | Work::DropBlobs(_)
@@ -199,6 +202,7 @@ impl<'c> Batch<'c> {
             }
             Work::Sync => told(self.note_sync(), |()| Done::Written, Done::Refused),
             Work::Outbox(work) => told(self.outbox(work), Done::Outbox, Done::Refused),
+            Work::Kill(change) => told(self.kill(change), Done::Killed, Done::Refused),
             Work::Prune { keep, after } => told(self.prune(*keep, *after), Done::Swept, Done::Refused),
             Work::DropBlobs(digests) => told(self.drop_blobs(digests), Done::Dropped, Done::Refused),
             Work::Transaction(work) => {
@@ -247,10 +251,12 @@ impl<'c> Batch<'c> {
         rows(self.conn, sql, values, of)
     }
 
-    /// Chain one more audit entry.
-    pub(super) fn append(&mut self, kind: AuditKind, body: String) {
+    /// Chain one more audit entry. Returns its number.
+    pub(super) fn append(&mut self, kind: AuditKind, body: String) -> u64 {
         let entry = self.marks.head.append(kind, self.now_ms, body);
+        let seq = entry.seq;
         self.audit.push(entry);
+        seq
     }
 
     /// The next call's place.
@@ -337,6 +343,7 @@ fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
         | Work::Prune { .. }
         | Work::Outbox(_)
         | Work::Credential(_)
+        | Work::Kill(_)
         | Work::NoteSend(_)
         | Work::NotKnown { .. }
         | Work::Say(_)

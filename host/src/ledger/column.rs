@@ -73,6 +73,7 @@ pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
         AuditKind::Daemon => "daemon",
         AuditKind::Policy => "policy",
         AuditKind::Identity => "identity",
+        AuditKind::Kill => "kill",
     }
 }
 
@@ -205,6 +206,7 @@ mod tests {
             AuditKind::Daemon,
             AuditKind::Policy,
             AuditKind::Identity,
+            AuditKind::Kill,
         ] {
             assert_eq!(worded(audit_word(kind)), Some(kind));
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row, params};
 use tokio::sync::Notify as Signal;
 use toolkeep_core::delivery::{DeliveryEvent, DeliveryKind, DeliveryState, Message, Progress};
-use toolkeep_core::id::{CallId, ChannelName, DeliveryId, TenantName, UserName};
+use toolkeep_core::id::{AgentName, CallId, ChannelName, DeliveryId, RunId, TenantName, ToolName, UserName};
 
 use super::Ledger;
 use super::column::{Reading, id_bytes, integer};
@@ -57,6 +57,21 @@ pub struct Due {
     pub tenant: TenantName,
     /// By which way.
     pub channel: ChannelName,
+    /// Why.
+    pub kind: DeliveryKind,
+    /// Whose call it is of; nothing for an alert, and where the call is not kept any more.
+    pub sender: Option<Sender>,
+}
+
+/// The call that sends something, as far as a kill switch can be about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// The agent.
+    pub agent: AgentName,
+    /// The tool.
+    pub tool: ToolName,
+    /// The run.
+    pub run: Option<RunId>,
 }
 
 /// What happened to a delivery.
@@ -178,6 +193,10 @@ pub(super) enum OutboxDone {
 const COLUMNS: &str = "id, tenant, kind, channel, call, receivers, subject, media_type, body, state, attempts, next_ms, \
                        note, made_ms";
 
+/// What is due, with whose call it is of.
+const DUE: &str = "SELECT o.id AS id, o.tenant AS tenant, o.channel AS channel, o.kind AS kind, c.agent AS agent, \
+                   c.tool AS tool, c.run AS run FROM outbox o LEFT JOIN calls c ON c.id = o.call";
+
 /// The statement for one delivery by its id, with the columns of [`delivery_of`].
 pub(super) fn one_delivery() -> String {
     format!("SELECT {COLUMNS} FROM outbox WHERE id = ?1")
@@ -218,10 +237,20 @@ pub(super) fn progress_of(reading: &Reading<'_>) -> Result<Progress, LedgerError
 
 fn due_of(row: &Row<'_>) -> Result<Due, LedgerError> {
     let reading = Reading::new(row, "outbox");
+    let sender = match reading.text_or_null("tool")? {
+        None => None,
+        Some(_) => Some(Sender {
+            agent: reading.name("agent")?,
+            tool: reading.name("tool")?,
+            run: reading.uuid_or_null("run")?.map(RunId::new),
+        }),
+    };
     Ok(Due {
         id: DeliveryId::new(reading.uuid("id")?),
         tenant: reading.name("tenant")?,
         channel: reading.name("channel")?,
+        kind: reading.word("kind", DeliveryKind::from_word)?,
+        sender,
     })
 }
 
@@ -247,8 +276,10 @@ fn dead_of(row: &Row<'_>) -> Result<DeadLetter, LedgerError> {
 fn due(conn: &Connection, now_ms: u64, each: u32) -> Result<Vec<Due>, Failed> {
     let hop = "SELECT channel, tenant FROM outbox WHERE state = 'queued' AND (channel, tenant) > (?1, ?2) \
                ORDER BY channel, tenant LIMIT 1";
-    let first = "SELECT id, tenant, channel FROM outbox WHERE state = 'queued' AND channel = ?1 AND tenant = ?2 \
-                 AND next_ms <= ?3 ORDER BY next_ms, seq LIMIT ?4";
+    let first = format!(
+        "{DUE} WHERE o.state = 'queued' AND o.channel = ?1 AND o.tenant = ?2 AND o.next_ms <= ?3 \
+         ORDER BY o.next_ms, o.seq LIMIT ?4"
+    );
     let (mut found, mut at) = (Vec::new(), (String::new(), String::new()));
     loop {
         let next = row(conn, hop, params![at.0, at.1], |row| {
@@ -256,7 +287,7 @@ fn due(conn: &Connection, now_ms: u64, each: u32) -> Result<Vec<Due>, Failed> {
             Ok((reading.text("channel")?.to_owned(), reading.text("tenant")?.to_owned()))
         })?;
         let Some(next) = next else { return Ok(found) };
-        found.extend(rows(conn, first, params![next.0, next.1, integer(now_ms), i64::from(each)], due_of)?);
+        found.extend(rows(conn, &first, params![next.0, next.1, integer(now_ms), i64::from(each)], due_of)?);
         at = next;
     }
 }
@@ -328,8 +359,8 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn deliveries_under_way(&self) -> Result<Vec<Due>, LedgerError> {
         self.settled().await?;
-        let sql = "SELECT id, tenant, channel FROM outbox WHERE state = 'sending' ORDER BY seq";
-        self.read(move |conn| rows(conn, sql, &[], due_of)).await
+        let sql = format!("{DUE} WHERE o.state = 'sending' ORDER BY o.seq");
+        self.read(move |conn| rows(conn, &sql, &[], due_of)).await
     }
 
     /// One delivery.

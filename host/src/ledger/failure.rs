@@ -119,6 +119,14 @@ pub enum IntentRefused {
     /// Keys that it read or replaces have changed.
     #[error(transparent)]
     KeysChanged(#[from] KeysChanged),
+    /// It would exceed a quota.
+    #[error("a quota is used up: {text}")]
+    Quota {
+        /// The rule.
+        text: String,
+        /// How long until it fits, in milliseconds; nothing if it never will.
+        wait_ms: Option<u64>,
+    },
     /// Another call with the same idempotency key has made an intent.
     #[error("the idempotency key belongs to another call")]
     KeyTaken,

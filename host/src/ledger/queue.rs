@@ -1,8 +1,8 @@
 //! The bounded queue between everybody who writes and the one thread that does.
 //!
 //! Lazy writes do not wake the writer one by one: the first of a batch does, the rest are found when it
-//! looks again. Urgent ones (somebody waits for the answer) wake it at once. Outcomes and barriers are not counted: there
-//! is at most one outcome per intent, and intents were.
+//! looks again. Urgent ones (somebody waits for the answer) wake it at once. Outcomes, barriers and kill switches are
+//! not counted: there is at most one outcome per intent, intents were, and a switch must not wait for what it stops.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use super::rows::{
 };
 use super::sends::{SendMove, SendVerdict};
 use super::suspended::Suspended;
+use super::switches::KillChange;
 use super::transactions::TransactionWork;
 
 /// Most jobs of one batch: nobody waits for more than these.
@@ -49,6 +50,7 @@ pub(super) enum Work {
     DropBlobs(Vec<Digest>),
     Prune { keep: Keep, after: i64 },
     Outbox(OutboxWork),
+    Kill(Box<KillChange>),
     Transaction(Box<TransactionWork>),
     Credential(Box<CredentialWork>),
     Sync,
@@ -70,6 +72,7 @@ pub(super) enum Done {
     Dropped(Vec<Digest>),
     Swept(Swept),
     Outbox(OutboxDone),
+    Killed(u64),
     Transacted(Result<(), TransactionRefused>),
 }
 
@@ -96,7 +99,7 @@ impl Job {
     }
 
     fn new(work: Work, durable: bool, waiter: Option<oneshot::Sender<Result<Done, LedgerError>>>) -> Self {
-        let counted = !matches!(work, Work::Outcome(_) | Work::Barrier | Work::Close);
+        let counted = !matches!(work, Work::Outcome(_) | Work::Kill(_) | Work::Barrier | Work::Close);
         Self { bytes: weight(&work), work, durable, waiter, counted }
     }
 
@@ -126,6 +129,7 @@ impl Job {
             | Work::Workspace { .. }
             | Work::NoteSend(_)
             | Work::Credential(_)
+            | Work::Kill(_)
             | Work::Audit { .. }
             | Work::DropBlobs(_)
             | Work::Prune { .. }
@@ -175,6 +179,7 @@ fn weight(work: &Work) -> u64 {
         | Work::DropBlobs(_)
         | Work::Prune { .. }
         | Work::Outbox(_)
+        | Work::Kill(_)
         | Work::Sync
         | Work::Barrier
         | Work::Close => 0,

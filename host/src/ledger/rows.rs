@@ -18,6 +18,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use super::approval::ApprovalState;
 use super::buckets::KeyChange;
 use super::deliveries::Enqueue;
+use super::quotas::QuotaCharge;
 use super::sends::SendRow;
 
 /// How long a write may take to be safe.
@@ -207,6 +208,8 @@ pub struct Intent {
     pub steps: Arc<str>,
     /// The requests of the plan, in their order.
     pub sends: Vec<SendRow>,
+    /// What its effects use up of quotas.
+    pub quotas: Vec<QuotaCharge>,
     /// Contents that reversing needs.
     pub undo_blobs: BlobSet,
     /// The reply when everything is applied, JSON.

@@ -32,12 +32,14 @@ const STATEMENTS: usize = 128;
 const CHECKED_AT_ONCE_PAGES: i64 = 65_536;
 
 /// Every version of the schema, in order; the version of a database is how many of them it has seen.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001_foundation.sql"),
     include_str!("migrations/0002_outside.sql"),
     include_str!("migrations/0003_sends.sql"),
     include_str!("migrations/0004_transactions.sql"),
     include_str!("migrations/0005_identity.sql"),
+    include_str!("migrations/0006_kill.sql"),
+    include_str!("migrations/0007_quotas.sql"),
 ];
 
 fn failed(what: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError {

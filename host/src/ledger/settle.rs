@@ -179,6 +179,7 @@ impl Batch<'_> {
 
     /// Transaction 1: from here on the world may change.
     pub(super) fn intent(&mut self, intent: &Intent) -> Step<IntentId, IntentRefused> {
+        self.within_quotas(&intent.quotas)?;
         let stored;
         let (seq, plan): (i64, &Plan) = if let Some(proposal) = &intent.proposal {
             (self.fresh_plan(intent, proposal)?, &proposal.plan)
@@ -193,6 +194,7 @@ impl Batch<'_> {
         }
         self.effects(seq, plan)?;
         self.sends(plan.id(), &intent.sends)?;
+        self.charge_quotas(plan.id(), &intent.quotas)?;
         insert::blobs(self.conn, seq, Role::Undo, &intent.undo_blobs)?;
         self.append(AuditKind::Intent, facts::intent(intent, plan, call));
         Ok(IntentId(plan.id()))
@@ -327,6 +329,9 @@ impl Batch<'_> {
         if row.settled == Settled::Committed {
             self.change_keys(&begun.tenant, &row.keys)?;
             row.deliveries.iter().try_for_each(|what| self.enqueue(what))?;
+        }
+        if row.settled == Settled::RolledBack {
+            self.give_back_quotas(row.intent.plan())?;
         }
         if let Some(receipt) = row.receipt.as_ref().and_then(|receipt| serde_json::to_string(receipt).ok()) {
             self.execute("UPDATE plan_texts SET receipt = ?1 WHERE plan_seq = ?2", params![receipt, begun.seq])?;

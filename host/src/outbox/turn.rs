@@ -71,6 +71,7 @@ impl Busy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use toolkeep_core::delivery::DeliveryKind;
     use toolkeep_core::id::DeliveryId;
     use uuid::Uuid;
 
@@ -79,6 +80,8 @@ mod tests {
             id: DeliveryId::new(Uuid::from_u128(number)),
             tenant: tenant.parse().expect("name"),
             channel: channel.parse().expect("name"),
+            kind: DeliveryKind::Message,
+            sender: None,
         }
     }
 

@@ -12,6 +12,7 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::CallId;
 use toolkeep_core::limit::EFFECTS_SHOWN;
 use toolkeep_core::plan::Plan;
+use toolkeep_core::price::Usd;
 use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -271,6 +272,13 @@ impl Entry {
         let execution = executed.execution();
         self.row.usage = execution.usage;
         self.row.recording = serde_json::to_string(&execution.recording).ok().map(Into::into);
+    }
+
+    /// Requests of the call were sent.
+    pub const fn sent(&mut self, requests: u64, cost: Usd) {
+        let usage = &mut self.row.usage;
+        usage.http_requests = usage.http_requests.saturating_add(requests);
+        usage.cost_usd = usage.cost_usd.plus(cost);
     }
 
     /// Something that the caller should know besides.

@@ -14,6 +14,7 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Effect, FileState};
 use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId};
 use toolkeep_core::plan::{FORMAT, Plan, PlanBody, SealBinding};
+use toolkeep_core::price::Usd;
 use toolkeep_core::principal::{Credential, Origin, Principal};
 use toolkeep_core::receipt::{Receipt, Statement};
 
@@ -86,7 +87,14 @@ impl Fixture {
             outcome: Outcome::None,
             error_code: None,
             reply: reply(call, "ok", "none"),
-            usage: Usage { fuel: 7, wall_ms: 2, memory_peak: 3, host_calls: 4 },
+            usage: Usage {
+                fuel: 7,
+                wall_ms: 2,
+                memory_peak: 3,
+                host_calls: 4,
+                http_requests: 5,
+                cost_usd: Usd::of_micro(6),
+            },
             recording: Some(Arc::from(r#"{"format":1}"#)),
             started_ms: NOW_MS,
             ended_ms: NOW_MS + 2,

@@ -41,6 +41,27 @@ async fn r02_fuel_is_deterministic_across_epochs_and_host_calls() {
     assert!(seen[0].0 > seen[0].1 * 1_000, "host calls are charged");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn r41_an_interruption_in_the_middle_of_a_host_call_does_not_change_what_it_costs() {
+    // Each call answers with texts that the guest makes room for, and it makes so many that it is interrupted there.
+    let calls = (0..6).map(|_| {
+        tokio::spawn(async {
+            let call = GuestCall::new("spin-host").number(0).limits(|limits| {
+                limits.fuel = 200_000_000;
+                limits.deadline_ms = 120_000;
+            });
+            let execution = call.run().await;
+            assert_eq!(fault(&execution), &Fault::OutOfFuel);
+            execution.usage.host_calls
+        })
+    });
+    let mut seen = Vec::new();
+    for call in calls.collect::<Vec<_>>() {
+        seen.push(call.await.expect("a call"));
+    }
+    assert!(seen[0] > 10_000 && seen.iter().all(|calls| *calls == seen[0]), "{seen:?}");
+}
+
 #[tokio::test]
 async fn r04_memory_holds_at_n_pages_and_is_refused_at_n_plus_1() {
     let base = GuestCall::new("grow-memory").number(0).run().await.usage.memory_peak;

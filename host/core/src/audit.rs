@@ -26,6 +26,8 @@ pub enum AuditKind {
     Approval,
     /// A plan was discarded or expired.
     Discarded,
+    /// A request of a plan was sent, refused or undone, or nobody knows.
+    Request,
     /// An operator said what became of a request of which nobody knew.
     Resolved,
     /// Something tried to exceed its grant or tier.

@@ -10,6 +10,7 @@ use crate::digest::Digest;
 use crate::effect::Effect;
 use crate::id::{ApprovalId, CallId, PlanId, RunId, ToolName, TransactionId};
 use crate::plan::Totals;
+use crate::price::Usd;
 use crate::receipt::Receipt;
 use crate::refusal::Refusal;
 
@@ -159,6 +160,12 @@ pub struct Usage {
     pub memory_peak: u64,
     /// Calls from the guest into the host.
     pub host_calls: u64,
+    /// Requests to other systems that were made, or may have been.
+    #[serde(default)]
+    pub http_requests: u64,
+    /// What those cost, by the prices of the manifest.
+    #[serde(default)]
+    pub cost_usd: Usd,
 }
 
 /// The plan as a reply shows it: totals, and the first effects.

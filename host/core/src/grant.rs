@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::effect::{Delivery, Header, Reversal};
 use crate::id::{GrantName, SecretName};
 use crate::manifest::BadManifest;
+use crate::price::{NoAmount, Usd};
 
 pub use keys::{KEY_BYTES_MAX, KeysGrant, KeysText, VALUE_BYTES_MAX, key_problem};
 pub use messages::{MessageGrant, MessageText};
@@ -190,8 +191,8 @@ pub struct HttpGrant {
     pub requests: u64,
     /// How long each part of an exchange may take.
     pub times: HttpTimes,
-    /// What one request costs, in millionths of a US dollar.
-    pub price_micro_usd: u64,
+    /// What one request costs.
+    pub price: Usd,
     /// Whether a repetition with the same `Idempotency-Key` has no further effect.
     pub idempotent: bool,
     /// What undoes a request.
@@ -294,10 +295,8 @@ impl HttpText {
                 idle_ms: pick("idle_ms", self.idle_ms, IDLE_MS)?,
                 total_ms: pick("total_ms", self.total_ms, TOTAL_MS)?,
             },
-            price_micro_usd: self.price_usd.as_deref().map_or(Ok(0), |text| {
-                micro_usd(text).ok_or_else(|| {
-                    BadManifest::new(key("price_usd"), format!("`{text}` is not an amount; write it like \"0.002\""))
-                })
+            price: self.price_usd.as_deref().map_or(Ok(Usd::default()), |text| {
+                text.parse().map_err(|error: NoAmount| BadManifest::new(key("price_usd"), error.to_string()))
             })?,
             idempotent: self.idempotent,
             reversal: match (&self.compensation, self.reversible) {
@@ -386,19 +385,6 @@ fn matchers(patterns: &[String]) -> Result<Vec<GlobMatcher>, String> {
     patterns.iter().map(compile).collect()
 }
 
-/// Millionths of a US dollar from a decimal text with at most six places.
-#[must_use]
-pub fn micro_usd(text: &str) -> Option<u64> {
-    let (whole, places) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty() || places.len() > 6 || !digits(whole) || !digits(places) {
-        return None;
-    }
-    let whole: u64 = whole.parse().ok()?;
-    let places: u64 = format!("{places:0<6}").parse().ok()?;
-    whole.checked_mul(1_000_000)?.checked_add(places)
-}
-
 /// The fields that a preview's answer has: those that the manifest declares, and the mark that says what it is.
 #[must_use]
 pub fn preview_headers(preview: &PreviewText) -> Vec<Header> {
@@ -472,15 +458,6 @@ mod tests {
         ] {
             assert!(http(|v| v[key] = json!(bound.most)).is_ok(), "{key}");
             assert!(http(|v| v[key] = json!(bound.most + 1)).is_err(), "{key}");
-        }
-    }
-
-    #[test]
-    fn amounts_are_exact() {
-        for (text, micro) in
-            [("0.002", Some(2_000)), ("1", Some(1_000_000)), ("0.000001", Some(1)), (".5", None), ("1e3", None)]
-        {
-            assert_eq!(micro_usd(text), micro, "{text}");
         }
     }
 }

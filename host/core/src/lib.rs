@@ -26,6 +26,7 @@ pub mod net;
 pub mod path;
 pub mod plan;
 pub mod policy;
+pub mod price;
 pub mod principal;
 pub mod rate;
 pub mod receipt;

@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::effect::Reversal;
 use crate::grant::{CompensationText, HttpGrant, HttpTimes};
 use crate::id::SecretName;
+use crate::price::Usd;
 
 /// Attempts of one request whose endpoint is idempotent.
 pub const ATTEMPTS_MAX: u32 = 3;
@@ -39,6 +40,9 @@ pub struct Dispatch {
     pub key: String,
     /// Names the request as its tool made it.
     pub request: Digest,
+    /// What it costs.
+    #[serde(default)]
+    pub price: Usd,
 }
 
 impl Dispatch {
@@ -56,6 +60,7 @@ impl Dispatch {
             allow_private: grant.allow_private,
             key,
             request,
+            price: grant.price,
         }
     }
 }

@@ -31,6 +31,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
 
 use crate::bindings::{GuestPre, contract};
+use crate::books::{self, Books};
 use crate::capability::clock::Clock;
 use crate::capability::context::{Context, PROGRESS_MAX, Progress};
 use crate::capability::http::Engine as HttpEngine;
@@ -42,7 +43,7 @@ use crate::pool::Loaded;
 use crate::port::{Exchange, HttpCall, Ports};
 use crate::recording::Recorder;
 use crate::stage::{Content, Mount, Spool, Stage, StageLimits, Staged};
-use crate::state::{self, State};
+use crate::state::State;
 
 /// Bytes that one call between guest and host may carry: the largest output with room for its encoding.
 const CROSSING_MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -269,10 +270,7 @@ impl State {
             progress,
             progress_left: PROGRESS_MAX,
             sockets: None,
-            fuel_left: limits.fuel,
-            host_calls: 0,
-            fuel_due: 0,
-            returned: false,
+            books: Books::new(limits.fuel),
         }
     }
 }
@@ -315,7 +313,7 @@ fn fresh_store(engine: &Engine, limits: &ExecutionLimits, state: State) -> Resul
         let over = ends.is_some_and(|ends| Instant::now() >= ends);
         Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
     });
-    state::keep_books(&mut store);
+    books::keep(&mut store);
     Ok(store)
 }
 
@@ -403,15 +401,17 @@ pub(crate) async fn carry_out(
     drop(slot);
     let (log, log_dropped) = state.log.finish();
     let recording = state.recorder.finish(fingerprint.to_owned(), &order.seed, order.wall_clock_ns);
-    let (memory_peak, host_calls) = (state.limiter.memory_peak(), state.host_calls);
+    let (memory_peak, host_calls) = (state.limiter.memory_peak(), state.books.host_calls);
     // Streams, descriptors and futures of the guest hold the stage and what is under way.
     let State { outbound, outward, .. } = state;
+    let (http_requests, cost_usd) =
+        outbound.as_deref().map(|outbound| outbound.exchanges.metered()).unwrap_or_default();
     // What was never asked for again is missing as well.
     let unasked = !outward.exchanges.is_empty();
     let ended = sealing::diverged(ended, unasked, outbound.as_deref());
     let (ended, staged, exchanges) = sealing::sealed(ended, stage, carried, outbound, limits).await?;
     let wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let usage = Usage { fuel, wall_ms, memory_peak, host_calls };
+    let usage = Usage { fuel, wall_ms, memory_peak, host_calls, http_requests, cost_usd };
     Ok(Execution { ended, staged, recording, exchanges, usage, log, log_dropped })
 }
 

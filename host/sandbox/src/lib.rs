@@ -10,6 +10,7 @@
 
 pub mod beneath;
 mod bindings;
+mod books;
 pub mod capability;
 pub mod compile;
 pub mod component;

@@ -1,20 +1,20 @@
 //! The state behind one store: everything that the imports of one execution answer from, and the linker that joins both.
 //!
 //! A state is made per execution and dropped with its store. Parts that a component does not import stay empty: making
-//! one costs a few small allocations. Each entry into the host is counted and charged with fuel, so that a
-//! guest which spins inside of host calls runs out of fuel like one that spins outside.
+//! one costs a few small allocations. Each entry into the host is counted and charged ([`Books`]).
 
 use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
+use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
-use wasmtime::{CallHook, Engine, Store, StoreContextMut, Trap};
 use wasmtime_wasi::p2::bindings::{cli, clocks, random as wasi_random, sockets};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsCtx, WasiSocketsCtxView};
 use wasmtime_wasi_io::bindings::wasi::io;
 
 use crate::bindings::keyvalue::wasi::keyvalue;
 use crate::bindings::toolkeep::tool as contract;
+use crate::books::Books;
 use crate::capability::clock::Clock;
 use crate::capability::context::{Context, Progress};
 use crate::capability::files::{self, FilesView};
@@ -27,9 +27,6 @@ use crate::limiter::Limiter;
 use crate::outbound::Outbound;
 use crate::recording::Recorder;
 use crate::stage::{Stage, StageLimits};
-
-/// Fuel for one call into the host: about the work of entering it, lifting a few values and recording the answer.
-pub(crate) const HOST_CALL_FUEL: u64 = 1_000;
 
 /// What the imports of one execution answer from.
 pub(crate) struct State {
@@ -53,21 +50,14 @@ pub(crate) struct State {
     pub(crate) progress_left: u32,
     /// Made when a component asks for a socket, which it then does not get.
     pub(crate) sockets: Option<WasiSocketsCtx>,
-    /// Fuel when the guest called the host last.
-    pub(crate) fuel_left: u64,
-    /// Calls of imports.
-    pub(crate) host_calls: u64,
-    /// Fuel to take when the host returns to the guest.
-    pub(crate) fuel_due: u64,
-    /// Whether guest code returned last, rather than called the host.
-    pub(crate) returned: bool,
+    /// What crossings between guest and host come to.
+    pub(crate) books: Books,
 }
 
 impl State {
     /// Count and charge one call of an import.
     fn enter(&mut self) -> &mut Self {
-        self.host_calls = self.host_calls.saturating_add(1);
-        self.fuel_due = self.fuel_due.saturating_add(HOST_CALL_FUEL);
+        self.books.enter();
         self
     }
 
@@ -94,34 +84,6 @@ impl State {
         let ctx = state.sockets.get_or_insert_with(WasiSocketsCtx::default);
         WasiSocketsCtxView { ctx, table: &mut state.table }
     }
-}
-
-/// Keep the books at every crossing between guest and host. Only what imports did is charged: the engine also crosses
-/// at epochs, and fuel must not depend on those.
-pub(crate) fn keep_books(store: &mut Store<State>) {
-    store.call_hook(|mut store: StoreContextMut<'_, State>, crossing| match crossing {
-        CallHook::CallingHost => {
-            let fuel = store.get_fuel()?;
-            let state = store.data_mut();
-            state.fuel_left = fuel;
-            state.returned = false;
-            Ok(())
-        }
-        CallHook::ReturningFromHost => {
-            let due = std::mem::take(&mut store.data_mut().fuel_due);
-            if due == 0 {
-                return Ok(());
-            }
-            let left = store.get_fuel()?.checked_sub(due);
-            store.set_fuel(left.unwrap_or(0))?;
-            left.map(|_| ()).ok_or_else(|| Trap::OutOfFuel.into())
-        }
-        CallHook::ReturningFromWasm => {
-            store.data_mut().returned = true;
-            Ok(())
-        }
-        CallHook::CallingWasm => Ok(()),
-    });
 }
 
 /// Every import that exists. Whether one gives anything depends on the order of the execution.

@@ -210,7 +210,9 @@ impl<'c> Batch<'c> {
             }
             Work::Credential(work) => told(self.credential(work), Done::Changed, Done::Refused),
             Work::NoteSend(step) => told(self.note_send(step), |()| Done::Written, Done::Refused),
-            Work::NotKnown { plan, reply } => told(self.not_known(*plan, reply), |()| Done::Written, Done::Refused),
+            Work::NotKnown { plan, reply, asks } => {
+                told(self.not_known(*plan, reply, *asks), |()| Done::Written, Done::Refused)
+            }
             Work::Say(verdict) => told(self.say(verdict), |()| Done::Written, Done::Refused),
             Work::Suspend(suspended) => told(self.suspend(suspended), |()| Done::Written, Done::Refused),
             Work::Record(row) => told(self.end_suspended(row), |()| Done::Written, Done::Refused),

@@ -66,6 +66,7 @@ pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
         AuditKind::Held => "held",
         AuditKind::Approval => "approval",
         AuditKind::Discarded => "discarded",
+        AuditKind::Request => "request",
         AuditKind::Resolved => "resolved",
         AuditKind::Breach => "breach",
         AuditKind::Delivery => "delivery",

@@ -13,8 +13,9 @@ use super::statement::{each, execute};
 
 const CALL: &str = "INSERT INTO calls (seq, id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                     input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, \
-                    started_ms, ended_ms, plan, final, credential, session) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
-                    ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)";
+                    started_ms, ended_ms, plan, final, credential, session, http_requests, cost_micro_usd) VALUES (?1, ?2, ?3, \
+                    ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, \
+                    ?26, ?27, ?28, ?29)";
 const RECORDING: &str = "INSERT INTO recordings (call_seq, body) VALUES (?1, ?2)";
 const BLOB: &str = "INSERT INTO blobs (digest, size, content) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING";
 const PIN: &str = "INSERT INTO blob_pins (plan_seq, role, blob_seq) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
@@ -67,7 +68,9 @@ pub(super) fn calls(conn: &Connection, calls: &[Placed<'_>]) -> Result<(), rusql
             call.plan.as_ref().map(|plan| id_bytes(plan.uuid())),
             call.is_final(),
             row.origin.credential.to_string(),
-            path_bytes(&row.origin.session)
+            path_bytes(&row.origin.session),
+            integer(row.usage.http_requests),
+            integer(row.usage.cost_usd.micro())
         ])
     })?;
     let recordings: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.recording.as_deref()?))).collect();

@@ -43,7 +43,7 @@ pub(super) enum Work {
     CloseRun { owner: Principal, run: RunId, now_ms: u64 },
     Workspace { tenant: String, name: String, root: String },
     NoteSend(Box<SendMove>),
-    NotKnown { plan: PlanId, reply: Arc<str> },
+    NotKnown { plan: PlanId, reply: Arc<str>, asks: bool },
     Say(Box<SendVerdict>),
     Suspend(Box<Suspended>),
     Audit { kind: AuditKind, body: Arc<str> },

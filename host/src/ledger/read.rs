@@ -10,6 +10,7 @@ use toolkeep_core::call::Usage;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName};
 use toolkeep_core::plan::{Plan, SealBinding};
+use toolkeep_core::price::Usd;
 use toolkeep_core::principal::Principal;
 use toolkeep_core::receipt::Receipt;
 
@@ -25,17 +26,17 @@ use super::{Ledger, LedgerHealth};
 
 /// A call by its id, with the columns that [`call_of`] reads.
 const CALL: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, input_digest, \
-                    status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, started_ms, ended_ms, \
-                    plan, credential, session, seq FROM calls WHERE id = ?1";
+                    status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, http_requests, \
+                    cost_micro_usd, started_ms, ended_ms, plan, credential, session, seq FROM calls WHERE id = ?1";
 /// The same columns of the calls of a run.
 const CALLS_OF_RUN: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                             input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, \
-                            started_ms, ended_ms, plan, credential, session, seq FROM calls WHERE run = ?1 \
+                            http_requests, cost_micro_usd, started_ms, ended_ms, plan, credential, session, seq FROM calls WHERE run = ?1 \
                             AND seq > ?2 ORDER BY seq LIMIT ?3";
 /// The same columns of the calls of a tenant. No index serves it: an operator asks for the latest, which are found soon.
 const CALLS_OF_TENANT: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                                input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, \
-                               host_calls, started_ms, ended_ms, plan, credential, session, seq FROM calls \
+                               host_calls, http_requests, cost_micro_usd, started_ms, ended_ms, plan, credential, session, seq FROM calls \
                                WHERE tenant = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
 
 /// A plan by its id, with its texts.
@@ -106,6 +107,8 @@ pub(super) fn call_of(row: &Row<'_>) -> Result<StoredCall, LedgerError> {
             wall_ms: reading.number("wall_ms")?,
             memory_peak: reading.number("memory_peak")?,
             host_calls: reading.number("host_calls")?,
+            http_requests: reading.number("http_requests")?,
+            cost_usd: Usd::of_micro(reading.number("cost_micro_usd")?),
         },
         recording: None,
         started_ms: reading.number("started_ms")?,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::{Connection, Row, params};
-use toolkeep_core::audit::AuditKind;
+use toolkeep_core::audit::{AuditKind, canonical_body};
 use toolkeep_core::call::{Outcome, Status};
 use toolkeep_core::effect::Effect;
 use toolkeep_core::id::{CallId, PlanId, UserName};
@@ -134,12 +134,25 @@ impl Batch<'_> {
                 integer(step.took_ns)
             ],
         )?;
-        if changed == 1 { Ok(()) } else { Err(LedgerError::Refused("there is no such request".into()).into()) }
+        if changed == 0 {
+            return Err(LedgerError::Refused("there is no such request".into()).into());
+        }
+        if !matches!(step.state, SendState::Pending | SendState::Sending | SendState::Compensating) {
+            let status = step.answer.as_ref().map(|answer| answer.status);
+            let facts = serde_json::json!({"plan": step.plan, "ordinal": step.ordinal, "request": step.state, "status": status});
+            self.append(AuditKind::Request, canonical_body(&facts));
+        }
+        Ok(())
     }
 
-    /// Nobody knows what became of a request: the intent and its call wait for an operator.
-    pub(super) fn not_known(&mut self, plan: PlanId, reply: &Arc<str>) -> Step<(), LedgerError> {
-        let sql = "UPDATE plans SET unknown = 1 WHERE id = ?1 AND state = 'committing' RETURNING seq, call";
+    /// Nobody knows what became of a plan that was begun, and that is what its call says. If an operator is to be asked,
+    /// the intent waits for that.
+    pub(super) fn not_known(&mut self, plan: PlanId, reply: &Arc<str>, asks: bool) -> Step<(), LedgerError> {
+        let sql = if asks {
+            "UPDATE plans SET unknown = 1 WHERE id = ?1 AND state = 'committing' RETURNING seq, call"
+        } else {
+            "SELECT seq, call FROM plans WHERE id = ?1 AND state = 'committing'"
+        };
         let begun = self.row(sql, params![id_bytes(plan.uuid())], |row| {
             let reading = Reading::new(row, "plans");
             Ok((integer(reading.number("seq")?), CallId::new(reading.uuid("call")?)))
@@ -157,8 +170,10 @@ impl Batch<'_> {
                 seq
             ],
         )?;
-        let facts = serde_json::json!({"plan": plan, "call": call, "unknown": true});
-        self.append(AuditKind::Outcome, facts.to_string());
+        if asks {
+            let facts = serde_json::json!({"plan": plan, "call": call, "unknown": true});
+            self.append(AuditKind::Outcome, facts.to_string());
+        }
         Ok(())
     }
 
@@ -236,9 +251,17 @@ impl Ledger {
     /// # Errors
     /// The ledger failed, or the intent has an outcome.
     pub async fn not_known(&self, plan: PlanId, reply: Arc<str>) -> Result<(), LedgerError> {
-        let written = self.written(Work::NotKnown { plan, reply }).await;
+        let written = self.written(Work::NotKnown { plan, reply, asks: true }).await;
         self.shared.keys.let_go_of(plan);
         written
+    }
+
+    /// A commit that was interrupted while it sent goes on soon: until then `reply` is what callers are told.
+    ///
+    /// # Errors
+    /// As [`Ledger::not_known`].
+    pub async fn goes_on(&self, plan: PlanId, reply: Arc<str>) -> Result<(), LedgerError> {
+        self.written(Work::NotKnown { plan, reply, asks: false }).await
     }
 
     /// An operator says what became of a request. Its intent is open again and must be settled.

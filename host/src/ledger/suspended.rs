@@ -142,6 +142,10 @@ impl Batch<'_> {
     pub(super) fn suspend(&mut self, suspended: &Suspended) -> Step<(), LedgerError> {
         let Suspended { row, continuation } = suspended;
         if row.suspended {
+            let sql = "SELECT 1 FROM continuations WHERE call = ?1";
+            if self.row(sql, params![id_bytes(row.call.uuid())], |_| Ok(()))?.is_none() {
+                return Err(LedgerError::Refused("the call does not wait any more".into()).into());
+            }
             self.rewrite(row, None, false)?;
         } else {
             let mut placed = self.place(row, None);
@@ -189,7 +193,8 @@ impl Batch<'_> {
         let seq: i64 = place.query_row(params![id], |row| row.get(0))?;
         self.execute(
             "UPDATE calls SET status = ?1, outcome = ?2, error_code = ?3, reply = ?4, fuel = ?5, wall_ms = ?6, \
-             memory_peak = ?7, host_calls = ?8, ended_ms = ?9, plan = ?10, final = ?11 WHERE seq = ?12",
+             memory_peak = ?7, host_calls = ?8, ended_ms = ?9, plan = ?10, final = ?11, http_requests = ?13, \
+             cost_micro_usd = ?14 WHERE seq = ?12",
             params![
                 status_word(row.status),
                 outcome_word(row.outcome),
@@ -202,7 +207,9 @@ impl Batch<'_> {
                 integer(row.ended_ms),
                 plan.as_ref().map(|plan| id_bytes(plan.uuid())),
                 is_final,
-                seq
+                seq,
+                integer(row.usage.http_requests),
+                integer(row.usage.cost_usd.micro())
             ],
         )?;
         if let Some(recording) = &row.recording {

@@ -84,8 +84,8 @@ impl context::Host for State {
     }
 
     fn fuel_left(&mut self) -> wasmtime::Result<u64> {
-        self.recorder.value("toolkeep:tool/context#fuel-left", "", self.fuel_left.to_string());
-        Ok(self.fuel_left)
+        self.recorder.value("toolkeep:tool/context#fuel-left", "", self.books.fuel_left.to_string());
+        Ok(self.books.fuel_left)
     }
 }
 

@@ -270,7 +270,7 @@ impl State {
             }
             Before::Same(exchange) if exchange.took_ns == UNANSWERED && HttpGrant::reads(&call.method) => Ok(false),
             Before::Same(exchange) => {
-                let kept = outbound.exchanges.begin(digest, asked, grant.response_bytes);
+                let kept = outbound.exchanges.begin(digest, asked, grant);
                 asked.replay(now_ns, exchange.took_ns, outcome(&exchange.answer));
                 *locked(&kept) = Some(exchange.answer);
                 Ok(true)
@@ -290,7 +290,7 @@ impl State {
             let code = ErrorCode::HttpResponseBodySize(Some(grant.response_bytes));
             Refused { code, why: "the answers of one call are too large together".to_owned() }
         } else if let Some(port) = outbound.outward.ports.requests.clone() {
-            let kept = outbound.exchanges.begin(call.digest(), asked, grant.response_bytes);
+            let kept = outbound.exchanges.begin(call.digest(), asked, &grant);
             let weak = Arc::downgrade(asked);
             let task = wasmtime_wasi::runtime::spawn(async move {
                 let answer = port.fetch(&grant, &call).await.and_then(|answer| bounded(answer, &grant));

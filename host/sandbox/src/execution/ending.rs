@@ -26,8 +26,11 @@ pub(super) fn judge(end: End, limits: &ExecutionLimits, state: &mut State) -> Re
     if let Some(frames) = fault::frames(&error) {
         state.log.write(Source::Host, Level::Debug, &frames);
     }
-    let circumstances =
-        Circumstances { refused: state.limiter.refused, returned: state.returned, output_limit: limits.output_bytes };
+    let circumstances = Circumstances {
+        refused: state.limiter.refused,
+        returned: state.books.returned,
+        output_limit: limits.output_bytes,
+    };
     match fault::sort(&error, &circumstances) {
         Broken::Guest(fault) => Ok(Ended::Fault(fault)),
         Broken::Host(fault) => Err(fault),

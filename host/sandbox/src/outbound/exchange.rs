@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use toolkeep_core::digest::Digest;
+use toolkeep_core::grant::HttpGrant;
+use toolkeep_core::price::Usd;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::runtime::AbortOnDropJoinHandle;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
@@ -224,6 +226,8 @@ struct Flight {
     answer: Kept,
     /// Bytes that its answer may have.
     bytes_max: u64,
+    /// What it costs.
+    price: Usd,
 }
 
 /// The exchanges of one execution, in the order in which the requests were complete.
@@ -264,10 +268,17 @@ impl Exchanges {
     }
 
     /// Remember an exchange; its answer goes where this says.
-    pub(crate) fn begin(&mut self, call: Digest, asked: &Arc<Asked>, bytes_max: u64) -> Kept {
+    pub(crate) fn begin(&mut self, call: Digest, asked: &Arc<Asked>, grant: &HttpGrant) -> Kept {
         let answer = Kept::default();
-        self.flights.push(Flight { call, asked: Arc::clone(asked), answer: Arc::clone(&answer), bytes_max });
+        let (bytes_max, price) = (grant.response_bytes, grant.price);
+        self.flights.push(Flight { call, asked: Arc::clone(asked), answer: Arc::clone(&answer), bytes_max, price });
         answer
+    }
+
+    /// How many there are, and what they cost together. Those of an earlier execution are among them, once.
+    pub(crate) fn metered(&self) -> (u64, Usd) {
+        let cost = self.flights.iter().fold(Usd::default(), |sum, flight| sum.plus(flight.price));
+        (self.flights.len() as u64, cost)
     }
 
     /// Whether the host keeps one more answer. One that the guest does not have yet counts as large as it may be, so that

@@ -4,6 +4,8 @@
 //! manifest that is invalid is refused with its reason and the tool that its file gave before stays. Nothing here runs
 //! guest code: names, descriptions and schemas come from the component's custom section.
 
+mod configured;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,8 @@ use toolkeep_core::tier::Tier;
 use crate::artifacts::Artifacts;
 use crate::policy::ToolShape;
 use crate::schema;
+
+pub use configured::Configured;
 
 /// Largest component, in bytes: a Python tool with its interpreter is 18 MB.
 pub const COMPONENT_MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -180,7 +184,7 @@ impl Catalog {
 
     /// Read the folder. `old` keeps the tools of files that became invalid; what is in `known` was looked at before.
     #[must_use]
-    pub fn read(folder: &Path, old: &Self, known: &BTreeSet<Digest>) -> Self {
+    pub fn read(folder: &Path, old: &Self, known: &BTreeSet<Digest>, configured: &Configured) -> Self {
         let mut next = Self::default();
         let mut files: Vec<PathBuf> = match std::fs::read_dir(folder) {
             Ok(entries) => entries
@@ -196,7 +200,10 @@ impl Catalog {
         };
         files.sort();
         for (file, tools) in read_all(files, known) {
-            let result = tools.and_then(|tools| next.add(&file, tools));
+            let result = tools.and_then(|tools| {
+                tools.first().map_or(Ok(()), |tool| configured.check(&tool.manifest))?;
+                next.add(&file, tools)
+            });
             if let Err(error) = result {
                 let kept = old.by_file.get(&file).is_some_and(|tools| next.add(&file, tools.clone()).is_ok());
                 next.problems.push(Problem { file, problem: error.to_string(), kept_old: kept });
@@ -447,6 +454,7 @@ impl Known {
 pub struct CatalogHandle {
     folder: PathBuf,
     known: Known,
+    configured: Configured,
     current: ArcSwap<Catalog>,
     /// One reader of the folder at a time: an older reading must not replace a newer one.
     reading: Mutex<()>,
@@ -455,8 +463,9 @@ pub struct CatalogHandle {
 impl CatalogHandle {
     /// Read the folder for the first time. Blocks.
     #[must_use]
-    pub fn open(folder: &Path, known: Known) -> Self {
-        let handle = Self { folder: folder.to_path_buf(), known, current: ArcSwap::default(), reading: Mutex::new(()) };
+    pub fn open(folder: &Path, known: Known, configured: Configured) -> Self {
+        let (folder, current, reading) = (folder.to_path_buf(), ArcSwap::default(), Mutex::new(()));
+        let handle = Self { folder, known, configured, current, reading };
         handle.reload();
         handle
     }
@@ -465,6 +474,12 @@ impl CatalogHandle {
     #[must_use]
     pub fn current(&self) -> Arc<Catalog> {
         self.current.load_full()
+    }
+
+    /// What manifests may name.
+    #[must_use]
+    pub const fn configured(&self) -> &Configured {
+        &self.configured
     }
 
     /// The folder.
@@ -477,7 +492,7 @@ impl CatalogHandle {
     pub fn reload(&self) -> Arc<Catalog> {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.known.digests();
-        let next = Arc::new(Catalog::read(&self.folder, &self.current.load(), &known));
+        let next = Arc::new(Catalog::read(&self.folder, &self.current.load(), &known, &self.configured));
         self.known.keep(&known, &next);
         self.current.store(Arc::clone(&next));
         next

@@ -46,7 +46,7 @@ use crate::record::encode;
 use attempts::Attempts;
 use files::{CommitError, Prepared, Recovered, Roots};
 use locks::PathLocks;
-use outside::{Outside, bytes_of};
+use outside::{Metered, Outside, bytes_of};
 
 pub use settle::commit;
 pub use undo::Reversal;
@@ -83,6 +83,15 @@ pub struct Stores {
     pub egress: Egress,
     /// What is stopped.
     pub kill: KillSwitch,
+}
+
+/// What a recovery leaves for others.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Commits with requests: they go on when the daemon runs.
+    pub interrupted: Vec<OpenIntent>,
+    /// Commits that could be neither finished nor taken back: a person has to look.
+    pub halted: Vec<OpenIntent>,
 }
 
 /// Why recovery could not be completed.
@@ -175,20 +184,24 @@ impl Committer {
         tokio::task::spawn_blocking(move || undo::content_if_unchanged(&root, &path, &wanted)).await.ok().flatten()
     }
 
-    /// Settle every intent that the last life left open. Returns those that have requests: they go on by
-    /// [`Committer::finish`], when the daemon runs.
+    /// Settle every intent that the last life left open. Those that have requests go on by [`Committer::finish`], when the
+    /// daemon runs.
     ///
     /// # Errors
     /// The ledger or a workspace cannot be read: the daemon must not start.
-    pub async fn recover(&self) -> Result<Vec<OpenIntent>, RecoverError> {
-        let mut interrupted = Vec::new();
+    pub async fn recover(&self) -> Result<Left, RecoverError> {
+        let mut left = Left::default();
         for intent in self.ledger.unknown_intents().await? {
             self.keep_prepared(&intent)?;
         }
         for intent in self.ledger.open_intents().await? {
             if self.judge_sends(&intent.plan).await? {
                 self.keep_prepared(&intent)?;
-                interrupted.push(intent);
+                let refusal =
+                    Refusal::new(Code::UnknownOutcome, "the daemon stopped while the plan was applied; it goes on");
+                let reply = unsettled_reply(&intent, (Status::Unknown, Outcome::Unknown), refusal, Metered::default());
+                self.ledger.goes_on(intent.plan.id(), reply).await?;
+                left.interrupted.push(intent);
                 continue;
             }
             let plan = intent.plan.id();
@@ -208,13 +221,15 @@ impl Committer {
             // Recovery alone knows what its temporaries hold; the sweep below must not touch what it kept.
             self.attempts.forget(&transaction).map_err(RecoverError::Leftovers)?;
             let outside = if recovered == Recovered::RolledForward { outside? } else { Outside::default() };
+            let halted = matches!(recovered, Recovered::Halted(_));
             self.close_recovered(&intent, recovered, outside).await?;
+            left.halted.extend(halted.then_some(intent));
         }
         match self.attempts.sweep(&self.roots).map_err(RecoverError::Leftovers)? {
             0 => {}
             removed => tracing::warn!(removed, "removed what interrupted commits had prepared"),
         }
-        Ok(interrupted)
+        Ok(left)
     }
 
     /// What was prepared for a commit that goes on later is no leftover.
@@ -228,11 +243,7 @@ impl Committer {
     /// then. But a log that cannot be read now must not look like one that holds nothing.
     async fn log_can_be_read(&self, steps: &Prepared) -> Result<(), BlobError> {
         for digest in steps.logged() {
-            match self.blobs.content(&digest).await {
-                Ok(_) | Err(BlobError::Missing(_)) => {}
-                Err(BlobError::Damaged(digest)) => tracing::error!(blob = %digest, "a logged content is damaged"),
-                Err(error) => return Err(error),
-            }
+            promised(self.blobs.content(&digest).await.map(drop))?;
         }
         Ok(())
     }
@@ -255,7 +266,7 @@ impl Committer {
                     Refusal::new(Code::StalePlan, "the world changed while the plan was applied; it was taken back");
                 (
                     Settled::RolledBack,
-                    unsettled_reply(intent, Status::Failed, Outcome::Discarded, refusal),
+                    unsettled_reply(intent, (Status::Failed, Outcome::Discarded), refusal, Metered::default()),
                     Some(Code::StalePlan),
                 )
             }
@@ -266,7 +277,7 @@ impl Committer {
                 let refusal = halted_refusal(&list);
                 (
                     Settled::Halted(list),
-                    unsettled_reply(intent, Status::Failed, Outcome::Halted, refusal),
+                    unsettled_reply(intent, (Status::Failed, Outcome::Halted), refusal, Metered::default()),
                     Some(Code::Halted),
                 )
             }
@@ -288,6 +299,18 @@ impl Committer {
     }
 }
 
+/// Whether what was found of a promised content lets recovery begin: it is there, or it is certain that it is not.
+fn promised(found: Result<(), BlobError>) -> Result<(), BlobError> {
+    match found {
+        Ok(()) | Err(BlobError::Missing(_)) => Ok(()),
+        Err(BlobError::Damaged(digest)) => {
+            tracing::error!(blob = %digest, "a logged content is damaged");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// What a caller is told of a halted commit.
 fn halted_refusal(list: &[String]) -> Refusal {
     Refusal::new(
@@ -297,13 +320,19 @@ fn halted_refusal(list: &[String]) -> Refusal {
 }
 
 /// The reply of a commit that was begun and did not get done.
-fn unsettled_reply(intent: &OpenIntent, status: Status, outcome: Outcome, refusal: Refusal) -> Arc<str> {
+fn unsettled_reply(
+    intent: &OpenIntent,
+    (status, outcome): (Status, Outcome),
+    refusal: Refusal,
+    metered: Metered,
+) -> Arc<str> {
     match serde_json::from_str::<Reply>(&intent.reply_when_done) {
         Ok(mut reply) => {
             reply.status = status;
             reply.outcome = outcome;
             reply.error = Some(refusal);
             reply.receipt = None;
+            metered.add_to(&mut reply.usage);
             encode(&reply)
         }
         Err(error) => {

@@ -15,7 +15,7 @@ use super::context::{Context, absolute};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::ui::{Column, text_at};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Configured};
 use crate::config::Config;
 use crate::daemon::method::AdminMethod;
 use crate::host::PolicyFile;
@@ -139,7 +139,7 @@ fn load(config: &Config, catalog: &Catalog, dir: Option<&Path>) -> Result<Polici
 
 /// The tools of the configured directory. Components were looked at when they were installed, or will be.
 fn catalog(context: &Context<'_>, config: &Config) -> Catalog {
-    let catalog = Catalog::read(&config.tools_dir, &Catalog::default(), &BTreeSet::new());
+    let catalog = Catalog::read(&config.tools_dir, &Catalog::default(), &BTreeSet::new(), &Configured::of(config));
     for problem in catalog.problems() {
         context.ui.note(&format!("without the tools of {}: {}", problem.file.display(), problem.problem));
     }

@@ -8,13 +8,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use toolkeep_core::call::{Outcome, Reply, Status};
+use toolkeep_core::call::{Outcome, Reply, Status, Usage};
 use toolkeep_core::delivery::{DeliveryKind, Message, delivery_id};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{BodyState, Effect};
 use toolkeep_core::grant::HttpGrant;
 use toolkeep_core::net::origin::Origin;
 use toolkeep_core::plan::Plan;
+use toolkeep_core::price::Usd;
 use toolkeep_core::receipt::{Receipt, Response};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::send::{Dispatch, Goal, SendState};
@@ -24,6 +25,7 @@ use toolkeep_sandbox::stage::Content;
 use super::files::{self, CommitError, Prepared, Recovered};
 use super::sending::{Dispatched, Sending};
 use super::{Committer, RecoverError, halted_refusal, unsettled_reply};
+use crate::approve::{ApprovedParts, Contents};
 use crate::ledger::{
     BlobSet, Durability, Enqueue, FileBlob, InlineBlob, KeyChange, LedgerError, OpenIntent, OutcomeRow, SendMove,
     SendRow, Settled, StoredSend,
@@ -102,11 +104,36 @@ impl Stop {
     }
 }
 
+/// What the requests of a plan come to: how many left or may have left, and what they cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Metered {
+    pub(super) requests: u64,
+    pub(super) cost: Usd,
+}
+
+impl Metered {
+    /// What has an answer has left, and so may have what is neither waiting nor refused.
+    pub(super) fn of(sends: &[StoredSend]) -> Self {
+        let kept = |send: &&StoredSend| !matches!(send.state, SendState::Pending | SendState::Refused);
+        let left = sends.iter().filter(|send| send.answer.is_some() || kept(send));
+        left.fold(Self::default(), |sum, send| Self {
+            requests: sum.requests + 1,
+            cost: sum.cost.plus(send.dispatch.price),
+        })
+    }
+
+    /// Add it to what a reply says.
+    pub(super) const fn add_to(self, usage: &mut Usage) {
+        usage.http_requests = usage.http_requests.saturating_add(self.requests);
+        usage.cost_usd = usage.cost_usd.plus(self.cost);
+    }
+}
+
 /// How each request of a plan is sent. `contents` are what the effects carry.
 ///
 /// # Errors
 /// `stale_plan`: the manifest grants a request of the plan no more.
-pub(super) fn sends(
+fn sends(
     plan: &Plan,
     entry: &Entry,
     grants: &[HttpGrant],
@@ -217,6 +244,46 @@ impl Outside {
     }
 }
 
+/// What a plan has besides files, made ready for its intent.
+pub(super) struct Carried {
+    /// Its requests.
+    pub(super) sends: Vec<SendRow>,
+    /// Its messages and changes of keys.
+    pub(super) outside: Outside,
+    /// What undo needs of it.
+    pub(super) former: BlobSet,
+    /// What the intent has to keep for it. A stored plan has its contents in the store.
+    pub(super) logged: BlobSet,
+}
+
+impl Carried {
+    /// Look at everything that a plan has besides files. Blocks.
+    ///
+    /// # Errors
+    /// `stale_plan`: a request is not granted any more, or undoes nothing. A content is missing or cannot be kept.
+    pub(super) fn of(
+        committer: &Committer,
+        parts: &ApprovedParts,
+        contents: &BTreeMap<Digest, Content>,
+    ) -> Result<Self, Refusal> {
+        let plan = &parts.plan;
+        let sends = match parts.undoes {
+            Some(undone) => committer.sends_of_reversal(plan, undone)?,
+            None => sends(plan, &parts.entry, &parts.grants, contents)?,
+        };
+        let content = |digest: &Digest| contents.get(digest).and_then(bytes_of);
+        let outside = Outside::of(plan, &content).map_err(|e| e.refusal())?;
+        let former = committer.former_values(plan, contents)?;
+        let logged = match parts.contents {
+            Contents::Staged(_) => {
+                committer.outside_contents(plan, contents).map_err(|e| committer.commit_refusal(&e))?
+            }
+            Contents::Stored => BlobSet::default(),
+        };
+        Ok(Self { sends, outside, former, logged })
+    }
+}
+
 impl Committer {
     /// What a stored plan changes in the ledger itself. Blocks.
     ///
@@ -227,23 +294,32 @@ impl Committer {
     }
 
     /// The contents of requests, messages and keys, as the intent keeps them until its outcome.
-    pub(super) fn outside_contents(
-        &self,
-        plan: &Plan,
-        contents: &BTreeMap<Digest, Content>,
-    ) -> Result<BlobSet, CommitError> {
+    fn outside_contents(&self, plan: &Plan, contents: &BTreeMap<Digest, Content>) -> Result<BlobSet, CommitError> {
         let mut kept = BlobSet::default();
         for effect in plan.body().effects.iter().filter(|effect| effect.workspace().is_none()) {
-            let Some(BodyState { sha256, size }) = effect.contents().1 else { continue };
-            let Some(content) = contents.get(&sha256) else { continue };
-            if size > INLINE_MAX_BYTES {
-                self.blobs.put(&sha256, size, &mut content.reader()).map_err(CommitError::Undo)?;
-                kept.files.push(FileBlob { digest: sha256, size });
-            } else if let Some(bytes) = bytes_of(content) {
-                kept.inline.push(InlineBlob { digest: sha256, content: bytes.into() });
+            let state = effect.contents().1;
+            if let Some(content) = state.and_then(|state| contents.get(&state.sha256)) {
+                self.keep_content(state, content, &mut kept)?;
             }
         }
         Ok(kept)
+    }
+
+    /// Keep one content: in the ledger, or in a file of the store where it is large.
+    pub(super) fn keep_content(
+        &self,
+        state: Option<BodyState>,
+        content: &Content,
+        kept: &mut BlobSet,
+    ) -> Result<(), CommitError> {
+        let Some(BodyState { sha256, size }) = state else { return Ok(()) };
+        if size > INLINE_MAX_BYTES {
+            self.blobs.put(&sha256, size, &mut content.reader()).map_err(CommitError::Undo)?;
+            kept.files.push(FileBlob { digest: sha256, size });
+        } else if let Some(bytes) = bytes_of(content) {
+            kept.inline.push(InlineBlob { digest: sha256, content: bytes.into() });
+        }
+        Ok(())
     }
 
     /// Send the requests of a plan whose intent is durable.
@@ -290,17 +366,22 @@ impl Committer {
         let steps: Prepared =
             serde_json::from_str(&intent.steps).map_err(|e| RecoverError::Steps { plan, problem: e.to_string() })?;
         let world = |source| RecoverError::World { plan, source };
-        let (passed, sends) = self.send_all(&intent.plan, Goal::Apply)?;
+        self.can_be_read(intent, &steps)?;
+        let (passed, mut sends) = self.send_all(&intent.plan, Goal::Apply)?;
         let stop = match passed {
             Passed::Stopped(stop) => stop,
             Passed::Apply => {
                 let contents = |digest: &Digest| self.blobs.content_blocking(digest).ok().flatten();
                 match files::recover(&steps, &self.roots, &contents).map_err(world)? {
                     Recovered::RolledForward => return Ok(self.finished(intent, &sends)?),
-                    Recovered::RolledBack => match self.send_all(&intent.plan, Goal::TakeBack)?.0 {
-                        Passed::Stopped(stop) => stop,
-                        Passed::Apply => return Ok(()),
-                    },
+                    Recovered::RolledBack => {
+                        let (passed, taken) = self.send_all(&intent.plan, Goal::TakeBack)?;
+                        sends = taken;
+                        match passed {
+                            Passed::Stopped(stop) => stop,
+                            Passed::Apply => return Ok(()),
+                        }
+                    }
                     Recovered::Halted(remnants) => {
                         let list: Vec<String> = remnants.iter().map(ToString::to_string).collect();
                         Stop {
@@ -316,7 +397,21 @@ impl Committer {
         if stop.settled.is_some() {
             files::discard(&steps, &self.roots).map_err(world)?;
         }
-        Ok(self.stopped(intent, stop)?)
+        Ok(self.stopped(intent, stop, Metered::of(&sends))?)
+    }
+
+    /// Look at everything that the rest of a commit may need before any of it is done: a content that cannot be read now
+    /// must not look like one that is gone, and nothing is sent whose messages and keys could not follow.
+    fn can_be_read(&self, intent: &OpenIntent, steps: &Prepared) -> Result<(), RecoverError> {
+        let plan = intent.plan.id();
+        let beyond = intent.plan.body().effects.iter().filter(|effect| effect.workspace().is_none());
+        let carried = beyond.filter_map(|effect| effect.contents().1).map(|body| body.sha256);
+        for digest in steps.logged().into_iter().chain(carried) {
+            let found = self.blobs.content_blocking(&digest).map(drop);
+            super::promised(found).map_err(|source| RecoverError::Log { plan, source })?;
+        }
+        self.outside(&intent.plan)?;
+        Ok(())
     }
 
     /// An interrupted commit is complete.
@@ -325,6 +420,7 @@ impl Committer {
         let reply = match serde_json::from_str::<Reply>(&intent.reply_when_done) {
             Ok(mut reply) => {
                 reply.receipt.clone_from(&receipt);
+                Metered::of(sends).add_to(&mut reply.usage);
                 encode(&reply)
             }
             Err(_) => Arc::clone(&intent.reply_when_done),
@@ -333,9 +429,9 @@ impl Committer {
     }
 
     /// An interrupted commit ends because of its requests.
-    fn stopped(&self, intent: &OpenIntent, stop: Stop) -> Result<(), LedgerError> {
+    fn stopped(&self, intent: &OpenIntent, stop: Stop, metered: Metered) -> Result<(), LedgerError> {
         let code = stop.refusal.code;
-        let reply = unsettled_reply(intent, stop.status, stop.outcome, stop.refusal);
+        let reply = unsettled_reply(intent, (stop.status, stop.outcome), stop.refusal, metered);
         match stop.settled {
             Some(settled) => self.settle_intent(intent, settled, reply, Some(code), None),
             None => self.runtime.block_on(self.ledger.not_known(intent.plan.id(), reply)),

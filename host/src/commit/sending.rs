@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 use toolkeep_core::digest::Digest;
-use toolkeep_core::effect::{Delivery, Effect, Header, HttpEffect, Reversal};
+use toolkeep_core::effect::{BodyState, Delivery, Effect, Header, HttpEffect, Reversal};
 use toolkeep_core::id::PlanId;
 use toolkeep_core::plan::Plan;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -251,25 +251,10 @@ impl<'c> Sending<'c> {
     }
 
     fn compensation(&self, send: &StoredSend) -> Result<Outgoing, String> {
-        let (Effect::HttpRequest(request), Some(declared)) = (&send.effect, &send.dispatch.compensation) else {
-            return Err("no compensation is declared".to_owned());
-        };
+        let Effect::HttpRequest(request) = &send.effect else { return Err("not a request".to_owned()) };
         let sent = request.body.and_then(|body| (self.contents)(&body.sha256)).unwrap_or_default();
-        let values = Values::of(&sent, send.answer.as_ref().map_or(&[][..], |answer| &answer.body));
-        let path = values.fill(&declared.path, Place::Path)?;
-        let body = values.fill(&declared.body, Place::Body)?;
-        let mut headers = Vec::new();
-        if !body.is_empty() {
-            headers.push(Header { name: "content-type".to_owned(), value: "application/json".to_owned() });
-        }
-        let undo = HttpEffect {
-            method: declared.method.clone(),
-            url: format!("{}{path}", send.dispatch.origin.trim_end_matches('/')),
-            headers,
-            ..request.clone()
-        };
-        let key = Digest::of_parts("toolkeep.compensation-key.v1", &[send.dispatch.key.as_bytes()]).to_hex();
-        self.outgoing(&send.dispatch, &undo, body.into_bytes(), key)
+        let (undo, body) = undoing(send, &sent)?;
+        self.outgoing(&send.dispatch, &undo, body, compensation_key(&send.dispatch.key))
     }
 
     fn outgoing(
@@ -312,6 +297,36 @@ impl<'c> Sending<'c> {
         };
         self.committer.runtime.block_on(self.committer.ledger.note_send(step))
     }
+}
+
+/// The request that undoes one which was sent with this body, and its own body.
+///
+/// # Errors
+/// Its grant declared none, or a value that the declaration needs is missing.
+pub(super) fn undoing(send: &StoredSend, sent: &[u8]) -> Result<(HttpEffect, Vec<u8>), String> {
+    let (Effect::HttpRequest(request), Some(declared)) = (&send.effect, &send.dispatch.compensation) else {
+        return Err("its grant declares no compensation".to_owned());
+    };
+    let values = Values::of(sent, send.answer.as_ref().map_or(&[][..], |answer| &answer.body));
+    let path = values.fill(&declared.path, Place::Path)?;
+    let body = values.fill(&declared.body, Place::Body)?.into_bytes();
+    let mut headers = Vec::new();
+    if !body.is_empty() {
+        headers.push(Header { name: "content-type".to_owned(), value: "application/json".to_owned() });
+    }
+    let effect = HttpEffect {
+        method: declared.method.clone(),
+        url: format!("{}{path}", send.dispatch.origin.trim_end_matches('/')),
+        headers,
+        body: (!body.is_empty()).then(|| BodyState::of(&body)),
+        ..request.clone()
+    };
+    Ok((effect, body))
+}
+
+/// The `Idempotency-Key` of the request that undoes one which had this key.
+pub(super) fn compensation_key(key: &str) -> String {
+    Digest::of_parts("toolkeep.compensation-key.v1", &[key.as_bytes()]).to_hex()
 }
 
 fn limits(dispatch: &Dispatch) -> Limits {

@@ -29,7 +29,7 @@ use super::attempts::Note;
 use super::files::{
     self, Applied, ApplyError, Attempt, CommitError, Former, Prepared, Ready, TransactionId, Undo, Unflushed, Witnessed,
 };
-use super::outside::{self, Outside, Passed, Stop, bytes_of};
+use super::outside::{Carried, Metered, Outside, Passed, Stop};
 use super::{Committer, halted_refusal};
 use crate::approve::{Approved, ApprovedParts, Contents};
 use crate::kill::Deed;
@@ -119,6 +119,7 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<(Made, Unflus
     let since_ns = i64::try_from(since_ms.saturating_mul(NS_PER_MS)).unwrap_or(i64::MAX);
     let witnessed = Witnessed { entries: &parts.witnesses, since_ns };
     files::check(plan.body(), witnessed, &committer.roots).map_err(|e| committer.commit_refusal(&e))?;
+    let carried = Carried::of(committer, parts, contents)?;
     let destroyed = plan.body().effects.iter().filter_map(Effect::destroyed).map(|before| before.size);
     let all_fit = destroyed.fold(0, u64::saturating_add) <= committer.undo_bytes;
     let fits = |_: &FileState| all_fit;
@@ -151,20 +152,17 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<(Made, Unflus
         }
     };
     let inline = undo.into_iter().map(|kept| InlineBlob { digest: kept.sha256, content: kept.bytes.into() }).collect();
-    let undo = BlobSet { inline, files: spilled };
+    let mut undo = BlobSet { inline, files: spilled };
+    let Carried { sends, outside, former, logged: beyond } = carried;
+    undo.inline.extend(former.inline);
+    undo.files.extend(former.files);
     // A stored plan has its contents in the store, pinned until its outcome.
-    let logged = match &parts.contents {
+    let mut logged: Vec<InlineBlob> = match &parts.contents {
         Contents::Staged(contents) => logged.iter().filter_map(|digest| inline_blob(*digest, contents)).collect(),
         Contents::Stored => Vec::new(),
     };
-    let mut logged = BlobSet { inline: logged, files: Vec::new() };
-    if let Contents::Staged(contents) = &parts.contents {
-        let outside = committer.outside_contents(plan, contents).map_err(|e| committer.commit_refusal(&e))?;
-        logged.inline.extend(outside.inline);
-        logged.files.extend(outside.files);
-    }
-    let sends = outside::sends(plan, &parts.entry, &parts.grants, contents)?;
-    let outside = Outside::of(plan, &|digest| contents.get(digest).and_then(bytes_of)).map_err(|e| e.refusal())?;
+    logged.extend(beyond.inline);
+    let logged = BlobSet { inline: logged, files: beyond.files };
     Ok((Made { prepared, undo, logged, sends, outside, note }, unflushed))
 }
 
@@ -294,7 +292,7 @@ struct Done {
 }
 
 /// The requests, then the world.
-fn send(committer: &Committer, parts: ApprovedParts, made: Made, intent: IntentId, mut done: Done) -> Told {
+fn send(committer: &Committer, mut parts: ApprovedParts, made: Made, intent: IntentId, mut done: Done) -> Told {
     let now_ms = committer.ambient.now_ms();
     let (passed, sends) = match committer.send_all(&parts.plan, Goal::Apply) {
         Ok(passed) => passed,
@@ -303,6 +301,8 @@ fn send(committer: &Committer, parts: ApprovedParts, made: Made, intent: IntentI
             return (unknown(committer, parts, now_ms), None);
         }
     };
+    let Metered { requests, cost } = Metered::of(&sends);
+    parts.entry.sent(requests, cost);
     match passed {
         Passed::Apply => {
             done.receipt = done.receipt.and_then(|receipt| committer.with_responses(&receipt, &sends).ok());

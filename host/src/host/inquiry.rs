@@ -13,6 +13,7 @@ use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::Host;
+use super::outcomes::request_line;
 use crate::authenticate::{Caller, Operator};
 use crate::catalog::Tool;
 use crate::ledger::{LedgerHealth, Page, Scope, StoredPlan};
@@ -137,6 +138,13 @@ impl Host {
             "steps": body.steps, "effects": shown, "cursor": from,
             "next_cursor": (next < body.effects.len()).then_some(next),
         });
+        if plan.totals().requests > 0
+            && let Value::Object(members) = &mut page
+        {
+            // Of a plan that is not committed yet there is none.
+            let sends = self.ledger().sends(plan.id()).await.unwrap_or_default();
+            members.insert("requests".to_owned(), sends.iter().map(request_line).collect());
+        }
         if diffs && let Value::Object(members) = &mut page {
             members.insert("contents".to_owned(), self.contents_of(&shown).await);
         }

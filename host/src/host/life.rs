@@ -30,16 +30,16 @@ use crate::artifacts::{ArtifactError, Artifacts};
 use crate::authenticate::issuer::Issuers;
 use crate::authenticate::{Authenticator, Operator};
 use crate::blobs::{BlobError, Blobs};
-use crate::catalog::{CatalogHandle, Known};
+use crate::catalog::{CatalogHandle, Configured, Known};
 use crate::channel::Channels;
-use crate::commit::{Committer, RecoverError, Stores};
+use crate::commit::{Committer, Left, RecoverError, Stores};
 use crate::config::{Config, Environment, LedgerBounds};
 use crate::egress::{Egress, Resolver, TlsError};
 use crate::execute::Executor;
 use crate::install::Candidate;
 use crate::kill::{self, KillSwitch};
 use crate::ledger::approval::ApprovalState;
-use crate::ledger::{ApprovalFilter, Keep, Ledger, LedgerError, LedgerOptions, OpenIntent, PAGE_BYTES, Page, Scope};
+use crate::ledger::{ApprovalFilter, Keep, Ledger, LedgerError, LedgerOptions, PAGE_BYTES, Page, Scope};
 use crate::load::Loader;
 use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
@@ -140,7 +140,7 @@ impl Host {
         let committer = Committer::new(stores, workspaces.roots(), &notes, config.limits.undo_bytes)
             .map_err(|source| StartError::Folder { path: notes, source })?;
         let committer = Arc::new(committer.with_quotas(&config.quotas));
-        let interrupted = committer.recover().await?;
+        let left = committer.recover().await?;
         let sandbox = Arc::new(Sandbox::new(SandboxConfig::default())?);
         let program = std::env::current_exe().map_err(StartError::Program)?;
         let known = Known::new(artifacts.clone(), sandbox.fingerprint());
@@ -150,7 +150,7 @@ impl Host {
         issuers.start(&egress, &ambient).await;
         let notify = Notify::new(config.notify.clone(), channels.clone(), ledger.clone(), ambient.clone());
         let outbox = Outbox::start(ledger.clone(), channels, notify.clone(), ambient.clone(), gate(&kill)).await?;
-        let catalog = CatalogHandle::open(&config.tools_dir, known);
+        let catalog = CatalogHandle::open(&config.tools_dir, known, Configured::of(&config));
         let host = Self(Arc::new(Services {
             outbox,
             notify,
@@ -183,7 +183,7 @@ impl Host {
         host.report_policies();
         host.load_credentials().await;
         host.settle_approved().await;
-        host.go_on_with(interrupted);
+        host.go_on_with(left);
         host.note("start");
         host.keep_house();
         host.warm_up();
@@ -202,13 +202,18 @@ impl Host {
         drop(tokio::task::spawn_blocking(warm));
     }
 
-    /// Commits that were interrupted while they sent requests, then calls that wait for one.
-    fn go_on_with(&self, interrupted: Vec<OpenIntent>) {
+    /// Commits that were interrupted while they sent requests, then calls that wait for one. What is left for people then,
+    /// they are told.
+    fn go_on_with(&self, left: Left) {
         let host = self.clone();
         self.spawn(async move {
-            for intent in interrupted {
+            for intent in left.halted {
+                host.tell_end_of(&intent).await;
+            }
+            for intent in left.interrupted {
                 host.finish_intent(intent).await;
             }
+            host.report_waiting().await;
             host.resume_all().await;
         });
     }
@@ -374,6 +379,10 @@ impl Host {
                 let message = format!("`{}` is already given by `{}`", tool.name, other.display());
                 return Err(Refusal::new(Code::InvalidInput, message).hint("choose another `name`"));
             }
+            self.catalog().configured().check(&tool.manifest).map_err(|error| {
+                Refusal::new(Code::InvalidInput, format!("the manifest is refused: {error}"))
+                    .hint("correct the manifest, or add it to the configuration and restart the daemon")
+            })?;
             for grant in &tool.manifest.files {
                 if self.workspaces().of(operator.tenant(), &grant.workspace).is_none() {
                     let message =

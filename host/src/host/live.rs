@@ -25,7 +25,7 @@ use crate::authorize;
 use crate::call::Passage;
 use crate::decide::Decision;
 use crate::execute::{Executed, Given, Line};
-use crate::ledger::{Continuation, Suspended};
+use crate::ledger::{CallRow, Continuation, Suspended};
 use crate::record::{Answer, Ending, Entry};
 use crate::seal::Naming;
 use crate::validate;
@@ -217,8 +217,10 @@ impl Host {
             Ok(part) => part.map(|part| Answer::of_row(&part.row)),
             Err(error) => return tracing::error!(%error, call = %parent, "a call that waits could not go on"),
         };
-        if sent.as_ref().is_some_and(|sent| matches!(sent.outcome, Outcome::Pending | Outcome::Unknown)) {
-            return;
+        match sent.as_ref().map(|sent| sent.outcome) {
+            Some(Outcome::Pending) => return,
+            Some(Outcome::Unknown) => return self.waits_unknown(row, continuation).await,
+            _ => {}
         }
         if self.stops_row(&row) {
             // It waits on: whoever clears the switch looks for it.
@@ -240,6 +242,22 @@ impl Host {
             self.broken(parent);
         }
         self.0.notices.announce();
+    }
+
+    /// Nobody knows what became of a request of a call: that is what the call says from now on, and it goes on waiting.
+    async fn waits_unknown(&self, row: CallRow, continuation: Continuation) {
+        let (parent, child) = (row.call, continuation.child);
+        if row.status == Status::Unknown {
+            return;
+        }
+        let message = format!("nobody knows what became of a request of this call; see {child}");
+        let mut entry = Entry::resume(row);
+        entry.suspended();
+        let ending = Ending::refused(Refusal::new(Code::UnknownOutcome, message));
+        let row = entry.close(Status::Unknown, Outcome::Unknown, ending, self.ambient().now_ms());
+        if let Err(error) = self.ledger().suspend(Suspended { row, continuation }).await {
+            tracing::error!(%error, call = %parent, "a call could not be noted as unknown");
+        }
     }
 
     async fn go_on(

@@ -12,7 +12,8 @@ use toolkeep_core::send::SendState;
 use super::Host;
 use super::consent::REASON_MAX_BYTES;
 use crate::authenticate::Operator;
-use crate::ledger::{OpenIntent, Scope, SendVerdict, StoredSend};
+use crate::ledger::{OpenIntent, Page, PlanState, Scope, SendVerdict, StoredSend};
+use crate::record::Answer;
 
 impl Host {
     /// Calls of the operator's tenant with a request of which nobody knows what became of it.
@@ -77,7 +78,7 @@ impl Host {
 
     /// Go on with a commit that was interrupted while it sent, and with the call that waits for it.
     pub(crate) async fn finish_intent(&self, intent: OpenIntent) {
-        let (call, committer) = (intent.call, self.committer().clone());
+        let (call, committer, told) = (intent.call, self.committer().clone(), intent.clone());
         let settling = self.flights().settle();
         let finished = self.spawn(async move {
             committer.finish(intent).await;
@@ -87,11 +88,47 @@ impl Host {
             tracing::error!(%call, "BUG: finishing a commit panicked");
         }
         self.resume(call).await;
+        self.tell_end_of(&told).await;
         self.0.notices.announce();
+    }
+
+    /// Tell operators of a commit that went on after an interruption and that a person has to look at.
+    pub(crate) async fn tell_end_of(&self, intent: &OpenIntent) {
+        let call = intent.call;
+        match self.ledger().call(&Scope::Operator, call).await {
+            Ok(Some(stored)) => {
+                let tenant = &intent.plan.body().principal.tenant;
+                self.tell_outcome(tenant, call, &Answer::of_row(&stored.row));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, %call, "what became of a commit could not be looked up"),
+        }
+    }
+
+    /// Say in the log which calls need a person, so that nobody has to ask to find out.
+    pub(crate) async fn report_waiting(&self) {
+        match self.ledger().unknown_intents().await {
+            Ok(intents) if intents.is_empty() => {}
+            Ok(intents) => {
+                let calls: Vec<String> = intents.iter().map(|intent| intent.call.to_string()).collect();
+                tracing::warn!(
+                    ?calls,
+                    "nobody knows what became of a request of these calls; see `toolkeep outcomes list`"
+                );
+            }
+            Err(error) => tracing::error!(%error, "unknown outcomes could not be looked up"),
+        }
+        let halted = self.ledger().plans(&Scope::Operator, Some(PlanState::Halted), Page::default()).await;
+        let calls: Vec<String> =
+            halted.map(|plans| plans.items.iter().map(|plan| plan.call.to_string()).collect()).unwrap_or_default();
+        if !calls.is_empty() {
+            tracing::warn!(?calls, "these commits are halted: look at what each of them left");
+        }
     }
 }
 
-fn request_line(send: &StoredSend) -> Value {
+/// What became of one request of a plan.
+pub(super) fn request_line(send: &StoredSend) -> Value {
     json!({"request": send.subject(), "state": send.state, "status": send.answer.as_ref().map(|answer| answer.status),
         "problem": send.problem.as_deref().map(visible), "idempotency_key": send.dispatch.key,
         "reversal": send.dispatch.reversal})

@@ -25,25 +25,19 @@ pub enum NoInverse {
     /// The content was larger than the undo quota allowed.
     #[error("what was at `{0}` before was not kept, so the commit cannot be undone")]
     NotKept(WorkspacePath),
-    /// An effect that is no file: what another system did, or a key.
-    #[error("it has a `{0}`; this version undoes files and directories only")]
-    Outside(&'static str),
     /// The steps are not those of the effects.
     #[error("the stored steps do not belong to the plan")]
     Mismatch,
 }
 
-/// Build the effects that undo `effects`, which were committed as `prepared` says.
+/// Build the effects that undo the files and directories of `effects`, which were committed as `prepared` says.
 ///
 /// # Errors
-/// A destroyed content was not kept, an effect is no file, or the two do not belong together.
+/// A destroyed content was not kept, or the two do not belong together.
 pub fn inverse(effects: &[Effect], prepared: &Prepared) -> Result<Inverse, NoInverse> {
-    if let Some(outside) = effects.iter().find(|effect| effect.workspace().is_none()) {
-        return Err(NoInverse::Outside(outside.kind()));
-    }
     let mut steps = prepared.steps.iter();
     let mut undone = Inverse { effects: Vec::with_capacity(effects.len()), contents: Vec::new() };
-    for effect in effects {
+    for effect in effects.iter().filter(|effect| effect.workspace().is_some()) {
         let step = steps.next().ok_or(NoInverse::Mismatch)?;
         if step.target().path != *effect.paths().next().ok_or(NoInverse::Mismatch)? {
             return Err(NoInverse::Mismatch);

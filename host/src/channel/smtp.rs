@@ -20,6 +20,7 @@ use toolkeep_core::net::reach::{Network, Reach, reach};
 
 use super::{NotTaken, Parcel, shown};
 use crate::egress::{Egress, Endpoint, GuardedStream, Limits, Protection, SendError};
+use crate::secrets::{Redactor, Slot};
 
 /// How long one attempt may take: a server may look at a message for a while (RFC 5321, section 4.5.3.2, less patience).
 const TOTAL: Duration = Duration::from_secs(120);
@@ -84,7 +85,27 @@ impl Smtp {
         attempt.await.unwrap_or_else(|_| Err(NotTaken::later("the mail server took too long")))
     }
 
+    /// What the server says is kept and shown, so the password that it was sent is taken out of it.
     async fn attempt(&self, channel: &ChannelName, parcel: &Parcel, egress: &Egress) -> Result<String, NotTaken> {
+        let mut redactor = Redactor::default();
+        let said = self.transaction(channel, parcel, egress, &mut redactor).await;
+        let scrubbed = |text: String| match redactor.scrub(text.as_bytes(), true) {
+            Some(text) => String::from_utf8_lossy(&text).into_owned(),
+            None => text,
+        };
+        said.map(scrubbed).map_err(|error| match error {
+            NotTaken::Later { why, wait_ms } => NotTaken::Later { why: scrubbed(why), wait_ms },
+            NotTaken::Never(why) => NotTaken::Never(scrubbed(why)),
+        })
+    }
+
+    async fn transaction(
+        &self,
+        channel: &ChannelName,
+        parcel: &Parcel,
+        egress: &Egress,
+        redactor: &mut Redactor,
+    ) -> Result<String, NotTaken> {
         let mail = compose::mail(self, parcel).map_err(NotTaken::Never)?;
         let stream = self.connect(egress).await?;
         let peer = stream.peer().ip();
@@ -99,7 +120,7 @@ impl Smtp {
             }
         };
         let mut server = opened.map_err(|error| passing(&error))?;
-        if let Some(credentials) = self.credentials(channel, egress, peer).await? {
+        if let Some(credentials) = self.credentials(channel, egress, peer, redactor).await? {
             // A wrong password is the operator's to mend: the message itself is not at fault.
             let login = server.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await;
             login.map_err(|_| NotTaken::later("the mail server refuses the login"))?;
@@ -133,6 +154,7 @@ impl Smtp {
         channel: &ChannelName,
         egress: &Egress,
         peer: IpAddr,
+        redactor: &mut Redactor,
     ) -> Result<Option<Credentials>, NotTaken> {
         let Some((user, secret)) = &self.login else { return Ok(None) };
         if self.tls == SmtpTls::None && reach(peer).reach != Reach::Loopback {
@@ -140,6 +162,7 @@ impl Smtp {
         }
         let password = egress.secrets().for_channel(channel, secret).await;
         let password = password.map_err(|error| NotTaken::later(error.to_string()))?;
+        redactor.add(secret, &password, &Slot::Bearer);
         let password = String::from_utf8_lossy(password.bytes()).into_owned();
         Ok(Some(Credentials::new(user.clone(), password)))
     }

@@ -10,6 +10,7 @@ mod keys;
 mod kill;
 mod life;
 mod manifests;
+mod outside;
 mod plans;
 mod policies;
 mod previews;

@@ -32,6 +32,18 @@ fn every_manifest_of_the_reference_is_one_and_grants_what_it_says() {
 }
 
 #[test]
+fn every_manifest_of_the_guide_for_authors_is_one() {
+    let page = page("tool-authors.md");
+    let manifests: Vec<&str> = blocks(&page).into_iter().filter(|block| block.contains("format = 1")).collect();
+    assert_eq!(manifests.len(), 5);
+    for text in manifests {
+        let parsed: ManifestText = toml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let checked = parsed.check(Digest::of(text.as_bytes())).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(checked.component, format!("{}.wasm", checked.name), "{text}");
+    }
+}
+
+#[test]
 fn every_key_of_the_entries_of_a_manifest_is_in_the_reference() {
     let page = page("manifests.md");
     let examples: Vec<toml::Table> = blocks(&page).iter().map(|block| block.parse().expect("TOML")).collect();

@@ -4,7 +4,7 @@
 //! that it was sent.
 
 mod brokered;
-mod echo;
+pub(crate) mod echo;
 mod guard;
 mod hygiene;
 pub(crate) mod peer;

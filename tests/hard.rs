@@ -8,6 +8,6 @@ mod fault;
 mod generated;
 mod kill;
 mod neighbour;
-mod program;
+pub(crate) mod program;
 mod race;
-mod strace;
+pub(crate) mod strace;

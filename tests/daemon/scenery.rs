@@ -50,7 +50,7 @@ const BAD: &[Grant] = &[
 ];
 
 /// Write the manifest of a grant.
-pub(super) fn manifest(world: &World, (name, component, rest): Grant) {
+pub(super) fn manifest(world: &World, (name, component, rest): (&str, &str, &str)) {
     let text = format!("format = 1\nname = \"{name}\"\ncomponent = \"{component}.wasm\"\n{rest}");
     world.home.put(&format!("tools/{name}.toml"), text.as_bytes());
 }

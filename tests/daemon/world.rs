@@ -75,13 +75,18 @@ impl World {
         copy_missing(compiled(), &cache);
     }
 
-    /// Start the daemon and wait until it answers.
-    pub(super) fn start(&mut self) {
+    /// Start the daemon and wait for nothing.
+    pub(super) fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("log");
         let mut serve = command(self.home.path());
         serve.args(["--config", "toolkeep.toml", "serve", "--log", "json"]);
         serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(serve.spawn().expect("the daemon starts"));
+    }
+
+    /// Start the daemon and wait until it answers.
+    pub(super) fn start(&mut self) {
+        self.spawn();
         // The admin socket is the second to be opened.
         let socket = self.path("run/admin/admin.sock");
         until("the daemon listens", || {

@@ -1,7 +1,7 @@
 //! A server that echoes what it was sent in eight spellings, in its body, its fields and the names of its fields.
 
 /// A secret with characters that every escape has a word for.
-pub(super) fn canary(number: u32) -> String {
+pub(crate) fn canary(number: u32) -> String {
     let mark = ["/", "+", "=", "&", "\"", "<", "\\", "%", "?", ":"][number as usize % 10];
     format!("Cana{mark}ry-{:08x}-{number:02}{mark}{mark}z9", number.wrapping_mul(0x9e37_79b9))
 }
@@ -11,7 +11,7 @@ fn each(text: &str, spell: impl Fn(u8) -> String) -> String {
 }
 
 /// The eight spellings.
-pub(super) fn spelled(text: &str) -> [(&'static str, String); 8] {
+pub(crate) fn spelled(text: &str) -> [(&'static str, String); 8] {
     let reserved = |b: u8| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") };
     [
         ("as it is", text.to_owned()),
@@ -43,7 +43,7 @@ fn base64(text: &str, last: &[u8; 2], padded: bool) -> String {
 }
 
 /// The answer to a request that carries a secret.
-pub(super) fn answer(request: &[u8]) -> Vec<u8> {
+pub(crate) fn answer(request: &[u8]) -> Vec<u8> {
     let request = String::from_utf8_lossy(request).into_owned();
     let value = |field: &str| request.split(&format!("\r\n{field}: ")).nth(1)?.lines().next().map(str::to_owned);
     let bearer = value("authorization").map(|value| value.trim_start_matches("Bearer ").to_owned());

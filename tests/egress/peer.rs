@@ -11,7 +11,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A listener that counts who comes.
-pub(super) struct Peer {
+pub(crate) struct Peer {
     address: SocketAddr,
     seen: Arc<Seen>,
     accepting: Option<JoinHandle<()>>,
@@ -26,7 +26,7 @@ struct Seen {
 
 impl Peer {
     /// Gives every request that comes whole the answer `respond` makes of it, then closes.
-    pub(super) fn new(respond: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(respond: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::raw(move |stream, request| {
             let _gone = stream.write_all(&respond(request));
         })
@@ -39,7 +39,7 @@ impl Peer {
     }
 
     /// Does with the connection of every request what it likes.
-    pub(super) fn raw(respond: impl Fn(&mut TcpStream, &[u8]) + Send + Sync + 'static) -> Self {
+    pub(crate) fn raw(respond: impl Fn(&mut TcpStream, &[u8]) + Send + Sync + 'static) -> Self {
         Self::connected(move |stream, seen| {
             let Some(request) = read_request(stream) else { return };
             seen(request.clone());
@@ -78,7 +78,7 @@ impl Peer {
     }
 
     /// `http://127.0.0.1:PORT`.
-    pub(super) fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
@@ -88,7 +88,7 @@ impl Peer {
     }
 
     /// Requests so far, byte for byte.
-    pub(super) fn requests(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn requests(&self) -> Vec<Vec<u8>> {
         self.seen.requests.lock().expect("requests").clone()
     }
 

@@ -244,7 +244,7 @@ async fn rebind_from_global_to_loopback(canary: &Canary) {
 }
 
 #[tokio::test]
-async fn t_n2_g10_no_generated_way_reaches_an_address_that_must_not_be_reached() {
+async fn r49_t_n2_g10_no_generated_way_reaches_an_address_that_must_not_be_reached() {
     let canary = Canary::new();
     let (cases, texts) = run(canary.port).await;
     println!("G10: {cases} cases, {texts} of them refused as texts, {} connections", canary.heard());
@@ -256,7 +256,7 @@ async fn t_n2_g10_no_generated_way_reaches_an_address_that_must_not_be_reached()
 }
 
 #[test]
-fn t_n2_g10_the_same_holds_where_every_address_of_the_world_would_answer() {
+fn r49_t_n2_g10_the_same_holds_where_every_address_of_the_world_would_answer() {
     if std::env::var_os(INSIDE).is_some() {
         return;
     }
@@ -271,7 +271,7 @@ fn t_n2_g10_the_same_holds_where_every_address_of_the_world_would_answer() {
         return;
     }
     let program = std::env::current_exe().expect("this program");
-    let name = "t_n2_g10_no_generated_way_reaches_an_address_that_must_not_be_reached";
+    let name = "r49_t_n2_g10_no_generated_way_reaches_an_address_that_must_not_be_reached";
     let output =
         make_network(&[ENTER, program.to_str().expect("a path"), "--nocapture", name]).env(INSIDE, "1").output();
     let output = output.expect("run");

@@ -8,14 +8,14 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use serde_json::json;
 use tokio::sync::Semaphore;
-use toolkeep::ledger::{DeliveryChange, LedgerError, Page, Scope};
+use toolkeep::ledger::{DeliveryChange, Keep, LedgerError, Page, Scope};
 use toolkeep::notify::{Event, Route};
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::delivery::{DeliveryEvent, DeliveryState};
 use toolkeep_core::id::DeliveryId;
 
 use super::receiver::{Receiver, Reply};
-use super::world::{World, until};
+use super::world::{NOW_MS, World, until};
 
 fn ops(receiver: &Receiver) -> World {
     World::new(&format!(
@@ -176,6 +176,38 @@ async fn a_dead_letter_survives_a_stop_and_what_a_person_decides_is_on_record() 
     };
     assert_eq!((of("dead", json!(null)), of("queued", json!("bob")), of("discarded", json!("bob"))), (2, 1, 1));
     assert_eq!(of("delivered", json!(null)), 1);
+    life.end().await;
+}
+
+#[tokio::test]
+async fn r42_what_was_delivered_or_discarded_goes_when_it_is_old_and_what_waits_or_rests_stays() {
+    let receiver = Receiver::new([Reply::status(200), Reply::status(400), Reply::status(400)]).await;
+    let world = ops(&receiver);
+    let life = world.live().await;
+    let delivered = life.send(world.message("ops"));
+    life.until(delivered, DeliveryState::Delivered).await;
+    let (discarded, dead) = (life.send(world.message("ops")), life.send(world.message("ops")));
+    life.until(discarded, DeliveryState::Dead).await;
+    life.until(dead, DeliveryState::Dead).await;
+    let (bob, all) = ("bob".parse().expect("name"), Scope::Operator);
+    life.ledger.resolve_dead_letter(&all, discarded, false, &bob).await.expect("discarded");
+    life.outbox.pause();
+    let queued = life.send(world.message("ops"));
+    let there = |id| {
+        let ledger = life.ledger.clone();
+        async move { ledger.delivery(&Scope::Operator, id).await.expect("read").is_some() }
+    };
+    let keep = |since_ms| Keep { since_ms, undo_since_ms: None };
+    life.ledger.prune(keep(NOW_MS)).await.expect("pruned");
+    assert!(there(delivered).await && there(discarded).await, "they ended at this very time");
+    life.ledger.prune(keep(NOW_MS + 1)).await.expect("pruned");
+    assert!(!there(delivered).await && !there(discarded).await);
+    assert!(there(dead).await && there(queued).await, "somebody still has to decide, or it has to leave");
+    let entries = life.ledger.audit_entries(Page::default()).await.expect("read").items;
+    let said = |id: DeliveryId| entries.iter().any(|entry| entry.body.contains(&id.to_string()));
+    assert!(said(delivered) && said(discarded), "that they were is on record");
+    life.outbox.resume();
+    life.until(queued, DeliveryState::Delivered).await;
     life.end().await;
 }
 

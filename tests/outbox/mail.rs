@@ -157,3 +157,17 @@ async fn a_password_is_not_sent_and_nothing_is_said_without_the_tls_that_was_ask
     assert!(server.commands().iter().all(|line| line.starts_with("EHLO")), "{:?}", server.commands());
     life.end().await;
 }
+
+#[tokio::test]
+async fn r48_t_s1_a_server_that_repeats_the_login_does_not_bring_the_password_into_the_ledger() {
+    let server = MailServer::new(Manner::Tells);
+    let world = mail(&server, "user = \"toolkeep\"\nsecret = \"password\"");
+    let life = world.live().await;
+    let id = life.send(world.message("mail"));
+    let note = life.until(id, DeliveryState::Dead).await.note.expect("why");
+    assert!(server.commands().iter().any(|line| line.starts_with("AUTH PLAIN")), "{:?}", server.commands());
+    assert_eq!(note.matches("[secret password]").count(), 2, "{note}");
+    // "open sesame", as it is and as it lies in the login.
+    assert!(!note.contains("sesame") && !note.contains("b3BlbiBzZXNhbWU"), "{note}");
+    life.end().await;
+}

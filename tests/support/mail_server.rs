@@ -23,6 +23,8 @@ pub enum Manner {
     Slow(Duration),
     /// It wants a login first.
     WantsLogin,
+    /// It wants one, and refuses each message with everything that it was told.
+    Tells,
 }
 
 /// A message that it took.
@@ -152,7 +154,7 @@ fn serve(stream: TcpStream, kept: &Kept, manner: &Manner) -> std::io::Result<()>
         answers.write_all(format!("{text}\r\n").as_bytes())
     };
     say("220 mail.test ready")?;
-    let (mut from, mut to, mut known) = (String::new(), Vec::new(), false);
+    let (mut from, mut to, mut known, mut told) = (String::new(), Vec::new(), false, String::new());
     loop {
         let mut line = String::new();
         if lines.by_ref().take(2_000).read_line(&mut line)? == 0 {
@@ -162,10 +164,11 @@ fn serve(stream: TcpStream, kept: &Kept, manner: &Manner) -> std::io::Result<()>
         kept.commands.lock().expect("commands").push(line.clone());
         let word: String = line.chars().take(4).collect::<String>().to_ascii_uppercase();
         match (word.as_str(), manner) {
-            ("EHLO", Manner::WantsLogin) => say("250-mail.test\r\n250-8BITMIME\r\n250 AUTH PLAIN")?,
+            ("EHLO", Manner::WantsLogin | Manner::Tells) => say("250-mail.test\r\n250-8BITMIME\r\n250 AUTH PLAIN")?,
             ("EHLO", _) => say("250-mail.test\r\n250 8BITMIME")?,
             ("AUTH", _) => {
                 known = true;
+                told = line;
                 say("235 2.7.0 welcome")?;
             }
             ("MAIL", Manner::WantsLogin) if !known => say("530 5.7.0 who are you?")?,
@@ -174,6 +177,7 @@ fn serve(stream: TcpStream, kept: &Kept, manner: &Manner) -> std::io::Result<()>
                 say("250 2.1.0 ok")?;
             }
             ("RCPT", Manner::Answers(answer)) => say(answer)?,
+            ("RCPT", Manner::Tells) => say(&format!("550 5.7.1 {told}, as plain text {}", plain(&told)))?,
             ("RCPT", _) => {
                 to.push(line);
                 say("250 2.1.5 ok")?;
@@ -192,6 +196,25 @@ fn serve(stream: TcpStream, kept: &Kept, manner: &Manner) -> std::io::Result<()>
             _ => say("502 5.5.1 what?")?,
         }
     }
+}
+
+/// The password of a login with `AUTH PLAIN`: Base64 of two names and it, each behind a zero (RFC 4616).
+fn plain(login: &str) -> String {
+    let digit = |b: u8| match b {
+        b'A'..=b'Z' => Some(b - b'A'),
+        b'a'..=b'z' => Some(b - b'a' + 26),
+        b'0'..=b'9' => Some(b - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let digits: Vec<u8> = login.split(' ').next_back().unwrap_or_default().bytes().filter_map(digit).collect();
+    let bytes = digits.chunks(4).flat_map(|four| {
+        let bits = four.iter().fold(0_u32, |bits, digit| bits << 6 | u32::from(*digit)) << (6 * (4 - four.len()));
+        bits.to_be_bytes().into_iter().skip(1).take(four.len() - 1).collect::<Vec<_>>()
+    });
+    let text = String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned();
+    text.rsplit('\0').next().unwrap_or_default().to_owned()
 }
 
 fn message(lines: &mut impl std::io::BufRead) -> std::io::Result<String> {

@@ -96,6 +96,7 @@ impl Smtp {
         said.map(scrubbed).map_err(|error| match error {
             NotTaken::Later { why, wait_ms } => NotTaken::Later { why: scrubbed(why), wait_ms },
             NotTaken::Never(why) => NotTaken::Never(scrubbed(why)),
+            NotTaken::Withheld => NotTaken::Withheld,
         })
     }
 

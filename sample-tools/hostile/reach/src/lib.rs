@@ -94,6 +94,14 @@ pub enum Step {
     Fail,
     /// Never end.
     Spin,
+    /// Take memory until there is none.
+    Hoard,
+    /// Execute what cannot be executed.
+    Trap,
+    /// Leave as a program does.
+    Exit,
+    /// Call itself until the stack ends.
+    Recurse,
 }
 
 /// A key.
@@ -183,7 +191,21 @@ fn run(step: Step) -> Result<Value, Error> {
         Step::Spin => loop {
             std::hint::black_box(0);
         },
+        Step::Hoard => {
+            let mut hoard: Vec<Vec<u8>> = Vec::new();
+            loop {
+                hoard.push(std::hint::black_box(vec![1; 1 << 20]));
+            }
+        }
+        Step::Trap => core::arch::wasm32::unreachable(),
+        Step::Exit => std::process::exit(0),
+        Step::Recurse => json!(deeper(0)),
     })
+}
+
+/// Deeper and deeper.
+fn deeper(depth: u64) -> u64 {
+    if depth == u64::MAX { 0 } else { std::hint::black_box(deeper(std::hint::black_box(depth) + 1)) + 1 }
 }
 
 /// Does what its input says.

@@ -18,8 +18,9 @@ use crate::bindings::GuestPre;
 use crate::capability::context::Context;
 use crate::compile::{Refused, prescreen};
 use crate::engine::{self, Ticker};
-use crate::execution::{self, Cancel, Ended, Entry, Ingredients, Outward};
+use crate::execution::{self, Cancel, Ended, Entry, Ingredients, Outward, Place};
 use crate::fault::{Fault, HostFault};
+use crate::lane::Pace;
 use crate::state::{self, State};
 
 /// Fuel for describing 64 tools with large schemas.
@@ -69,7 +70,9 @@ pub async fn describe(wasm: &[u8]) -> Result<String, NoDescription> {
         progress: None,
     };
     let state = State::new(ingredients, Instant::now());
-    let ran = execution::run(&engine, &ready, Entry::Describe, &limits, state, &Cancel::new()).await?;
+    let _ticking = ticker.tick();
+    let place = Place { fingerprint: engine::fingerprint(&engine).into(), engine, pace: Pace::default() };
+    let ran = execution::run(&place, &ready, Entry::Describe, &limits, state, &Cancel::new()).await?;
     match ran.ended {
         Ended::Output(text) => Ok(text),
         Ended::Fault(fault) => Err(NoDescription::Fault(fault)),

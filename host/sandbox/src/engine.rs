@@ -6,8 +6,8 @@
 //! artifacts are stored under it, and fuel of two recordings compares only under the same one.
 
 use std::hash::{Hash, Hasher};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use toolkeep_core::digest::Hasher as Sha256;
@@ -22,8 +22,11 @@ use crate::fault::HostFault;
 
 /// Executions of one tenant at one time: each holds one slot of its pool.
 pub const POOL_SLOTS: u32 = 64;
-/// Time between two epochs: a spinning guest yields to its neighbours, and is cancelled, this often.
-pub const EPOCH: Duration = Duration::from_millis(10);
+/// Time between two epochs: a spinning guest yields to its neighbours, and is cancelled, this often. Two of them are what
+/// a call may have to wait for guests that only begin to spin.
+pub const EPOCH: Duration = Duration::from_millis(2);
+/// Epochs without anything that runs, after which the ticker rests: it must not be woken for each of many short calls.
+const EPOCHS_WITHOUT_WORK: u32 = 50;
 /// Linear memories of one component: tools have one; an adapter may bring a second.
 pub const MEMORIES_MAX: u32 = 2;
 /// Tables of one component: a Rust tool has two, a component linked from libraries a few more.
@@ -169,12 +172,24 @@ impl Hasher for Fingerprint {
     }
 }
 
-/// One thread that advances the epoch of every engine.
+/// One thread that advances the epoch of every engine while anything runs, and sleeps while nothing does.
 #[derive(Debug)]
-pub(crate) struct Ticker {
-    engines: Arc<Mutex<Vec<Tick>>>,
-    /// Dropped with the ticker, which ends the thread.
-    _stop: SyncSender<()>,
+pub(crate) struct Ticker(Arc<Clockwork>);
+
+#[derive(Debug, Default)]
+struct Clockwork {
+    face: Mutex<Face>,
+    /// Wakes the thread: there is something to tick for, or it is to end.
+    wound: Condvar,
+    running: AtomicUsize,
+    /// Whether the thread sleeps, or is about to look once more before it does.
+    resting: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Face {
+    engines: Vec<Tick>,
+    stopped: bool,
 }
 
 struct Tick(EngineWeak);
@@ -185,23 +200,73 @@ impl std::fmt::Debug for Tick {
     }
 }
 
+/// Epochs advance at least until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Ticking(Arc<Clockwork>);
+
+impl Clockwork {
+    fn face(&self) -> MutexGuard<'_, Face> {
+        self.face.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut quiet = 0_u32;
+        let mut face = self.face();
+        while !face.stopped {
+            quiet = if self.running.load(Ordering::SeqCst) > 0 { 0 } else { quiet + 1 };
+            face = if quiet > EPOCHS_WITHOUT_WORK {
+                self.rest(face)
+            } else {
+                self.wound.wait_timeout(face, EPOCH).unwrap_or_else(PoisonError::into_inner).0
+            };
+            face.engines.retain(|tick| tick.0.upgrade().map(|engine| engine.increment_epoch()).is_some());
+        }
+    }
+
+    /// Sleep until something runs. Whoever begins counts itself before it looks whether to wake the thread, and the thread
+    /// says that it rests before it looks at the count: one of them sees the other.
+    fn rest<'f>(&'f self, face: MutexGuard<'f, Face>) -> MutexGuard<'f, Face> {
+        self.resting.store(true, Ordering::SeqCst);
+        let idle = |face: &mut Face| !face.stopped && self.running.load(Ordering::SeqCst) == 0;
+        let face = self.wound.wait_while(face, idle).unwrap_or_else(PoisonError::into_inner);
+        self.resting.store(false, Ordering::SeqCst);
+        face
+    }
+}
+
 impl Ticker {
     pub(crate) fn start() -> Result<Self, HostFault> {
-        let engines = Arc::new(Mutex::new(Vec::<Tick>::new()));
-        let (stop, stopped) = sync_channel::<()>(0);
-        let ticked = Arc::clone(&engines);
-        let tick = move || {
-            while stopped.recv_timeout(EPOCH) == Err(RecvTimeoutError::Timeout) {
-                let mut engines = ticked.lock().unwrap_or_else(PoisonError::into_inner);
-                engines.retain(|tick| tick.0.upgrade().map(|engine| engine.increment_epoch()).is_some());
-            }
-        };
-        let spawned = std::thread::Builder::new().name("epoch".to_owned()).spawn(tick);
-        spawned.map(|_| Self { engines, _stop: stop }).map_err(|error| HostFault::Internal(error.to_string()))
+        let clockwork = Arc::new(Clockwork::default());
+        let ticked = Arc::clone(&clockwork);
+        let spawned = std::thread::Builder::new().name("epoch".to_owned()).spawn(move || ticked.run());
+        spawned.map(|_| Self(clockwork)).map_err(|error| HostFault::Internal(error.to_string()))
     }
 
     pub(crate) fn add(&self, engine: &Engine) {
-        self.engines.lock().unwrap_or_else(PoisonError::into_inner).push(Tick(engine.weak()));
+        self.0.face().engines.push(Tick(engine.weak()));
+    }
+
+    /// Something runs from now on, until the result is dropped.
+    pub(crate) fn tick(&self) -> Ticking {
+        self.0.running.fetch_add(1, Ordering::SeqCst);
+        if self.0.resting.load(Ordering::SeqCst) {
+            let _the_thread_waits_or_has_seen_it = self.0.face();
+            self.0.wound.notify_one();
+        }
+        Ticking(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.0.face().stopped = true;
+        self.0.wound.notify_one();
+    }
+}
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -223,9 +288,23 @@ mod tests {
         let engine = plain().expect("engine");
         ticker.add(&engine);
         drop(engine);
-        let empty = || ticker.engines.lock().expect("lock").is_empty();
-        while !empty() {
+        let _ticking = ticker.tick();
+        while !ticker.0.face().engines.is_empty() {
             std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_ticker_rests_without_work_and_is_woken_by_it() {
+        let ticker = Ticker::start().expect("ticker");
+        for _ in 0..3 {
+            while !ticker.0.resting.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            let _ticking = ticker.tick();
+            while ticker.0.resting.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
         }
     }
 

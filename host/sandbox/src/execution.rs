@@ -38,6 +38,7 @@ use crate::capability::http::Engine as HttpEngine;
 use crate::capability::log::{Log, LogLine};
 use crate::capability::random::Random;
 use crate::fault::{Fault, HostFault};
+use crate::lane::Pace;
 use crate::limiter::Limiter;
 use crate::pool::Loaded;
 use crate::port::{Exchange, HttpCall, Ports};
@@ -213,6 +214,14 @@ impl Cancel {
     }
 }
 
+/// Where an execution takes place.
+pub(crate) struct Place {
+    pub(crate) engine: Engine,
+    pub(crate) fingerprint: Arc<str>,
+    /// How often it was interrupted so far.
+    pub(crate) pace: Pace,
+}
+
 /// What is called in the guest.
 pub(crate) enum Entry<'a> {
     Invoke { tool: &'a str, input: &'a str },
@@ -277,7 +286,7 @@ impl State {
 
 /// Run one call to its end and drop its store.
 pub(crate) async fn run(
-    engine: &Engine,
+    place: &Place,
     ready: &GuestPre<State>,
     entry: Entry<'_>,
     limits: &ExecutionLimits,
@@ -285,7 +294,7 @@ pub(crate) async fn run(
     cancel: &Cancel,
 ) -> Result<Ran, HostFault> {
     let deadline = state.deadline;
-    let mut store = fresh_store(engine, limits, state)?;
+    let mut store = fresh_store(place, limits, state)?;
     let end = drive(call(&mut store, ready, entry), deadline, cancel).await;
     let left = store.get_fuel().unwrap_or(0);
     let mut state = store.into_data();
@@ -300,16 +309,18 @@ pub(crate) async fn run(
     Ok(Ran { ended, fuel: limits.fuel.saturating_sub(left), state })
 }
 
-fn fresh_store(engine: &Engine, limits: &ExecutionLimits, state: State) -> Result<Store<State>, HostFault> {
+fn fresh_store(place: &Place, limits: &ExecutionLimits, state: State) -> Result<Store<State>, HostFault> {
     let ends = Instant::now().checked_add(state.deadline);
-    let mut store = Store::new(engine, state);
+    let mut store = Store::new(&place.engine, state);
     store.limiter(|state| &mut state.limiter);
     store.set_fuel(limits.fuel).map_err(HostFault::engine)?;
     store.set_hostcall_fuel(CROSSING_MAX_BYTES);
     store.set_max_component_handles(limits.handles as usize);
     store.set_epoch_deadline(1);
     // Every epoch the guest lets others run, which is also when it can be cancelled; past its end it traps.
+    let pace = place.pace.clone();
     store.epoch_deadline_callback(move |_| {
+        pace.interrupted();
         let over = ends.is_some_and(|ends| Instant::now() >= ends);
         Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
     });
@@ -362,12 +373,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Carry out an order on the engine that its component was loaded for.
-pub(crate) async fn carry_out(
-    order: Order,
-    engine: &Engine,
-    fingerprint: &str,
-    slot: OwnedSemaphorePermit,
-) -> Result<Execution, HostFault> {
+pub(crate) async fn carry_out(order: Order, place: Place, slot: OwnedSemaphorePermit) -> Result<Execution, HostFault> {
     let started = Instant::now();
     let ready = order.loaded.ready().ok_or(HostFault::Retired)?;
     let limits = stage_limits(&order.limits);
@@ -397,10 +403,10 @@ pub(crate) async fn carry_out(
         state.outbound().map_err(|error| HostFault::Stage(format!("{error:#}")))?;
     }
     let entry = Entry::Invoke { tool: order.tool.as_str(), input: &order.input };
-    let Ran { ended, fuel, state } = run(engine, &ready, entry, &order.limits, state, &order.cancel).await?;
+    let Ran { ended, fuel, state } = run(&place, &ready, entry, &order.limits, state, &order.cancel).await?;
     drop(slot);
     let (log, log_dropped) = state.log.finish();
-    let recording = state.recorder.finish(fingerprint.to_owned(), &order.seed, order.wall_clock_ns);
+    let recording = state.recorder.finish(place.fingerprint.to_string(), &order.seed, order.wall_clock_ns);
     let (memory_peak, host_calls) = (state.limiter.memory_peak(), state.books.host_calls);
     // Streams, descriptors and futures of the guest hold the stage and what is under way.
     let State { outbound, outward, .. } = state;

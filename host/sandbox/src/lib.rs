@@ -18,6 +18,7 @@ pub mod describe;
 pub mod engine;
 pub mod execution;
 pub mod fault;
+mod lane;
 mod limiter;
 pub mod outbound;
 pub mod pool;

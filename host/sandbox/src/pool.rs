@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::SealFlags;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,8 +21,9 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
 use crate::bindings::GuestPre;
-use crate::engine::{self, POOL_SLOTS, Ticker};
+use crate::engine::{self, POOL_SLOTS, Ticker, Ticking};
 use crate::fault::HostFault;
+use crate::lane::Load;
 use crate::state::{self, State};
 
 /// Pools that live at one time: each reserves address space for its slots.
@@ -31,6 +32,9 @@ pub const POOLS_MAX: usize = 16;
 pub const WAITING_MAX: u32 = 256;
 /// How long one of them waits before it is told to come later.
 pub const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Milliseconds after which a tenant counts as alone again, when no other one did anything.
+const MIXED_MS: u64 = 1_000;
 
 /// What the engine says of a component that wants more than a slot of a pool has; the look before compiling knows most
 /// of it, but not how large an instance becomes.
@@ -140,17 +144,21 @@ pub(crate) struct Pool {
     slots: Arc<Semaphore>,
     waiting: AtomicU32,
     used: AtomicU64,
+    number: u64,
+    /// What its tenant takes of the processor.
+    pub(crate) load: Arc<Load>,
     loaded: Mutex<Vec<Weak<Loaded>>>,
 }
 
 impl Pool {
-    fn new(ticker: &Ticker) -> Result<Self, HostFault> {
+    fn new(number: u64, ticker: &Ticker) -> Result<Self, HostFault> {
         let engine = engine::pooled()?;
         ticker.add(&engine);
         let linker = state::linker(&engine)?;
         let slots = Arc::new(Semaphore::new(POOL_SLOTS as usize));
         let (waiting, used) = (AtomicU32::new(0), AtomicU64::new(0));
-        Ok(Self { engine, linker, slots, waiting, used, loaded: Mutex::new(Vec::new()) })
+        let load = Arc::new(Load::new());
+        Ok(Self { engine, linker, slots, waiting, used, number, load, loaded: Mutex::new(Vec::new()) })
     }
 
     /// A slot, at once or after a bounded wait.
@@ -245,12 +253,31 @@ pub(crate) struct Pools {
     /// Counts loads, to know which pool was used least recently.
     turn: AtomicU64,
     most: usize,
+    made: AtomicU64,
+    since: Instant,
+    /// The pool that was used last, and when, in milliseconds of this daemon's life, it last was another one than before.
+    last: AtomicU64,
+    mixed_ms: AtomicU64,
 }
 
 impl Pools {
     pub(crate) fn new(most: usize) -> Result<Self, HostFault> {
         let most = most.clamp(1, POOLS_MAX);
-        Ok(Self { ticker: Ticker::start()?, live: Mutex::default(), turn: AtomicU64::new(0), most })
+        Ok(Self {
+            ticker: Ticker::start()?,
+            live: Mutex::default(),
+            turn: AtomicU64::new(0),
+            most,
+            made: AtomicU64::new(0),
+            since: Instant::now(),
+            last: AtomicU64::new(0),
+            mixed_ms: AtomicU64::new(0),
+        })
+    }
+
+    /// Epochs advance until the result is dropped.
+    pub(crate) fn tick(&self) -> Ticking {
+        self.ticker.tick()
     }
 
     pub(crate) fn load(&self, tenant: &TenantName, artifact: &Artifact) -> Result<Arc<Loaded>, HostFault> {
@@ -258,9 +285,15 @@ impl Pools {
         pool.load(artifact)
     }
 
-    /// Remember that a pool was used.
-    pub(crate) fn touch(&self, pool: &Pool) {
+    /// Remember that a pool was used. Returns whether several were lately.
+    pub(crate) fn touch(&self, pool: &Pool) -> bool {
         pool.used.store(self.turn.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if self.last.swap(pool.number, Ordering::Relaxed) != pool.number {
+            self.mixed_ms.store(now_ms, Ordering::Relaxed);
+        }
+        let alone_ms = now_ms.saturating_sub(self.mixed_ms.load(Ordering::Relaxed));
+        self.made.load(Ordering::Relaxed) > 1 && alone_ms < MIXED_MS
     }
 
     fn pool_of(&self, tenant: &TenantName) -> Result<Arc<Pool>, HostFault> {
@@ -275,7 +308,8 @@ impl Pools {
             let released = oldest.and_then(|name| live.remove(&name)).ok_or(HostFault::Overloaded)?;
             released.retire();
         }
-        let pool = Arc::new(Pool::new(&self.ticker)?);
+        let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+        let pool = Arc::new(Pool::new(number, &self.ticker)?);
         self.touch(&pool);
         live.insert(tenant.clone(), Arc::clone(&pool));
         Ok(pool)

@@ -1,12 +1,14 @@
 //! The front of this crate: load components for tenants, carry out orders.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use toolkeep_core::id::TenantName;
 
 use crate::engine;
-use crate::execution::{self, Execution, Order};
+use crate::execution::{self, Execution, Order, Place};
 use crate::fault::HostFault;
+use crate::lane::{Pace, SlowLane};
 use crate::pool::{Artifact, Loaded, POOLS_MAX, Pools};
 
 /// What an operator may set about the sandbox as a whole.
@@ -25,7 +27,8 @@ impl Default for SandboxConfig {
 /// Runs components. One per process.
 pub struct Sandbox {
     pools: Pools,
-    fingerprint: String,
+    fingerprint: Arc<str>,
+    lane: SlowLane,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -41,7 +44,7 @@ impl Sandbox {
     /// The engine refuses its configuration on this machine, or the ticker's thread cannot be started.
     pub fn new(config: SandboxConfig) -> Result<Self, HostFault> {
         let fingerprint = engine::fingerprint(&engine::plain()?);
-        Ok(Self { pools: Pools::new(config.pools)?, fingerprint })
+        Ok(Self { pools: Pools::new(config.pools)?, fingerprint: fingerprint.into(), lane: SlowLane::default() })
     }
 
     /// Names the engine's version and configuration: the key of compiled artifacts, and the engine of recordings.
@@ -66,12 +69,17 @@ impl Sandbox {
     /// [`HostFault::Overloaded`] to come later.
     pub async fn execute(&self, order: Order) -> Result<Execution, HostFault> {
         let pool = order.loaded.pool()?;
-        self.pools.touch(&pool);
+        let shared = self.pools.touch(&pool);
         let slot = tokio::select! {
             biased;
             slot = pool.slot() => slot?,
             () = order.cancel.cancelled() => return Err(HostFault::Cancelled),
         };
-        execution::carry_out(order, &pool.engine, &self.fingerprint, slot).await
+        let _ticking = self.pools.tick();
+        let pace = Pace::default();
+        let place =
+            Place { engine: pool.engine.clone(), fingerprint: Arc::clone(&self.fingerprint), pace: pace.clone() };
+        let behind = shared && pool.load.is_heavy(Instant::now());
+        self.lane.attend(&pace, &pool.load, behind, execution::carry_out(order, place, slot)).await
     }
 }

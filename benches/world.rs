@@ -46,9 +46,12 @@ pub fn component(name: &str) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}: run `make bench`", path.display()))
 }
 
-/// A folder that goes away with this.
+/// A folder that goes away with this, unless it is kept.
 #[derive(Debug)]
-pub struct Scratch(PathBuf);
+pub struct Scratch {
+    path: PathBuf,
+    kept: bool,
+}
 
 impl Scratch {
     /// A new folder beneath `parent`.
@@ -58,20 +61,29 @@ impl Scratch {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("tk-bench-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).expect("a scratch folder");
-        Self(path)
+        Self { path, kept: false }
+    }
+
+    /// A folder for what takes long to make: it stays.
+    #[must_use]
+    pub fn kept(path: PathBuf) -> Self {
+        fs::create_dir_all(&path).expect("a folder");
+        Self { path, kept: true }
     }
 
     /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{} stays: {error}", self.0.display());
+        if !self.kept
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            eprintln!("{} stays: {error}", self.path.display());
         }
     }
 }
@@ -93,8 +105,17 @@ impl World {
     /// Without tools; with the workspaces `notes` and `data`, both empty.
     #[must_use]
     pub fn new() -> Self {
-        let world =
-            Self { data: Scratch::beneath(&target().join("tmp")), run: Scratch::beneath(&std::env::temp_dir()) };
+        Self::on(Scratch::beneath(&target().join("tmp")))
+    }
+
+    /// The same in a folder that stays when the bench is over.
+    #[must_use]
+    pub fn kept(name: &str) -> Self {
+        Self::on(Scratch::kept(target().join("tmp").join(name)))
+    }
+
+    fn on(data: Scratch) -> Self {
+        let world = Self { data, run: Scratch::beneath(&std::env::temp_dir()) };
         for part in ["notes", "data", "tools"] {
             fs::create_dir_all(world.path(part)).expect("a folder");
         }
@@ -119,6 +140,14 @@ impl World {
     #[must_use]
     pub fn agent_socket(&self) -> PathBuf {
         self.run.path().join("agent/agent.sock")
+    }
+
+    /// Add to its configuration.
+    pub fn configure(&self, text: &str) {
+        let path = self.path("toolkeep.toml");
+        let mut config = fs::read_to_string(&path).expect("a configuration");
+        config.push_str(text);
+        fs::write(path, config).expect("a configuration");
     }
 
     /// Install a component under a name; `rest` of the manifest follows its head.
@@ -202,10 +231,28 @@ pub fn hundred_tools(world: &World, rest: &str) {
     let wasm = component("text-stats");
     for number in 0..100 {
         let name = format!("tool-{number:03}");
-        // A custom section that nothing reads makes it another component.
-        let mut other = wasm.clone();
-        section(&mut other, 0, &[&[8_u8][..], name.as_bytes()].concat());
-        world.install(&name, &other, rest);
+        world.install(&name, &another(&wasm, &name), rest);
+    }
+}
+
+/// A component that does the same, with a digest of its own: it has a custom section that nothing reads.
+fn another(wasm: &[u8], name: &str) -> Vec<u8> {
+    let mut other = wasm.to_vec();
+    section(&mut other, 0, &[&[8_u8][..], name.as_bytes()].concat());
+    other
+}
+
+/// Install 10,000 tools, 100 of each of 100 components, as `many-0000` to `many-9999`.
+pub fn ten_thousand_tools(world: &World, rest: &str) {
+    let wasm = component("text-stats");
+    for kind in 0..100 {
+        let component = format!("many-{kind:02}.wasm");
+        fs::write(world.path("tools").join(&component), another(&wasm, &format!("many-{kind:02}"))).expect("written");
+        for copy in 0..100 {
+            let name = format!("many-{kind:02}{copy:02}");
+            let manifest = format!("format = 1\nname = \"{name}\"\ncomponent = \"{component}\"\n{rest}");
+            fs::write(world.path("tools").join(format!("{name}.toml")), manifest).expect("a manifest");
+        }
     }
 }
 

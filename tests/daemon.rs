@@ -4,13 +4,19 @@
 //! the parts do alone is tested beside the parts.
 
 mod approvals;
+mod delegation;
+mod environments;
+mod foreign;
 mod full;
 mod hostile;
+mod identity;
+mod issuers;
 mod keys;
 mod kill;
 mod life;
 mod manifests;
 mod outside;
+mod peer;
 mod plans;
 mod policies;
 mod previews;
@@ -20,6 +26,7 @@ mod runs;
 mod scenery;
 mod service;
 mod session;
+mod signer;
 mod stopping;
 mod tenants;
 mod transactions;

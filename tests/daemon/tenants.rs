@@ -172,7 +172,7 @@ fn r16_a_call_of_another_tenant_gets_no_workspace_and_no_foreign_run() {
             }
         };
         let note = json!({"title": "Foreign", "body": "b"});
-        call(STRANGER, "notes.add", note, None).await.must("denied", "none", "denied");
+        call(STRANGER, "notes.add", note, None).await.must("failed", "none", "not_found");
         for uid in [SIBLING, COLLEAGUE, STRANGER] {
             let reply = call(uid, "text-stats", json!({"text": "a"}), Some(&run)).await;
             assert_eq!(reply.text("/error/code"), "not_found", "{}", reply.value);

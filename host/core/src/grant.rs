@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::effect::{Delivery, Header, Reversal};
 use crate::id::{GrantName, SecretName};
 use crate::manifest::BadManifest;
+
+use crate::net::origin::Origin;
 use crate::price::{NoAmount, Usd};
 
 pub use keys::{KEY_BYTES_MAX, KeysGrant, KeysText, VALUE_BYTES_MAX, key_problem};
@@ -264,6 +266,10 @@ impl HttpText {
     /// The first key that is wrong, and why.
     pub fn check(&self) -> Result<HttpGrant, BadManifest> {
         let key = |part: &str| format!("http.{}.{part}", self.name);
+        if let Err(error) = self.origin.parse::<Origin>() {
+            let problem = format!("{error}; write one scheme, host and port, without wildcards");
+            return Err(BadManifest::new(key("origin"), problem));
+        }
         let methods = self.methods()?;
         let written = self.paths.clone().unwrap_or_else(|| vec!["/**".to_owned()]);
         let writes = methods.iter().any(|method| !HttpGrant::reads(method));

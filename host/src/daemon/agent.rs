@@ -18,7 +18,7 @@ use super::plane::{Dispatch, Notes, Plane, Work};
 use super::reply::{self, Body, Fault};
 use super::server::stop_asked;
 use crate::authenticate::{Caller, Peer};
-use crate::host::Host;
+use crate::host::{Delegate, Host};
 use crate::record::Answer;
 
 /// The agent socket.
@@ -48,17 +48,8 @@ impl AgentPlane {
                 params::read::<params::Nothing>(params)?;
                 Dispatch::Now(Body::Value(host.session(&caller)))
             }
-            AgentMethod::SessionsDelegate => {
-                let wanted: crate::host::Delegate = params::read(params)?;
-                later(async move { host.delegate(&caller, wanted).await.into() })
-            }
-            AgentMethod::SessionsList => {
-                let page: params::Page = params::read(params)?;
-                later(async move { host.sessions(&caller, page.cursor).await.into() })
-            }
-            AgentMethod::SessionsRevoke => {
-                let of: params::OfSession = params::read(params)?;
-                later(async move { host.revoke_session(&caller, of.session).await.into() })
+            AgentMethod::SessionsDelegate | AgentMethod::SessionsList | AgentMethod::SessionsRevoke => {
+                session(host, caller, method, params)?
             }
             AgentMethod::HostInfo => {
                 params::read::<params::Nothing>(params)?;
@@ -199,6 +190,25 @@ impl Plane for AgentPlane {
 /// Make a dispatch of what takes time.
 pub(super) fn later(work: impl Future<Output = Body> + Send + 'static) -> Dispatch {
     Dispatch::Later(Box::pin(work))
+}
+
+/// The methods of sessions.
+fn session(host: Host, caller: Caller, method: AgentMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+    Ok(match method {
+        AgentMethod::SessionsDelegate => {
+            let wanted: Delegate = params::read(params)?;
+            later(async move { host.delegate(&caller, wanted).await.into() })
+        }
+        AgentMethod::SessionsList => {
+            let page: params::Page = params::read(params)?;
+            later(async move { host.sessions(&caller, page.cursor).await.into() })
+        }
+        AgentMethod::SessionsRevoke => {
+            let of: params::OfSession = params::read(params)?;
+            later(async move { host.revoke_session(&caller, of.session).await.into() })
+        }
+        other => return Err(Fault::no_method(other.name())),
+    })
 }
 
 /// The methods of runs.

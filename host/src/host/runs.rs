@@ -56,6 +56,12 @@ impl Host {
     /// `not_found`: no such open run.
     pub async fn close_run(&self, caller: &Caller, run: RunId) -> Result<Value, Refusal> {
         let now = self.ambient().now_ms();
+        let scope = Scope::Tenant(caller.principal().tenant.clone());
+        let found = self.ledger().run(&scope, run).await.map_err(|e| e.refusal())?;
+        // The ledger knows principals; whose session opened it is looked at here.
+        if !found.is_some_and(|(row, _)| caller.owns(&row.principal, &row.session)) {
+            return Err(Refusal::not_found("open run"));
+        }
         match self.ledger().close_run(caller.principal(), run, now).await {
             Ok(true) => Ok(json!({"run": run, "closed_at_ms": now})),
             Ok(false) => Err(Refusal::not_found("open run")),
@@ -105,7 +111,8 @@ impl Host {
                 "totals".to_owned(),
                 json!({"calls": totals.calls, "fuel": totals.fuel, "wall_ms": totals.wall_ms}),
             );
-            members.insert("calls".to_owned(), calls.items.iter().map(call_line).collect());
+            let own = |stored: &&StoredCall| stored.row.principal == row.principal;
+            members.insert("calls".to_owned(), calls.items.iter().filter(own).map(call_line).collect());
             members.insert("next_cursor".to_owned(), json!(calls.next));
         }
         Ok(value)

@@ -22,6 +22,7 @@ mod inbox;
 mod insert;
 mod keys;
 mod layers;
+mod options;
 mod outbox;
 mod promise;
 mod queue;
@@ -72,6 +73,7 @@ pub use deliveries::{
 };
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 pub use keys::{Claimed, KeyClaim};
+pub use options::{LedgerOptions, PAGE_BYTES};
 pub use promise::OutcomePromise;
 pub use quotas::QuotaCharge;
 pub use retention::Keep;
@@ -93,30 +95,6 @@ const TAIL_AFTER_UNCLEAN_STOP: u64 = 10_000;
 const LOCK: &str = "lock";
 /// The seed of the key that signs receipts.
 const SIGNING_KEY: &str = "signing.key";
-
-/// Bytes of a page of the database, the unit in which file systems and disks write.
-pub const PAGE_BYTES: u32 = 4_096;
-
-/// How much the ledger may hold in memory and on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LedgerOptions {
-    /// Writes that wait, at most.
-    pub queue_jobs: u32,
-    /// Bytes of text and content in writes that wait, at most.
-    pub queue_bytes: u64,
-    /// Size of the database in pages of [`PAGE_BYTES`], at most; nothing for no bound but the disk's.
-    pub max_pages: Option<u32>,
-    /// The kind of deployment that the ledger belongs to, for good: one that was made under another is refused. Nothing to
-    /// take it as it is.
-    pub environment: Option<&'static str>,
-}
-
-impl Default for LedgerOptions {
-    /// 4,096 waiting calls are a fifth of a second at full load; 256 MiB of them leave the rest of the machine alone.
-    fn default() -> Self {
-        Self { queue_jobs: 4_096, queue_bytes: 256 * 1024 * 1024, max_pages: None, environment: None }
-    }
-}
 
 /// How the ledger is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -90,6 +90,17 @@ const ROWS: &[(Plane, &str, &[&str])] = &[
     (Plane::Admin, "deadletters.get", &[r#"{"delivery":"$delivery"}"#]),
     (Plane::Admin, "deadletters.retry", &[r#"{"delivery":"$delivery"}"#]),
     (Plane::Admin, "deadletters.discard", &[r#"{"delivery":"$delivery"}"#]),
+    // Last: what the neighbour stops of its own answers nothing any more.
+    (
+        Plane::Admin,
+        "kill.set",
+        &[
+            r#"{"level":"tenant","tenant":"$tenant","mode":"stop","reason":"x"}"#,
+            r#"{"level":"tool","name":"$tool","mode":"stop","reason":"x"}"#,
+            r#"{"level":"tool","tenant":"$tenant","name":"text-stats","mode":"stop","reason":"x"}"#,
+        ],
+    ),
+    (Plane::Admin, "kill.clear", &[r#"{"level":"tenant","tenant":"$tenant"}"#, r#"{"level":"tool","name":"$tool"}"#]),
 ];
 
 /// Methods without ids that only tell: what they tell must have nothing of another tenant in it.
@@ -108,6 +119,7 @@ const TELLS: &[(Plane, &str)] = &[
     (Plane::Admin, "transactions.list"),
     (Plane::Admin, "policy.get"),
     (Plane::Admin, "deadletters.list"),
+    (Plane::Admin, "kill.list"),
     (Plane::Admin, "audit.verify"),
     (Plane::Admin, "health.get"),
 ];
@@ -185,6 +197,7 @@ fn make(owner: &mut Peer, operator: &mut Agent) -> Ids {
         ("key", "owners-key".to_owned()),
         ("tool", "notes.add".to_owned()),
         ("workspace", "notes".to_owned()),
+        ("tenant", "local".to_owned()),
     ])
 }
 
@@ -195,7 +208,7 @@ fn nobodys(ids: &Ids) -> Ids {
             "digest" => "5e".repeat(32),
             "key" => "nobodys-key".to_owned(),
             "tool" => "no-such.tool".to_owned(),
-            "workspace" => "nowhere".to_owned(),
+            "workspace" | "tenant" => "nowhere".to_owned(),
             _ => format!("{}5e5e5e5e-5e5e-7e5e-8e5e-5e5e5e5e5e5e", &id[..=id.find('_').expect("a prefix")]),
         };
         (*name, other)
@@ -245,7 +258,8 @@ fn plain(value: &Value, ids: &Ids) -> Value {
         Value::Array(items) => items.iter().map(|item| plain(item, ids)).collect(),
         Value::Object(members) => {
             let member = |(name, value): (&String, &Value)| {
-                let value = if name.ends_with("_ms") && value.is_number() { json!(0) } else { plain(value, ids) };
+                let number = name.ends_with("_ms") || name == "audit_seq";
+                let value = if number && value.is_number() { json!(0) } else { plain(value, ids) };
                 (without_ids(name, ids), value)
             };
             members.iter().map(member).collect()
@@ -256,7 +270,7 @@ fn plain(value: &Value, ids: &Ids) -> Value {
 
 /// What only tells has nothing of another tenant in it.
 fn nothing_is_listed(neighbour: &mut dyn FnMut() -> Peer, operator: &mut dyn FnMut() -> Agent, foreign: &Ids) {
-    let telling = ["key", "tool", "workspace"];
+    let telling = ["key", "tool", "workspace", "tenant"];
     for (plane, method) in TELLS {
         let params = if *method == "policy.get" { json!({"schema": true}) } else { json!({}) };
         let told = match plane {

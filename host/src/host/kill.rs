@@ -290,7 +290,9 @@ impl Host {
             let subject = Subject { tenant, agent: None, tool: Some(&tool.name), workflow: None, reads: Some(false) };
             alone.of_subject(&subject).is_some()
         };
-        !catalog.tools().any(stops)
+        // Tools of other tenants are nobody's business.
+        let own = |tool: &&Arc<Tool>| !self.workspaces().is_foreign(&tool.manifest, tenant);
+        !catalog.tools().filter(own).any(stops)
     }
 }
 

@@ -4,6 +4,7 @@
 //! the parts do alone is tested beside the parts.
 
 mod approvals;
+mod circuits;
 mod delegation;
 mod environments;
 mod foreign;

@@ -44,6 +44,23 @@ fn every_manifest_of_the_guide_for_authors_is_one() {
 }
 
 #[test]
+fn what_the_pages_show_of_limits_is_read_by_manifests_and_the_configuration() {
+    let (limits, manifests) = (page("limits.md"), page("manifests.md"));
+    let blocks: Vec<&str> = blocks(&limits).into_iter().collect();
+    assert!(blocks.len() >= 5, "{blocks:?}");
+    for block in blocks {
+        toml::from_str::<toolkeep::config::text::ConfigText>(block).unwrap_or_else(|error| panic!("{error}\n{block}"));
+    }
+    for block in
+        self::blocks(&manifests).into_iter().filter(|block| block.contains("[limits]") || block.contains("[breaker]"))
+    {
+        let head = if block.starts_with("format") { "" } else { "format = 1\nname = \"x\"\ncomponent = \"x.wasm\"\n" };
+        let parsed: ManifestText = toml::from_str(&format!("{head}{block}")).unwrap_or_else(|e| panic!("{e}\n{block}"));
+        parsed.check(Digest::of(b"")).unwrap_or_else(|error| panic!("{error}\n{block}"));
+    }
+}
+
+#[test]
 fn every_key_of_the_entries_of_a_manifest_is_in_the_reference() {
     let page = page("manifests.md");
     let examples: Vec<toml::Table> = blocks(&page).iter().map(|block| block.parse().expect("TOML")).collect();

@@ -17,6 +17,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::execution::Cancel;
 
 use crate::authorize::Grant;
+use crate::breakers::{Breakers, Watched};
 use crate::config::DaemonLimits;
 use crate::ledger::{CallKey, Claimed, KeyClaim, Ledger, LedgerHealth, Scope};
 use crate::throttle::Throttle;
@@ -32,6 +33,7 @@ pub struct Admission {
     slots: Slots,
     crowds: Crowds,
     throttle: Throttle,
+    breakers: Breakers,
     /// How long a call waits for its turn before it is refused.
     wait: Duration,
     draining: AtomicBool,
@@ -42,6 +44,8 @@ pub struct Admission {
 pub struct Ticket {
     grant: Grant,
     claim: Option<KeyClaim>,
+    /// The circuit of the tool, where something is known of it.
+    watched: Option<Watched>,
     _held: Held,
 }
 
@@ -73,6 +77,20 @@ impl Ticket {
         &self.grant
     }
 
+    /// How the execution went, for the circuit of the tool: nothing where that says nothing about it.
+    pub fn tell(&mut self, breakers: &Breakers, failed: Option<bool>) {
+        let call = self.grant.call();
+        match (self.watched.take(), failed) {
+            (Some(watched), Some(true)) => watched.failed(),
+            (Some(watched), Some(false)) => watched.worked(),
+            (None, Some(true)) => {
+                let tool = call.tool();
+                breakers.tool_failed(&call.caller().principal().tenant, &tool.name, tool.manifest.breaker);
+            }
+            (None, Some(false)) | (_, None) => {}
+        }
+    }
+
     /// The idempotency key that the call claimed.
     #[must_use]
     pub const fn claim(&self) -> Option<&KeyClaim> {
@@ -89,11 +107,12 @@ impl Ticket {
 impl Admission {
     /// As the configuration says.
     #[must_use]
-    pub fn new(limits: &DaemonLimits, throttle: Throttle) -> Self {
+    pub fn new(limits: &DaemonLimits, throttle: Throttle, breakers: Breakers) -> Self {
         Self {
             slots: Slots::new(limits.executions, limits.waiting, limits.executions_per_tenant),
             crowds: Crowds::default(),
             throttle,
+            breakers,
             wait: Duration::from_millis(limits.wait_ms),
             draining: AtomicBool::new(false),
         }
@@ -108,6 +127,12 @@ impl Admission {
     #[must_use]
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Ask the circuit of the tool.
+    fn circuit(&self, grant: &Grant) -> Result<Option<Watched>, Refusal> {
+        let (tenant, tool) = (&grant.call().caller().principal().tenant, grant.call().tool());
+        self.breakers.enter_tool(tenant, &tool.name, tool.manifest.breaker)
     }
 
     /// Wait for the tool, then for a slot of the daemon.
@@ -177,7 +202,8 @@ pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant, cancel:
     check_run(ledger, &grant).await?;
     let call = grant.call();
     let Some(key) = call.options().key.as_deref() else {
-        return Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: None, _held: held })));
+        let watched = admission.circuit(&grant)?;
+        return Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: None, watched, _held: held })));
     };
     let claim = KeyClaim {
         principal: call.caller().principal().clone(),
@@ -187,7 +213,11 @@ pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant, cancel:
         call: call.id(),
     };
     match claim_key(ledger, &claim).await? {
-        Key::Fresh => Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: Some(claim), _held: held }))),
+        Key::Fresh => {
+            // A retry of a call that ended is answered even while the tool rests.
+            let watched = admission.circuit(&grant)?;
+            Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: Some(claim), watched, _held: held })))
+        }
         Key::Stored { call, reply } => Ok(Admitted::Replay { call, reply }),
         Key::Unfinished { call, reply } => Ok(Admitted::Unfinished { call, reply }),
     }
@@ -240,7 +270,7 @@ pub async fn claim_key(ledger: &Ledger, claim: &KeyClaim) -> Result<Key, Refusal
 /// `overloaded`.
 pub async fn readmit(admission: &Admission, grant: Grant, cancel: &Cancel) -> Result<Box<Ticket>, Refusal> {
     let held = admission.place(&grant, cancel).await?;
-    Ok(Box::new(Ticket { grant, claim: None, _held: held }))
+    Ok(Box::new(Ticket { grant, claim: None, watched: None, _held: held }))
 }
 
 /// A call may name an open run of its own principal only.

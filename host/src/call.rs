@@ -125,7 +125,8 @@ impl Host {
         given: Given,
         staging: Staging,
     ) -> Result<Passage, Refusal> {
-        let executed = self.attempt(entry, ticket, line, &given, Some(staging.ground())).await?;
+        let mut executed = self.attempt(entry, ticket, line, &given, Some(staging.ground())).await?;
+        executed.tell(self.breakers(), false);
         entry.executed(&executed);
         self.report_breaches(entry, &executed);
         Ok(Passage::Recorded(self.stage(staging, executed, entry).await?))
@@ -140,12 +141,14 @@ impl Host {
         mut given: Given,
     ) -> Result<Passage, Refusal> {
         loop {
-            let executed = self.attempt(entry, ticket, line, &given, None).await?;
+            let mut executed = self.attempt(entry, ticket, line, &given, None).await?;
             entry.executed(&executed);
             self.report_breaches(entry, &executed);
             let boundary = Boundary::of(&executed, &given);
+            let screened = screen::screen(&executed);
+            executed.tell(self.breakers(), screened.is_err());
             self.may_go_on(executed.ticket().grant().call())?;
-            let output = screen::screen(&executed)?;
+            let output = screened?;
             let naming = self.naming(entry, &executed, boundary.as_ref(), &given);
             let call = naming.call;
             let planned = match seal::seal(executed, output, self.ambient(), naming)? {

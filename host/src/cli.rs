@@ -6,6 +6,7 @@
 
 mod approvals;
 mod audit;
+mod breakers;
 mod call;
 mod client;
 mod commit;
@@ -79,6 +80,8 @@ pub enum Command {
     #[command(subcommand)]
     Deadletters(deadletters::DeadlettersCommand),
     #[command(subcommand)]
+    Breakers(breakers::BreakersCommand),
+    #[command(subcommand)]
     Kill(kill::KillCommand),
     #[command(subcommand)]
     Outcomes(outcomes::OutcomesCommand),
@@ -128,6 +131,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Sessions(command) => command.run(context),
         Command::Approvals(command) => command.run(context),
         Command::Deadletters(command) => command.run(context),
+        Command::Breakers(command) => command.run(context),
         Command::Kill(command) => command.run(context),
         Command::Outcomes(command) => command.run(context),
         Command::Tokens(command) => command.run(context),

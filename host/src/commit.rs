@@ -38,6 +38,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::ambient::Ambient;
 use crate::blobs::{BlobError, Blobs};
+use crate::breakers::Breakers;
 use crate::egress::Egress;
 use crate::kill::KillSwitch;
 use crate::ledger::{Durability, Ledger, LedgerError, OpenIntent, OutcomeRow, Settled};
@@ -63,6 +64,7 @@ pub struct Committer {
     egress: Egress,
     kill: KillSwitch,
     quotas: Vec<Quota>,
+    breakers: Option<Breakers>,
     runtime: tokio::runtime::Handle,
     key: Arc<SigningKey>,
     undo_bytes: u64,
@@ -150,6 +152,7 @@ impl Committer {
             egress,
             kill,
             quotas: Vec::new(),
+            breakers: None,
             runtime: tokio::runtime::Handle::current(),
             undo_bytes,
             poisoned: OnceLock::new(),
@@ -161,6 +164,13 @@ impl Committer {
     #[must_use]
     pub fn with_quotas(mut self, rules: &[QuotaRule]) -> Self {
         self.quotas = Quota::all("configuration", rules).collect();
+        self
+    }
+
+    /// With circuits for requests.
+    #[must_use]
+    pub fn with_breakers(mut self, breakers: Breakers) -> Self {
+        self.breakers = Some(breakers);
         self
     }
 

@@ -11,6 +11,7 @@ pub mod text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use toolkeep_core::breaker::BreakerRules;
 use toolkeep_core::id::{AgentName, ChannelName, SecretName, TenantName, UserName, WorkspaceName};
 use toolkeep_core::limit::CONCURRENT_MAX;
 use toolkeep_core::manifest::BadManifest;
@@ -79,6 +80,8 @@ pub struct Config {
     pub rates: Vec<RateRule>,
     /// How many effects may be committed.
     pub quotas: Vec<QuotaRule>,
+    /// When tools and grants of requests rest because they fail.
+    pub breaker: BreakerRules,
 }
 
 /// A directory that tools may be granted.
@@ -322,6 +325,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         kill,
         rates: rate::rates(&text.limits.rates, false).map_err(of_rule)?,
         quotas: check_quotas(text)?,
+        breaker: text.breaker.check(BreakerRules::default()).map_err(of_rule)?,
         state_dir,
         runtime_dir,
         tools_dir,

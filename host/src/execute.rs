@@ -21,6 +21,7 @@ use toolkeep_sandbox::sandbox::Sandbox;
 use crate::admit::Ticket;
 use crate::ambient::Ambient;
 use crate::blobs::SpoolRoom;
+use crate::breakers::Breakers;
 use crate::catalog::Tool;
 use crate::egress::Egress;
 use crate::ledger::Ledger;
@@ -46,6 +47,8 @@ pub struct Executor {
     pub egress: Egress,
     /// Where values of keys come from.
     pub ledger: Ledger,
+    /// What rests because it fails.
+    pub breakers: Breakers,
 }
 
 impl Executor {
@@ -54,7 +57,7 @@ impl Executor {
         if manifest.http.is_empty() && manifest.keys.is_empty() {
             return Ports::default();
         }
-        port::ports(&self.egress, &self.ledger, tenant)
+        port::ports(&self.egress, &self.ledger, &self.breakers, tenant)
     }
 }
 
@@ -177,6 +180,27 @@ impl Executed {
             )),
             Ended::Fault(fault) => Err(guest_fault(fault, self.ticket.grant().call().tool().name.as_str())),
         }
+    }
+
+    /// Tell the circuit of the tool how it went. `unusable` says that its schema forbids what it returned.
+    pub fn tell(&mut self, breakers: &Breakers, unusable: bool) {
+        let hurried = self.ticket.grant().call().options().deadline_ms.is_some();
+        let failed = match &self.execution.ended {
+            Ended::Output(_) => Some(unusable),
+            Ended::Error(error) => Some(error.kind == GuestErrorKind::Transient),
+            Ended::Fault(
+                Fault::OutOfFuel
+                | Fault::Memory { .. }
+                | Fault::OutputTooLarge { .. }
+                | Fault::StageFull(_)
+                | Fault::Trap(_)
+                | Fault::Exit(_),
+            ) => Some(true),
+            Ended::Fault(Fault::Deadline) if !hurried => Some(true),
+            Ended::Live(_)
+            | Ended::Fault(Fault::Deadline | Fault::Stale(_) | Fault::Diverged(_) | Fault::Cancelled) => None,
+        };
+        self.ticket.tell(breakers, failed);
     }
 
     /// The request at which the execution ended because the tool needs its answer, if it did.

@@ -4,6 +4,7 @@
 //! one recovers first: no call is accepted before every intent of the last life is settled or reported as halted.
 
 mod attended;
+mod circuits;
 mod consent;
 mod credentials;
 mod deadletters;
@@ -36,6 +37,7 @@ use crate::ambient::Ambient;
 use crate::approve::{InForce, PlanStore};
 use crate::authenticate::{Authenticator, Caller, Operator, Peer};
 use crate::blobs::Blobs;
+use crate::breakers::Breakers;
 use crate::catalog::CatalogHandle;
 use crate::commit::Committer;
 use crate::config::Config;
@@ -51,6 +53,7 @@ use crate::workspaces::Workspaces;
 
 use attended::Attended;
 
+pub use circuits::CircuitName;
 pub use consent::Notices;
 pub use credentials::{CredentialName, FAILURES_ON_RECORD, Mint, TOKEN_TTL_MAX_S};
 pub use flights::{Flight, Flights, Settling};
@@ -79,6 +82,7 @@ struct Services {
     policy: PolicyHandle,
     admission: Admission,
     kill: KillSwitch,
+    breakers: Breakers,
     ledger: Ledger,
     blobs: Blobs,
     executor: Executor,
@@ -170,6 +174,10 @@ impl Host {
 
     pub(crate) fn admission(&self) -> &Admission {
         &self.0.admission
+    }
+
+    pub(crate) fn breakers(&self) -> &Breakers {
+        &self.0.breakers
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {

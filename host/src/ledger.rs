@@ -50,19 +50,16 @@ use std::thread::JoinHandle;
 
 use cap_std::fs::Dir;
 use ed25519_dalek::SigningKey;
-use rusqlite::params;
 use tokio::sync::Notify as Signal;
 use toolkeep_core::id::{CallId, PlanId, RunId, TenantName, WorkspaceName};
 use toolkeep_core::principal::Principal;
 
 use crate::ambient::Ambient;
 use batch::Marks;
-use column::Reading;
 use keys::Keys;
 use promise::Promises;
 use queue::{Done, Job, Queue, Work};
 use readers::Readers;
-use statement::row;
 use writer::{Pulse, Writer};
 
 pub use buckets::{ChangedKey, KEYS_PAGE_MAX, KeyChange, KeyProblem, KeysChanged};
@@ -352,69 +349,6 @@ impl Ledger {
         let pushed = self.shared.queue.push(Job::lazy(Work::Record(Box::new(row))));
         self.shared.keys.let_go(call);
         pushed
-    }
-
-    /// Ask what a key names, and take it for `claim.call` if it names nothing.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn claim_key(&self, claim: KeyClaim) -> Result<Claimed, LedgerError> {
-        loop {
-            // A call that commits has rows already, but is not at rest.
-            if let Some(claimed) = self.shared.keys.running(&claim) {
-                if let Claimed::InFlight { call } = claimed
-                    && self.shared.promises.of(call).await
-                {
-                    // It stood already when this was asked: now its rows say so.
-                    continue;
-                }
-                return Ok(claimed);
-            }
-            let epoch = self.shared.keys.epoch(&claim);
-            if let Some(claimed) = self.key_row(&claim).await? {
-                if !matches!(claimed, Claimed::Unfinished { .. }) {
-                    return Ok(claimed);
-                }
-                // A stored plan of it may stand already, and its rows will say so.
-                self.shared.promises.all().await;
-                if let Some(claimed) = self.key_row(&claim).await? {
-                    return Ok(claimed);
-                }
-                continue;
-            }
-            if let Some(claimed) = self.shared.keys.take(&claim, epoch) {
-                return Ok(claimed);
-            }
-        }
-    }
-
-    /// What the rows say about a key.
-    async fn key_row(&self, claim: &KeyClaim) -> Result<Option<Claimed>, LedgerError> {
-        // A promised outcome of this key is waited for in `claim_key`; those of others are not its business.
-        self.enqueued_settled().await?;
-        let sql = "SELECT i.request, c.id, c.final, c.reply FROM idempotency i JOIN calls c ON c.seq = i.call_seq \
-                   WHERE i.tenant = ?1 AND i.user = ?2 AND i.agent = ?3 AND i.tool = ?4 AND i.key = ?5";
-        let claim = claim.clone();
-        self.read(move |conn| {
-            let who = &claim.principal;
-            let name =
-                params![who.tenant.as_str(), who.user.as_str(), who.agent.as_str(), claim.tool.as_str(), claim.key];
-            row(conn, sql, name, |row| {
-                let reading = Reading::new(row, "idempotency");
-                if reading.digest("request")? != claim.request {
-                    return Ok(Claimed::Mismatch);
-                }
-                let (call, reply) = (CallId::new(reading.uuid("id")?), Arc::from(reading.text("reply")?));
-                let is_final = reading.number("final")? == 1;
-                Ok(if is_final { Claimed::Stored { call, reply } } else { Claimed::Unfinished { call, reply } })
-            })
-        })
-        .await
-    }
-
-    /// Forget that a call runs: it ended in a way that no row tells. Its key, if it held one, is free again.
-    pub fn forget_call(&self, call: CallId) {
-        self.shared.keys.let_go(call);
     }
 
     /// Keep a plan that is not committed now: previewed, or held for an approval. Its key is let go either way.

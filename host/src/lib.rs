@@ -23,6 +23,7 @@ pub mod validate;
 pub mod ambient;
 pub mod artifacts;
 pub mod blobs;
+pub mod breakers;
 pub mod catalog;
 pub mod channel;
 pub mod config;

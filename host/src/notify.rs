@@ -39,11 +39,14 @@ pub enum Event {
     /// A kill switch was set or cleared.
     #[serde(rename = "kill.changed")]
     KillChanged,
+    /// A circuit opened: a tool or a grant of requests failed too often.
+    #[serde(rename = "breaker.opened")]
+    BreakerOpened,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ApprovalRequested,
         Self::ApprovalResolved,
         Self::OutcomeUnknown,
@@ -51,6 +54,7 @@ impl Event {
         Self::BoundaryBreach,
         Self::DeliveryDead,
         Self::KillChanged,
+        Self::BreakerOpened,
     ];
 
     /// Its name, in the configuration and as the `type` of what is sent.
@@ -64,6 +68,7 @@ impl Event {
             Self::BoundaryBreach => "boundary.breach",
             Self::DeliveryDead => "delivery.dead",
             Self::KillChanged => "kill.changed",
+            Self::BreakerOpened => "breaker.opened",
         }
     }
 }

@@ -10,14 +10,19 @@ use toolkeep_core::grant::HttpGrant;
 use toolkeep_core::id::{BucketName, TenantName};
 use toolkeep_sandbox::port::{HttpAnswer, HttpCall, HttpFailure, Keys, KeysFailure, PortFuture, Ports, Requests};
 
-use crate::egress::{Egress, Granted, Limits, Outgoing, Purpose, Reason, SendError};
+use crate::breakers::Breakers;
+use crate::egress::{Egress, Granted, Incoming, Limits, Outgoing, Purpose, Reason, SendError};
 use crate::ledger::Ledger;
 
 /// The ports of executions of one tenant.
 #[must_use]
-pub(crate) fn ports(egress: &Egress, ledger: &Ledger, tenant: &TenantName) -> Ports {
+pub(crate) fn ports(egress: &Egress, ledger: &Ledger, breakers: &Breakers, tenant: &TenantName) -> Ports {
     Ports {
-        requests: Some(Arc::new(TenantRequests { egress: egress.clone(), tenant: tenant.clone() })),
+        requests: Some(Arc::new(TenantRequests {
+            egress: egress.clone(),
+            breakers: breakers.clone(),
+            tenant: tenant.clone(),
+        })),
         keys: Some(Arc::new(TenantKeys { ledger: ledger.clone(), tenant: tenant.clone() })),
     }
 }
@@ -25,6 +30,7 @@ pub(crate) fn ports(egress: &Egress, ledger: &Ledger, tenant: &TenantName) -> Po
 #[derive(Debug)]
 struct TenantRequests {
     egress: Egress,
+    breakers: Breakers,
     tenant: TenantName,
 }
 
@@ -37,7 +43,15 @@ impl Requests for TenantRequests {
         Box::pin(async move {
             let outgoing = self.outgoing(grant, call).map_err(HttpFailure::Denied)?;
             let limits = Limits::granted(grant.times, grant.response_bytes);
-            let incoming = self.egress.send(outgoing, limits).await.map_err(|error| failure(&error))?;
+            let watched = self.breakers.enter_grant(&self.tenant, &grant.name, &grant.origin);
+            let watched = watched.map_err(|open| HttpFailure::Connect(open.message))?;
+            let answered = self.egress.send(outgoing, limits).await;
+            match has_failed(&answered) {
+                Some(true) => watched.failed(),
+                Some(false) => watched.worked(),
+                None => drop(watched),
+            }
+            let incoming = answered.map_err(|error| failure(&error))?;
             Ok(HttpAnswer { status: incoming.status, headers: incoming.headers, body: incoming.body })
         })
     }
@@ -54,6 +68,15 @@ impl TenantRequests {
         let outgoing = Outgoing::granted(self.tenant.clone(), named, granted, &call.headers, call.body.clone())
             .map_err(|problem| format!("grant `{}`: {problem}", grant.name))?;
         Ok(Outgoing { purpose: Purpose::Read, ..outgoing })
+    }
+}
+
+/// Whether an exchange says that its other side fails; nothing where it was this host that refused.
+pub(crate) fn has_failed(answered: &Result<Incoming, SendError>) -> Option<bool> {
+    match answered {
+        Ok(incoming) => Some(matches!(incoming.status, 429 | 500..=599)),
+        Err(error) if error.reason().is_refusal() || *error.reason() == Reason::Withheld => None,
+        Err(_) => Some(true),
     }
 }
 

@@ -7,14 +7,19 @@ use super::world::{Agent, Plot, Reply, World, component};
 use crate::doors::running::until;
 
 /// A daemon with the tools for tickets and charges, and the system that they talk to.
-struct Trade {
-    world: World,
-    service: Service,
+pub(super) struct Trade {
+    pub(super) world: World,
+    pub(super) service: Service,
 }
 
 impl Trade {
     fn new() -> Self {
-        let world = World::asleep(Plot { daemon: "solo = true", limits: "" });
+        Self::with("solo = true")
+    }
+
+    /// With special lines of configuration.
+    pub(super) fn with(daemon: &'static str) -> Self {
+        let world = World::asleep(Plot { daemon, limits: "" });
         let service = Service::new();
         let origin = service.origin();
         for name in ["ticket", "charge"] {
@@ -38,11 +43,11 @@ impl Trade {
         trade
     }
 
-    fn agent(&self) -> Agent {
+    pub(super) fn agent(&self) -> Agent {
         self.world.agent()
     }
 
-    fn comment(&self, text: &str) -> Value {
+    pub(super) fn comment(&self, text: &str) -> Value {
         json!({"tracker": self.service.origin(), "id": "7", "text": text})
     }
 
@@ -51,7 +56,7 @@ impl Trade {
     }
 
     /// Let a person agree to what a call is held for.
-    fn agree(&self, held: &Reply) -> Value {
+    pub(super) fn agree(&self, held: &Reply) -> Value {
         let mut admin = self.world.admin();
         let shown = admin.ok("approvals.show", json!({"approval": held.approval()}));
         let digest = shown["plan"]["digest"].as_str().expect("digest").get(..12).expect("digits").to_owned();

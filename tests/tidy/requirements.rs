@@ -60,7 +60,7 @@ const ROWS: &[(u8, State, &str)] = &[
     (27, Later, "tenant, workflow and day ceilings, hold or degrade when reached; cost per outcome"),
     (28, Later, "spike detection that can pause"),
     (29, Done, "rate limits and per-tool quotas"),
-    (30, Later, "circuit breakers"),
+    (30, Done, "circuit breakers"),
     (31, Later, "loop detection"),
     (32, Begun, "idempotency keys for every call with effects"),
     (33, Later, "bounded retries with backoff, dead-letter queue"),

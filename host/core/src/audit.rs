@@ -44,6 +44,8 @@ pub enum AuditKind {
     Identity,
     /// A kill switch was set or cleared.
     Kill,
+    /// A circuit opened, or an operator opened or closed one.
+    Breaker,
 }
 
 /// One entry of the chain.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod breaker;
 pub mod bucket;
 pub mod call;
 pub mod capability;

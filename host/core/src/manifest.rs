@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::breaker::{BreakerRules, BreakerText};
 use crate::capability::{Access, ClockGrant, FileGrant, PathGlobs, SensitiveClass};
 use crate::digest::Digest;
 use crate::effect::Effect;
@@ -71,6 +72,9 @@ pub struct ManifestText {
     /// Limits that differ from the defaults.
     #[serde(default)]
     pub limits: LimitsText,
+    /// When its tools rest because they fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerText>,
     /// How long its plans stay committable, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_ttl_s: Option<u64>,
@@ -200,6 +204,8 @@ pub struct Manifest {
     pub rates: Arc<[RateRule]>,
     /// How many effects of its tools may be committed.
     pub quotas: Arc<[QuotaRule]>,
+    /// When its tools rest because they fail, where it says so itself.
+    pub breaker: Option<BreakerRules>,
     /// Operator's limits for compiling: CPU seconds and bytes.
     pub compile: (Option<u64>, Option<u64>),
     /// How long its plans stay committable, in milliseconds.
@@ -310,6 +316,7 @@ impl ManifestText {
             concurrent: self.limits.concurrent()?,
             rates: rate::rates(&self.limits.rates, true)?.into(),
             quotas: rate::quotas(&self.limits.quotas, true)?.into(),
+            breaker: self.breaker.map(|text| text.check(BreakerRules::default())).transpose()?,
             compile: (self.limits.compile_cpu_s, self.limits.compile_memory_bytes),
             plan_ttl_ms: ttl * 1000,
             digest,

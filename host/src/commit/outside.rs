@@ -13,6 +13,7 @@ use toolkeep_core::delivery::{DeliveryKind, Message, delivery_id};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{BodyState, Effect};
 use toolkeep_core::grant::HttpGrant;
+use toolkeep_core::id::{GrantName, TenantName};
 use toolkeep_core::net::origin::Origin;
 use toolkeep_core::plan::Plan;
 use toolkeep_core::price::Usd;
@@ -26,6 +27,7 @@ use super::files::{self, CommitError, Prepared, Recovered};
 use super::sending::{Dispatched, Sending};
 use super::{Committer, RecoverError, halted_refusal, unsettled_reply};
 use crate::approve::{ApprovedParts, Contents};
+use crate::breakers::Watched;
 use crate::ledger::{
     BlobSet, Durability, Enqueue, FileBlob, InlineBlob, KeyChange, LedgerError, OpenIntent, OutcomeRow, SendMove,
     SendRow, Settled, StoredSend,
@@ -271,6 +273,7 @@ impl Carried {
             Some(undone) => committer.sends_of_reversal(plan, undone)?,
             None => sends(plan, &parts.entry, &parts.grants, contents)?,
         };
+        committer.circuits_closed(plan, &sends)?;
         let content = |digest: &Digest| contents.get(digest).and_then(bytes_of);
         let outside = Outside::of(plan, &content).map_err(|e| e.refusal())?;
         let former = committer.former_values(plan, contents)?;
@@ -320,6 +323,31 @@ impl Committer {
             kept.inline.push(InlineBlob { digest: sha256, content: bytes.into() });
         }
         Ok(())
+    }
+
+    /// Whether the other systems that a plan wants something of are asked at present.
+    ///
+    /// # Errors
+    /// `circuit_open`: nothing of the plan happened.
+    fn circuits_closed(&self, plan: &Plan, sends: &[SendRow]) -> Result<(), Refusal> {
+        let Some(breakers) = self.breakers.as_ref().filter(|_| !sends.is_empty()) else { return Ok(()) };
+        let body = plan.body();
+        for send in sends {
+            if let Some(Effect::HttpRequest(request)) = body.effects.get(send.ordinal as usize) {
+                breakers.look_at_grant(&body.principal.tenant, &request.grant, &send.dispatch.origin)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Let a request through; nothing to tell where nobody watches.
+    pub(super) fn enter_grant(
+        &self,
+        tenant: &TenantName,
+        grant: &GrantName,
+        origin: &str,
+    ) -> Result<Option<Watched>, Refusal> {
+        self.breakers.as_ref().map(|breakers| breakers.enter_grant(tenant, grant, origin)).transpose()
     }
 
     /// Send the requests of a plan whose intent is durable.

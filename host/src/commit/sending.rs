@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{BodyState, Delivery, Effect, Header, HttpEffect, Reversal};
-use toolkeep_core::id::PlanId;
+use toolkeep_core::id::{GrantName, PlanId};
 use toolkeep_core::plan::Plan;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::send::{ATTEMPTS_MAX, Dispatch, Goal, Judgement, Next, SendState, judge, next};
@@ -20,6 +20,7 @@ use super::Committer;
 use crate::egress::{Granted, Incoming, Limits, Outgoing, Purpose, Reason, SendError};
 use crate::kill::Deed;
 use crate::ledger::{LedgerError, SendMove, StoredSend};
+use crate::port::has_failed;
 
 /// How long the first repetition of an idempotent request waits; each further one waits twice as long.
 const REPEAT_AFTER: Duration = Duration::from_millis(250);
@@ -204,16 +205,26 @@ impl<'c> Sending<'c> {
             Ok(outgoing) => {
                 // Nobody reads more of it, unless a tool waits for it or a compensation is made of it.
                 let cut = request.delivery == Delivery::Staged && send.dispatch.compensation.is_none();
-                self.exchange(outgoing, &send.dispatch, cut)
+                self.exchange(outgoing, &request.grant, &send.dispatch, cut)
             }
             Err(problem) => Attempted::refused(problem),
         }
     }
 
-    fn exchange(&self, outgoing: Outgoing, dispatch: &Dispatch, cut: bool) -> Attempted {
+    fn exchange(&self, outgoing: Outgoing, grant: &GrantName, dispatch: &Dispatch, cut: bool) -> Attempted {
+        let watched = match self.committer.enter_grant(self.deed.tenant(), grant, &dispatch.origin) {
+            Ok(watched) => watched,
+            // It opened since the commit began: nothing was sent.
+            Err(open) => return Attempted::refused(open.message),
+        };
         let started = self.committer.ambient.now_ns();
         let answered = self.committer.runtime.block_on(self.committer.egress.send(outgoing, limits(dispatch)));
         let took_ns = self.committer.ambient.now_ns().saturating_sub(started);
+        match (watched, has_failed(&answered)) {
+            (Some(watched), Some(true)) => watched.failed(),
+            (Some(watched), Some(false)) => watched.worked(),
+            (_, None) | (None, _) => {}
+        }
         let attempted = |state, answer, problem| Attempted { state, answer, problem, took_ns };
         match answered {
             Ok(mut incoming) => {
@@ -240,7 +251,8 @@ impl<'c> Sending<'c> {
     fn compensate(&mut self, at: usize) -> Result<(), LedgerError> {
         self.note(at, Attempted::only(SendState::Compensating))?;
         let Some(send) = self.sends.get(at) else { return Ok(()) };
-        let tried = self.compensation(send).map(|outgoing| self.exchange(outgoing, &send.dispatch, true));
+        let Effect::HttpRequest(HttpEffect { grant, .. }) = &send.effect else { return Ok(()) };
+        let tried = self.compensation(send).map(|outgoing| self.exchange(outgoing, grant, &send.dispatch, true));
         let (state, problem) = match tried {
             Ok(Attempted { state: SendState::Sent, .. }) => (SendState::Compensated, None),
             Ok(Attempted { problem, .. }) => (SendState::Stuck, problem),

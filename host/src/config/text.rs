@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use toolkeep_core::breaker::BreakerText;
 use toolkeep_core::id::{AgentName, ChannelName, SecretName, TenantName, UserName, WorkspaceName};
 use toolkeep_core::rate::{QuotaText, RateText};
 
@@ -40,6 +41,9 @@ pub struct ConfigText {
     /// `[kill]`.
     #[serde(default)]
     pub kill: KillText,
+    /// `[breaker]`.
+    #[serde(default)]
+    pub breaker: BreakerText,
     /// `[egress]`.
     #[serde(default)]
     pub egress: EgressText,

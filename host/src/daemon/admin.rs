@@ -64,18 +64,8 @@ impl AdminPlane {
                 return self.tokens(&op, method, params);
             }
             AdminMethod::OutcomesList | AdminMethod::OutcomesResolve => return self.outcomes(&op, method, params),
-            AdminMethod::ToolsInstall => {
-                let install: params::InstallTool = params::read(params)?;
-                check_absolute(&install.manifest)?;
-                later(async move { host.install(&op, &install.manifest).await.into() })
-            }
-            AdminMethod::ToolsList => {
-                params::read::<params::Nothing>(params)?;
-                Dispatch::Now(Body::Value(host.tools_admin(&op)))
-            }
-            AdminMethod::ToolsReload => {
-                params::read::<params::Nothing>(params)?;
-                later(async move { super::reload(&host).await.into() })
+            AdminMethod::ToolsInstall | AdminMethod::ToolsList | AdminMethod::ToolsReload => {
+                return self.tools(&op, method, params);
             }
             AdminMethod::PlansList => {
                 let page: params::Page = params::read(params)?;
@@ -111,9 +101,12 @@ impl AdminPlane {
             | AdminMethod::PolicyExplain
             | AdminMethod::PolicyDiff
             | AdminMethod::PolicyReload => return self.policy(&op, method, params),
-            AdminMethod::KillSet | AdminMethod::KillClear | AdminMethod::KillList => {
-                return self.kill(&op, method, params);
-            }
+            AdminMethod::BreakersList
+            | AdminMethod::BreakersOpen
+            | AdminMethod::BreakersClose
+            | AdminMethod::KillSet
+            | AdminMethod::KillClear
+            | AdminMethod::KillList => return self.stopping(&op, method, params),
             AdminMethod::AuditVerify => {
                 params::read::<params::Nothing>(params)?;
                 later(async move { host.audit_verify(&op).await.into() })
@@ -127,6 +120,25 @@ impl AdminPlane {
                 tracing::info!(operator = op.user().as_str(), "an operator stops the daemon");
                 self.stop.send_replace(true);
                 Dispatch::Now(Body::Value(json!({"draining": true})))
+            }
+        })
+    }
+
+    fn tools(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        Ok(match method {
+            AdminMethod::ToolsInstall => {
+                let install: params::InstallTool = params::read(params)?;
+                check_absolute(&install.manifest)?;
+                later(async move { host.install(&op, &install.manifest).await.into() })
+            }
+            AdminMethod::ToolsList => {
+                params::read::<params::Nothing>(params)?;
+                Dispatch::Now(Body::Value(host.tools_admin(&op)))
+            }
+            _ => {
+                params::read::<params::Nothing>(params)?;
+                later(async move { super::reload(&host).await.into() })
             }
         })
     }
@@ -204,9 +216,17 @@ impl AdminPlane {
         })
     }
 
-    fn kill(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+    fn stopping(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
         let (host, op) = (self.host.clone(), Arc::clone(op));
         Ok(match method {
+            AdminMethod::BreakersList => {
+                params::read::<params::Nothing>(params)?;
+                Dispatch::Now(host.circuits(&op).into())
+            }
+            AdminMethod::BreakersOpen | AdminMethod::BreakersClose => {
+                let name: crate::host::CircuitName = params::read(params)?;
+                Dispatch::Now(host.override_circuit(&op, name, method == AdminMethod::BreakersOpen).into())
+            }
             AdminMethod::KillSet => {
                 let set: params::SetKill = params::read(params)?;
                 let mode = set.mode;

@@ -153,6 +153,12 @@ methods! {
         DeadlettersRetry = "deadletters.retry",
         /// Throw a dead letter away.
         DeadlettersDiscard = "deadletters.discard",
+        /// What rests because it fails.
+        BreakersList = "breakers.list",
+        /// Hold a circuit open.
+        BreakersOpen = "breakers.open",
+        /// Close a circuit.
+        BreakersClose = "breakers.close",
         /// Stop something.
         KillSet = "kill.set",
         /// Let it run again.

@@ -30,6 +30,7 @@ use crate::artifacts::{ArtifactError, Artifacts};
 use crate::authenticate::issuer::Issuers;
 use crate::authenticate::{Authenticator, Operator};
 use crate::blobs::{BlobError, Blobs};
+use crate::breakers::Breakers;
 use crate::catalog::{CatalogHandle, Configured, Known};
 use crate::channel::Channels;
 use crate::commit::{Committer, Left, RecoverError, Stores};
@@ -139,16 +140,18 @@ impl Host {
         let notes = state.join("attempts");
         let committer = Committer::new(stores, workspaces.roots(), &notes, config.limits.undo_bytes)
             .map_err(|source| StartError::Folder { path: notes, source })?;
-        let committer = Arc::new(committer.with_quotas(&config.quotas));
+        let channels = Channels::new(config.channels.clone(), egress.clone());
+        let notify = Notify::new(config.notify.clone(), channels.clone(), ledger.clone(), ambient.clone());
+        let breakers = Breakers::new(config.breaker, &ambient, ledger.clone(), notify.clone());
+        let committer = committer.with_quotas(&config.quotas).with_breakers(breakers.clone());
+        let committer = Arc::new(committer);
         let left = committer.recover().await?;
         let sandbox = Arc::new(Sandbox::new(SandboxConfig::default())?);
         let program = std::env::current_exe().map_err(StartError::Program)?;
         let known = Known::new(artifacts.clone(), sandbox.fingerprint());
         let token = admin_token(&config.runtime_dir, &ambient)?;
-        let channels = Channels::new(config.channels.clone(), egress.clone());
         let issuers = Issuers::new(config.issuers.clone());
         issuers.start(&egress, &ambient).await;
-        let notify = Notify::new(config.notify.clone(), channels.clone(), ledger.clone(), ambient.clone());
         let outbox = Outbox::start(ledger.clone(), channels, notify.clone(), ambient.clone(), gate(&kill)).await?;
         let catalog = CatalogHandle::open(&config.tools_dir, known, Configured::of(&config));
         let host = Self(Arc::new(Services {
@@ -158,7 +161,7 @@ impl Host {
             failures: Failures::default(),
             policy: PolicyHandle::open(config.policy_dir.clone(), &catalog.current().shapes()),
             catalog,
-            admission: Admission::new(&config.limits, Throttle::new(config.rates.clone(), &ambient)),
+            admission: Admission::new(&config.limits, Throttle::new(config.rates.clone(), &ambient), breakers.clone()),
             kill,
             executor: Executor {
                 loader: Loader::new(Arc::clone(&sandbox), artifacts, program),
@@ -167,7 +170,9 @@ impl Host {
                 ambient: ambient.clone(),
                 egress: egress.clone(),
                 ledger: ledger.clone(),
+                breakers: breakers.clone(),
             },
+            breakers,
             workspaces,
             committer,
             ledger,

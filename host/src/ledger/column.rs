@@ -75,6 +75,7 @@ pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
         AuditKind::Policy => "policy",
         AuditKind::Identity => "identity",
         AuditKind::Kill => "kill",
+        AuditKind::Breaker => "breaker",
     }
 }
 
@@ -208,6 +209,7 @@ mod tests {
             AuditKind::Policy,
             AuditKind::Identity,
             AuditKind::Kill,
+            AuditKind::Breaker,
         ] {
             assert_eq!(worded(audit_word(kind)), Some(kind));
         }

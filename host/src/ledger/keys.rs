@@ -8,9 +8,15 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rusqlite::params;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, PlanId, ToolName};
 use toolkeep_core::principal::Principal;
+
+use super::Ledger;
+use super::column::Reading;
+use super::failure::LedgerError;
+use super::statement::row;
 
 /// Parts of the memory that are locked apart, so that calls with different keys do not wait for each other.
 const SHARDS: usize = 64;
@@ -177,6 +183,71 @@ impl Keys {
                 shard.epoch = shard.epoch.wrapping_add(1);
             }
         });
+    }
+}
+
+impl Ledger {
+    /// Ask what a key names, and take it for `claim.call` if it names nothing.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn claim_key(&self, claim: KeyClaim) -> Result<Claimed, LedgerError> {
+        loop {
+            // A call that commits has rows already, but is not at rest.
+            if let Some(claimed) = self.shared.keys.running(&claim) {
+                if let Claimed::InFlight { call } = claimed
+                    && self.shared.promises.of(call).await
+                {
+                    // It stood already when this was asked: now its rows say so.
+                    continue;
+                }
+                return Ok(claimed);
+            }
+            let epoch = self.shared.keys.epoch(&claim);
+            if let Some(claimed) = self.key_row(&claim).await? {
+                if !matches!(claimed, Claimed::Unfinished { .. }) {
+                    return Ok(claimed);
+                }
+                // A stored plan of it may stand already, and its rows will say so.
+                self.shared.promises.all().await;
+                if let Some(claimed) = self.key_row(&claim).await? {
+                    return Ok(claimed);
+                }
+                continue;
+            }
+            if let Some(claimed) = self.shared.keys.take(&claim, epoch) {
+                return Ok(claimed);
+            }
+        }
+    }
+
+    /// What the rows say about a key.
+    async fn key_row(&self, claim: &KeyClaim) -> Result<Option<Claimed>, LedgerError> {
+        // A promised outcome of this key is waited for in `claim_key`; those of others are not its business.
+        self.enqueued_settled().await?;
+        let sql = "SELECT i.request, c.id, c.final, c.reply FROM idempotency i JOIN calls c ON c.seq = i.call_seq \
+                   WHERE i.tenant = ?1 AND i.user = ?2 AND i.agent = ?3 AND i.tool = ?4 AND i.key = ?5";
+        let claim = claim.clone();
+        self.read(move |conn| {
+            let who = &claim.principal;
+            let name =
+                params![who.tenant.as_str(), who.user.as_str(), who.agent.as_str(), claim.tool.as_str(), claim.key];
+            row(conn, sql, name, |row| {
+                let reading = Reading::new(row, "idempotency");
+                if reading.digest("request")? != claim.request {
+                    return Ok(Claimed::Mismatch);
+                }
+                let (call, reply) = (CallId::new(reading.uuid("id")?), Arc::from(reading.text("reply")?));
+                let is_final = reading.number("final")? == 1;
+                Ok(if is_final { Claimed::Stored { call, reply } } else { Claimed::Unfinished { call, reply } })
+            })
+        })
+        .await
+    }
+
+    /// Forget that a call runs: it ended in a way that no row tells. Its key, if it held one, is free again.
+    pub fn forget_call(&self, call: CallId) {
+        self.shared.keys.let_go(call);
     }
 }
 

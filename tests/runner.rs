@@ -13,5 +13,6 @@ mod ledger;
 mod outbox;
 mod policy;
 mod sandbox;
+mod screening;
 mod stage;
 mod tidy;

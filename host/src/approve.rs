@@ -1,13 +1,13 @@
 //! Stage 7, approve: from a decision to [`Approved`], the right to commit one plan once.
 //!
-//! There are three ways to it, and no fourth: policy allowed the plan ([`automatic`]), its owner commits a preview or a
-//! transaction that policy allows, or people agreed to exactly this seal. The last two come as a [`Consent`] from the ledger and
-//! are verified again ([`rehydrate`]): that the plan is the one that was sealed, that it is open and young enough, and that tool,
+//! There are four ways to it, and no fifth: policy allowed the plan ([`automatic`]), its owner commits a preview or a
+//! transaction that policy allows, a standing approval covers it and is used up by one, or people agreed to exactly this seal.
+//! What is stored comes as a [`Consent`] from the ledger and is verified again ([`rehydrate`]): that the plan is the one that was sealed, that it is open and young enough, and that tool,
 //! manifest and policy (for a transaction those of every step) are still those it was made with. Plans that are not committed now are kept here ([`preview`],
 //! [`hold`]).
 
 pub mod keep;
-pub mod standing;
+pub mod review;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ use crate::admit::Ticket;
 use crate::catalog::{Catalog, Tool};
 use crate::decide::Allowed;
 use crate::ledger::approval::ApprovalState;
-use crate::ledger::{ApprovalUse, CallRow, PlanState, StoredPlan};
+use crate::ledger::{ApprovalUse, CallRow, PlanState, StandingUse, StoredPlan};
 use crate::policy::UNDO;
 use crate::quota::Quota;
 use crate::record::{Ending, Entry};
 use crate::transaction::TRANSACTION_TOOL;
 
 pub use keep::{PlanStore, hold, hold_stored, preview};
-pub use standing::{InForce, Standing, unchanged};
+pub use review::{InForce, Review, unchanged};
 
 /// What calls that reverse another call name as their tool. No manifest can give this name.
 pub const UNDO_TOOL: &str = UNDO;
@@ -47,6 +47,7 @@ pub struct Approved {
     entry: Entry,
     ending: Ending,
     lease: Option<ApprovalUse>,
+    standing: Option<StandingUse>,
     undoes: Option<CallId>,
     grants: Vec<HttpGrant>,
     quotas: Vec<Quota>,
@@ -68,6 +69,8 @@ pub struct ApprovedParts {
     pub ending: Ending,
     /// The approval that the commit uses up.
     pub lease: Option<ApprovalUse>,
+    /// The standing approval that the commit uses once.
+    pub standing: Option<StandingUse>,
     /// The call that it reverses.
     pub undoes: Option<CallId>,
     /// The grants of its requests.
@@ -91,11 +94,17 @@ impl Approved {
         &self.plan.body().principal.tenant
     }
 
+    /// Whether the commit uses up one use of a standing approval.
+    #[must_use]
+    pub const fn uses_standing(&self) -> bool {
+        self.standing.is_some()
+    }
+
     /// Take apart: only the commit does.
     #[must_use]
     pub fn into_parts(self) -> ApprovedParts {
-        let Self { plan, witnesses, contents, entry, ending, lease, undoes, grants, quotas, ticket } = self;
-        ApprovedParts { plan, witnesses, contents, entry, ending, lease, undoes, grants, quotas, ticket }
+        let Self { plan, witnesses, contents, entry, ending, lease, standing, undoes, grants, quotas, ticket } = self;
+        ApprovedParts { plan, witnesses, contents, entry, ending, lease, standing, undoes, grants, quotas, ticket }
     }
 }
 
@@ -128,7 +137,8 @@ fn quotas_of(tool: &Tool) -> impl Iterator<Item = Quota> + use<'_> {
 /// Policy allowed a part of an execution. The call goes on with its ticket when the part is settled.
 #[must_use]
 pub fn part(allowed: Allowed, entry: Entry) -> (Approved, Box<Ticket>) {
-    let (ticket, output, plan, witnesses, contents) = allowed.into_planned().into_parts();
+    let (planned, standing) = allowed.into_parts();
+    let (ticket, output, plan, witnesses, contents) = planned.into_parts();
     let approved = Approved {
         ending: Ending::output(&output).plan(&plan),
         plan,
@@ -136,6 +146,7 @@ pub fn part(allowed: Allowed, entry: Entry) -> (Approved, Box<Ticket>) {
         contents: Contents::Staged(contents),
         entry,
         lease: None,
+        standing,
         undoes: None,
         grants: grants_of(&ticket),
         quotas: quotas_of(ticket.grant().call().tool()).collect(),
@@ -151,6 +162,8 @@ pub enum Consent {
     Owner(Box<StoredPlan>),
     /// Its owner, to a transaction that was sealed with it.
     Transaction(Box<StoredPlan>),
+    /// Its owner, to a preview that a standing approval covers.
+    Standing(Box<StoredPlan>, StandingUse),
     /// As many people as the hold wanted.
     People(Box<StoredPlan>),
     /// The operator, to the reversal of a call.
@@ -162,7 +175,11 @@ impl Consent {
     #[must_use]
     pub fn stored(&self) -> &StoredPlan {
         match self {
-            Self::Owner(stored) | Self::Transaction(stored) | Self::People(stored) | Self::Operator(stored) => stored,
+            Self::Owner(stored)
+            | Self::Transaction(stored)
+            | Self::Standing(stored, _)
+            | Self::People(stored)
+            | Self::Operator(stored) => stored,
         }
     }
 
@@ -180,35 +197,45 @@ impl Consent {
 /// enough people agreed. `denied`: policy refuses it now.
 pub fn rehydrate(consent: Consent, in_force: &InForce) -> Result<Approved, Refusal> {
     let required = |message: &str| Refusal::new(Code::ApprovalRequired, message);
-    let standing = Standing::of(consent.stored(), in_force)?;
+    let review = Review::of(consent.stored(), in_force)?;
     // Policies speak about agents: an operator's own reversal has only the floor beneath it.
     let need = possible(match &consent {
-        Consent::Operator(_) => standing.floor(),
-        Consent::Owner(_) | Consent::Transaction(_) | Consent::People(_) => standing.verdict(),
+        Consent::Operator(_) => review.floor(),
+        Consent::Owner(_) | Consent::Transaction(_) | Consent::Standing(..) | Consent::People(_) => review.verdict(),
     })?;
     let catalog = &in_force.catalog;
     match consent {
-        Consent::Owner(stored) if stored.state == PlanState::Previewed && is_transaction(&stored.plan) => {
+        Consent::Owner(stored) | Consent::Standing(stored, _)
+            if stored.state == PlanState::Previewed && is_transaction(&stored.plan) =>
+        {
             Err(whole_only())
         }
         Consent::Transaction(stored) if !is_transaction(&stored.plan) => {
             Err(Refusal::new(Code::Internal, "BUG: the plan is not a transaction's"))
         }
-        Consent::Owner(stored) if stored.state == PlanState::Previewed && has_live_request(&stored.plan) => {
+        Consent::Owner(stored) | Consent::Standing(stored, _)
+            if stored.state == PlanState::Previewed && has_live_request(&stored.plan) =>
+        {
             Err(Refusal::new(
                 Code::Denied,
                 "this plan is the beginning of a call whose tool needs an answer; it is not committed by itself",
             )
             .hint("call the tool with mode `commit`"))
         }
+        Consent::Standing(stored, standing) => match stored.state {
+            PlanState::Previewed => open(*stored, Lease::Standing(standing), catalog),
+            state => Err(not_open(state)),
+        },
         Consent::Owner(stored) | Consent::Transaction(stored) => match (stored.state, need) {
-            (PlanState::Previewed, None) => open(*stored, None, catalog),
+            (PlanState::Previewed, None) => open(*stored, Lease::None, catalog),
             (PlanState::Previewed, Some(need)) => Err(required(&need.text())),
             (PlanState::Held, _) => Err(required("the plan waits for an approval")),
             (state, _) => Err(not_open(state)),
         },
         Consent::Operator(stored) => match stored.state {
-            PlanState::Previewed if stored.plan.body().tool.as_str() == UNDO_TOOL => open(*stored, None, catalog),
+            PlanState::Previewed if stored.plan.body().tool.as_str() == UNDO_TOOL => {
+                open(*stored, Lease::None, catalog)
+            }
             PlanState::Previewed => Err(required("an operator commits reversals only")),
             state => Err(not_open(state)),
         },
@@ -221,7 +248,7 @@ pub fn rehydrate(consent: Consent, in_force: &InForce) -> Result<Approved, Refus
             });
             let Some(approval) = approval else { return Err(required("the plan is not approved")) };
             let lease = ApprovalUse { id: approval.row.id, seal: approval.seal };
-            open(*stored, Some(lease), catalog)
+            open(*stored, Lease::Approval(lease), catalog)
         }
     }
 }
@@ -231,7 +258,7 @@ pub fn rehydrate(consent: Consent, in_force: &InForce) -> Result<Approved, Refus
 /// # Errors
 /// As [`rehydrate`].
 pub fn need(stored: &StoredPlan, in_force: &InForce) -> Result<Option<Need>, Refusal> {
-    possible(Standing::of(stored, in_force)?.verdict())
+    possible(Review::of(stored, in_force)?.verdict())
 }
 
 /// What a plan needs before it may be committed, if it may be at all.
@@ -259,7 +286,19 @@ pub fn whole_only() -> Refusal {
         .hint("use `transactions.commit`, with `expect_plan` to commit exactly what was shown")
 }
 
-fn open(stored: StoredPlan, lease: Option<ApprovalUse>, catalog: &Catalog) -> Result<Approved, Refusal> {
+/// What a stored plan uses up when it is committed.
+enum Lease {
+    None,
+    Approval(ApprovalUse),
+    Standing(StandingUse),
+}
+
+fn open(stored: StoredPlan, lease: Lease, catalog: &Catalog) -> Result<Approved, Refusal> {
+    let (lease, standing) = match lease {
+        Lease::None => (None, None),
+        Lease::Approval(lease) => (Some(lease), None),
+        Lease::Standing(standing) => (None, Some(standing)),
+    };
     let witnesses = serde_json::from_str(&stored.witnesses)
         .map_err(|_| Refusal::new(Code::Internal, "the stored plan's witnesses cannot be read"))?;
     let output = output_of(&stored.call.row);
@@ -280,6 +319,7 @@ fn open(stored: StoredPlan, lease: Option<ApprovalUse>, catalog: &Catalog) -> Re
         contents: Contents::Stored,
         entry: Entry::resume(stored.call.row),
         lease,
+        standing,
         undoes,
         grants,
         quotas,

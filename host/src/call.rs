@@ -22,7 +22,7 @@ use crate::authorize;
 use crate::commit;
 use crate::decide::{self, Decision};
 use crate::execute::{self, Executed, Given, Ground, Line};
-use crate::host::{Boundary, Host, Part, Staging};
+use crate::host::{Boundary, Escalation, Host, Part, Seen, Staging};
 use crate::record::{Answer, Ending, Entry};
 use crate::screen::{self, Screened};
 use crate::seal::{self, Sealed};
@@ -96,7 +96,8 @@ impl Host {
         line.calls(call.tool());
         self.may_go_on(&call)?;
         let turn = self.turn(&call).await?;
-        let around = self.circumstances(call.options().mode, call.options().run, caller.origin());
+        self.check_hold(call.options().run)?;
+        let around = self.circumstances((caller.principal(), caller.origin()), &call.tool().name, call.options());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
         self.may_go_on(grant.call())?;
         let tool = Arc::clone(grant.call().tool());
@@ -145,19 +146,25 @@ impl Host {
             entry.executed(&executed);
             self.report_breaches(entry, &executed);
             let boundary = Boundary::of(&executed, &given);
-            let screened = screen::screen(&executed);
-            executed.tell(self.breakers(), screened.is_err());
+            let looked = screen::screen(&executed, self.ambient());
+            executed.tell(self.breakers(), looked.output.is_err());
+            let seen = Seen::of(&executed, &looked);
+            if !seen.is_ordinary() {
+                Box::pin(self.observe(entry, &seen)).await?;
+            }
             self.may_go_on(executed.ticket().grant().call())?;
-            let output = screened?;
-            let naming = self.naming(entry, &executed, boundary.as_ref(), &given);
+            let output = looked.output?;
+            let around = self.circumstances_of(entry).tainted(seen.taint);
+            let naming = self.naming(entry, &executed, boundary.as_ref(), &given, around.taint);
             let call = naming.call;
             let planned = match seal::seal(executed, output, self.ambient(), naming)? {
                 Sealed::Nothing(output) => return Ok(Passage::unchanged(&output)),
                 Sealed::Planned(planned) => planned,
             };
             self.may_go_on(planned.ticket().grant().call())?;
-            let around = self.circumstances(entry.row().mode, entry.row().run, &entry.row().origin);
-            let decision = decide::decide(planned, &self.policies(), around, self.undo_bytes())?;
+            let (decision, ruling) = decide::decide(planned, &self.policies(), around, self.undo_bytes())?;
+            let decision = decision.covered(|planned, need| self.standing_for(planned, need, around.taint));
+            self.note_ruling(entry, &decision, &ruling, around);
             let Some(boundary) = boundary else { return Box::pin(self.conclude(entry, decision)).await };
             match Box::pin(self.part(entry, call, decision, boundary)).await? {
                 Part::Answered(same, more) => (ticket, given) = (same, more),
@@ -205,11 +212,14 @@ impl Host {
 
     /// Settle: commit an approved plan, once, on record. Never cancelled by a caller that goes away.
     pub(crate) async fn settle(&self, approved: Approved) -> Answer {
-        let (id, tenant) = (approved.call(), approved.tenant().clone());
+        let (id, tenant, standing) = (approved.call(), approved.tenant().clone(), approved.uses_standing());
         let (host, settling) = (self.clone(), self.flights().settle());
         let task = self.spawn(async move {
             let answer = commit::commit(host.committer(), approved).await;
             host.tell_outcome(&tenant, id, &answer);
+            if standing && answer.outcome != Outcome::Committed {
+                host.return_standing().await;
+            }
             drop(settling);
             answer
         });
@@ -225,15 +235,21 @@ impl Host {
         if let Err(refusal) = self.trusted(&consent.stored().call.row).await {
             return self.not_settled(plan, call, Refusal { code: Code::StalePlan, ..refusal }).await;
         }
+        let standing = matches!(consent, Consent::Standing(..));
         match approve::rehydrate(consent, &self.in_force()) {
             Ok(approved) => self.settle(approved).await,
-            Err(refusal) => self.not_settled(plan, call, refusal).await,
+            Err(refusal) => {
+                if standing {
+                    self.return_standing().await;
+                }
+                self.not_settled(plan, call, refusal).await
+            }
         }
     }
 
     pub(crate) fn denied(&self, entry: &mut Entry, planned: &seal::Planned, breach: String) -> Passage {
         tracing::warn!(call = %entry.call(), tool = %entry.row().tool, %breach, "a plan was denied");
-        self.audit_breach(entry.row(), &breach);
+        self.escalate(entry.row(), Escalation::Boundary, &breach);
         let refusal = Refusal::new(Code::Denied, breach).hint("the plan was thrown away; nothing was changed");
         let ending = Ending::refused(refusal).plan(planned.plan());
         Passage::Over(Status::Denied, Outcome::Discarded, Box::new(ending))

@@ -18,6 +18,7 @@ use toolkeep_core::descriptor::{Descriptor, Descriptors};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::ToolName;
 use toolkeep_core::manifest::{MANIFEST_MAX_BYTES, Manifest, ManifestText};
+use toolkeep_core::redact;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::tier::Tier;
 
@@ -52,6 +53,8 @@ pub struct Tool {
     pub component: Arc<ComponentFile>,
     /// What policies see of it.
     pub shape: Arc<ToolShape>,
+    /// What its schemas mark as sensitive: JSON Pointers that begin with `/input` or `/output`.
+    sensitive: Vec<String>,
     /// Checks inputs.
     input: schema::Lazy,
     /// Checks outputs.
@@ -321,7 +324,10 @@ fn tools_of(
             schema("error", &descriptor.error_schema)?;
             let tier = manifest.tiers.get(&local).copied().unwrap_or(manifest.tier);
             let shape = ToolShape::new(name.clone(), tier, component.digest, manifest, &descriptor.input_schema);
+            let mut sensitive = redact::sensitive(&descriptor.input_schema, "/input");
+            sensitive.extend(redact::sensitive(&descriptor.output_schema, "/output"));
             Ok(Arc::new(Tool {
+                sensitive,
                 tier,
                 shape: Arc::new(shape),
                 name,
@@ -365,6 +371,18 @@ impl Tool {
     /// As [`Tool::input`].
     pub fn output(&self) -> Result<&jsonschema::Validator, Refusal> {
         self.output.of(&self.descriptor.output_schema).map_err(|problem| self.broken("output", problem))
+    }
+
+    /// What its schemas mark as sensitive: JSON Pointers that begin with `/input` or `/output`.
+    #[must_use]
+    pub fn sensitive(&self) -> &[String] {
+        &self.sensitive
+    }
+
+    /// Whether its schemas mark anything as sensitive.
+    #[must_use]
+    pub const fn is_sensitive(&self) -> bool {
+        !self.sensitive.is_empty()
     }
 
     fn broken(&self, which: &str, problem: &str) -> Refusal {

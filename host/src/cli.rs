@@ -6,6 +6,7 @@
 
 mod approvals;
 mod audit;
+mod autonomy;
 mod breakers;
 mod call;
 mod client;
@@ -17,6 +18,7 @@ mod demo;
 mod doctor;
 pub mod exit;
 pub mod failure;
+mod incident;
 mod kill;
 mod new;
 mod outcomes;
@@ -29,6 +31,7 @@ mod reply;
 mod runs;
 pub mod serve;
 mod sessions;
+mod standing;
 mod tokens;
 mod tools;
 mod transactions;
@@ -77,6 +80,11 @@ pub enum Command {
     Sessions(sessions::SessionsCommand),
     #[command(subcommand)]
     Approvals(approvals::ApprovalsCommand),
+    #[command(subcommand)]
+    Standing(standing::StandingCommand),
+    #[command(subcommand)]
+    Autonomy(autonomy::AutonomyCommand),
+    Incident(incident::IncidentArgs),
     #[command(subcommand)]
     Deadletters(deadletters::DeadlettersCommand),
     #[command(subcommand)]
@@ -130,6 +138,9 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Transactions(command) => command.run(context),
         Command::Sessions(command) => command.run(context),
         Command::Approvals(command) => command.run(context),
+        Command::Standing(command) => command.run(context),
+        Command::Autonomy(command) => command.run(context),
+        Command::Incident(args) => args.run(context),
         Command::Deadletters(command) => command.run(context),
         Command::Breakers(command) => command.run(context),
         Command::Kill(command) => command.run(context),

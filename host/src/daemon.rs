@@ -14,6 +14,7 @@ mod line;
 mod linger;
 pub mod method;
 mod outbox;
+mod oversight;
 mod params;
 mod plane;
 mod reply;

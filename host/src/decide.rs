@@ -6,21 +6,26 @@
 
 use toolkeep_core::call::Mode;
 use toolkeep_core::effect::{Delivery, Effect};
+use toolkeep_core::id::StandingId;
 use toolkeep_core::policy::{Need, Verdict};
 use toolkeep_core::refusal::{Code, Refusal};
 
-use crate::policy::{Circumstances, Matter, PlanFacts, Policies};
+use crate::ledger::StandingUse;
+use crate::policy::{Circumstances, Matter, PlanFacts, Policies, Ruling};
 use crate::seal::Planned;
 
-/// Proof: policy let this plan through without a human.
+/// Proof: policy let this plan through without a human, or people agreed to such plans in advance.
 #[derive(Debug)]
-pub struct Allowed(Planned);
+pub struct Allowed {
+    planned: Planned,
+    standing: Option<StandingUse>,
+}
 
 impl Allowed {
-    /// The plan and all that goes with it.
+    /// The plan and all that goes with it, and the standing approval that its commit uses.
     #[must_use]
-    pub fn into_planned(self) -> Planned {
-        self.0
+    pub fn into_parts(self) -> (Planned, Option<StandingUse>) {
+        (self.planned, self.standing)
     }
 }
 
@@ -49,16 +54,50 @@ pub enum Decision {
     },
 }
 
-/// Decide about a plan. `undo_bytes` is how much before-content may be kept for undo.
+impl Decision {
+    /// The plan that it is about.
+    #[must_use]
+    pub const fn planned(&self) -> &Planned {
+        match self {
+            Self::Nothing(planned) | Self::Preview(planned) => planned,
+            Self::Commit(allowed) => &allowed.planned,
+            Self::Hold { planned, .. } | Self::Deny { planned, .. } => planned,
+        }
+    }
+
+    /// The standing approval that stands for people.
+    #[must_use]
+    pub fn standing(&self) -> Option<StandingId> {
+        match self {
+            Self::Commit(allowed) => allowed.standing.map(|standing| standing.id),
+            Self::Nothing(_) | Self::Preview(_) | Self::Hold { .. } | Self::Deny { .. } => None,
+        }
+    }
+
+    /// A plan that would wait, but that a standing approval covers, does not. `find` looks for one.
+    #[must_use]
+    pub fn covered(self, find: impl FnOnce(&Planned, &Need) -> Option<StandingUse>) -> Self {
+        match self {
+            Self::Hold { planned, need } => match find(&planned, &need) {
+                Some(standing) => Self::Commit(Allowed { planned, standing: Some(standing) }),
+                None => Self::Hold { planned, need },
+            },
+            other => other,
+        }
+    }
+}
+
+/// Decide about a plan. `undo_bytes` is how much before-content may be kept for undo. What the policies hide of the output
+/// is hidden.
 ///
 /// # Errors
 /// `stale_plan`: the policies changed since the call was authorized.
 pub fn decide(
-    planned: Planned,
+    mut planned: Planned,
     policies: &Policies,
     around: Circumstances,
     undo_bytes: u64,
-) -> Result<Decision, Refusal> {
+) -> Result<(Decision, Ruling), Refusal> {
     let grant = planned.ticket().grant();
     let call = grant.call();
     let (mode, tool, principal) = (call.options().mode, call.tool(), call.caller().principal());
@@ -75,8 +114,11 @@ pub fn decide(
         undo_bytes,
     };
     let matter = Matter { input: Some(call.input()), plan: Some(plan), around };
-    let verdict = policies.verdict(principal, &tool.shape, grant.judgement(), &matter);
-    Ok(match (verdict, mode) {
+    let ruling = policies.ruling(principal, &tool.shape, grant.judgement(), &matter);
+    if let Some(said) = &ruling.plan {
+        planned.redact(&said.obligations().redact);
+    }
+    let decision = match (ruling.verdict.clone(), mode) {
         (Verdict::Deny { breach }, _) => Decision::Deny { planned, breach },
         (Verdict::Nothing, _) => Decision::Nothing(planned),
         // The tool waits for the answer to a request that nobody may send: there is nothing to show beyond it.
@@ -87,9 +129,10 @@ pub fn decide(
         (Verdict::Commit | Verdict::Hold(_), Mode::Preview) | (Verdict::Preview { .. }, _) => {
             Decision::Preview(planned)
         }
-        (Verdict::Commit, Mode::Commit) => Decision::Commit(Allowed(planned)),
+        (Verdict::Commit, Mode::Commit) => Decision::Commit(Allowed { planned, standing: None }),
         (Verdict::Hold(need), Mode::Commit) => Decision::Hold { planned, need },
-    })
+    };
+    Ok((decision, ruling))
 }
 
 fn has_live_request(planned: &Planned) -> bool {

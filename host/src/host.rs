@@ -9,15 +9,18 @@ mod consent;
 mod credentials;
 mod deadletters;
 mod flights;
+mod incident;
 mod inquiry;
 mod kill;
 mod life;
 mod live;
 mod outcomes;
+mod oversight;
 mod policy;
 mod runs;
 mod sessions;
 mod staging;
+mod standing;
 mod transactions;
 mod undo;
 
@@ -25,10 +28,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use serde_json::json;
-use toolkeep_core::audit::AuditKind;
-use toolkeep_core::call::{Mode, Outcome, Reply, Status, Usage};
-use toolkeep_core::id::{CallId, RunId, TenantName};
-use toolkeep_core::principal::{Origin, Plane};
+use toolkeep_core::call::{Outcome, Reply, Status, Usage};
+use toolkeep_core::id::{CallId, TenantName};
+use toolkeep_core::principal::Plane;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::execution::Cancel;
 
@@ -36,18 +38,21 @@ use crate::admit::Admission;
 use crate::ambient::Ambient;
 use crate::approve::{InForce, PlanStore};
 use crate::authenticate::{Authenticator, Caller, Operator, Peer};
+use crate::autonomy::Autonomies;
 use crate::blobs::Blobs;
 use crate::breakers::Breakers;
 use crate::catalog::CatalogHandle;
 use crate::commit::Committer;
 use crate::config::Config;
-use crate::execute::{Executed, Executor};
+use crate::execute::Executor;
+use crate::exposure::Exposures;
 use crate::kill::KillSwitch;
 use crate::ledger::{CallRow, Ledger};
 use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
-use crate::policy::{Circumstances, Policies, PolicyHandle};
+use crate::policy::{Policies, PolicyHandle};
 use crate::record::{Answer, Ending, Entry, status_of};
+use crate::standing::StandingBook;
 use crate::transaction::Turns;
 use crate::workspaces::Workspaces;
 
@@ -57,13 +62,16 @@ pub use circuits::CircuitName;
 pub use consent::Notices;
 pub use credentials::{CredentialName, FAILURES_ON_RECORD, Mint, TOKEN_TTL_MAX_S};
 pub use flights::{Flight, Flights, Settling};
+pub use incident::IncidentOf;
 pub use inquiry::PlanName;
 pub use kill::KillRequest;
 pub use life::StartError;
 pub(crate) use live::{Boundary, Part};
+pub(crate) use oversight::{Escalation, Seen};
 pub use policy::{DIFF_CALLS_MAX, PolicyFile, Supposed};
 pub use sessions::{Delegate, SESSION_TTL_MAX_S};
 pub use staging::Staging;
+pub use standing::ProposedStanding;
 pub use transactions::{BeginTransaction, CommitTransaction};
 pub use undo::UndoTarget;
 
@@ -87,6 +95,9 @@ struct Services {
     blobs: Blobs,
     executor: Executor,
     committer: Arc<Committer>,
+    exposures: Exposures,
+    autonomy: Arc<Autonomies>,
+    standing: StandingBook,
     flights: Flights,
     notices: Notices,
     outbox: Outbox,
@@ -156,11 +167,6 @@ impl Host {
         self.0.policy.current()
     }
 
-    /// What policies are told besides tool, input and plan.
-    pub(crate) fn circumstances(&self, mode: Mode, run: Option<RunId>, origin: &Origin) -> Circumstances {
-        Circumstances::now(self.0.ambient.now_ms(), self.0.config.environment, mode).of_run(run).by(origin)
-    }
-
     /// What a stored plan is looked at again with.
     pub(crate) fn in_force(&self) -> InForce {
         InForce {
@@ -169,6 +175,8 @@ impl Host {
             environment: self.0.config.environment,
             undo_bytes: self.undo_bytes(),
             now_ms: self.0.ambient.now_ms(),
+            exposures: self.0.exposures.clone(),
+            autonomy: Arc::clone(&self.0.autonomy),
         }
     }
 
@@ -271,6 +279,9 @@ impl Host {
         if matches!(refusal.code, Code::ToolTrapped | Code::Halted | Code::Internal) {
             tracing::warn!(call = %entry.call(), tool = %entry.row().tool, code = refusal.code.word(), "{}", refusal.message);
         }
+        if refusal.code == Code::Denied {
+            self.escalate(entry.row(), Escalation::OutOfScope, &refusal.message);
+        }
         let row = entry.refuse(refusal, Outcome::None, self.0.ambient.now_ms());
         self.record_row(row)
     }
@@ -300,6 +311,7 @@ impl Host {
             transaction: None,
             usage: Usage::default(),
             warnings: Vec::new(),
+            labels: Vec::new(),
         })
     }
 
@@ -308,33 +320,5 @@ impl Host {
         tracing::error!(%call, "BUG: the task of a call panicked");
         self.0.ledger.forget_call(call);
         self.refused_now(call, Refusal::new(Code::Internal, "the host failed; nothing more was changed"))
-    }
-
-    /// Note attempts that the stage refused.
-    pub(crate) fn report_breaches(&self, entry: &mut Entry, executed: &Executed) {
-        let breaches = &executed.execution().staged.breaches;
-        for breach in breaches {
-            self.audit_breach(entry.row(), breach);
-        }
-        if let Some(first) = breaches.first() {
-            let tried = breaches.len();
-            tracing::warn!(call = %entry.call(), tool = %entry.row().tool, tried, %first, "boundaries were tested");
-            entry.warn(format!("the tool tried {tried} thing(s) that its grant does not allow"));
-            let row = entry.row();
-            let facts = json!({"call_id": row.call, "tool": row.tool, "principal": row.principal, "tried": tried, "first": first});
-            self.0.notify.event(Event::BoundaryBreach, &row.principal.tenant, facts);
-        }
-        let dropped = executed.execution().log_dropped;
-        if dropped > 0 {
-            entry.warn(format!("{dropped} byte(s) of the tool's log were dropped"));
-        }
-    }
-
-    pub(crate) fn audit_breach(&self, row: &CallRow, what: &str) {
-        tracing::debug!(call = %row.call, tool = %row.tool, breach = what, "a boundary was tested");
-        let facts = json!({"call": row.call, "tool": row.tool, "principal": row.principal, "what": what});
-        if let Err(error) = self.0.ledger.audit(AuditKind::Breach, &facts) {
-            tracing::error!(%error, call = %row.call, "a breach could not be put on record");
-        }
     }
 }

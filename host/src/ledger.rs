@@ -6,7 +6,6 @@
 //! and [`crate::artifacts`] write the state directory (D21). It decides nothing: who may approve, what is
 //! committed and what a reply says is its callers' business.
 
-pub mod approval;
 mod batch;
 mod buckets;
 mod chain;
@@ -20,10 +19,12 @@ mod facts;
 mod failure;
 mod inbox;
 mod insert;
+mod intact;
 mod keys;
 mod layers;
 mod options;
 mod outbox;
+mod oversight;
 mod promise;
 mod queue;
 mod quotas;
@@ -35,6 +36,7 @@ mod rows;
 mod schema;
 mod sends;
 mod settle;
+mod standing;
 mod statement;
 mod suspended;
 mod switches;
@@ -62,6 +64,8 @@ use queue::{Done, Job, Queue, Work};
 use readers::Readers;
 use writer::{Pulse, Writer};
 
+pub use toolkeep_core::approval;
+
 pub use buckets::{ChangedKey, KEYS_PAGE_MAX, KeyChange, KeyProblem, KeysChanged};
 pub use contents::BlobRow;
 pub use credentials::{CredentialKind, CredentialRow, StoredCredential};
@@ -71,6 +75,7 @@ pub use deliveries::{
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 pub use keys::{Claimed, KeyClaim};
 pub use options::{LedgerOptions, PAGE_BYTES};
+pub use oversight::{AutonomyRow, RunMark, TrackRecord};
 pub use promise::OutcomePromise;
 pub use quotas::QuotaCharge;
 pub use retention::Keep;
@@ -80,6 +85,7 @@ pub use rows::{
     Resolved, RunRow, RunTotals, Scope, Settled, StoredApproval, StoredCall, StoredPlan, UndoInfo, Vote,
 };
 pub use sends::{SendMove, SendRow, SendVerdict, StoredSend};
+pub use standing::{STANDING_LISTED_MAX, StandingRefused, StandingRow, StandingState, StandingUse};
 pub use suspended::{Continuation, Suspended};
 pub use switches::{KillChange, KillWritten};
 pub use transactions::{LayerText, StagedCall, StoredTransaction, TransactionRow, TransactionState};

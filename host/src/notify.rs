@@ -24,6 +24,9 @@ pub enum Event {
     /// People, or the clock, decided about a plan.
     #[serde(rename = "approval.resolved")]
     ApprovalResolved,
+    /// Nobody answered for a plan in time: it counts as rejected.
+    #[serde(rename = "approval.expired")]
+    ApprovalExpired,
     /// It is not known what became of a commit.
     #[serde(rename = "outcome.unknown")]
     OutcomeUnknown,
@@ -33,6 +36,12 @@ pub enum Event {
     /// A tool tried what it is not granted.
     #[serde(rename = "boundary.breach")]
     BoundaryBreach,
+    /// Something was found in what a tool returned.
+    #[serde(rename = "content.suspicious")]
+    ContentSuspicious,
+    /// A run went too far and is held.
+    #[serde(rename = "run.escalated")]
+    RunEscalated,
     /// A tool's message was given up.
     #[serde(rename = "delivery.dead")]
     DeliveryDead,
@@ -46,9 +55,12 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::ApprovalRequested,
         Self::ApprovalResolved,
+        Self::ApprovalExpired,
+        Self::ContentSuspicious,
+        Self::RunEscalated,
         Self::OutcomeUnknown,
         Self::OutcomeHalted,
         Self::BoundaryBreach,
@@ -63,6 +75,9 @@ impl Event {
         match self {
             Self::ApprovalRequested => "approval.requested",
             Self::ApprovalResolved => "approval.resolved",
+            Self::ApprovalExpired => "approval.expired",
+            Self::ContentSuspicious => "content.suspicious",
+            Self::RunEscalated => "run.escalated",
             Self::OutcomeUnknown => "outcome.unknown",
             Self::OutcomeHalted => "outcome.halted",
             Self::BoundaryBreach => "boundary.breach",

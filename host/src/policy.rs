@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 pub use self::compile::{FINDINGS_MAX, POLICIES_MAX, UNDO};
 pub use self::context::{Circumstances, Matter, PlanFacts};
 pub use self::judgement::Judgement;
-pub use self::set::{DEFAULT, Policies};
+pub use self::set::{DEFAULT, Policies, Ruling};
 pub use self::shape::ToolShape;
 pub use self::source::{Finding, Source};
 

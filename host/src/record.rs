@@ -20,6 +20,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use crate::admit::Ticket;
 use crate::execute::Executed;
 use crate::ledger::{CallKey, CallRow};
+use crate::notes::Notes;
 use crate::screen::Screened;
 use crate::validate::Call;
 
@@ -31,6 +32,8 @@ const NO_INPUT: &str = "null";
 pub struct Entry {
     row: CallRow,
     warnings: Vec<String>,
+    labels: Vec<String>,
+    notes: Notes,
 }
 
 /// How a call ends, before it is made a reply.
@@ -60,7 +63,7 @@ impl Ending {
     /// A call that returned an output.
     #[must_use]
     pub fn output(output: &Screened) -> Self {
-        Self { output: output.value().cloned(), ..Self::default() }
+        Self { output: output.leaving(), ..Self::default() }
     }
 
     /// With its plan.
@@ -215,8 +218,11 @@ impl Entry {
                 started_ms,
                 ended_ms: started_ms,
                 key: None,
+                notes: None,
             },
             warnings: Vec::new(),
+            labels: Vec::new(),
+            notes: Notes::default(),
         }
     }
 
@@ -230,7 +236,7 @@ impl Entry {
         row.usage = Usage::default();
         row.started_ms = now_ms;
         row.suspended = false;
-        Self { row, warnings: Vec::new() }
+        Self { row, warnings: Vec::new(), labels: Vec::new(), notes: self.notes.clone() }
     }
 
     /// The call is kept as one that waits: the row that ends it takes the place of that one.
@@ -240,8 +246,8 @@ impl Entry {
 
     /// An entry of a stored call that goes on: a plan that is settled later.
     #[must_use]
-    pub const fn resume(row: CallRow) -> Self {
-        Self { row, warnings: Vec::new() }
+    pub fn resume(row: CallRow) -> Self {
+        Self { row, warnings: Vec::new(), labels: Vec::new(), notes: Notes::default() }
     }
 
     /// The tool is known and the input valid.
@@ -286,6 +292,24 @@ impl Entry {
         self.warnings.push(warning.into());
     }
 
+    /// A word about what the output is, once.
+    pub fn label(&mut self, word: &str) {
+        if !self.labels.iter().any(|label| label == word) {
+            self.labels.push(word.to_owned());
+        }
+    }
+
+    /// What is noted of the call besides.
+    pub const fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
+    }
+
+    /// What was noted of the call so far.
+    #[must_use]
+    pub const fn noted(&self) -> &Notes {
+        &self.notes
+    }
+
     /// The call.
     #[must_use]
     pub const fn call(&self) -> CallId {
@@ -314,6 +338,7 @@ impl Entry {
             transaction: ending.transaction,
             usage: self.row.usage,
             warnings: self.warnings.clone(),
+            labels: self.labels.clone(),
         }
     }
 
@@ -327,6 +352,7 @@ impl Entry {
         self.row.status = status;
         self.row.outcome = outcome;
         self.row.reply = encode(&reply);
+        self.row.notes = self.notes.text();
         self.row
     }
 

@@ -4,7 +4,7 @@
 //! before. The plan names whose it is, which component, manifest, policy and input it came from, what was read, and what
 //! would change. What it needs at commit, but what does not name it, travels beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use toolkeep_core::call::Mode;
@@ -13,6 +13,7 @@ use toolkeep_core::effect::{Delivery, Effect};
 use toolkeep_core::id::{CallId, PlanId};
 use toolkeep_core::plan::{Plan, PlanBody, SealBinding};
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::taint::Taint;
 use toolkeep_sandbox::execution::Ended;
 use toolkeep_sandbox::port::HttpCall;
 use toolkeep_sandbox::stage::{Content, Witness};
@@ -62,6 +63,11 @@ impl Planned {
         &self.witnesses
     }
 
+    /// Hide these parts of what the tool returned: JSON Pointers that begin with `/output`.
+    pub fn redact(&mut self, pointers: &BTreeSet<String>) {
+        self.output.redact(pointers);
+    }
+
     /// What the effects write, by digest.
     #[must_use]
     pub const fn contents(&self) -> &BTreeMap<Digest, Content> {
@@ -100,6 +106,8 @@ pub struct Naming {
     pub segment: u32,
     /// How long a plan that is likely to be held may wait for people, in milliseconds.
     pub approval_ttl_ms: u64,
+    /// What the run, or the call alone, has seen.
+    pub taint: Taint,
 }
 
 /// Seal what an execution staged, or the live request at which it ended. What is staged beside a live request stays where it
@@ -132,6 +140,7 @@ pub fn seal(executed: Executed, output: Screened, ambient: &Ambient, naming: Nam
         keys_read: execution.staged.keys_read,
         segment: naming.segment,
         steps: Vec::new(),
+        taint: naming.taint,
         effects: execution.staged.effects,
     };
     let binding = SealBinding {

@@ -19,6 +19,7 @@ use toolkeep_core::limit::{EFFECTS_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_CALLS
 use toolkeep_core::plan::{KeyRead, PlanBody, PlanStep, ReadEntry};
 use toolkeep_core::principal::Principal;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::taint::Taint;
 use toolkeep_core::tier::Tier;
 use toolkeep_sandbox::stage::{Staged, Witness};
 
@@ -73,6 +74,9 @@ pub struct Layer {
     pub keys_read: Vec<KeyRead>,
     /// Stat tuples of those files whose last change was settled when they were first read.
     pub witnesses: Vec<Witness>,
+    /// What the calls have seen.
+    #[serde(default, skip_serializing_if = "Taint::is_none")]
+    pub taint: Taint,
 }
 
 /// One call that ended well over a layer.
@@ -86,6 +90,8 @@ pub struct Step<'a> {
     pub staged: &'a Staged,
     /// When it arrived, in nanoseconds since the Unix epoch: nothing was read earlier.
     pub since_ns: i64,
+    /// What it has seen.
+    pub taint: Taint,
 }
 
 impl Layer {
@@ -95,7 +101,7 @@ impl Layer {
     /// `stale_plan`: the call saw another world than calls before it. `denied`: its own effects are above the tier of its
     /// tool. `memory_exceeded`: the transaction is full.
     pub fn after(&self, step: Step<'_>, undo_bytes: u64, room: Room) -> Result<Self, Refusal> {
-        let Step { step, tier, staged, since_ns } = step;
+        let Step { step, tier, staged, since_ns, taint } = step;
         let own = Difference::between(&self.effects, &staged.effects).map_err(|thing| world::moved(&thing))?;
         let own_tier = own.tier(undo_bytes);
         if own_tier > tier {
@@ -112,6 +118,7 @@ impl Layer {
         }
         let mut next = self.clone();
         next.observe(staged, since_ns)?;
+        next.taint = next.taint.and(taint);
         next.steps.push(step);
         next.effects.clone_from(&staged.effects);
         next.fits(room)?;
@@ -209,6 +216,7 @@ impl Layer {
             keys_read: self.keys_read,
             segment: 0,
             steps: self.steps,
+            taint: self.taint,
             effects: self.effects,
         }
     }

@@ -262,6 +262,7 @@ impl Changes {
             keys_read: Vec::new(),
             segment: 0,
             steps: Vec::new(),
+            taint: toolkeep_core::taint::Taint::NONE,
             read_set: self.read_set.clone(),
             effects: self.effects.clone(),
         }

@@ -99,6 +99,7 @@ impl Fixture {
             started_ms: NOW_MS,
             ended_ms: NOW_MS + 2,
             key: None,
+            notes: None,
         }
     }
 
@@ -115,6 +116,7 @@ impl Fixture {
             keys_read: Vec::new(),
             segment: 0,
             steps: Vec::new(),
+            taint: toolkeep_core::taint::Taint::NONE,
             read_set: Vec::new(),
             effects: vec![Effect::FileWrite {
                 workspace: "books".parse().expect("name"),
@@ -184,6 +186,7 @@ impl Fixture {
             plan: plan.id(),
             proposal: None,
             approval: None,
+            standing: None,
             undoes: None,
             steps: Arc::from(r#"{"steps":1}"#),
             undo_blobs: BlobSet {

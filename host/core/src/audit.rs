@@ -46,6 +46,14 @@ pub enum AuditKind {
     Kill,
     /// A circuit opened, or an operator opened or closed one.
     Breaker,
+    /// An operator set how far an agent may go.
+    Autonomy,
+    /// Consent in advance was made, agreed to or ended.
+    Standing,
+    /// Something was found in what a tool returned.
+    Finding,
+    /// A run, or a call alone, went too far: out of scope, failing again and again, or testing boundaries.
+    Escalation,
 }
 
 /// One entry of the chain.

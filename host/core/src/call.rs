@@ -245,6 +245,10 @@ pub struct Reply {
     /// What the caller should know besides.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What the output is and what was found in it, in words: `untrusted`, `private`, and those of
+    /// [`crate::scan::Suspicion`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
 }
 
 #[cfg(test)]

@@ -136,6 +136,12 @@ pub struct HttpText {
     /// The host may be a loopback or private address.
     #[serde(default)]
     pub allow_private: bool,
+    /// Its answers may have been written by strangers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untrusted: bool,
+    /// Its answers must not leave.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
 }
 
 /// `[http.preview]`.

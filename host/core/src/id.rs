@@ -220,6 +220,10 @@ id_type!(
     ApprovalId, "appr_"
 );
 id_type!(
+    /// Consent that people gave in advance to plans of a kind.
+    StandingId, "stand_"
+);
+id_type!(
     /// One signed statement of what was committed.
     ReceiptId, "rcpt_"
 );

@@ -6,7 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod approval;
 pub mod audit;
+pub mod autonomy;
 pub mod breaker;
 pub mod bucket;
 pub mod call;
@@ -31,8 +33,12 @@ pub mod price;
 pub mod principal;
 pub mod rate;
 pub mod receipt;
+pub mod redact;
 pub mod refusal;
 pub mod render;
+pub mod scan;
 pub mod send;
 pub mod session;
+pub mod standing;
+pub mod taint;
 pub mod tier;

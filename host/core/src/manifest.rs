@@ -17,6 +17,7 @@ use crate::grant::{GRANTS_MAX, HttpGrant, HttpText, KeysGrant, KeysText, Message
 use crate::id::{NAME_MAX_BYTES, ToolName, WorkspaceName};
 use crate::limit::{CONCURRENT_MAX, ExecutionLimits};
 use crate::rate::{self, QuotaRule, QuotaText, RateRule, RateText};
+use crate::taint::Marks;
 use crate::tier::Tier;
 
 /// The only format that this version reads.
@@ -78,6 +79,15 @@ pub struct ManifestText {
     /// How long its plans stay committable, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_ttl_s: Option<u64>,
+    /// Whatever it returns may have been written by strangers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untrusted: bool,
+    /// Whatever it returns must not leave.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
+    /// What is looked for in what it gets and returns.
+    #[serde(default)]
+    pub screen: ScreenText,
 }
 
 fn default_version() -> String {
@@ -121,7 +131,31 @@ pub struct WorkspaceText {
     /// Sensitive-path classes: `agent-config`, `automation`, `credentials`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensitive: Vec<String>,
+    /// What is read here may have been written by strangers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untrusted: bool,
+    /// What is read here must not leave.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
 }
+
+/// `[screen]`: what is looked for besides the output, and how the output leaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScreenText {
+    /// Screen the input as outputs are: for tools whose input is text that others wrote.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub input: bool,
+    /// Put the output between delimiters that carry a nonce of the call.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub delimit: bool,
+    /// Bytes of output that stay in the reply; more is kept as a content, and the reply says where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spill_bytes: Option<u64>,
+}
+
+/// Least that may stay in a reply, in bytes: a marker is about as long.
+pub const SPILL_MIN_BYTES: u64 = 256;
 
 /// `[limits]`: every value is optional and at most the daemon's ceiling.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,6 +244,10 @@ pub struct Manifest {
     pub compile: (Option<u64>, Option<u64>),
     /// How long its plans stay committable, in milliseconds.
     pub plan_ttl_ms: u64,
+    /// What it reads that taints a run.
+    pub marks: Marks,
+    /// What is looked for in what it gets and returns.
+    pub screen: ScreenText,
     /// SHA-256 of the text that it was read from.
     pub digest: Digest,
 }
@@ -295,6 +333,9 @@ impl ManifestText {
         if ttl == 0 || ttl > PLAN_TTL_MAX_S {
             return Err(BadManifest::new("plan_ttl_s", format!("{ttl} is not between 1 and {PLAN_TTL_MAX_S}")));
         }
+        if let Some(bytes) = self.screen.spill_bytes.filter(|bytes| *bytes < SPILL_MIN_BYTES) {
+            return Err(BadManifest::new("screen.spill_bytes", format!("{bytes} is less than {SPILL_MIN_BYTES}")));
+        }
         Ok(Manifest {
             name: self.name.clone(),
             component: self.component.clone(),
@@ -319,6 +360,8 @@ impl ManifestText {
             breaker: self.breaker.map(|text| text.check(BreakerRules::default())).transpose()?,
             compile: (self.limits.compile_cpu_s, self.limits.compile_memory_bytes),
             plan_ttl_ms: ttl * 1000,
+            marks: Marks::of(self),
+            screen: self.screen,
             digest,
         })
     }

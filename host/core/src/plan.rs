@@ -12,6 +12,7 @@ use crate::id::{BucketName, CallId, PlanId, RunId, ToolName, WorkspaceName};
 use crate::limit::EFFECTS_MAX;
 use crate::path::WorkspacePath;
 use crate::principal::Principal;
+use crate::taint::Taint;
 use crate::tier::Tier;
 
 /// The only format that this version writes and reads.
@@ -127,6 +128,9 @@ pub struct PlanBody {
     /// The calls of a transaction, in their order; empty for the plan of a single call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<PlanStep>,
+    /// What the run, or the call alone, had seen when it was made.
+    #[serde(default, skip_serializing_if = "Taint::is_none")]
+    pub taint: Taint,
     /// What it wants to change, in the order in which it is applied.
     pub effects: Vec<Effect>,
 }
@@ -421,6 +425,7 @@ mod tests {
             keys_read: vec![],
             segment: 0,
             steps: vec![],
+            taint: Taint::NONE,
             read_set: vec![ReadEntry {
                 workspace: "books".parse().expect("name"),
                 path: "a.csv".parse().expect("path"),

@@ -6,8 +6,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::autonomy::Autonomy;
 use crate::capability::SensitiveClass;
 use crate::effect::Effect;
+use crate::taint::Taint;
 use crate::tier::Tier;
 
 /// What is known when a plan is decided about.
@@ -21,6 +23,10 @@ pub struct Facts<'a> {
     pub hold: &'a [String],
     /// Bytes of before-contents that may be kept for undo.
     pub undo_bytes: u64,
+    /// How far the agent may go with the tool.
+    pub autonomy: Autonomy,
+    /// What the run, or the call alone, has seen.
+    pub taint: Taint,
 }
 
 /// Whose consent a held plan needs.
@@ -34,13 +40,15 @@ pub struct Need {
     pub ttl_ms: Option<u64>,
     /// Why, for the approver.
     pub reason: String,
+    /// A person looks at this very plan: a standing approval does not serve.
+    pub person: bool,
 }
 
 impl Need {
     /// Any one person, for this reason.
     #[must_use]
     pub fn one(reason: impl Into<String>) -> Self {
-        Self { approvers: 1, groups: BTreeSet::new(), ttl_ms: None, reason: reason.into() }
+        Self { approvers: 1, groups: BTreeSet::new(), ttl_ms: None, reason: reason.into(), person: false }
     }
 
     /// Why, and of whom the consent is wanted, where not of anybody.
@@ -62,7 +70,8 @@ impl Need {
         };
         let approvers = self.approvers.max(other.approvers);
         let groups = self.groups.into_iter().chain(other.groups).collect();
-        Self { approvers, groups, ttl_ms, reason: both(self.reason, &other.reason) }
+        let person = self.person || other.person;
+        Self { approvers, groups, ttl_ms, reason: both(self.reason, &other.reason), person }
     }
 }
 
@@ -170,7 +179,30 @@ pub fn floor(facts: &Facts<'_>) -> Verdict {
         let reason = format!("the manifest holds every `{}`", effect.kind());
         floor = floor.stricter(Verdict::Hold(Need::one(reason)));
     }
-    floor
+    if facts.taint.untrusted && facts.declared >= Tier::Consequential {
+        floor = floor.stricter(Verdict::Hold(Need::one(TAINTED)));
+    }
+    floor.stricter(staged(facts))
+}
+
+/// Why a plan of a tainted run waits.
+const TAINTED: &str = "the run has read untrusted content, and the tool is tier 2 or 3";
+
+/// What the stage of the agent's autonomy says.
+fn staged(facts: &Facts<'_>) -> Verdict {
+    match facts.autonomy {
+        Autonomy::Draft => {
+            Verdict::Preview { reason: "the agent may only draft with this tool (autonomy `draft`)".to_owned() }
+        }
+        Autonomy::Approve => {
+            let need = Need::one("a person looks at every plan of the agent with this tool (autonomy `approve`)");
+            Verdict::Hold(Need { person: true, ..need })
+        }
+        Autonomy::Threshold if facts.declared >= Tier::Consequential => {
+            Verdict::Hold(Need::one("the agent goes as far as standing approvals (autonomy `threshold`)"))
+        }
+        Autonomy::Threshold | Autonomy::Autonomous => Verdict::Commit,
+    }
 }
 
 #[cfg(test)]
@@ -192,7 +224,45 @@ mod tests {
     fn check(effects: &[Effect], declared: u8, hold: &[&str], undo_bytes: u64) -> Verdict {
         let hold: Vec<String> = hold.iter().map(|k| (*k).to_owned()).collect();
         let declared = Tier::try_from(declared).expect("tier");
-        floor(&Facts { effects, declared, hold: &hold, undo_bytes })
+        let (autonomy, taint) = (Autonomy::Autonomous, Taint::NONE);
+        floor(&Facts { effects, declared, hold: &hold, undo_bytes, autonomy, taint })
+    }
+
+    fn around(declared: u8, autonomy: Autonomy, taint: Taint) -> Verdict {
+        let declared = Tier::try_from(declared).expect("tier");
+        floor(&Facts { effects: &[write("a", None)], declared, hold: &[], undo_bytes: 9, autonomy, taint })
+    }
+
+    #[test]
+    fn r37_a_tainted_run_loses_tier_2_and_3_whatever_policies_say() {
+        for taint in [Taint::UNTRUSTED, Taint { untrusted: true, private: true }] {
+            assert_eq!(around(1, Autonomy::Autonomous, taint), Verdict::Commit, "tier 1 can be undone");
+            for declared in [2, 3] {
+                let verdict = around(declared, Autonomy::Autonomous, taint);
+                assert!(matches!(&verdict, Verdict::Hold(need) if need.reason.contains("untrusted")), "{verdict:?}");
+            }
+        }
+        assert_eq!(around(2, Autonomy::Autonomous, Taint::PRIVATE), Verdict::Commit, "private alone is ordinary");
+    }
+
+    #[test]
+    fn r46_the_stage_of_autonomy_is_part_of_the_floor() {
+        let at = |declared, autonomy| around(declared, autonomy, Taint::NONE);
+        for declared in 1..=3 {
+            assert!(matches!(at(declared, Autonomy::Draft), Verdict::Preview { .. }), "{declared}");
+            assert!(matches!(at(declared, Autonomy::Approve), Verdict::Hold(Need { person: true, .. })), "{declared}");
+        }
+        assert_eq!((at(1, Autonomy::Threshold), at(2, Autonomy::Autonomous)), (Verdict::Commit, Verdict::Commit));
+        assert!(matches!(at(2, Autonomy::Threshold), Verdict::Hold(Need { person: false, .. })));
+        let nothing = Facts {
+            effects: &[],
+            declared: Tier::ReadOnly,
+            hold: &[],
+            undo_bytes: 0,
+            autonomy: Autonomy::Draft,
+            taint: Taint::UNTRUSTED,
+        };
+        assert_eq!(floor(&nothing), Verdict::Nothing, "reading is not held");
     }
 
     #[test]
@@ -230,10 +300,13 @@ mod tests {
             groups: BTreeSet::from([group.to_owned()]),
             ttl_ms,
             reason: reason.to_owned(),
+            person: false,
         };
         let met = need(1, "legal", Some(9), "x").and(need(2, "finance", Some(5), "y"));
         assert_eq!((met.approvers, met.ttl_ms, met.reason.as_str()), (2, Some(5), "x; y"));
         assert_eq!(met.groups, BTreeSet::from(["finance".to_owned(), "legal".to_owned()]));
+        let person = Need { person: true, ..Need::one("p") };
+        assert!(person.clone().and(Need::one("q")).person && Need::one("q").and(person).person);
         assert_eq!(need(1, "a", None, "x").and(need(1, "a", Some(5), "x")), need(1, "a", Some(5), "x"));
         let ladder = [
             Verdict::Nothing,

@@ -6,12 +6,15 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use toolkeep_core::call::{ApprovalView, Outcome, Status};
+use toolkeep_core::display::visible;
+use toolkeep_core::effect::Effect;
 use toolkeep_core::id::ApprovalId;
 use toolkeep_core::plan::Plan;
 use toolkeep_core::policy::Need;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::render::{subject, warnings};
 
 use crate::ambient::Ambient;
 use crate::approve::{output_of, transaction_of};
@@ -20,6 +23,9 @@ use crate::ledger::{ApprovalRow, DiscardRefused, Durability, Ledger, Proposal, S
 use crate::notify::{Event, Notify};
 use crate::record::{Answer, Ending, Entry};
 use crate::seal::Planned;
+
+/// Effects that a notification names; the rest is counted, and the digest names all of them.
+const EFFECTS_TOLD: usize = 50;
 
 /// Where plans are kept.
 #[derive(Debug, Clone)]
@@ -66,10 +72,20 @@ pub async fn hold(store: &PlanStore, planned: Planned, need: Need, entry: Entry)
 /// Tell people that a plan waits for them.
 fn ask(store: &PlanStore, plan: &Plan, approval: &ApprovalView, need: &Need) {
     let body = plan.body();
+    // Subjects are spelled out, so that no name of a file or receiver shows another one. Deletions and whatever else destroys
+    // come first, as everywhere; what does not fit is counted, never left out silently.
+    let mut ordered: Vec<&Effect> = body.effects.iter().collect();
+    ordered.sort_by_key(|effect| effect.destroyed().is_none() && matches!(effect.kind(), "file.write" | "dir.create"));
+    let effects: Vec<Value> = ordered
+        .into_iter()
+        .take(EFFECTS_TOLD)
+        .map(|effect| json!({"kind": effect.kind(), "subject": subject(effect), "warnings": warnings(effect)}))
+        .collect();
     let facts = json!({
         "approval": approval.id, "approvers": approval.approvers, "expires_at_ms": approval.expires_at_ms,
         "call_id": plan.binding().call, "plan": plan.id(), "plan_digest": plan.digest(), "tool": body.tool,
-        "requester": body.principal, "reason": need.reason, "totals": plan.totals(),
+        "requester": body.principal, "reason": visible(&need.text()), "totals": plan.totals(), "taint": body.taint,
+        "effects": effects, "more_effects": body.effects.len().saturating_sub(EFFECTS_TOLD),
     });
     store.notify.event(Event::ApprovalRequested, &body.principal.tenant, facts);
 }

@@ -55,6 +55,12 @@ pub enum PolicyCommand {
         /// With which input
         #[arg(long, value_name = "JSON", default_value = "{}")]
         input: String,
+        /// In a run that has read untrusted content
+        #[arg(long, requires = "principal")]
+        untrusted: bool,
+        /// In a run that has read private content
+        #[arg(long, requires = "principal")]
+        private: bool,
     },
     /// Tell what other policies would have said to the last calls
     Diff {
@@ -99,8 +105,9 @@ impl PolicyCommand {
             Self::Check { dir, online: false } => check(context, dir.as_deref()),
             Self::Check { dir, online: true } => check_online(context, dir.as_deref()),
             Self::Test { file, policies } => test(context, &file, policies.as_deref()),
-            Self::Explain { call, principal, tool, input } => {
-                let params = question(call.as_deref(), principal.as_deref(), tool.as_deref(), &input)?;
+            Self::Explain { call, principal, tool, input, untrusted, private } => {
+                let taint = json!({"untrusted": untrusted, "private": private});
+                let params = question(call.as_deref(), principal.as_deref(), tool.as_deref(), (&input, taint))?;
                 let answer = context.admin()?.ask(&context.ui, AdminMethod::PolicyExplain, params)?;
                 context.ui.value(&answer, || answer::explained(&answer))?;
                 Ok(Exit::Ok)
@@ -211,14 +218,19 @@ fn test(context: &Context<'_>, file: &Path, dir: Option<&Path>) -> Result<Exit, 
     }
 }
 
-fn question(call: Option<&str>, principal: Option<&str>, tool: Option<&str>, input: &str) -> Result<Value, Failure> {
+fn question(
+    call: Option<&str>,
+    principal: Option<&str>,
+    tool: Option<&str>,
+    (input, taint): (&str, Value),
+) -> Result<Value, Failure> {
     let Some(principal) = principal else { return Ok(json!({"call": call})) };
     let Some((user, agent)) = principal.split_once('/') else {
         return Err(Failure::usage("`--principal` is not `user/agent`", "the tenant is your own"));
     };
     let input: Value =
         serde_json::from_str(input).map_err(|error| Failure::usage(format!("`--input` is not JSON: {error}"), ""))?;
-    Ok(json!({"suppose": {"user": user, "agent": agent, "tool": tool, "input": input}}))
+    Ok(json!({"suppose": {"user": user, "agent": agent, "tool": tool, "input": input, "taint": taint}}))
 }
 
 fn diff(context: &Context<'_>, dir: &Path, calls: u32) -> Result<Exit, Failure> {

@@ -88,6 +88,7 @@ fn panicked(call: CallId) -> Reply {
         transaction: None,
         usage: Usage::default(),
         warnings: Vec::new(),
+        labels: Vec::new(),
     }
 }
 
@@ -263,6 +264,7 @@ fn intent(committer: &Committer, parts: &ApprovedParts, made: &Made, now_ms: u64
         plan: parts.plan.id(),
         proposal: proposal(parts, &made.logged, now_ms)?,
         approval: parts.lease,
+        standing: parts.standing,
         undoes: parts.undoes,
         steps: steps.into(),
         sends: made.sends.clone(),
@@ -508,7 +510,10 @@ fn intent_refusal(error: &IntentRefused) -> Refusal {
     let code = match error {
         IntentRefused::NoSuchPlan => return Refusal::not_found("plan"),
         IntentRefused::ApprovalNotUsable(_) | IntentRefused::WrongApproval => Code::ApprovalRequired,
-        IntentRefused::NotCommittable(_) | IntentRefused::Expired | IntentRefused::KeysChanged(_) => Code::StalePlan,
+        IntentRefused::NotCommittable(_)
+        | IntentRefused::Expired
+        | IntentRefused::KeysChanged(_)
+        | IntentRefused::StandingNotUsable(_) => Code::StalePlan,
         IntentRefused::NotUndoable => Code::Denied,
         IntentRefused::KeyTaken => Code::InFlight,
         IntentRefused::Quota { wait_ms, .. } => return quota::refusal(error.to_string(), *wait_ms),

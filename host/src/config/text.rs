@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use toolkeep_core::autonomy::Autonomy;
 use toolkeep_core::breaker::BreakerText;
 use toolkeep_core::id::{AgentName, ChannelName, SecretName, TenantName, UserName, WorkspaceName};
 use toolkeep_core::rate::{QuotaText, RateText};
@@ -32,6 +33,9 @@ pub struct ConfigText {
     /// `[limits]`.
     #[serde(default)]
     pub limits: LimitsText,
+    /// `[oversight]`.
+    #[serde(default)]
+    pub oversight: OversightText,
     /// `[policy]`.
     #[serde(default)]
     pub policy: PolicyText,
@@ -112,6 +116,16 @@ pub struct DaemonText {
     pub solo: Option<bool>,
     /// See [`super::Config::tokens_only`].
     pub tokens_only: Option<bool>,
+}
+
+/// `[oversight]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OversightText {
+    /// How far agents may go where no operator set anything: `draft`, `approve`, `threshold` or `autonomous`.
+    pub autonomy: Option<Autonomy>,
+    /// Boundaries that one run may test before it is held; 0 for any number.
+    pub hold_run_after: Option<u32>,
 }
 
 /// `[limits]`.

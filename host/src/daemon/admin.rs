@@ -13,6 +13,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 
 use super::agent::later;
 use super::method::AdminMethod;
+use super::oversight;
 use super::params;
 use super::plane::{Dispatch, Notes, Plane};
 use super::reply::{Body, Fault, INVALID_PARAMS};
@@ -62,6 +63,17 @@ impl AdminPlane {
             | AdminMethod::ApprovalsReject => return self.consent(&op, method, params),
             AdminMethod::TokensMint | AdminMethod::TokensList | AdminMethod::TokensRevoke => {
                 return self.tokens(&op, method, params);
+            }
+            AdminMethod::StandingList
+            | AdminMethod::StandingPreview
+            | AdminMethod::StandingMake
+            | AdminMethod::StandingAgree
+            | AdminMethod::StandingRevoke
+            | AdminMethod::AutonomyList
+            | AdminMethod::AutonomyShow
+            | AdminMethod::AutonomySet
+            | AdminMethod::IncidentGet => {
+                return oversight::begin(host, op, method, params);
             }
             AdminMethod::OutcomesList | AdminMethod::OutcomesResolve => return self.outcomes(&op, method, params),
             AdminMethod::ToolsInstall | AdminMethod::ToolsList | AdminMethod::ToolsReload => {

@@ -113,6 +113,24 @@ methods! {
         ApprovalsApprove = "approvals.approve",
         /// Refuse one plan.
         ApprovalsReject = "approvals.reject",
+        /// Standing approvals.
+        StandingList = "standing.list",
+        /// What a standing approval would have let through.
+        StandingPreview = "standing.preview",
+        /// Make a standing approval.
+        StandingMake = "standing.make",
+        /// Agree to a standing approval that waits for another person.
+        StandingAgree = "standing.agree",
+        /// End a standing approval.
+        StandingRevoke = "standing.revoke",
+        /// How far agents may go, and what became of their plans.
+        AutonomyList = "autonomy.list",
+        /// The same, of one agent with one tool.
+        AutonomyShow = "autonomy.show",
+        /// Say how far an agent may go with a tool.
+        AutonomySet = "autonomy.set",
+        /// The four questions about a call or a run.
+        IncidentGet = "incident.get",
         /// Calls with a request of which nobody knows what became of it.
         OutcomesList = "outcomes.list",
         /// Say what became of one.
@@ -189,6 +207,8 @@ mod tests {
         for powerful in [
             "approvals.approve",
             "approvals.reject",
+            "standing.make",
+            "autonomy.set",
             "tools.install",
             "undo.call",
             "policy.reload",

@@ -3,6 +3,7 @@
 //! An answer is counted by the ledger, durably and once. When it is enough, the host settles the plan by itself; the agent
 //! does not have to come back. Waiting callers are woken, never polled for.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,16 +13,19 @@ use toolkeep_core::call::Outcome;
 use toolkeep_core::display::visible;
 use toolkeep_core::id::{ApprovalId, CallId, PlanId};
 use toolkeep_core::principal::Credential;
+use toolkeep_core::redact;
 use toolkeep_core::refusal::{Code, Refusal};
 
+use super::oversight::wanted_reason;
 use super::{Host, PlanName};
 use crate::approve::{self, Consent};
 use crate::authenticate::{Caller, Operator};
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{
     ApprovalFilter, Discard, DiscardRefused, Page, PlanState, Resolution, ResolveRefused, Resolved, Scope,
-    StoredApproval,
+    StoredApproval, StoredPlan,
 };
+use crate::notes::Notes;
 use crate::notify::Event;
 use crate::record::Answer;
 
@@ -55,9 +59,10 @@ impl Host {
         }
         let need = approve::need(&stored, &self.in_force());
         match need {
-            Ok(Some(need)) if stored.approval.is_none() => {
-                approve::hold_stored(&self.plan_store(), stored, &need).await
-            }
+            Ok(Some(need)) if stored.approval.is_none() => match self.standing_for_stored(&stored, &need) {
+                Some(standing) => Ok(self.settle_stored(Consent::Standing(Box::new(stored), standing)).await),
+                None => approve::hold_stored(&self.plan_store(), stored, &need).await,
+            },
             Ok(_) | Err(_) => Ok(self.settle_stored(Consent::Owner(Box::new(stored))).await),
         }
     }
@@ -152,9 +157,22 @@ impl Host {
         let mut value = line(&approval);
         if let Value::Object(members) = &mut value {
             members.insert("plan".to_owned(), self.plan_page(&stored, 0, true).await);
-            members.insert("input".to_owned(), serde_json::from_str(&stored.call.row.input).unwrap_or(Value::Null));
+            let mut input = serde_json::from_str(&stored.call.row.input).unwrap_or(Value::Null);
+            redact::hide_under(&mut input, "/input", &self.hidden_parts(&scope, &stored).await?);
+            members.insert("input".to_owned(), input);
+            members.insert("taint".to_owned(), json!(stored.plan.body().taint));
         }
         Ok(value)
+    }
+
+    /// What policies and schemas hide of a call wherever it is shown.
+    pub(super) async fn hidden_parts(&self, scope: &Scope, stored: &StoredPlan) -> Result<BTreeSet<String>, Refusal> {
+        let notes = self.ledger().notes(scope, stored.call.row.call).await.map_err(|e| e.refusal())?;
+        let mut hidden = notes.as_deref().map(Notes::read).unwrap_or_default().redact;
+        if let Some(tool) = self.catalog().current().tool(&stored.call.row.tool) {
+            hidden.extend(tool.sensitive().iter().cloned());
+        }
+        Ok(hidden)
     }
 
     async fn tenant_approval(&self, operator: &Operator, id: ApprovalId) -> Result<(Scope, StoredApproval), Refusal> {
@@ -185,7 +203,11 @@ impl Host {
         // Consent is not counted for what may not be done now.
         self.may_settle(&stored.plan)?;
         let digest = stored.plan.digest().short();
-        let need = approve::need(&stored, &self.in_force())?;
+        let need = match approve::need(&stored, &self.in_force()) {
+            Ok(need) => need,
+            Err(refusal) if refusal.code == Code::StalePlan => return Err(self.stale(&stored, refusal).await),
+            Err(refusal) => return Err(refusal),
+        };
         let groups = need.as_ref().map(|need| &need.groups);
         if let Some(missing) = groups.and_then(|groups| groups.iter().find(|group| !operator.groups().contains(*group)))
         {
@@ -228,7 +250,17 @@ impl Host {
         }
     }
 
-    /// Refuse a plan. Its call ends as denied, with the reason.
+    /// The plan was made with another tool or policy: it ends now, and whoever waits for it is told, instead of waiting for a
+    /// consent that nobody can give.
+    async fn stale(&self, stored: &StoredPlan, refusal: Refusal) -> Refusal {
+        let call = stored.call.row.call;
+        let _told = self.not_settled(stored.plan.id(), call, refusal.clone()).await;
+        self.resume(call).await;
+        self.0.notices.announce();
+        refusal.hint("the call ended as stale; the agent calls again, and you look at the new plan")
+    }
+
+    /// Refuse a plan. Its call ends as denied, with the reason, which is wanted.
     ///
     /// # Errors
     /// As [`Self::approve`].
@@ -236,6 +268,7 @@ impl Host {
         let _open = self.accepting()?;
         let (_, approval) = self.tenant_approval(operator, id).await?;
         still_pending(&approval)?;
+        wanted_reason(reason)?;
         self.resolve(operator, id, reason, false).await?;
         self.resume(approval.call).await;
         self.0.notices.announce();
@@ -259,7 +292,7 @@ impl Host {
         let resolution = Resolution { id, approver: operator.user().clone(), approve, reason: reason.into() };
         let resolved = self.ledger().resolve(resolution).await.map_err(|e| resolve_refusal(&e))?;
         if !matches!(resolved, Resolved::Counted { .. }) {
-            let facts = json!({"approval": id, "approved": approve, "by": operator.user(), "reason": reason});
+            let facts = json!({"approval": id, "approved": approve, "by": operator.user(), "reason": visible(reason)});
             self.0.notify.event(Event::ApprovalResolved, operator.tenant(), facts);
         }
         Ok(resolved)

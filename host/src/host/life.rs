@@ -29,6 +29,7 @@ use crate::approve::Consent;
 use crate::artifacts::{ArtifactError, Artifacts};
 use crate::authenticate::issuer::Issuers;
 use crate::authenticate::{Authenticator, Operator};
+use crate::autonomy::Autonomies;
 use crate::blobs::{BlobError, Blobs};
 use crate::breakers::Breakers;
 use crate::catalog::{CatalogHandle, Configured, Known};
@@ -37,6 +38,7 @@ use crate::commit::{Committer, Left, RecoverError, Stores};
 use crate::config::{Config, Environment, LedgerBounds};
 use crate::egress::{Egress, Resolver, TlsError};
 use crate::execute::Executor;
+use crate::exposure::Exposures;
 use crate::install::Candidate;
 use crate::kill::{self, KillSwitch};
 use crate::ledger::approval::ApprovalState;
@@ -46,6 +48,7 @@ use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
 use crate::policy::PolicyHandle;
 use crate::secrets::Secrets;
+use crate::standing::StandingBook;
 use crate::throttle::Throttle;
 use crate::transaction::Turns;
 use crate::workspaces::Workspaces;
@@ -154,9 +157,16 @@ impl Host {
         issuers.start(&egress, &ambient).await;
         let outbox = Outbox::start(ledger.clone(), channels, notify.clone(), ambient.clone(), gate(&kill)).await?;
         let catalog = CatalogHandle::open(&config.tools_dir, known, Configured::of(&config));
+        let exposures = Exposures::of_marks(ledger.run_marks().await?);
+        let autonomy = Arc::new(Autonomies::new(config.autonomy, ledger.autonomies().await?));
+        let standing = StandingBook::default();
+        standing.fill(ledger.standing(&Scope::Operator, false).await?);
         let host = Self(Arc::new(Services {
             outbox,
             notify,
+            exposures,
+            autonomy,
+            standing,
             authenticator: Authenticator::new(&config, token, issuers),
             failures: Failures::default(),
             policy: PolicyHandle::open(config.policy_dir.clone(), &catalog.current().shapes()),
@@ -323,8 +333,8 @@ impl Host {
         let Ok(Some(stored)) = self.ledger().call(&Scope::Operator, call).await else { return };
         let row = stored.row;
         if row.error_code == Some(Code::ApprovalExpired) {
-            let facts = json!({"call_id": call, "tool": row.tool, "approved": false, "expired": true});
-            self.0.notify.event(Event::ApprovalResolved, &row.principal.tenant, facts);
+            let facts = json!({"call_id": call, "tool": row.tool, "requester": row.principal, "approved": false});
+            self.0.notify.event(Event::ApprovalExpired, &row.principal.tenant, facts);
         }
     }
 

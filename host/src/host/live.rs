@@ -13,6 +13,7 @@ use toolkeep_core::call::{CallRequest, Mode, Outcome, Reply, Status};
 use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::render::subject;
+use toolkeep_core::taint::Taint;
 use toolkeep_sandbox::port::Exchange;
 
 use uuid::Uuid;
@@ -71,12 +72,13 @@ impl Host {
         executed: &Executed,
         boundary: Option<&Boundary>,
         given: &Given,
+        taint: Taint,
     ) -> Naming {
         let commits = executed.ticket().grant().call().options().mode == Mode::Commit;
         // The same part of the same call has the same id, so that its `Idempotency-Key` stays the same, too.
         let part = || Uuid::new_v5(entry.call().uuid(), format!("live {}", given.sent).as_bytes());
         let call = if boundary.is_some() && commits { CallId::new(part()) } else { entry.call() };
-        Naming { call, segment: given.sent, approval_ttl_ms: self.approval_ttl_ms() }
+        Naming { call, segment: given.sent, approval_ttl_ms: self.approval_ttl_ms(), taint }
     }
 
     /// Carry out what was decided about a live request.
@@ -283,7 +285,8 @@ impl Host {
         if !same {
             return Err(Refusal::new(Code::StalePlan, "the tool changed while the call waited; nothing more was sent"));
         }
-        let around = self.circumstances(call.options().mode, call.options().run, caller.origin());
+        let who = (caller.principal(), caller.origin());
+        let around = self.circumstances(who, &call.tool().name, call.options());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
         let ticket = admit::readmit(self.admission(), grant, &line.cancel()).await?;
         self.carry_on(entry, ticket, line, given).await

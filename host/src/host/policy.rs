@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use toolkeep_core::audit::AuditKind;
-use toolkeep_core::call::Mode;
 use toolkeep_core::id::{AgentName, CallId, TenantName, ToolName, UserName};
 use toolkeep_core::json::input_digest;
 use toolkeep_core::principal::{Credential, Origin, Principal};
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::taint::Taint;
 
 use super::Host;
 use super::life::blocking;
@@ -21,6 +21,7 @@ use crate::catalog::Tool;
 use crate::ledger::{Page, Scope, StoredCall, StoredPlan};
 use crate::policy::set::Answer;
 use crate::policy::{Circumstances, Finding, Matter, PlanFacts, Policies, Reloaded, Source, source, vocabulary};
+use crate::validate::CallOptions;
 
 /// Most recorded calls that one comparison looks at.
 pub const DIFF_CALLS_MAX: u32 = 1_000;
@@ -37,6 +38,9 @@ pub struct Supposed {
     pub tool: ToolName,
     /// Its input.
     pub input: Value,
+    /// What the run would have seen.
+    #[serde(default)]
+    pub taint: Taint,
 }
 
 impl Host {
@@ -114,6 +118,9 @@ impl Host {
             members.insert("tool".to_owned(), json!(tool.name));
             members.insert("policy_set".to_owned(), json!(now));
             members.insert("same_set".to_owned(), json!(then.map(|then| then == now)));
+            let taint = plan.as_ref().map_or(Taint::NONE, |plan| plan.plan.body().taint);
+            members.insert("taint".to_owned(), json!(taint.and(self.taint_of(stored.row.run))));
+            members.insert("autonomy".to_owned(), json!(self.0.autonomy.of(&stored.row.principal, &stored.row.tool)));
         }
         Ok(shown)
     }
@@ -129,13 +136,17 @@ impl Host {
         let (input, _) = input_digest(&supposed.input).map_err(|e| Refusal::new(Code::InvalidInput, e.to_string()))?;
         let principal =
             Principal { tenant: operator.tenant().clone(), user: supposed.user.clone(), agent: supposed.agent.clone() };
-        let around = self.circumstances(Mode::Commit, None, &Origin::of(Credential::AgentUid(0)));
+        let origin = Origin::of(Credential::AgentUid(0));
+        let around = self.circumstances((&principal, &origin), &tool.name, &CallOptions::default());
+        let around = around.tainted(supposed.taint);
         let answer =
             self.policies().answer(&principal, &tool.shape, &Matter { input: Some(&input), plan: None, around });
         let mut shown = answer.view();
         if let Value::Object(members) = &mut shown {
             members.insert("tool".to_owned(), json!(tool.name));
             members.insert("policy_set".to_owned(), json!(self.policies().digest(operator.tenant())));
+            members.insert("taint".to_owned(), json!(around.taint));
+            members.insert("autonomy".to_owned(), json!(around.autonomy));
         }
         Ok(shown)
     }
@@ -220,10 +231,20 @@ impl Host {
     }
 
     /// What a set says to a recorded call, at the time when it was made.
-    fn replayed(&self, policies: &Policies, tool: &Tool, stored: &StoredCall, plan: Option<&StoredPlan>) -> Answer {
+    pub(super) fn replayed(
+        &self,
+        policies: &Policies,
+        tool: &Tool,
+        stored: &StoredCall,
+        plan: Option<&StoredPlan>,
+    ) -> Answer {
         let row = &stored.row;
-        let around =
-            Circumstances::now(row.started_ms, self.config().environment, row.mode).of_run(row.run).by(&row.origin);
+        let taint = plan.map_or(Taint::NONE, |plan| plan.plan.body().taint).and(self.taint_of(row.run));
+        let around = Circumstances::now(row.started_ms, self.config().environment, row.mode)
+            .of_run(row.run)
+            .by(&row.origin)
+            .tainted(taint)
+            .as_far_as(self.0.autonomy.of(&row.principal, &row.tool));
         let plan = plan.map(|plan| {
             let body = plan.plan.body();
             PlanFacts {

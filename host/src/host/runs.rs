@@ -63,7 +63,10 @@ impl Host {
             return Err(Refusal::not_found("open run"));
         }
         match self.ledger().close_run(caller.principal(), run, now).await {
-            Ok(true) => Ok(json!({"run": run, "closed_at_ms": now})),
+            Ok(true) => {
+                self.0.exposures.forget(run);
+                Ok(json!({"run": run, "closed_at_ms": now}))
+            }
             Ok(false) => Err(Refusal::not_found("open run")),
             Err(error) => Err(error.refusal()),
         }

@@ -13,10 +13,11 @@ use toolkeep_core::limit::TRANSACTION_CALLS_MAX;
 use toolkeep_core::plan::{PlanStep, Totals};
 use toolkeep_core::policy::plan_tier;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::taint::Taint;
 use toolkeep_sandbox::execution::{self, Ended};
 use toolkeep_sandbox::stage::Content;
 
-use super::Host;
+use super::{Host, Seen};
 use crate::admit::Ticket;
 use crate::approve;
 use crate::authenticate::Caller;
@@ -131,12 +132,13 @@ impl Host {
         entry: &mut Entry,
     ) -> Result<Answer, Refusal> {
         refuse_live(&executed)?;
-        let output = screen::screen(&executed)?;
-        let next = self.next_layer(&staging, &executed, entry).inspect_err(|refusal| {
-            if refusal.code == Code::Denied {
-                self.audit_breach(entry.row(), &refusal.message);
-            }
-        })?;
+        let looked = screen::screen(&executed, self.ambient());
+        let seen = Seen::of(&executed, &looked);
+        if !seen.is_ordinary() {
+            self.observe(entry, &seen).await?;
+        }
+        let output = looked.output?;
+        let next = self.next_layer(&staging, &executed, entry, seen.taint)?;
         let options = executed.ticket().grant().call().options();
         if options.mode == Mode::Preview && next.effects.is_empty() && options.expect_plan.is_none() {
             return Ok(self.record(entry.clone(), Status::Ok, Outcome::None, Ending::output(&output)));
@@ -160,7 +162,13 @@ impl Host {
     }
 
     /// The layer after a call, checked against its tool and against what is declared by all of them.
-    fn next_layer(&self, staging: &Staging, executed: &Executed, entry: &Entry) -> Result<Layer, Refusal> {
+    fn next_layer(
+        &self,
+        staging: &Staging,
+        executed: &Executed,
+        entry: &Entry,
+        taint: Taint,
+    ) -> Result<Layer, Refusal> {
         let call = executed.ticket().grant().call();
         let tool = call.tool();
         let step = Step {
@@ -172,6 +180,7 @@ impl Host {
             },
             tier: tool.tier,
             staged: &executed.execution().staged,
+            taint,
             since_ns: i64::try_from(entry.row().started_ms.saturating_mul(NS_PER_MS)).unwrap_or(i64::MAX),
         };
         let next = staging.layer.after(step, self.undo_bytes(), Room::ORDINARY)?;

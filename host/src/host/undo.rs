@@ -23,6 +23,7 @@ use crate::ledger::{Durability, Page, Proposal, Scope, UndoInfo};
 use crate::policy::{Matter, ToolShape};
 use crate::record::{Answer, Ending, Entry};
 use crate::seal::nonce;
+use crate::validate::CallOptions;
 
 /// How long a reversal stays committable, in milliseconds: 15 minutes.
 const UNDO_TTL_MS: u64 = 900_000;
@@ -58,7 +59,8 @@ impl Host {
         let tool = UNDO_TOOL.parse().map_err(|_| Refusal::new(Code::Internal, "BUG: the undo tool's name"))?;
         let body = info.plan.body();
         let shape = ToolShape::internal(tool, Tier::Reversible, body.component, body.manifest);
-        let around = self.circumstances(Mode::Preview, info.plan.binding().run, origin);
+        let options = CallOptions { mode: Mode::Preview, run: info.plan.binding().run, ..CallOptions::default() };
+        let around = self.circumstances((principal, origin), &shape.name, &options);
         let judgement =
             self.policies().judge(principal, &Arc::new(shape), &Matter { input: Some("{}"), plan: None, around });
         if judgement.allowed() { Ok(()) } else { Err(Refusal::new(Code::Denied, judgement.why_not())) }
@@ -150,6 +152,7 @@ impl Host {
             keys_read: Vec::new(),
             segment: 0,
             steps: info.plan.body().steps.clone(),
+            taint: info.plan.body().taint.and(self.taint_of(info.plan.binding().run)),
             effects: inverse.effects,
         };
         let binding = SealBinding {

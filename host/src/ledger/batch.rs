@@ -144,6 +144,7 @@ impl<'c> Batch<'c> {
             | Work::Kill(_)
             | Work::Transaction(_)
             | Work::Credential(_)
+            | Work::Oversee(_)
             | Work::DropBlobs(_)
             | Work::Prune { .. } => return self.apart(work),
         }
@@ -200,6 +201,7 @@ impl<'c> Batch<'c> {
             Work::Workspace { tenant, name, root } => {
                 told(self.workspace(tenant, name, root), |()| Done::Written, Done::Refused)
             }
+            Work::Oversee(work) => told(self.oversee(work), Done::Overseen, Done::Refused),
             Work::Sync => told(self.note_sync(), |()| Done::Written, Done::Refused),
             Work::Outbox(work) => told(self.outbox(work), Done::Outbox, Done::Refused),
             Work::Kill(change) => told(self.kill(change), Done::Killed, Done::Refused),
@@ -350,6 +352,7 @@ fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
         | Work::NotKnown { .. }
         | Work::Say(_)
         | Work::Suspend(_)
+        | Work::Oversee(_)
         | Work::Sync
         | Work::Barrier
         | Work::Close => Done::Refused(refused),

@@ -76,6 +76,10 @@ pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
         AuditKind::Identity => "identity",
         AuditKind::Kill => "kill",
         AuditKind::Breaker => "breaker",
+        AuditKind::Autonomy => "autonomy",
+        AuditKind::Standing => "standing",
+        AuditKind::Finding => "finding",
+        AuditKind::Escalation => "escalation",
     }
 }
 
@@ -210,6 +214,10 @@ mod tests {
             AuditKind::Identity,
             AuditKind::Kill,
             AuditKind::Breaker,
+            AuditKind::Autonomy,
+            AuditKind::Standing,
+            AuditKind::Finding,
+            AuditKind::Escalation,
         ] {
             assert_eq!(worded(audit_word(kind)), Some(kind));
         }

@@ -108,6 +108,7 @@ impl Ending {
             transaction: None,
             usage: Usage::default(),
             warnings: Vec::new(),
+            labels: Vec::new(),
         });
         reply.status = self.status();
         reply.outcome = Outcome::Discarded;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use toolkeep_core::audit::canonical_body;
 use toolkeep_core::call::{Mode, Outcome, Status};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId, RunId};
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId, RunId, StandingId};
 use toolkeep_core::plan::{Plan, Totals};
 use toolkeep_core::principal::SessionPath;
 use toolkeep_core::refusal::Code;
@@ -132,6 +132,8 @@ struct IntentFacts<'r> {
     recording: Option<Digest>,
     run: Option<RunId>,
     seal: Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    standing: Option<StandingId>,
     steps: Digest,
     tenant: &'r str,
     tool: &'r str,
@@ -157,6 +159,7 @@ pub(super) fn intent(intent: &Intent, plan: &Plan, call: CallId) -> String {
         recording: intent.proposal.as_ref().and_then(|p| Some(Digest::of(p.call.recording.as_ref()?.as_bytes()))),
         run: plan.binding().run,
         seal: plan.seal_digest(),
+        standing: intent.standing.map(|standing| standing.id),
         steps: Digest::of(intent.steps.as_bytes()),
         tenant: body.principal.tenant.as_str(),
         tool: body.tool.as_str(),
@@ -253,6 +256,7 @@ mod tests {
             started_ms: 1,
             ended_ms: 2,
             key: None,
+            notes: None,
         };
         let text = call(&row, None);
         let value: Value = serde_json::from_str(&text).expect("json");
@@ -322,6 +326,7 @@ mod tests {
                 recording: None,
                 run: None,
                 seal: digest,
+                standing: (number > 0).then(|| StandingId::new(Uuid::from_u128(4))),
                 steps: digest,
                 tenant: "t",
                 tool: "x",

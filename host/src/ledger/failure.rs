@@ -11,6 +11,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use super::approval::ApprovalState;
 use super::buckets::KeysChanged;
 use super::rows::PlanState;
+use super::standing::StandingState;
 use super::transactions::TransactionState;
 
 /// Why a read or write of the ledger did not happen.
@@ -113,6 +114,9 @@ pub enum IntentRefused {
     /// It is too old.
     #[error("the plan has expired")]
     Expired,
+    /// The standing approval that covers it is not active, or all of its uses are used.
+    #[error("the standing approval cannot be used: it is {0}")]
+    StandingNotUsable(StandingState),
     /// What it reverses was reversed before, or was never committed.
     #[error("the call cannot be undone: it was not committed, or was undone before")]
     NotUndoable,

@@ -10,6 +10,7 @@ use super::Ledger;
 use super::approval::ApprovalState;
 use super::column::{Reading, id_bytes};
 use super::failure::LedgerError;
+use super::intact::intact;
 use super::read::bounds;
 use super::rows::{ApprovalFilter, ApprovalRow, Page, Paged, Scope, StoredApproval, Vote};
 use super::statement::{Failed, page, row, rows};
@@ -56,7 +57,10 @@ fn vote_of(row: &Row<'_>) -> Result<Vote, LedgerError> {
 /// One approval with its votes.
 pub(super) fn approval_row(conn: &Connection, scope: &Scope, id: ApprovalId) -> Result<Option<StoredApproval>, Failed> {
     let sql = "SELECT * FROM approvals WHERE id = ?1";
-    let found = row(conn, sql, params![id_bytes(id.uuid())], approval_of)?;
+    let found = row(conn, sql, params![id_bytes(id.uuid())], |row| {
+        intact(row, "approvals")?;
+        approval_of(row)
+    })?;
     let visible = found.filter(|approval| scope.sees(&approval.requester.tenant));
     visible.map(|approval| with_votes(conn, approval)).transpose()
 }

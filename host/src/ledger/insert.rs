@@ -16,6 +16,8 @@ const CALL: &str = "INSERT INTO calls (seq, id, tenant, user, agent, run, step, 
                     started_ms, ended_ms, plan, final, credential, session, http_requests, cost_micro_usd) VALUES (?1, ?2, ?3, \
                     ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, \
                     ?26, ?27, ?28, ?29)";
+pub(super) const NOTES: &str = "INSERT INTO call_notes (call_seq, body) VALUES (?1, ?2) \
+                                ON CONFLICT (call_seq) DO UPDATE SET body = excluded.body";
 const RECORDING: &str = "INSERT INTO recordings (call_seq, body) VALUES (?1, ?2)";
 const BLOB: &str = "INSERT INTO blobs (digest, size, content) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING";
 const PIN: &str = "INSERT INTO blob_pins (plan_seq, role, blob_seq) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
@@ -73,6 +75,8 @@ pub(super) fn calls(conn: &Connection, calls: &[Placed<'_>]) -> Result<(), rusql
             integer(row.usage.cost_usd.micro())
         ])
     })?;
+    let notes: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.notes.as_deref()?))).collect();
+    each(conn, NOTES, &notes, |statement, (seq, body)| statement.execute(params![seq, body]))?;
     let recordings: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.recording.as_deref()?))).collect();
     each(conn, RECORDING, &recordings, |statement, (seq, body)| statement.execute(params![seq, body]))
 }

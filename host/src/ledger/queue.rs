@@ -16,11 +16,13 @@ use toolkeep_core::principal::Principal;
 use super::credentials::CredentialWork;
 use super::deliveries::{OutboxDone, OutboxWork};
 use super::failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
+use super::oversight::OversightWork;
 use super::retention::{Keep, Swept};
 use super::rows::{
     ApprovalRow, CallRow, Discard, Intent, IntentId, OutcomeRow, Proposal, Resolution, Resolved, RunRow, Scope,
 };
 use super::sends::{SendMove, SendVerdict};
+use super::standing::Overseen;
 use super::suspended::Suspended;
 use super::switches::KillChange;
 use super::transactions::TransactionWork;
@@ -53,6 +55,7 @@ pub(super) enum Work {
     Kill(Box<KillChange>),
     Transaction(Box<TransactionWork>),
     Credential(Box<CredentialWork>),
+    Oversee(OversightWork),
     Sync,
     Barrier,
     Close,
@@ -74,6 +77,7 @@ pub(super) enum Done {
     Outbox(OutboxDone),
     Killed(u64),
     Transacted(Result<(), TransactionRefused>),
+    Overseen(Overseen),
 }
 
 /// One write and who waits for it.
@@ -130,6 +134,7 @@ impl Job {
             | Work::NoteSend(_)
             | Work::Credential(_)
             | Work::Kill(_)
+            | Work::Oversee(_)
             | Work::Audit { .. }
             | Work::DropBlobs(_)
             | Work::Prune { .. }
@@ -180,6 +185,7 @@ fn weight(work: &Work) -> u64 {
         | Work::Prune { .. }
         | Work::Outbox(_)
         | Work::Kill(_)
+        | Work::Oversee(_)
         | Work::Sync
         | Work::Barrier
         | Work::Close => 0,

@@ -17,6 +17,7 @@ use toolkeep_core::receipt::Receipt;
 use super::column::{Reading, code_of, digest_bytes, id_bytes, integer, mode_of, worded};
 use super::failure::LedgerError;
 use super::inbox::approval_row;
+use super::intact::intact;
 use super::rows::{
     CallRow, IntentId, OpenIntent, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, RunRow, RunTotals, Scope,
     StoredCall, StoredPlan, UndoInfo,
@@ -76,7 +77,11 @@ pub(super) fn plan_of(reading: &Reading<'_>) -> Result<Plan, LedgerError> {
 /// A plan from its row, verified, and where it stands.
 pub(super) fn plan_with_state(row: &Row<'_>) -> Result<(Plan, PlanState), LedgerError> {
     let reading = Reading::new(row, "plans");
-    Ok((plan_of(&reading)?, reading.word("state", PlanState::from_word)?))
+    let (plan, state) = (plan_of(&reading)?, reading.word("state", PlanState::from_word)?);
+    if state.is_open() {
+        intact(row, "plans")?;
+    }
+    Ok((plan, state))
 }
 
 fn principal_of(reading: &Reading<'_>) -> Result<Principal, LedgerError> {
@@ -114,6 +119,7 @@ pub(super) fn call_of(row: &Row<'_>) -> Result<StoredCall, LedgerError> {
         started_ms: reading.number("started_ms")?,
         ended_ms: reading.number("ended_ms")?,
         key: None,
+        notes: None,
     };
     Ok(StoredCall { row, plan: reading.uuid_or_null("plan")?.map(PlanId::new) })
 }

@@ -20,6 +20,7 @@ use super::ending::Ending;
 use super::facts;
 use super::failure::{DiscardRefused, LedgerError, ResolveRefused};
 use super::insert::Role;
+use super::intact::{Kept, intact};
 use super::read;
 use super::rows::{ApprovalRow, Discard, PlanState, Resolution, Resolved, RunRow, Scope};
 use super::settle::Final;
@@ -61,7 +62,10 @@ impl Batch<'_> {
     /// Count a person's answer.
     pub(super) fn resolve(&mut self, answer: &Resolution) -> Step<Resolved, ResolveRefused> {
         let id = id_bytes(answer.id.uuid());
-        let asked = self.row("SELECT * FROM approvals WHERE id = ?1", params![id], Asked::of)?;
+        let asked = self.row("SELECT * FROM approvals WHERE id = ?1", params![id], |row| {
+            intact(row, "approvals")?;
+            Asked::of(row)
+        })?;
         let Some(asked) = asked else { return Err(Stop::Refused(ResolveRefused::NotFound)) };
         let (state, need) = (asked.state, asked.approvers);
         if state != ApprovalState::Pending || asked.expires_ms <= self.now_ms {
@@ -81,6 +85,7 @@ impl Batch<'_> {
             "UPDATE approvals SET state = ?1, resolved_ms = ?2 WHERE id = ?3 AND state = ?4",
             params![next.word(), resolved_ms, id, state.word()],
         )?;
+        self.keep_intact(Kept::Approval(id))?;
         let plan = asked.plan;
         self.append(AuditKind::Approval, facts::resolution(answer, plan, next.word()));
         match next {
@@ -97,8 +102,9 @@ impl Batch<'_> {
 
     /// How many distinct people agree, this answer included.
     fn agreed(&mut self, answer: &Resolution, id: &[u8]) -> Step<u8, ResolveRefused> {
-        let sql = "SELECT approver, approved FROM approval_votes WHERE approval = ?1";
+        let sql = "SELECT * FROM approval_votes WHERE approval = ?1";
         let votes = self.rows(sql, params![id], |row| {
+            intact(row, "approval_votes")?;
             let reading = Reading::new(row, "approval_votes");
             Ok((reading.name::<UserName>("approver")?, reading.number("approved")? == 1))
         })?;
@@ -112,12 +118,12 @@ impl Batch<'_> {
         Ok(have)
     }
 
-    fn vote(&mut self, answer: &Resolution, id: &[u8]) -> Result<(), rusqlite::Error> {
+    fn vote(&mut self, answer: &Resolution, id: &[u8]) -> Step<(), ResolveRefused> {
         self.execute(
             "INSERT INTO approval_votes (approval, approver, approved, reason, at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![id, answer.approver.as_str(), i64::from(answer.approve), answer.reason, integer(self.now_ms)],
         )?;
-        Ok(())
+        Ok(self.keep_intact(Kept::Vote(id, answer.approver.as_str()))?)
     }
 
     /// Let a previewed plan wait for people.
@@ -130,7 +136,13 @@ impl Batch<'_> {
             return Err(Stop::Refused(DiscardRefused::NotOpen(state)));
         }
         self.ask_for(&stored, approval)?;
-        self.execute("UPDATE plans SET state = ?1 WHERE id = ?2", params![PlanState::Held.word(), id])?;
+        self.keep_intact(Kept::Approval(id_bytes(approval.id.uuid())))?;
+        let sql = "UPDATE plans SET state = ?1 WHERE id = ?2 RETURNING seq";
+        let held =
+            self.row(sql, params![PlanState::Held.word(), id], |row| Reading::new(row, "plans").number("seq"))?;
+        if let Some(seq) = held {
+            self.keep_intact(Kept::Plan(integer(seq)))?;
+        }
         let call = stored.binding().call;
         self.execute(
             "UPDATE calls SET status = ?1, outcome = ?2, reply = ?3 WHERE id = ?4",
@@ -187,6 +199,11 @@ impl Batch<'_> {
                 "UPDATE approvals SET state = ?1, resolved_ms = ?2 WHERE plan = ?3 AND state = ?4",
                 params![next.word(), integer(self.now_ms), plan, state.word()],
             )?;
+            let sql = "SELECT id FROM approvals WHERE plan = ?1";
+            let id = self.row(sql, params![plan], |row| Reading::new(row, "approvals").uuid("id"))?;
+            if let Some(id) = id {
+                self.keep_intact(Kept::Approval(id_bytes(&id)))?;
+            }
         }
         Ok(())
     }

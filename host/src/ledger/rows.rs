@@ -20,6 +20,7 @@ use super::buckets::KeyChange;
 use super::deliveries::Enqueue;
 use super::quotas::QuotaCharge;
 use super::sends::SendRow;
+use super::standing::StandingUse;
 
 /// How long a write may take to be safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +107,9 @@ pub struct CallRow {
     pub ended_ms: u64,
     /// The key that names it. Not read back with the call.
     pub key: Option<CallKey>,
+    /// What the checks noted of it, JSON of [`crate::notes::Notes`]. Not read back with the call: see
+    /// [`super::Ledger::notes`].
+    pub notes: Option<Arc<str>>,
 }
 
 /// A call read back.
@@ -202,6 +206,8 @@ pub struct Intent {
     pub proposal: Option<Box<Proposal>>,
     /// The approval to use up, for a held plan.
     pub approval: Option<ApprovalUse>,
+    /// The standing approval that the plan uses once.
+    pub standing: Option<StandingUse>,
     /// The call whose effects this plan reverses.
     pub undoes: Option<CallId>,
     /// How to apply and how to reverse, JSON of the commit engine.

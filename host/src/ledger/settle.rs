@@ -21,6 +21,7 @@ use super::column::{Reading, digest_bytes, id_bytes, integer, outcome_word, stat
 use super::facts;
 use super::failure::{IntentRefused, LedgerError};
 use super::insert::{self, Role};
+use super::intact::{Kept, intact};
 use super::read;
 use super::rows::{ApprovalRow, CallKey, CallRow, Intent, IntentId, OutcomeRow, PlanState, Proposal, Settled};
 use super::statement::each;
@@ -50,8 +51,10 @@ impl Batch<'_> {
     pub(super) fn propose(&mut self, proposal: &Proposal) -> Step<(), LedgerError> {
         let state = if proposal.approval.is_some() { PlanState::Held } else { PlanState::Previewed };
         let seq = self.proposal(proposal, state, None)?;
+        self.keep_intact(Kept::Plan(seq))?;
         if let Some(approval) = &proposal.approval {
             self.ask_for(&proposal.plan, approval)?;
+            self.keep_intact(Kept::Approval(id_bytes(approval.id.uuid())))?;
         }
         if let Some(key) = &proposal.call.key
             && !self.keep_key(seq, &proposal.call, key)?
@@ -192,6 +195,9 @@ impl Batch<'_> {
         if let Some(undone) = intent.undoes {
             self.reserve_undo(undone, call)?;
         }
+        if let Some(standing) = &intent.standing {
+            self.use_standing(standing, &plan.body().principal.tenant)?;
+        }
         self.effects(seq, plan)?;
         self.sends(plan.id(), &intent.sends)?;
         self.charge_quotas(plan.id(), &intent.quotas)?;
@@ -237,6 +243,11 @@ impl Batch<'_> {
             Ok((integer(seq), read::plan_with_state(row)?))
         })?;
         let Some((seq, (plan, state))) = found else { return Err(Stop::Refused(IntentRefused::NoSuchPlan)) };
+        if state == PlanState::Held && intent.approval.is_none() {
+            // Whatever the rows of approvals say: a plan that waits is not committed without one.
+            let pending = IntentRefused::ApprovalNotUsable(ApprovalState::Pending);
+            return Err(Stop::Refused(pending));
+        }
         if !state.is_open() {
             return Err(Stop::Refused(IntentRefused::NotCommittable(state)));
         }
@@ -246,7 +257,7 @@ impl Batch<'_> {
         buckets::unchanged(self.conn, plan.body())?.map_err(|changed| Stop::Refused(changed.into()))?;
         self.use_approval(intent, &plan)?;
         self.execute(
-            "UPDATE plans SET state = ?1, intent_ms = ?2, approval = ?3, undoes = ?4 WHERE seq = ?5",
+            "UPDATE plans SET state = ?1, intent_ms = ?2, approval = ?3, undoes = ?4, row_digest = NULL WHERE seq = ?5",
             params![
                 PlanState::Committing.word(),
                 integer(self.now_ms),
@@ -264,13 +275,15 @@ impl Batch<'_> {
 
     /// Compare and swap: an approved approval of exactly this seal becomes consumed.
     fn use_approval(&mut self, intent: &Intent, plan: &Plan) -> Step<(), IntentRefused> {
-        let sql = "SELECT id, seal, state, expires_ms FROM approvals WHERE plan = ?1";
+        let sql = "SELECT * FROM approvals WHERE plan = ?1";
         let found = self.row(sql, params![id_bytes(plan.id().uuid())], |row| {
+            intact(row, "approvals")?;
             let reading = Reading::new(row, "approvals");
             let (id, state) = (reading.uuid("id")?, reading.word("state", ApprovalState::from_word)?);
-            Ok((ApprovalId::new(id), state, reading.digest("seal")?, reading.number("expires_ms")?))
+            let need = reading.number("approvers")?;
+            Ok((ApprovalId::new(id), state, reading.digest("seal")?, reading.number("expires_ms")?, need))
         })?;
-        let ((id, state, seal, expires_ms), lease) = match (found, intent.approval) {
+        let ((id, state, seal, expires_ms, need), lease) = match (found, intent.approval) {
             (None, None) => return Ok(()),
             (Some(found), Some(lease)) => (found, lease),
             (None, Some(_)) => return Err(Stop::Refused(IntentRefused::WrongApproval)),
@@ -284,15 +297,30 @@ impl Batch<'_> {
             expired: expires_ms <= self.now_ms,
         };
         let next = state.after(event).map_err(|no| Stop::Refused(IntentRefused::ApprovalNotUsable(no.0)))?;
+        self.agreement(lease.id, need)?;
         let swapped = self.execute(
             "UPDATE approvals SET state = ?1 WHERE id = ?2 AND state = ?3",
             params![next.word(), id_bytes(lease.id.uuid()), state.word()],
         )?;
         if swapped == 1 {
-            Ok(())
+            Ok(self.keep_intact(Kept::Approval(id_bytes(lease.id.uuid())))?)
         } else {
             Err(Stop::Refused(IntentRefused::ApprovalNotUsable(ApprovalState::Consumed)))
         }
+    }
+
+    /// Whether the answers of people, as they are kept, are enough for what is used up now.
+    fn agreement(&self, approval: ApprovalId, need: u64) -> Step<(), IntentRefused> {
+        let sql = "SELECT * FROM approval_votes WHERE approval = ?1";
+        let votes = self.rows(sql, params![id_bytes(approval.uuid())], |row| {
+            intact(row, "approval_votes")?;
+            Ok(Reading::new(row, "approval_votes").number("approved")? == 1)
+        })?;
+        let agreed = votes.iter().filter(|approved| **approved).count() as u64;
+        if agreed == votes.len() as u64 && agreed >= need.max(1) {
+            return Ok(());
+        }
+        Err(Stop::Refused(IntentRefused::ApprovalNotUsable(ApprovalState::Pending)))
     }
 
     /// A committed call is reversed once.

@@ -212,6 +212,9 @@ impl Batch<'_> {
                 integer(row.usage.cost_usd.micro())
             ],
         )?;
+        if let Some(notes) = &row.notes {
+            self.execute(insert::NOTES, params![seq, notes])?;
+        }
         if let Some(recording) = &row.recording {
             self.execute(
                 "INSERT INTO recordings (call_seq, body) VALUES (?1, ?2) \

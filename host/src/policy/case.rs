@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use toolkeep_core::autonomy::Autonomy;
 use toolkeep_core::call::Mode;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{BodyState, Delivery, Effect, FileState, HttpEffect, MessageEffect, Reversal, Times};
@@ -16,6 +17,7 @@ use toolkeep_core::json::input_digest;
 use toolkeep_core::path::WorkspacePath;
 use toolkeep_core::policy::Verdict;
 use toolkeep_core::principal::Principal;
+use toolkeep_core::taint::Taint;
 
 use super::context::{Circumstances, Matter, PlanFacts};
 use super::set::{Answer, Policies};
@@ -62,6 +64,9 @@ pub struct Case {
     /// Whether the run read what must not leave.
     #[serde(default)]
     pub private: bool,
+    /// How far the agent may go with the tool; `autonomous` if absent.
+    #[serde(default)]
+    pub autonomy: Option<Autonomy>,
     /// What is expected: `allow` for a call alone, `commit` for a plan, `hold`, `preview` or `deny`.
     pub expect: String,
     /// How many people are expected to have to agree.
@@ -175,7 +180,8 @@ impl Case {
         let (input, _) = input_digest(&self.input).map_err(|error| BadCase::Input(error.to_string()))?;
         let mode = self.mode.unwrap_or_default();
         let mut around = Circumstances::now(self.now_ms()?, self.environment.unwrap_or(Environment::Dev), mode);
-        (around.untrusted, around.private) = (self.untrusted, self.private);
+        around.taint = Taint { untrusted: self.untrusted, private: self.private };
+        around.autonomy = self.autonomy.unwrap_or_default();
         let matter = Matter { input: Some(&input), plan: (!effects.is_empty()).then_some(plan), around };
         let answer = policies.answer(&self.principal()?, tool, &matter);
         let differs = self.differs(&answer);

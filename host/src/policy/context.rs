@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use cedar_policy::{Context, RestrictedExpression as Told};
 use serde_json::Value;
+use toolkeep_core::autonomy::Autonomy;
 use toolkeep_core::call::Mode;
 use toolkeep_core::capability::SensitiveClass;
 use toolkeep_core::effect::Effect;
@@ -14,6 +15,7 @@ use toolkeep_core::id::RunId;
 use toolkeep_core::plan::Totals;
 use toolkeep_core::policy::plan_tier;
 use toolkeep_core::principal::{Means, Origin};
+use toolkeep_core::taint::Taint;
 use toolkeep_core::tier::Tier;
 
 use super::entity::{self, Kind};
@@ -23,8 +25,6 @@ use crate::config::Environment;
 
 /// Most members of one set of a context; beyond it `more` is true. A policy names a few.
 pub const MEMBERS_MAX: usize = 256;
-/// The autonomy of an agent with a tool, as long as operators do not set another.
-const AUTONOMY: &str = "autonomous";
 
 /// What is known besides tool, input and plan.
 #[derive(Debug, Clone, Copy)]
@@ -41,18 +41,19 @@ pub struct Circumstances {
     pub means: Means,
     /// How many delegations lie between that and whoever acts.
     pub delegations: u8,
-    /// Whether the run read what strangers may have written.
-    pub untrusted: bool,
-    /// Whether the run read what must not leave.
-    pub private: bool,
+    /// What the run, or the call alone, has seen.
+    pub taint: Taint,
+    /// How far the agent may go with the tool.
+    pub autonomy: Autonomy,
 }
 
 impl Circumstances {
-    /// Outside of any run, untainted.
+    /// Outside of any run, untainted, of an agent that goes as far as policy says.
     #[must_use]
     pub const fn now(now_ms: u64, environment: Environment, mode: Mode) -> Self {
-        let means = Means::Record;
-        Self { now_ms, environment, mode, run: None, means, delegations: 0, untrusted: false, private: false }
+        let (means, delegations) = (Means::Record, 0);
+        let (taint, autonomy) = (Taint::NONE, Autonomy::Autonomous);
+        Self { now_ms, environment, mode, run: None, means, delegations, taint, autonomy }
     }
 
     /// By whoever came to act so.
@@ -60,6 +61,18 @@ impl Circumstances {
     pub fn by(self, origin: &Origin) -> Self {
         let delegations = u8::try_from(origin.session.depth()).unwrap_or(u8::MAX);
         Self { means: origin.credential.means(), delegations, ..self }
+    }
+
+    /// With this taint, too.
+    #[must_use]
+    pub const fn tainted(self, taint: Taint) -> Self {
+        Self { taint: self.taint.and(taint), ..self }
+    }
+
+    /// Of an agent that goes so far.
+    #[must_use]
+    pub const fn as_far_as(self, autonomy: Autonomy) -> Self {
+        Self { autonomy, ..self }
     }
 
     /// In this run.
@@ -155,11 +168,11 @@ impl Parts<'_> {
         }
         self.text("mode", around.mode.word());
         self.text("environment", around.environment.word());
-        self.text("autonomy", AUTONOMY);
+        self.text("autonomy", around.autonomy.word());
         self.text("authenticated", around.means.word());
         self.number("delegations", around.delegations.into());
-        self.add("untrusted", || Told::new_bool(around.untrusted));
-        self.add("private", || Told::new_bool(around.private));
+        self.add("untrusted", || Told::new_bool(around.taint.untrusted));
+        self.add("private", || Told::new_bool(around.taint.private));
         if let Some(run) = around.run.filter(|_| self.uses.part("run")) {
             let run = entity::uid(Kind::Run, &run.to_string());
             self.add("run", || Told::new_entity_uid(run));

@@ -55,7 +55,7 @@ impl Obligations {
     #[must_use]
     pub fn need(&self, reason: String) -> Option<Need> {
         let (approvers, groups) = (self.approvers, self.groups.clone());
-        (approvers > 0).then_some(Need { approvers, groups, ttl_ms: self.ttl_ms, reason })
+        (approvers > 0).then_some(Need { approvers, groups, ttl_ms: self.ttl_ms, reason, person: false })
     }
 }
 

@@ -40,9 +40,27 @@ pub struct Policies {
     slices: RwLock<HashMap<TenantName, HashMap<ToolName, Arc<Slice>>>>,
 }
 
+/// What happens to a plan, and why.
+#[derive(Debug, Clone)]
+pub struct Ruling {
+    /// What happens to it.
+    pub verdict: Verdict,
+    /// What the policies said to it; nothing where the floor alone decided.
+    pub plan: Option<Arc<Judgement>>,
+}
+
+/// What the floor is told of a plan.
+fn floor_of<'a>(matter: &Matter<'a>) -> Option<Facts<'a>> {
+    let PlanFacts { effects, declared, hold, undo_bytes, .. } = matter.plan?;
+    let (autonomy, taint) = (matter.around.autonomy, matter.around.taint);
+    Some(Facts { effects, declared, hold, undo_bytes, autonomy, taint })
+}
+
 /// What a set says about a call and its plan.
 #[derive(Debug)]
 pub struct Answer {
+    /// What the daemon itself says to the plan, whatever the policies say.
+    pub floor: Option<Verdict>,
     /// To the call.
     pub call: Arc<Judgement>,
     /// To the plan.
@@ -55,31 +73,49 @@ impl Answer {
     /// What follows, in a word.
     #[must_use]
     pub const fn word(&self) -> &'static str {
-        match self.verdict {
-            Verdict::Nothing => "nothing",
-            Verdict::Commit if self.plan.is_none() => "allow",
-            Verdict::Commit => "commit",
-            Verdict::Hold(_) => "hold",
-            Verdict::Preview { .. } => "preview",
-            Verdict::Deny { .. } => "deny",
-        }
+        word(&self.verdict, self.plan.is_some())
     }
 
     /// The answer as it is shown.
     #[must_use]
     pub fn view(&self) -> Value {
+        let floor = self.floor.as_ref().map(|floor| {
+            let mut told = details(floor);
+            if let Value::Object(members) = &mut told {
+                members.insert("decision".to_owned(), json!(word(floor, true)));
+            }
+            told
+        });
         let mut view = json!({"decision": self.word(), "call": self.call.view(),
-            "plan": self.plan.as_ref().map(|plan| plan.view())});
-        let told = match &self.verdict {
-            Verdict::Nothing | Verdict::Commit => json!({}),
-            Verdict::Hold(need) => json!({"approvers": need.approvers, "groups": need.groups, "because": need.reason,
-                "ttl_ms": need.ttl_ms}),
-            Verdict::Preview { reason: because } | Verdict::Deny { breach: because } => json!({"because": because}),
-        };
+            "plan": self.plan.as_ref().map(|plan| plan.view()), "floor": floor});
+        let told = details(&self.verdict);
         if let (Value::Object(view), Value::Object(told)) = (&mut view, told) {
             view.extend(told);
         }
         view
+    }
+}
+
+/// A verdict in a word.
+#[must_use]
+pub const fn word(verdict: &Verdict, of_plan: bool) -> &'static str {
+    match verdict {
+        Verdict::Nothing => "nothing",
+        Verdict::Commit if of_plan => "commit",
+        Verdict::Commit => "allow",
+        Verdict::Hold(_) => "hold",
+        Verdict::Preview { .. } => "preview",
+        Verdict::Deny { .. } => "deny",
+    }
+}
+
+/// Whose consent a verdict wants, or why it is as it is.
+fn details(verdict: &Verdict) -> Value {
+    match verdict {
+        Verdict::Nothing | Verdict::Commit => json!({}),
+        Verdict::Hold(need) => json!({"approvers": need.approvers, "groups": need.groups, "because": need.reason,
+            "ttl_ms": need.ttl_ms}),
+        Verdict::Preview { reason: because } | Verdict::Deny { breach: because } => json!({"because": because}),
     }
 }
 
@@ -179,12 +215,26 @@ impl Policies {
         granted: &Judgement,
         matter: &Matter<'_>,
     ) -> Verdict {
-        let Some(PlanFacts { effects, declared, hold, undo_bytes, .. }) = matter.plan else {
-            return granted.verdict();
-        };
-        match floor(&Facts { effects, declared, hold, undo_bytes }) {
-            decided @ (Verdict::Nothing | Verdict::Deny { .. }) => decided,
-            floor => floor.stricter(granted.verdict()).stricter(self.judge(principal, tool, matter).verdict()),
+        self.ruling(principal, tool, granted, matter).verdict
+    }
+
+    /// As [`Self::verdict`], with what the policies said to the plan.
+    #[must_use]
+    pub fn ruling(
+        &self,
+        principal: &Principal,
+        tool: &Arc<ToolShape>,
+        granted: &Judgement,
+        matter: &Matter<'_>,
+    ) -> Ruling {
+        let Some(facts) = floor_of(matter) else { return Ruling { verdict: granted.verdict(), plan: None } };
+        match floor(&facts) {
+            decided @ (Verdict::Nothing | Verdict::Deny { .. }) => Ruling { verdict: decided, plan: None },
+            floor => {
+                let said = self.judge(principal, tool, matter);
+                let verdict = floor.stricter(granted.verdict()).stricter(said.verdict());
+                Ruling { verdict, plan: Some(said) }
+            }
         }
     }
 
@@ -194,7 +244,8 @@ impl Policies {
         let call = self.judge(principal, tool, &Matter { plan: None, ..*matter });
         let plan = matter.plan.map(|_| self.judge(principal, tool, matter));
         let verdict = self.verdict(principal, tool, &call, matter);
-        Answer { call, plan, verdict }
+        let floor = floor_of(matter).map(|facts| floor(&facts));
+        Answer { floor, call, plan, verdict }
     }
 
     /// The policies that may match a tool for a tenant.

@@ -163,6 +163,15 @@ impl ToolShape {
     }
 }
 
+impl ToolShape {
+    /// The amounts of an input by name, as decimals; those that are none are left out.
+    #[must_use]
+    pub fn amount_texts(&self, input: &Value) -> BTreeMap<String, String> {
+        let text = |pointer: &str| input.pointer(pointer).and_then(|value| decimal(value).ok());
+        self.amounts.iter().filter_map(|amount| Some((amount.name.clone(), text(&amount.pointer)?))).collect()
+    }
+}
+
 /// A number as Cedar writes decimals: digits, a point, one to four digits.
 fn decimal(value: &Value) -> Result<String, &'static str> {
     let text = match value {

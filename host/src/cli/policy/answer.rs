@@ -43,6 +43,21 @@ pub(super) fn explained(answer: &Value) -> String {
             lines.push(("", format!("{} {}{id}", text_at(policy, "/effect"), text_at(policy, "/policy"))));
         }
     }
+    if let Some(floor) = answer.get("floor").filter(|floor| !floor.is_null()) {
+        lines.push(("floor", decision(floor)));
+        if floor.get("because").is_some() {
+            lines.push(("", text_at(floor, "/because")));
+        }
+    }
+    let seen = ["untrusted", "private"];
+    let seen: Vec<&str> =
+        seen.into_iter().filter(|word| answer.pointer(&format!("/taint/{word}")) == Some(&Value::Bool(true))).collect();
+    if !seen.is_empty() {
+        lines.push(("seen", seen.join(", ")));
+    }
+    if answer.get("autonomy").is_some() {
+        lines.push(("autonomy", text_at(answer, "/autonomy")));
+    }
     if answer.get("same_set") == Some(&Value::Bool(false)) {
         lines.push(("note", "the plan was made under other policies than those in force now".to_owned()));
     }

@@ -7,15 +7,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use toolkeep_core::autonomy::Autonomy;
 use toolkeep_core::call::Mode;
 use toolkeep_core::plan::PlanStep;
 use toolkeep_core::policy::{Facts, Verdict, floor, plan_tier};
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::taint::Taint;
 use toolkeep_core::tier::Tier;
 
 use crate::approve::{UNDO_TOOL, is_transaction};
+use crate::autonomy::Autonomies;
 use crate::catalog::Catalog;
 use crate::config::Environment;
+use crate::exposure::Exposures;
 use crate::ledger::StoredPlan;
 use crate::policy::{Circumstances, Matter, PlanFacts, Policies, ToolShape};
 
@@ -32,11 +36,15 @@ pub struct InForce {
     pub undo_bytes: u64,
     /// Milliseconds since the Unix epoch.
     pub now_ms: u64,
+    /// What runs have seen.
+    pub exposures: Exposures,
+    /// How far agents may go.
+    pub autonomy: Arc<Autonomies>,
 }
 
 /// A stored plan that was made with what is in force now.
 #[derive(Debug)]
-pub struct Standing<'a> {
+pub struct Review<'a> {
     stored: &'a StoredPlan,
     in_force: &'a InForce,
     /// The tools that it is asked about.
@@ -47,7 +55,7 @@ pub struct Standing<'a> {
     hold: Vec<String>,
 }
 
-impl<'a> Standing<'a> {
+impl<'a> Review<'a> {
     /// Check that the plan is young enough and was made with what is in force now.
     ///
     /// # Errors
@@ -106,21 +114,51 @@ impl<'a> Standing<'a> {
     /// What no policy can make milder.
     #[must_use]
     pub fn floor(&self) -> Verdict {
+        // An operator's own reversal is nobody's autonomy, and no run's.
+        self.floor_with(Taint::NONE, Autonomy::Autonomous)
+    }
+
+    fn floor_with(&self, taint: Taint, autonomy: Autonomy) -> Verdict {
         let effects = &self.stored.plan.body().effects;
-        floor(&Facts { effects, declared: self.declared, hold: &self.hold, undo_bytes: self.in_force.undo_bytes })
+        let (declared, hold, undo_bytes) = (self.declared, &self.hold, self.in_force.undo_bytes);
+        floor(&Facts { effects, declared, hold, undo_bytes, autonomy, taint })
+    }
+
+    /// What the plan had seen when it was made, and what its run has seen since.
+    #[must_use]
+    pub fn taint(&self) -> Taint {
+        let plan = &self.stored.plan;
+        plan.body().taint.and(self.in_force.exposures.of(plan.binding().run).taint)
+    }
+
+    /// How far the agent may go with all of the tools.
+    #[must_use]
+    pub fn autonomy(&self) -> Autonomy {
+        let principal = &self.stored.plan.body().principal;
+        let levels = self.tools.iter().map(|tool| self.in_force.autonomy.of(principal, &tool.name));
+        levels.min().unwrap_or_default()
+    }
+
+    /// The highest tier that is declared for its tools.
+    #[must_use]
+    pub const fn declared(&self) -> Tier {
+        self.declared
     }
 
     /// The verdict of this moment.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        let floor = self.floor();
+        let (taint, autonomy) = (self.taint(), self.autonomy());
+        let floor = self.floor_with(taint, autonomy);
         if matches!(floor, Verdict::Nothing | Verdict::Deny { .. }) {
             return floor;
         }
         let (body, policies) = (self.stored.plan.body(), &self.in_force.policies);
         let around = Circumstances::now(self.in_force.now_ms, self.in_force.environment, Mode::Commit)
             .of_run(self.stored.plan.binding().run)
-            .by(&self.stored.call.row.origin);
+            .by(&self.stored.call.row.origin)
+            .tainted(taint)
+            .as_far_as(autonomy);
         self.tools.iter().fold(floor, |verdict, tool| {
             let plan = PlanFacts {
                 effects: &body.effects,

@@ -1,0 +1,91 @@
+//! What open runs have seen and tried: their taint, and how often they tested a boundary.
+//!
+//! Kept in memory for the calls, and in the ledger for a restart. A run that has seen and tried nothing is not in it, so that
+//! asking costs one short look at a small map; a call without a run costs nothing. A call that belongs to no run taints itself
+//! and nothing else: a connection is not a run, because several tasks may share it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use toolkeep_core::id::RunId;
+use toolkeep_core::taint::Taint;
+
+use crate::ledger::RunMark;
+
+/// What one run has seen and tried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exposure {
+    /// What it has seen.
+    pub taint: Taint,
+    /// How often it tried what it may not.
+    pub breaches: u32,
+}
+
+/// What all open runs have seen and tried. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Exposures(Arc<RwLock<HashMap<RunId, Exposure>>>);
+
+impl Exposures {
+    /// As they were when the daemon stopped.
+    #[must_use]
+    pub fn of_marks(marks: Vec<RunMark>) -> Self {
+        let exposure = |mark: &RunMark| Exposure { taint: mark.taint, breaches: mark.breaches };
+        Self(Arc::new(RwLock::new(marks.iter().map(|mark| (mark.run, exposure(mark))).collect())))
+    }
+
+    /// What a run has seen and tried; nothing for no run.
+    #[must_use]
+    pub fn of(&self, run: Option<RunId>) -> Exposure {
+        let Some(run) = run else { return Exposure::default() };
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&run).copied().unwrap_or_default()
+    }
+
+    /// A run has seen this. Gives what it has seen and tried by now, if that is more than before.
+    #[must_use]
+    pub fn saw(&self, run: RunId, taint: Taint) -> Option<Exposure> {
+        if self.of(Some(run)).taint.covers(taint) {
+            return None;
+        }
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let exposure = all.entry(run).or_default();
+        exposure.taint = exposure.taint.and(taint);
+        Some(*exposure)
+    }
+
+    /// A run tried what it may not. Gives what it has seen and tried by now.
+    #[must_use]
+    pub fn tried(&self, run: RunId) -> Exposure {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let exposure = all.entry(run).or_default();
+        exposure.breaches = exposure.breaches.saturating_add(1);
+        *exposure
+    }
+
+    /// The run is closed: no call names it any more.
+    pub fn forget(&self, run: RunId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&run);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn r37_a_run_only_ever_sees_more_and_others_see_nothing_of_it() {
+        let (runs, run, other) = (Exposures::default(), RunId::new(Uuid::from_u128(1)), RunId::new(Uuid::from_u128(2)));
+        assert_eq!(runs.of(Some(run)), Exposure::default());
+        assert_eq!(runs.saw(run, Taint::NONE), None, "nothing is no more than nothing");
+        assert_eq!(runs.saw(run, Taint::UNTRUSTED).map(|seen| seen.taint), Some(Taint::UNTRUSTED));
+        assert_eq!(runs.saw(run, Taint::UNTRUSTED), None, "it is known");
+        let both = Taint { untrusted: true, private: true };
+        assert_eq!(runs.saw(run, Taint::PRIVATE).map(|seen| seen.taint), Some(both));
+        assert_eq!((runs.tried(run).breaches, runs.tried(run).breaches), (1, 2));
+        assert_eq!((runs.of(Some(other)), runs.of(None)), (Exposure::default(), Exposure::default()));
+        let again = Exposures::of_marks(vec![RunMark { run, taint: both, breaches: 2 }]);
+        assert_eq!(again.of(Some(run)), runs.of(Some(run)));
+        runs.forget(run);
+        assert_eq!(runs.of(Some(run)), Exposure::default());
+    }
+}

@@ -1,0 +1,107 @@
+//! Rows that are what was written: each carries a SHA-256 over all of its other columns.
+//!
+//! A plan's canonical text has digests of its own; what stands around it in its row, and the consent to it, has this one. A
+//! row in which a bit was flipped is refused wherever it is read, and nothing is committed from it (G11). It finds damage and
+//! careless hands; whoever can write the database and knows this file can make the digest anew, which the audit
+//! chain is for.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Row, params};
+use toolkeep_core::digest::Digest;
+
+use super::batch::Batch;
+use super::column::{Reading, digest_bytes};
+use super::failure::LedgerError;
+use super::statement::Failed;
+
+const DOMAIN: &str = "toolkeep.row.v1";
+/// The column that carries the digest.
+const COLUMN: &str = "row_digest";
+
+/// The digest of a row of `table`: names, types and values of its columns in their order.
+fn digest_of(row: &Row<'_>, table: &str) -> Result<Digest, LedgerError> {
+    let damaged = |_| LedgerError::Damaged(format!("a row of `{table}` cannot be read").into());
+    let names: Vec<String> = row.as_ref().column_names().into_iter().map(str::to_owned).collect();
+    let mut parts: Vec<Vec<u8>> = vec![table.as_bytes().to_vec()];
+    for (at, name) in names.iter().enumerate().filter(|(_, name)| *name != COLUMN) {
+        let (kind, value) = match row.get_ref(at).map_err(damaged)? {
+            ValueRef::Null => (b'n', Vec::new()),
+            ValueRef::Integer(number) => (b'i', number.to_be_bytes().to_vec()),
+            ValueRef::Real(number) => (b'r', number.to_be_bytes().to_vec()),
+            ValueRef::Text(text) => (b't', text.to_vec()),
+            ValueRef::Blob(bytes) => (b'b', bytes.to_vec()),
+        };
+        parts.push(name.as_bytes().to_vec());
+        parts.push(vec![kind]);
+        parts.push(value);
+    }
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    Ok(Digest::of_parts(DOMAIN, &parts))
+}
+
+/// Check that a row of `table`, read with all of its columns, is what was written.
+///
+/// # Errors
+/// It is not.
+pub(super) fn intact(row: &Row<'_>, table: &'static str) -> Result<(), LedgerError> {
+    let kept = Reading::new(row, table).digest_or_null(COLUMN)?;
+    if kept == Some(digest_of(row, table)?) {
+        return Ok(());
+    }
+    Err(LedgerError::Damaged(format!("a row of `{table}` is not what was written").into()))
+}
+
+/// The rows that carry a digest.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kept<'a> {
+    /// A plan that can still be committed, by its place.
+    Plan(i64),
+    /// An approval, by its id.
+    Approval(&'a [u8]),
+    /// A person's answer.
+    Vote(&'a [u8], &'a str),
+    /// A standing approval, by its id.
+    Standing(&'a [u8]),
+}
+
+impl Batch<'_> {
+    /// Write the digest of a row that was just written. Nothing happens if there is no such row.
+    pub(super) fn keep_intact(&self, kept: Kept<'_>) -> Result<(), Failed> {
+        let of = |table: &'static str| move |row: &Row<'_>| digest_of(row, table);
+        match kept {
+            Kept::Plan(seq) => {
+                let sql = "SELECT p.*, t.canonical, t.witnesses FROM plans p \
+                           JOIN plan_texts t ON t.plan_seq = p.seq WHERE p.seq = ?1";
+                if let Some(digest) = self.row(sql, params![seq], of("plans"))? {
+                    let sql = "UPDATE plans SET row_digest = ?1 WHERE seq = ?2";
+                    self.execute(sql, params![digest_bytes(&digest), seq])?;
+                }
+            }
+            Kept::Approval(id) => {
+                let sql = "SELECT * FROM approvals WHERE id = ?1";
+                if let Some(digest) = self.row(sql, params![id], of("approvals"))? {
+                    let sql = "UPDATE approvals SET row_digest = ?1 WHERE id = ?2";
+                    self.execute(sql, params![digest_bytes(&digest), id])?;
+                }
+            }
+            Kept::Vote(approval, approver) => {
+                let sql = "SELECT * FROM approval_votes WHERE approval = ?1 AND approver = ?2";
+                if let Some(digest) = self.row(sql, params![approval, approver], of("approval_votes"))? {
+                    let sql = "UPDATE approval_votes SET row_digest = ?1 WHERE approval = ?2 AND approver = ?3";
+                    self.execute(sql, params![digest_bytes(&digest), approval, approver])?;
+                }
+            }
+            Kept::Standing(id) => {
+                let sql = "SELECT * FROM standing WHERE id = ?1";
+                if let Some(digest) = self.row(sql, params![id], of("standing"))? {
+                    let sql = "UPDATE standing SET row_digest = ?1 WHERE id = ?2";
+                    self.execute(sql, params![digest_bytes(&digest), id])?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

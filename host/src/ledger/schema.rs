@@ -32,7 +32,7 @@ const STATEMENTS: usize = 128;
 const CHECKED_AT_ONCE_PAGES: i64 = 65_536;
 
 /// Every version of the schema, in order; the version of a database is how many of them it has seen.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("migrations/0001_foundation.sql"),
     include_str!("migrations/0002_outside.sql"),
     include_str!("migrations/0003_sends.sql"),
@@ -42,6 +42,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/0007_quotas.sql"),
     include_str!("migrations/0008_usage.sql"),
     include_str!("migrations/0009_oversight.sql"),
+    include_str!("migrations/0010_outbox.sql"),
 ];
 
 fn failed(what: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError {

@@ -7,15 +7,24 @@ use serde_json::{Value, json};
 
 use super::super::world::{Agent, Reply, World};
 use super::peer::{Fault, Moment, Peer};
-use super::{agree, awake, consent, grant, held, resolve, send, write};
+use super::{agree, awake, consent, grant, held, now, resolve, send, write};
+use crate::doors::running::until;
 
 /// Three requests that can be taken back, one that may stay, and one that can only stay.
 fn world(peer: &Peer) -> World {
-    let undo = "[http.compensation]\nmethod = \"DELETE\"\npath = \"/undo/{request:/n}/{response:/id}\"\n";
+    world_of(peer, "")
+}
+
+/// The same, with more lines of the grant of what can be taken back.
+fn world_of(peer: &Peer, more: &str) -> World {
+    let undo = format!(
+        "{more}\n{}",
+        "[http.compensation]\nmethod = \"DELETE\"\npath = \"/undo/{request:/n}/{response:/id}\"\n"
+    );
     let with =
         |name: &str, path: &str, more: &str| grant(name, &peer.origin(), &format!("paths = [\"/{path}/**\"]\n{more}"));
     let grants =
-        [with("booked", "booked", undo), with("noted", "noted", "reversible = true"), with("final", "final", "")];
+        [with("booked", "booked", &undo), with("noted", "noted", "reversible = true"), with("final", "final", "")];
     let rest = format!(
         "tier = 3\n[limits]\nfuel = 1_000_000_000\n[[workspace]]\nname = \"books\"\naccess = \"write\"\n{}",
         grants.concat()
@@ -150,6 +159,40 @@ fn r08_a_request_in_the_middle_of_which_nobody_knows_stops_everything_until_an_o
         }
         assert_eq!(world.path("books/order.txt").exists(), sent);
         assert_eq!(state_of(&mut world.agent(), &transaction), if sent { "committed" } else { "discarded" });
+        world.verified();
+    }
+}
+
+#[test]
+fn r08_g1_a_daemon_killed_while_it_takes_back_says_what_may_stay_or_takes_it_back_with_the_same_key() {
+    for repeatable in [false, true] {
+        let peer = Peer::new();
+        let mut world = if repeatable { world_of(&peer, "idempotent = true") } else { world(&peer) };
+        peer.meets("/booked/c", &[Fault::Answers(409)]);
+        let steps = ["/booked/a", "/booked/b", "/booked/c"].map(|path| book(&peer, path));
+        let waits = held(world.agent().execute("order", json!({"steps": steps})));
+        let line = json!({"jsonrpc": "2.0", "id": 9, "method": "approvals.approve", "params": consent(&waits)});
+        let mut admin = world.admin();
+        peer.stop_at_path("/undo/b/r-1", Moment::Read);
+        admin.0.send(format!("{line}\n").as_bytes());
+        assert!(peer.stands(Duration::from_secs(60)));
+        world.kill();
+        peer.stop_at(None);
+        world.start();
+        until("it has ended", || now(&world, waits.call()).text("/status") == "failed");
+        let reply = now(&world, waits.call());
+        let undone = peer.reads_of("/undo/b/r-1");
+        if repeatable {
+            let reply = reply.must("failed", "discarded", "effect_refused");
+            assert_eq!(states(&world, &reply), ["compensated", "compensated", "refused"]);
+            assert_eq!((undone.len(), &undone[0].key), (2, &undone[1].key));
+        } else {
+            let reply = reply.must("failed", "halted", "halted");
+            assert_eq!(states(&world, &reply), ["compensated", "stuck", "refused"]);
+            assert!(reply.text("/error/message").contains("stopped while it was undone"), "{}", reply.value);
+            assert_eq!(undone.len(), 1, "nobody knows whether it was, so it is not tried again");
+        }
+        assert_eq!(peer.reads_of("/undo/a/r-1").len(), 1);
         world.verified();
     }
 }

@@ -136,7 +136,7 @@ fn provoke(number: u32, origin: &str, (agent, admin): (&mut Agent, &mut Agent), 
         ["ok", "refuses", "breaks", "moves", "reasons"].iter().map(|end| send("GET", &url(end), "")).collect();
     heard.note(&reach(agent, &told, &reads).value);
     let end = ["ok", "refuses", "breaks", "moves", "reasons"][number as usize % 5];
-    let tool = if number % 7 == 0 { format!("live-{part}") } else { told };
+    let tool = if number.is_multiple_of(7) { format!("live-{part}") } else { told };
     let waits = held(reach(agent, &tool, &[send("POST", &url(end), "b"), write(&format!("{number}.txt"), "x")]));
     heard.note(&waits.value);
     heard.note(&admin.ok("approvals.show", json!({"approval": waits.approval()})));

@@ -138,6 +138,8 @@ struct State {
     script: BTreeMap<String, Vec<Fault>>,
     /// Where it stands still.
     stop: Option<Moment>,
+    /// For which path only.
+    only: Option<String>,
     /// Whether it stands there.
     reached: bool,
 }
@@ -180,9 +182,16 @@ impl Peer {
     pub(super) fn stop_at(&self, moment: Option<Moment>) {
         let mut state = self.lock();
         state.stop = moment;
+        state.only = None;
         state.reached = false;
         drop(state);
         self.state.1.notify_all();
+    }
+
+    /// Stand still at this moment of the next request to this path.
+    pub(super) fn stop_at_path(&self, path: &str, moment: Moment) {
+        self.stop_at(Some(moment));
+        self.lock().only = Some(path.to_owned());
     }
 
     /// Wait until it stands still. False if it does not come to that.
@@ -208,9 +217,10 @@ impl Peer {
     }
 
     /// Stand still here, if that was wanted, until told otherwise.
-    fn pass(&self, moment: Moment) {
+    fn pass(&self, moment: Moment, path: &str) {
         let mut state = self.lock();
-        if state.stop == Some(moment) && !state.reached {
+        let wanted = state.only.as_deref().is_none_or(|only| only == path);
+        if state.stop == Some(moment) && wanted && !state.reached {
             state.reached = true;
             self.state.1.notify_all();
             let waited = self.state.1.wait_timeout_while(state, HOLD, |state| state.stop == Some(moment));
@@ -220,7 +230,7 @@ impl Peer {
 
     fn serve(&self, mut stream: TcpStream) {
         stream.set_read_timeout(Some(HOLD)).expect("timeout");
-        self.pass(Moment::Accepted);
+        self.pass(Moment::Accepted, "");
         // Which fault it is stands in the first line, so look without taking anything.
         let mut look = [0_u8; 512];
         let Ok(seen) = stream.peek(&mut look) else { return };
@@ -246,13 +256,13 @@ impl Peer {
         if self.lock().stop == Some(Moment::HalfRead) {
             let mut one = [0_u8; 1];
             let _taken = stream.read(&mut one);
-            self.pass(Moment::HalfRead);
+            self.pass(Moment::HalfRead, &path);
             return;
         }
         let Some(request) = read_request(&mut stream) else { return };
         self.note(&request, fault);
-        self.pass(Moment::Read);
-        self.answer(stream, fault);
+        self.pass(Moment::Read, &path);
+        self.answer(stream, fault, &path);
     }
 
     fn note(&self, request: &[u8], fault: Fault) {
@@ -265,7 +275,7 @@ impl Peer {
         self.lock().reads.push(Read { line, key: key.unwrap_or_default(), body: body.to_owned(), done });
     }
 
-    fn answer(&self, mut stream: TcpStream, fault: Fault) {
+    fn answer(&self, mut stream: TcpStream, fault: Fault, path: &str) {
         let whole = "HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{\"id\":\"r-1\"}";
         let mut say = |text: &[u8]| {
             let _gone = stream.write_all(text).and_then(|()| stream.flush());
@@ -305,12 +315,12 @@ impl Peer {
                 let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{length}\r\n");
                 let (first, rest) = head.split_at(head.len() / 2);
                 say(first.as_bytes());
-                self.pass(Moment::HalfAnswered);
+                self.pass(Moment::HalfAnswered, path);
                 say(rest.as_bytes());
                 say(if none { b"" } else { body.as_bytes() });
             }
         }
-        self.pass(Moment::Answered);
+        self.pass(Moment::Answered, path);
     }
 }
 

@@ -4,13 +4,17 @@
 //! the parts do alone is tested beside the parts.
 
 mod approvals;
+mod budgets;
+mod ceilings;
 mod circuits;
+mod contracts;
 mod delegation;
 mod environments;
 mod foreign;
 mod full;
 mod hostile;
 mod identity;
+mod interrupted;
 mod issuers;
 mod keys;
 mod kill;

@@ -12,14 +12,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use toolkeep_core::grant::HttpGrant;
 use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::execution::Cancel;
 
 use crate::authorize::Grant;
 use crate::breakers::{Breakers, Watched};
+use crate::budget::charge::Charge;
+use crate::budget::{Budgets, Request};
 use crate::config::DaemonLimits;
-use crate::ledger::{CallKey, Claimed, KeyClaim, Ledger, LedgerHealth, Scope};
+use crate::ledger::{CallKey, Claimed, KeyClaim, Ledger, LedgerHealth};
 use crate::throttle::Throttle;
 use crowd::{Crowds, Member};
 use slots::{Entered, Slot, Slots};
@@ -46,6 +49,7 @@ pub struct Ticket {
     claim: Option<KeyClaim>,
     /// The circuit of the tool, where something is known of it.
     watched: Option<Watched>,
+    charge: Option<Arc<Charge>>,
     _held: Held,
 }
 
@@ -95,6 +99,42 @@ impl Ticket {
     #[must_use]
     pub const fn claim(&self) -> Option<&KeyClaim> {
         self.claim.as_ref()
+    }
+
+    /// What the call is charged to, where it is charged to anything.
+    #[must_use]
+    pub const fn charge(&self) -> Option<&Arc<Charge>> {
+        self.charge.as_ref()
+    }
+
+    /// The grants for requests, with no more requests than a budget leaves.
+    #[must_use]
+    pub fn http(&self) -> Arc<[HttpGrant]> {
+        let whole = &self.grant.call().tool().manifest.http;
+        let Some(mut left) = self.charge.as_ref().and_then(|charge| charge.narrowed().requests) else {
+            return Arc::clone(whole);
+        };
+        let narrowed = whole.iter().map(|grant| {
+            let requests = grant.requests.min(left);
+            left -= requests;
+            HttpGrant { requests, ..grant.clone() }
+        });
+        narrowed.collect()
+    }
+
+    /// A fault of the guest that is the budget's: it was given less than its manifest allows.
+    #[must_use]
+    pub fn blamed(&self, refusal: Refusal) -> Refusal {
+        let Some(narrowed) = self.charge.as_ref().map(|charge| charge.narrowed()) else { return refusal };
+        let what = match refusal.code {
+            Code::OutOfFuel => narrowed.fuel.map(|fuel| format!("{fuel} units of fuel")),
+            Code::DeadlineExceeded => narrowed.wall_ms.map(|wall_ms| format!("{wall_ms} ms")),
+            _ => None,
+        };
+        match what {
+            Some(what) => Refusal::new(Code::BudgetExceeded, format!("{}; the budget left it {what}", refusal.message)),
+            None => refusal,
+        }
     }
 
     /// The key as call rows carry it.
@@ -185,12 +225,18 @@ async fn patiently<T>(most: Duration, cancel: &Cancel, wait: impl Future<Output 
     }
 }
 
-/// Take a slot and claim the key.
+/// Take a slot, claim the key, and reserve what the call may use. A retry of a finished call is charged nothing.
 ///
 /// # Errors
 /// `overloaded`, `in_flight`, `idempotency_mismatch`, or `halted` where the ledger cannot answer: without the ledger
-/// nothing runs.
-pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant, cancel: &Cancel) -> Result<Admitted, Refusal> {
+/// nothing runs. What the call's run or a budget says against it.
+pub async fn admit(
+    admission: &Admission,
+    ledger: &Ledger,
+    budgets: &Budgets,
+    grant: Grant,
+    cancel: &Cancel,
+) -> Result<Admitted, Refusal> {
     admission.throttle.take(grant.call().caller().principal(), grant.call().tool())?;
     let held = admission.place(&grant, cancel).await?;
     match ledger.health() {
@@ -199,11 +245,10 @@ pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant, cancel:
             return Err(Refusal::new(Code::Halted, format!("the ledger stopped: {message}")));
         }
     }
-    check_run(ledger, &grant).await?;
     let call = grant.call();
     let Some(key) = call.options().key.as_deref() else {
         let watched = admission.circuit(&grant)?;
-        return Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: None, watched, _held: held })));
+        return Ok(Admitted::Fresh(ticket(budgets, grant, None, (watched, held)).await?));
     };
     let claim = KeyClaim {
         principal: call.caller().principal().clone(),
@@ -216,7 +261,7 @@ pub async fn admit(admission: &Admission, ledger: &Ledger, grant: Grant, cancel:
         Key::Fresh => {
             // A retry of a call that ended is answered even while the tool rests.
             let watched = admission.circuit(&grant)?;
-            Ok(Admitted::Fresh(Box::new(Ticket { grant, claim: Some(claim), watched, _held: held })))
+            Ok(Admitted::Fresh(ticket(budgets, grant, Some(claim), (watched, held)).await?))
         }
         Key::Stored { call, reply } => Ok(Admitted::Replay { call, reply }),
         Key::Unfinished { call, reply } => Ok(Admitted::Unfinished { call, reply }),
@@ -264,23 +309,61 @@ pub async fn claim_key(ledger: &Ledger, claim: &KeyClaim) -> Result<Key, Refusal
     }
 }
 
-/// Take a slot for a call that was admitted before and goes on. Its key, if it has one, names it still.
-///
-/// # Errors
-/// `overloaded`.
-pub async fn readmit(admission: &Admission, grant: Grant, cancel: &Cancel) -> Result<Box<Ticket>, Refusal> {
-    let held = admission.place(&grant, cancel).await?;
-    Ok(Box::new(Ticket { grant, claim: None, watched: None, _held: held }))
+/// What budgets want to know of a call.
+fn request(grant: &Grant) -> Request<'_> {
+    let call = grant.call();
+    Request {
+        caller: call.caller(),
+        call: call.id(),
+        tool: &call.tool().name,
+        tier: grant.tier(),
+        manifest: &call.tool().manifest,
+        input: call.input(),
+        digest: call.input_digest(),
+        run: call.options().run,
+        usage: call.options().usage.as_ref(),
+        limits: grant.limits(),
+        deadline_ms: u64::try_from(grant.deadline().as_millis()).unwrap_or(u64::MAX),
+    }
 }
 
-/// A call may name an open run of its own principal only.
-async fn check_run(ledger: &Ledger, grant: &Grant) -> Result<(), Refusal> {
-    let call = grant.call();
-    let Some(run) = call.options().run else { return Ok(()) };
-    let caller = call.caller();
-    let found = ledger.run(&Scope::Tenant(caller.principal().tenant.clone()), run).await.map_err(|e| e.refusal())?;
-    match found {
-        Some((row, _)) if caller.owns(&row.principal, &row.session) && row.closed_ms.is_none() => Ok(()),
-        _ => Err(Refusal::not_found("open run").hint("open a run with `runs.open` first, or leave `run` out")),
-    }
+/// The ticket of a call that has its slot and its key.
+async fn ticket(
+    budgets: &Budgets,
+    grant: Grant,
+    claim: Option<KeyClaim>,
+    room: (Option<Watched>, Held),
+) -> Result<Box<Ticket>, Refusal> {
+    let charge = budgets.admit(&request(&grant)).await?;
+    Ok(charged(grant, claim, charge, room))
+}
+
+fn charged(
+    grant: Grant,
+    claim: Option<KeyClaim>,
+    charge: Option<Arc<Charge>>,
+    (watched, held): (Option<Watched>, Held),
+) -> Box<Ticket> {
+    let narrowed = charge.as_ref().map(|charge| charge.narrowed());
+    let grant = match narrowed {
+        Some(narrowed) => grant.narrowed(narrowed.fuel, narrowed.wall_ms),
+        None => grant,
+    };
+    Box::new(Ticket { grant, claim, watched, charge, _held: held })
+}
+
+/// Take a slot for a call that was admitted before and goes on. Its key, if it has one, names it still; what it may use from
+/// here on is reserved anew.
+///
+/// # Errors
+/// `overloaded`, `budget_exceeded`.
+pub async fn readmit(
+    admission: &Admission,
+    budgets: &Budgets,
+    grant: Grant,
+    cancel: &Cancel,
+) -> Result<Box<Ticket>, Refusal> {
+    let held = admission.place(&grant, cancel).await?;
+    let charge = budgets.admit_again(&request(&grant)).await?;
+    Ok(charged(grant, None, charge, (None, held)))
 }

@@ -253,6 +253,31 @@ pub fn rehydrate(consent: Consent, in_force: &InForce) -> Result<Approved, Refus
     }
 }
 
+/// Whether a stored plan would be committed with this consent, as far as anybody can say before.
+///
+/// # Errors
+/// As [`rehydrate`].
+pub fn possible_now(consent: &Consent, in_force: &InForce) -> Result<(), Refusal> {
+    let stored = consent.stored();
+    match consent {
+        Consent::Owner(_) | Consent::Transaction(_) | Consent::Standing(..)
+            if stored.state != PlanState::Previewed =>
+        {
+            Err(not_open(stored.state))
+        }
+        Consent::Owner(_) | Consent::Standing(..)
+            if is_transaction(&stored.plan) || has_live_request(&stored.plan) =>
+        {
+            Err(whole_only())
+        }
+        Consent::Owner(_) | Consent::Transaction(_) => match need(stored, in_force)? {
+            None => Ok(()),
+            Some(need) => Err(Refusal::new(Code::ApprovalRequired, need.text())),
+        },
+        Consent::Standing(..) | Consent::People(_) | Consent::Operator(_) => Ok(()),
+    }
+}
+
 /// What a stored plan needs before its owner may commit it; nothing if policy allows it.
 ///
 /// # Errors

@@ -57,6 +57,14 @@ impl Grant {
         self.deadline
     }
 
+    /// With no more fuel and time than a budget leaves.
+    #[must_use]
+    pub fn narrowed(mut self, fuel: Option<u64>, wall_ms: Option<u64>) -> Self {
+        self.limits.fuel = fuel.map_or(self.limits.fuel, |fuel| fuel.min(self.limits.fuel));
+        self.deadline = wall_ms.map_or(self.deadline, |wall_ms| Duration::from_millis(wall_ms).min(self.deadline));
+        self
+    }
+
     /// The tier that the manifest declares for the tool.
     #[must_use]
     pub const fn tier(&self) -> Tier {

@@ -22,7 +22,7 @@ use crate::authorize;
 use crate::commit;
 use crate::decide::{self, Decision};
 use crate::execute::{self, Executed, Given, Ground, Line};
-use crate::host::{Boundary, Escalation, Host, Part, Seen, Staging};
+use crate::host::{Boundary, Ended, Escalation, Host, Part, Seen, Staging};
 use crate::record::{Answer, Ending, Entry};
 use crate::screen::{self, Screened};
 use crate::seal::{self, Sealed};
@@ -74,11 +74,17 @@ impl Host {
 
     /// Whatever a call came to is recorded before it is answered.
     pub(crate) fn end(&self, entry: Entry, passage: Result<Passage, Refusal>) -> Answer {
-        match passage {
+        let charge = entry.charge().cloned();
+        let (mode, input) = (entry.row().mode, Arc::clone(&entry.row().input));
+        let answer = match passage {
             Ok(Passage::Recorded(answer)) => answer,
             Ok(Passage::Over(status, outcome, ending)) => self.record(entry, status, outcome, *ending),
-            Err(refusal) => self.record_refusal(entry, refusal),
-        }
+            Err(refusal) => {
+                charge.iter().for_each(|charge| charge.not_intended());
+                self.record_refusal(entry, refusal)
+            }
+        };
+        self.reconcile(&Ended { charge, mode, input: &input }, answer)
     }
 
     async fn steps(
@@ -101,14 +107,16 @@ impl Host {
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
         self.may_go_on(grant.call())?;
         let tool = Arc::clone(grant.call().tool());
-        let admitted = admit::admit(self.admission(), self.ledger(), grant, &line.cancel()).await;
+        let admitted = admit::admit(self.admission(), self.ledger(), self.budgets(), grant, &line.cancel()).await;
+        if let Ok(Admitted::Fresh(ticket)) = &admitted {
+            entry.admitted(ticket);
+        }
         self.may_run(caller.principal(), &tool)?;
         let ticket = match admitted? {
             Admitted::Fresh(ticket) => ticket,
             Admitted::Replay { reply, .. } => return Ok(Passage::Recorded(Answer::stored(reply, true))),
             Admitted::Unfinished { reply, .. } => return Ok(Passage::Recorded(Answer::stored(reply, false))),
         };
-        entry.admitted(&ticket);
         let given = Given::fresh(self.ambient());
         // What most calls do not need is boxed, so that their future stays small: it is moved more than once.
         if let Some(staging) = Box::pin(self.staging(turn, &ticket)).await? {
@@ -153,7 +161,7 @@ impl Host {
                 Box::pin(self.observe(entry, &seen)).await?;
             }
             self.may_go_on(executed.ticket().grant().call())?;
-            let output = looked.output?;
+            let output = looked.output.map_err(|refusal| executed.ticket().blamed(refusal))?;
             let around = self.circumstances_of(entry).tainted(seen.taint);
             let naming = self.naming(entry, &executed, boundary.as_ref(), &given, around.taint);
             let call = naming.call;
@@ -165,6 +173,7 @@ impl Host {
             let (decision, ruling) = decide::decide(planned, &self.policies(), around, self.undo_bytes())?;
             let decision = decision.covered(|planned, need| self.standing_for(planned, need, around.taint));
             self.note_ruling(entry, &decision, &ruling, around);
+            self.afford(entry, &decision, boundary.is_none())?;
             let Some(boundary) = boundary else { return Box::pin(self.conclude(entry, decision)).await };
             match Box::pin(self.part(entry, call, decision, boundary)).await? {
                 Part::Answered(same, more) => (ticket, given) = (same, more),
@@ -228,23 +237,31 @@ impl Host {
 
     /// Settle a plan that waited: its owner commits a preview, or people have agreed to it.
     pub(crate) async fn settle_stored(&self, consent: Consent) -> Answer {
-        let (plan, call) = (consent.stored().plan.id(), consent.call());
-        if let Err(killed) = self.may_settle(&consent.stored().plan) {
-            return self.not_settled(plan, call, killed).await;
+        let stored = consent.stored();
+        let (plan, call, input) = (stored.plan.clone(), consent.call(), Arc::clone(&stored.call.row.input));
+        if let Err(killed) = self.may_settle(&plan) {
+            return self.not_settled(plan.id(), call, killed).await;
         }
-        if let Err(refusal) = self.trusted(&consent.stored().call.row).await {
-            return self.not_settled(plan, call, Refusal { code: Code::StalePlan, ..refusal }).await;
+        if let Err(refusal) = self.trusted(&stored.call.row).await {
+            return self.not_settled(plan.id(), call, Refusal { code: Code::StalePlan, ..refusal }).await;
         }
         let standing = matches!(consent, Consent::Standing(..));
-        match approve::rehydrate(consent, &self.in_force()) {
+        let in_force = self.in_force();
+        let charged = match approve::possible_now(&consent, &in_force) {
+            Ok(()) => self.charge_consent(&consent).await,
+            Err(_) => Ok(None),
+        };
+        let answer = match charged.as_ref().map_err(Clone::clone).and_then(|_| approve::rehydrate(consent, &in_force)) {
             Ok(approved) => self.settle(approved).await,
             Err(refusal) => {
                 if standing {
                     self.return_standing().await;
                 }
-                self.not_settled(plan, call, refusal).await
+                self.not_settled(plan.id(), call, refusal).await
             }
-        }
+        };
+        self.after_stored(charged.ok().flatten(), &plan, &input, &answer).await;
+        answer
     }
 
     pub(crate) fn denied(&self, entry: &mut Entry, planned: &seal::Planned, breach: String) -> Passage {

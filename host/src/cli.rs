@@ -8,6 +8,7 @@ mod approvals;
 mod audit;
 mod autonomy;
 mod breakers;
+mod budgets;
 mod call;
 mod client;
 mod commit;
@@ -75,6 +76,8 @@ pub enum Command {
     #[command(subcommand)]
     Runs(runs::RunsCommand),
     #[command(subcommand)]
+    Budgets(budgets::BudgetsCommand),
+    #[command(subcommand)]
     Transactions(transactions::TransactionsCommand),
     #[command(subcommand)]
     Sessions(sessions::SessionsCommand),
@@ -135,6 +138,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Undo(args) => args.run(context),
         Command::Plans(command) => command.run(context),
         Command::Runs(command) => command.run(context),
+        Command::Budgets(command) => command.run(context),
         Command::Transactions(command) => command.run(context),
         Command::Sessions(command) => command.run(context),
         Command::Approvals(command) => command.run(context),

@@ -21,6 +21,8 @@ use toolkeep_core::rate::{self, QuotaRule, RateRule};
 
 use crate::ambient::Ambient;
 use crate::authenticate::issuer::{self, IssuerConfig};
+use crate::budget::BudgetConfig;
+use crate::budget::ceiling::{self, SpikeText};
 use crate::channel::config::ChannelConfig;
 use crate::egress::EgressConfig;
 use crate::notify::{Event, Route};
@@ -75,6 +77,8 @@ pub struct Config {
     pub autonomy: Autonomy,
     /// How many boundaries one run may test before it is held; nothing for any number.
     pub hold_run_after: Option<u32>,
+    /// Contracts, ceilings and the detector of spikes.
+    pub budgets: BudgetConfig,
     /// Bounds of the daemon.
     pub limits: DaemonLimits,
     /// How long the ledger keeps what, and how large it may become.
@@ -354,8 +358,22 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         channels,
         autonomy: text.oversight.autonomy.unwrap_or_default(),
         hold_run_after: check_hold(text)?,
+        budgets: check_budgets(text, base)?,
         limits: check_limits(text)?,
         ledger: check_ledger(text)?,
+    })
+}
+
+fn check_budgets(text: &ConfigText, base: Option<&Path>) -> Result<BudgetConfig, ConfigError> {
+    let contracts = text.contracts.dir.as_deref().map(|path| absolute("contracts.dir", path, base)).transpose()?;
+    if text.contracts.default.is_some() && contracts.is_none() {
+        return Err(ConfigError::value("contracts.default", "names a contract, but `contracts.dir` is not set"));
+    }
+    Ok(BudgetConfig {
+        contracts,
+        default_contract: text.contracts.default.clone(),
+        ceilings: ceiling::check(&text.ceilings)?,
+        spike: text.spike.as_ref().map(SpikeText::check).transpose()?,
     })
 }
 

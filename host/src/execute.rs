@@ -274,7 +274,7 @@ fn order(
         seed: given.seed,
         mounts: grant.mounts().to_vec(),
         outward: Outward {
-            http: Arc::clone(&call.tool().manifest.http),
+            http: ticket.http(),
             messages: Arc::clone(&call.tool().manifest.messages),
             keys: Arc::clone(&call.tool().manifest.keys),
             ports: executor.ports(&call.caller().principal().tenant, &call.tool().manifest),

@@ -5,6 +5,7 @@
 
 mod attended;
 mod circuits;
+mod budgets;
 mod consent;
 mod credentials;
 mod deadletters;
@@ -41,6 +42,7 @@ use crate::authenticate::{Authenticator, Caller, Operator, Peer};
 use crate::autonomy::Autonomies;
 use crate::blobs::Blobs;
 use crate::breakers::Breakers;
+use crate::budget::Budgets;
 use crate::catalog::CatalogHandle;
 use crate::commit::Committer;
 use crate::config::Config;
@@ -57,6 +59,8 @@ use crate::transaction::Turns;
 use crate::workspaces::Workspaces;
 
 use attended::Attended;
+pub(crate) use budgets::Ended;
+pub use budgets::{Resume, Spending};
 
 pub use circuits::CircuitName;
 pub use consent::Notices;
@@ -68,6 +72,7 @@ pub use kill::KillRequest;
 pub use life::StartError;
 pub(crate) use live::{Boundary, Part};
 pub(crate) use oversight::{Escalation, Seen};
+pub use runs::{CloseRun, OpenRun};
 pub use policy::{DIFF_CALLS_MAX, PolicyFile, Supposed};
 pub use sessions::{Delegate, SESSION_TTL_MAX_S};
 pub use staging::Staging;
@@ -91,6 +96,7 @@ struct Services {
     admission: Admission,
     kill: KillSwitch,
     breakers: Breakers,
+    budgets: Budgets,
     ledger: Ledger,
     blobs: Blobs,
     executor: Executor,
@@ -186,6 +192,10 @@ impl Host {
 
     pub(crate) fn breakers(&self) -> &Breakers {
         &self.0.breakers
+    }
+
+    pub(crate) fn budgets(&self) -> &Budgets {
+        &self.0.budgets
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {

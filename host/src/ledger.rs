@@ -9,6 +9,7 @@
 mod batch;
 mod buckets;
 mod chain;
+pub(crate) mod charges;
 mod column;
 mod contents;
 mod credentials;
@@ -33,10 +34,12 @@ mod readers;
 mod resolve;
 mod retention;
 mod rows;
+pub(crate) mod run_terms;
 mod schema;
 mod sends;
 mod settle;
 mod standing;
+pub(crate) mod spending;
 mod statement;
 mod suspended;
 mod switches;
@@ -58,6 +61,7 @@ use toolkeep_core::principal::Principal;
 
 use crate::ambient::Ambient;
 use batch::Marks;
+use charges::Refunds;
 use keys::Keys;
 use promise::Promises;
 use queue::{Done, Job, Queue, Work};
@@ -67,6 +71,7 @@ use writer::{Pulse, Writer};
 pub use toolkeep_core::approval;
 
 pub use buckets::{ChangedKey, KEYS_PAGE_MAX, KeyChange, KeyProblem, KeysChanged};
+pub use charges::{CeilingUse, ChargeRow, ChargeState, Charged, Refund};
 pub use contents::BlobRow;
 pub use credentials::{CredentialKind, CredentialRow, StoredCredential};
 pub use deliveries::{
@@ -84,8 +89,10 @@ pub use rows::{
     Intent, IntentId, OpenIntent, OutcomeRow, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, Proposal, Resolution,
     Resolved, RunRow, RunTotals, Scope, Settled, StoredApproval, StoredCall, StoredPlan, UndoInfo, Vote,
 };
+pub use run_terms::{FAILURES, PauseRow, RunHold, RunPast, Success};
 pub use sends::{SendMove, SendRow, SendVerdict, StoredSend};
 pub use standing::{STANDING_LISTED_MAX, StandingRefused, StandingRow, StandingState, StandingUse};
+pub use spending::{SPEND_MAX_LINES, SpendBy, SpendLine, SpendQuery};
 pub use suspended::{Continuation, Suspended};
 pub use switches::{KillChange, KillWritten};
 pub use transactions::{LayerText, StagedCall, StoredTransaction, TransactionRow, TransactionState};
@@ -158,6 +165,7 @@ struct Shared {
     pulse: Arc<Pulse>,
     keys: Keys,
     promises: Arc<Promises>,
+    refunds: Arc<Refunds>,
     readers: Arc<Readers>,
     signing_key: Arc<SigningKey>,
     host_id: Arc<str>,
@@ -230,6 +238,11 @@ impl Ledger {
         let head = chain::verified_head(&conn, tail)?;
         let next_call = schema::number(&conn, "SELECT max(seq) FROM calls")? + 1;
         let host_id: Arc<str> = schema::host_id(&conn, ambient.uuid_v7())?.into();
+        let interrupted = charges::settle_interrupted(&conn)?;
+        if interrupted > 0 {
+            tracing::warn!(interrupted, "calls of the last life were cut off; what they had reserved counts as used");
+        }
+        let refunds: Arc<Refunds> = Arc::default();
         let queue = Arc::new(Queue::new(options.queue_jobs, options.queue_bytes));
         let pulse = Arc::new(Pulse::new());
         let writer = Writer {
@@ -239,6 +252,7 @@ impl Ledger {
             marks: Marks { head, next_call },
             ambient,
             host_id: Arc::clone(&host_id),
+            refunds: Arc::clone(&refunds),
             syncs: None,
             dir: Arc::new(locked),
         };
@@ -249,6 +263,7 @@ impl Ledger {
             pulse,
             keys: Keys::new(),
             promises: Arc::default(),
+            refunds,
             readers: Arc::new(Readers::new(file)),
             signing_key: Arc::new(SigningKey::from_bytes(&seed)),
             host_id,
@@ -467,12 +482,18 @@ impl Ledger {
         self.shared.queue.push(Job::lazy(Work::OpenRun(Box::new(run))))
     }
 
-    /// Close a run of this principal. Returns whether it was open.
+    /// Close a run of this principal, with an outcome if it has one. Returns whether it was open.
     ///
     /// # Errors
     /// The ledger failed.
-    pub async fn close_run(&self, owner: &Principal, run: RunId, now_ms: u64) -> Result<bool, LedgerError> {
-        match self.ask(Work::CloseRun { owner: owner.clone(), run, now_ms }, false).await? {
+    pub async fn close_run(
+        &self,
+        owner: &Principal,
+        run: RunId,
+        outcome: Option<Arc<str>>,
+        now_ms: u64,
+    ) -> Result<bool, LedgerError> {
+        match self.ask(Work::CloseRun { owner: owner.clone(), run, outcome, now_ms }, false).await? {
             Done::Changed(changed) => Ok(changed),
             Done::Refused(error) => Err(error),
             _ => Ok(false),

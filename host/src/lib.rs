@@ -25,6 +25,7 @@ pub mod artifacts;
 pub mod autonomy;
 pub mod blobs;
 pub mod breakers;
+pub mod budget;
 pub mod catalog;
 pub mod channel;
 pub mod config;

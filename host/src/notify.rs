@@ -39,7 +39,7 @@ pub enum Event {
     /// Something was found in what a tool returned.
     #[serde(rename = "content.suspicious")]
     ContentSuspicious,
-    /// A run went too far and is held.
+    /// A run went too far.
     #[serde(rename = "run.escalated")]
     RunEscalated,
     /// A tool's message was given up.
@@ -51,11 +51,20 @@ pub enum Event {
     /// A circuit opened: a tool or a grant of requests failed too often.
     #[serde(rename = "breaker.opened")]
     BreakerOpened,
+    /// A budget or a ceiling is used up.
+    #[serde(rename = "budget.exceeded")]
+    BudgetExceeded,
+    /// Spending is far above what is usual.
+    #[serde(rename = "budget.spike")]
+    BudgetSpike,
+    /// A run waits for an operator to release it.
+    #[serde(rename = "run.held")]
+    RunHeld,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::ApprovalRequested,
         Self::ApprovalResolved,
         Self::ApprovalExpired,
@@ -67,6 +76,9 @@ impl Event {
         Self::DeliveryDead,
         Self::KillChanged,
         Self::BreakerOpened,
+        Self::BudgetExceeded,
+        Self::BudgetSpike,
+        Self::RunHeld,
     ];
 
     /// Its name, in the configuration and as the `type` of what is sent.
@@ -84,6 +96,9 @@ impl Event {
             Self::DeliveryDead => "delivery.dead",
             Self::KillChanged => "kill.changed",
             Self::BreakerOpened => "breaker.opened",
+            Self::BudgetExceeded => "budget.exceeded",
+            Self::BudgetSpike => "budget.spike",
+            Self::RunHeld => "run.held",
         }
     }
 }

@@ -16,8 +16,10 @@ use toolkeep_core::price::Usd;
 use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
+use uuid::Uuid;
 
 use crate::admit::Ticket;
+use crate::budget::charge::Charge;
 use crate::execute::Executed;
 use crate::ledger::{CallKey, CallRow};
 use crate::notes::Notes;
@@ -34,6 +36,26 @@ pub struct Entry {
     warnings: Vec<String>,
     labels: Vec<String>,
     notes: Notes,
+    clock: Clock,
+    charge: Option<Arc<Charge>>,
+}
+
+/// How long a call took, waiting for people excluded.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    /// Before this stretch of it, in milliseconds.
+    before_ms: u64,
+    /// When this stretch began; nothing while it stands still.
+    since_ms: Option<u64>,
+}
+
+impl Clock {
+    const fn now(self, now_ms: u64) -> u64 {
+        match self.since_ms {
+            Some(since_ms) => self.before_ms.saturating_add(now_ms.saturating_sub(since_ms)),
+            None => self.before_ms,
+        }
+    }
 }
 
 /// How a call ends, before it is made a reply.
@@ -87,6 +109,8 @@ pub struct Answer {
     pub code: Option<Code>,
     /// Whether the bytes were stored before and are given again.
     pub replayed: bool,
+    /// What is left of the budgets, JSON; outside of what is stored.
+    pub budget: Option<Arc<str>>,
 }
 
 impl Answer {
@@ -99,6 +123,7 @@ impl Answer {
             outcome: reply.outcome,
             code: reply.error.as_ref().map(|refusal| refusal.code),
             replayed: false,
+            budget: None,
         }
     }
 
@@ -111,6 +136,7 @@ impl Answer {
             outcome: row.outcome,
             code: row.error_code,
             replayed: false,
+            budget: None,
         }
     }
 
@@ -135,6 +161,7 @@ impl Answer {
             code: parts.and_then(|parts| parts.error.map(|error| error.code)),
             reply,
             replayed,
+            budget: None,
         }
     }
 }
@@ -219,16 +246,20 @@ impl Entry {
                 ended_ms: started_ms,
                 key: None,
                 notes: None,
+                charge: None,
             },
             warnings: Vec::new(),
             labels: Vec::new(),
             notes: Notes::default(),
+            clock: Clock { before_ms: 0, since_ms: Some(started_ms) },
+            charge: None,
         }
     }
 
-    /// The entry of a part of this call that is settled by itself: a live request, under a call id of its own.
+    /// The entry of a part of this call that is settled by itself: a live request, under a call id of its own. `charge` names
+    /// what it is charged, if it is.
     #[must_use]
-    pub fn part(&self, call: CallId, now_ms: u64) -> Self {
+    pub fn part(&self, call: CallId, now_ms: u64, charge: Uuid) -> Self {
         let mut row = self.row.clone();
         row.call = call;
         row.key = None;
@@ -236,7 +267,9 @@ impl Entry {
         row.usage = Usage::default();
         row.started_ms = now_ms;
         row.suspended = false;
-        Self { row, warnings: Vec::new(), labels: Vec::new(), notes: self.notes.clone() }
+        let charge = self.charge.as_ref().map(|whole| Arc::new(whole.part(charge, call)));
+        let clock = Clock { before_ms: 0, since_ms: None };
+        Self { row, warnings: Vec::new(), labels: Vec::new(), notes: self.notes.clone(), clock, charge }
     }
 
     /// The call is kept as one that waits: the row that ends it takes the place of that one.
@@ -244,10 +277,30 @@ impl Entry {
         self.row.suspended = true;
     }
 
-    /// An entry of a stored call that goes on: a plan that is settled later.
+    /// An entry of a stored call that goes on: a plan that is settled later. Its time stands still.
     #[must_use]
     pub fn resume(row: CallRow) -> Self {
-        Self { row, warnings: Vec::new(), labels: Vec::new(), notes: Notes::default() }
+        let clock = Clock { before_ms: row.usage.wall_ms, since_ms: None };
+        Self { row, warnings: Vec::new(), labels: Vec::new(), notes: Notes::default(), clock, charge: None }
+    }
+
+    /// The call executes again from now on.
+    pub fn goes_on(&mut self, now_ms: u64, charge: Option<Arc<Charge>>) {
+        self.clock.since_ms = Some(now_ms);
+        self.charge = charge;
+    }
+
+    /// What the call is charged to.
+    #[must_use]
+    pub const fn charge(&self) -> Option<&Arc<Charge>> {
+        self.charge.as_ref()
+    }
+
+    /// The execution is over: no more stays reserved than it used.
+    pub fn shrink(&self, now_ms: u64) {
+        if let Some(charge) = &self.charge {
+            charge.shrink(self.clock.now(now_ms).saturating_sub(self.clock.before_ms));
+        }
     }
 
     /// The tool is known and the input valid.
@@ -266,6 +319,7 @@ impl Entry {
     /// The call holds its key.
     pub fn admitted(&mut self, ticket: &Ticket) {
         self.row.key = ticket.call_key();
+        self.charge = ticket.charge().cloned();
     }
 
     /// The call holds this key.
@@ -276,7 +330,19 @@ impl Entry {
     /// The execution ended.
     pub fn executed(&mut self, executed: &Executed) {
         let execution = executed.execution();
-        self.row.usage = execution.usage;
+        let (before, used) = (self.row.usage, execution.usage);
+        self.row.usage = Usage {
+            fuel: before.fuel.saturating_add(used.fuel),
+            wall_ms: used.wall_ms,
+            memory_peak: before.memory_peak.max(used.memory_peak),
+            host_calls: before.host_calls.saturating_add(used.host_calls),
+            // Those of earlier executions are among them.
+            http_requests: used.http_requests,
+            cost_usd: used.cost_usd,
+        };
+        if let Some(charge) = &self.charge {
+            charge.executed(&used, execution.exchanges.len());
+        }
         self.row.recording = serde_json::to_string(&execution.recording).ok().map(Into::into);
     }
 
@@ -346,7 +412,9 @@ impl Entry {
     #[must_use]
     pub fn close(mut self, status: Status, outcome: Outcome, ending: Ending, now_ms: u64) -> CallRow {
         self.row.ended_ms = now_ms;
-        self.row.usage.wall_ms = now_ms.saturating_sub(self.row.started_ms);
+        self.row.usage.wall_ms = self.clock.now(now_ms);
+        let stretch_ms = self.row.usage.wall_ms.saturating_sub(self.clock.before_ms);
+        self.row.charge = self.charge.as_ref().map(|charge| Box::new(charge.row(stretch_ms, outcome)));
         self.row.error_code = ending.error.as_ref().map(|refusal| refusal.code);
         let reply = self.reply(status, outcome, ending);
         self.row.status = status;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use toolkeep_core::call::{CallRequest, Mode};
+use toolkeep_core::call::{CallRequest, Mode, ReportedUsage};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, RunId, TransactionId};
 use toolkeep_core::json;
@@ -47,6 +47,8 @@ pub struct CallOptions {
     pub expect_plan: Option<Digest>,
     /// The open transaction that the effects are staged in.
     pub transaction: Option<TransactionId>,
+    /// What the caller says that its model used.
+    pub usage: Option<ReportedUsage>,
 }
 
 impl Call {
@@ -132,6 +134,7 @@ pub fn validate(
             deadline_ms: request.deadline_ms,
             expect_plan: request.expect_plan,
             transaction: request.transaction,
+            usage: request.usage,
         },
     })
 }

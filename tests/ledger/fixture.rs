@@ -100,6 +100,7 @@ impl Fixture {
             ended_ms: NOW_MS + 2,
             key: None,
             notes: None,
+            charge: None,
         }
     }
 

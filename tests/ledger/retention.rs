@@ -8,7 +8,6 @@ use toolkeep::ledger::{
 };
 use toolkeep_core::call::Outcome;
 use toolkeep_core::id::{CallId, RunId};
-use toolkeep_core::principal::SessionPath;
 
 use super::fixture::{Fixture, NOW_MS, acme, keyed, outcome, principal};
 
@@ -41,14 +40,7 @@ async fn r42_what_is_over_goes_with_everything_that_belongs_to_it_and_the_chain_
     let fixture = Fixture::new("prune").await;
     let mut recorded = fixture.call();
     let run = RunId::new(fixture.ambient.uuid_v7());
-    let opened = RunRow {
-        run,
-        principal: principal("acme"),
-        session: SessionPath::default(),
-        label: "old".into(),
-        opened_ms: NOW_MS,
-        closed_ms: Some(NOW_MS + 1),
-    };
+    let opened = RunRow { closed_ms: Some(NOW_MS + 1), ..RunRow::new(run, principal("acme"), "old", NOW_MS) };
     fixture.ledger.open_run(opened).expect("opened");
     recorded.run = Some(run);
     let claim = keyed(&mut recorded, "k1");

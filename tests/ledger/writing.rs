@@ -7,7 +7,6 @@ use std::time::Duration;
 use toolkeep::ambient::Ambient;
 use toolkeep::ledger::{Durability, Ledger, LedgerError, LedgerHealth, LedgerOptions, Page, RunRow};
 use toolkeep_core::id::RunId;
-use toolkeep_core::principal::SessionPath;
 
 use super::fixture::{Fixture, NOW_MS, Place, acme, principal, stranger};
 
@@ -53,14 +52,7 @@ async fn calls_of_every_batch_size_are_all_there_in_order() {
     let run = RunId::new(fixture.ambient.uuid_v7());
     fixture
         .ledger
-        .open_run(RunRow {
-            run,
-            principal: principal("acme"),
-            session: SessionPath::default(),
-            label: "sizes".into(),
-            opened_ms: NOW_MS,
-            closed_ms: None,
-        })
+        .open_run(RunRow::new(run, principal("acme"), "sizes", NOW_MS))
         .expect("opened");
     let mut expected = Vec::new();
     for size in [1, 7, 8, 9, 31, 32, 33, 41, 73] {

@@ -52,8 +52,11 @@ pub enum AuditKind {
     Standing,
     /// Something was found in what a tool returned.
     Finding,
-    /// A run, or a call alone, went too far: out of scope, failing again and again, or testing boundaries.
+    /// A run, or a call alone, went too far: out of scope or contract, over budget, turning in circles, failing again and
+    /// again, or testing boundaries; or a run was released.
     Escalation,
+    /// Spending was far above what is usual, was paused or resumed, or a budget was raised.
+    Budget,
 }
 
 /// One entry of the chain.

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::budget::{AMOUNT_MAX, Amounts};
 use crate::digest::Digest;
 use crate::effect::Effect;
 use crate::id::{ApprovalId, CallId, PlanId, RunId, ToolName, TransactionId};
@@ -143,9 +144,71 @@ pub struct CallRequest {
     /// The open transaction that the call belongs to: its effects are staged there instead of committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction: Option<TransactionId>,
+    /// What the caller's model used on the way to this call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<ReportedUsage>,
     /// Anything for the transport.
     #[serde(default, rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Value>,
+}
+
+/// What a caller says that its model used. It is believed and labelled: the host cannot meter it (D24).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportedUsage {
+    /// Tokens that the model read.
+    #[serde(default)]
+    pub tokens_in: u64,
+    /// Tokens that the model wrote.
+    #[serde(default)]
+    pub tokens_out: u64,
+    /// What it cost.
+    #[serde(default)]
+    pub cost_usd: Usd,
+    /// Steps of the agent that were no calls.
+    #[serde(default)]
+    pub steps: u64,
+    /// Which model, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// Longest name of a model, in bytes.
+pub const MODEL_MAX_BYTES: usize = 128;
+
+impl ReportedUsage {
+    /// The member that makes no sense, and what would.
+    #[must_use]
+    pub fn wrong(&self) -> Option<(&'static str, String)> {
+        let numbers = [
+            ("tokens_in", self.tokens_in),
+            ("tokens_out", self.tokens_out),
+            ("steps", self.steps),
+            ("cost_usd", self.cost_usd.micro()),
+        ];
+        let large = numbers.into_iter().find(|(_, number)| *number > AMOUNT_MAX);
+        let model = self.model.as_deref().filter(|name| name.len() > MODEL_MAX_BYTES || name.chars().any(char::is_control));
+        large
+            .map(|(name, _)| (name, format!("at most {AMOUNT_MAX}")))
+            .or_else(|| model.map(|_| ("model", format!("at most {MODEL_MAX_BYTES} bytes without control characters"))))
+    }
+
+    /// What it adds to a budget.
+    #[must_use]
+    pub const fn amounts(&self) -> Amounts {
+        Amounts {
+            steps: self.steps,
+            calls: 0,
+            wall_ms: 0,
+            fuel: 0,
+            cost: 0,
+            tokens: self.tokens_in.saturating_add(self.tokens_out),
+            bytes_written: 0,
+            requests: 0,
+            approvals: 0,
+            reported_cost: self.cost_usd.micro(),
+        }
+    }
 }
 
 /// What a call used.
@@ -266,6 +329,18 @@ mod tests {
         Outcome::Unknown,
         Outcome::Halted,
     ];
+
+    #[test]
+    fn r26_what_is_reported_holds_at_its_bounds_and_not_above() {
+        let tokens = |n| ReportedUsage { tokens_in: n, tokens_out: 1, ..ReportedUsage::default() };
+        assert_eq!((tokens(AMOUNT_MAX).wrong(), tokens(AMOUNT_MAX).amounts().tokens), (None, AMOUNT_MAX + 1));
+        assert_eq!(tokens(AMOUNT_MAX + 1).wrong().map(|(name, _)| name), Some("tokens_in"));
+        let model = |n: usize| ReportedUsage { model: Some("m".repeat(n)), ..ReportedUsage::default() }.wrong().is_none();
+        assert!(model(MODEL_MAX_BYTES) && !model(MODEL_MAX_BYTES + 1));
+        for wrong in [r#"{"tokens_in":-1}"#, r#"{"tokens_in":1.5}"#, r#"{"cost_usd":-0.1}"#, r#"{"tokens":1}"#] {
+            assert!(serde_json::from_str::<ReportedUsage>(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn r12_status_and_outcome_pairs_are_one_table() {

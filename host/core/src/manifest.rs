@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::breaker::{BreakerRules, BreakerText};
+use crate::budget::Price;
 use crate::capability::{Access, ClockGrant, FileGrant, PathGlobs, SensitiveClass};
 use crate::digest::Digest;
 use crate::effect::Effect;
@@ -18,6 +19,7 @@ use crate::id::{NAME_MAX_BYTES, ToolName, WorkspaceName};
 use crate::limit::{CONCURRENT_MAX, ExecutionLimits};
 use crate::rate::{self, QuotaRule, QuotaText, RateRule, RateText};
 use crate::taint::Marks;
+use crate::price::Usd;
 use crate::tier::Tier;
 
 /// The only format that this version reads.
@@ -70,6 +72,9 @@ pub struct ManifestText {
     /// Amounts for policies: a name, and where in a call the number is, for example `"/input/total"`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub amounts: BTreeMap<String, String>,
+    /// What calls cost; see budgets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<PriceText>,
     /// Limits that differ from the defaults.
     #[serde(default)]
     pub limits: LimitsText,
@@ -157,6 +162,21 @@ pub struct ScreenText {
 /// Least that may stay in a reply, in bytes: a marker is about as long.
 pub const SPILL_MIN_BYTES: u64 = 256;
 
+/// `[price]`: what the host counts against budgets, besides `price_usd` of requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriceText {
+    /// Of one call.
+    #[serde(default)]
+    pub call_usd: Usd,
+    /// Of a billion units of fuel.
+    #[serde(default)]
+    pub fuel_usd: Usd,
+    /// Of one message.
+    #[serde(default)]
+    pub message_usd: Usd,
+}
+
 /// `[limits]`: every value is optional and at most the daemon's ceiling.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -230,6 +250,8 @@ pub struct Manifest {
     pub keys: Arc<[KeysGrant]>,
     /// Amounts for policies, in order of their names.
     pub amounts: Arc<[Amount]>,
+    /// What calls cost.
+    pub price: Price,
     /// What an execution may use.
     pub limits: ExecutionLimits,
     /// Calls of its tools at one time, for each tenant.
@@ -349,6 +371,7 @@ impl ManifestText {
                 Some(ClockText::Frozen) | None => ClockGrant::Frozen,
             },
             files,
+            price: self.price(&http),
             http: http.into(),
             messages: messages.into(),
             keys: keys.into(),
@@ -368,6 +391,16 @@ impl ManifestText {
 }
 
 impl ManifestText {
+    fn price(&self, http: &[HttpGrant]) -> Price {
+        let price = self.price.unwrap_or_default();
+        Price {
+            call: price.call_usd.micro(),
+            fuel: price.fuel_usd.micro(),
+            message: price.message_usd.micro(),
+            request: http.iter().map(|grant| grant.price.micro()).max().unwrap_or(0),
+        }
+    }
+
     fn amounts(&self) -> Result<Arc<[Amount]>, BadManifest> {
         if self.amounts.len() > AMOUNTS_MAX {
             return Err(BadManifest::new("amounts", format!("{} amounts; at most {AMOUNTS_MAX}", self.amounts.len())));
@@ -517,6 +550,7 @@ mod tests {
     fn contradictions_and_unknown_keys_are_refused_with_the_key() {
         for (edit, says) in [
             ((|v| v["format"] = json!(2)) as fn(&mut Value), "`format`"),
+            (|v| v["price"] = json!({"call_usd": "-1"}), "is not an amount"),
             (|v| v["tier"] = json!(0), "`tier`: tier 0 is read-only"),
             (|v| v["tier"] = json!(4), "not a risk tier"),
             (|v| v["workspace"][0]["access"] = json!("read"), "`workspace.books.write`"),

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Millionths of a dollar.
@@ -75,7 +76,32 @@ impl Serialize for Usd {
 
 impl<'de> Deserialize<'de> for Usd {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        /// Texts and numbers; a number means what its shortest spelling says.
+        struct Written;
+        impl Visitor<'_> for Written {
+            type Value = Usd;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an amount of dollars, for example \"0.25\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Usd, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_u64<E: de::Error>(self, whole: u64) -> Result<Usd, E> {
+                whole.to_string().parse().map_err(E::custom)
+            }
+
+            fn visit_i64<E: de::Error>(self, whole: i64) -> Result<Usd, E> {
+                whole.to_string().parse().map_err(E::custom)
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Usd, E> {
+                number.to_string().parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Written)
     }
 }
 
@@ -93,6 +119,15 @@ mod tests {
         assert_eq!("1.50".parse::<Usd>().map(|amount| amount.to_string()).as_deref(), Ok("1.5"));
         for text in ["", ".5", "1.", "-1", "1e3", "0.0000001", "1.5.0", "$1", "18446744073710"] {
             assert!(text.parse::<Usd>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn r26_numbers_are_amounts_where_they_are_exact_and_nothing_negative_or_vague_is() {
+        let usd = |text: &str| serde_json::from_str::<Usd>(text).ok().map(Usd::micro);
+        assert_eq!((usd("0.1"), usd("3"), usd("\"0.25\"")), (Some(100_000), Some(3_000_000), Some(250_000)));
+        for wrong in ["-1", "-0.5", "0.0000001", "1e300", "1e-9", "null", "true", "\" 1\"", "\"+1\"", "\"0x1\"", "[]"] {
+            assert_eq!(usd(wrong), None, "{wrong}");
         }
     }
 

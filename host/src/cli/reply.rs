@@ -28,13 +28,14 @@ pub(super) fn show(
 ) -> Result<Exit, Failure> {
     let replayed = result.get("replayed").and_then(Value::as_bool).unwrap_or(false);
     let value = result.get("reply").cloned().unwrap_or_default();
+    let budget = result.get("budget_remaining").cloned().unwrap_or_default();
     let reply: Reply = serde_json::from_value(value.clone())
         .map_err(|error| Failure::Other(format!("the daemon answered a reply that is not one: {error}")))?;
     let code = reply.error.as_ref().map(|refusal| refusal.code);
     let exit = Exit::of_reply(reply.status, reply.outcome, code);
     let ui = &context.ui;
     match ui.output() {
-        Output::Json | Output::Jsonl => ui.value(&envelope(value, replayed), String::new)?,
+        Output::Json | Output::Jsonl => ui.value(&envelope(value, replayed, budget), String::new)?,
         Output::Table => {
             let undecided = matches!(reply.outcome, Outcome::Previewed | Outcome::Pending);
             if let Some(plan) = reply.plan.as_ref().filter(|_| undecided) {
@@ -67,10 +68,10 @@ pub(super) fn show_own(context: &Context<'_>, result: &Value, client: &mut Agent
 }
 
 /// The envelope as `docs/protocol.md` describes it: what stands beside the stored bytes is put in again.
-fn envelope(mut reply: Value, replayed: bool) -> Value {
+fn envelope(mut reply: Value, replayed: bool, budget: Value) -> Value {
     if let Value::Object(members) = &mut reply {
         members.insert("replayed".to_owned(), json!(replayed));
-        members.insert("budget_remaining".to_owned(), Value::Null);
+        members.insert("budget_remaining".to_owned(), budget);
     }
     reply
 }

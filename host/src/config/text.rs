@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toolkeep_core::autonomy::Autonomy;
 use toolkeep_core::breaker::BreakerText;
-use toolkeep_core::id::{AgentName, ChannelName, SecretName, TenantName, UserName, WorkspaceName};
+use toolkeep_core::id::{AgentName, ChannelName, ContractName, SecretName, TenantName, UserName, WorkspaceName};
 use toolkeep_core::rate::{QuotaText, RateText};
 
 use super::kill::KillText;
 use super::{CONFIG_MAX_BYTES, ConfigError, Environment, LoadOptions};
 use crate::ambient::Ambient;
 use crate::authenticate::issuer::config::IssuerText;
+use crate::budget::ceiling::{CeilingText, SpikeText};
 use crate::channel::config::ChannelText;
 use crate::notify::Event;
 use crate::secrets::config::SecretText;
@@ -48,6 +49,15 @@ pub struct ConfigText {
     /// `[breaker]`.
     #[serde(default)]
     pub breaker: BreakerText,
+    /// `[contracts]`.
+    #[serde(default)]
+    pub contracts: ContractsText,
+    /// `[[ceiling]]`.
+    #[serde(default, rename = "ceiling")]
+    pub ceilings: Vec<CeilingText>,
+    /// `[spike]`.
+    #[serde(default)]
+    pub spike: Option<SpikeText>,
     /// `[egress]`.
     #[serde(default)]
     pub egress: EgressText,
@@ -57,7 +67,17 @@ pub struct ConfigText {
     /// `[channel.NAME]`.
     #[serde(default, rename = "channel")]
     pub channels: BTreeMap<ChannelName, ChannelText>,
-    /// `[[notify]]`.
+    /// `[contracts]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContractsText {
+    /// See [`crate::budget::BudgetConfig::contracts`].
+    pub dir: Option<PathBuf>,
+    /// See [`crate::budget::BudgetConfig::default_contract`].
+    pub default: Option<ContractName>,
+}
+
+/// `[[notify]]`.
     #[serde(default)]
     pub notify: Vec<NotifyText>,
     /// `[[workspace]]`.

@@ -99,6 +99,10 @@ impl AdminPlane {
                 let page: params::RunPage = params::read(params)?;
                 later(async move { host.run_detail(&op, page.run, page.cursor).await.into() })
             }
+            AdminMethod::RunsRelease
+            | AdminMethod::BudgetsShow
+            | AdminMethod::BudgetsSpend
+            | AdminMethod::BudgetsResume => return self.budgets(&op, method, params),
             AdminMethod::UndoCall => {
                 let undo: params::Undo = params::read(params)?;
                 let target = undo.target()?;
@@ -203,6 +207,28 @@ impl AdminPlane {
             _ => {
                 let made: params::Reject = params::read(params)?;
                 later(async move { host.reject(&op, made.approval, &made.reason).await.into() })
+            }
+        })
+    }
+
+    fn budgets(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        Ok(match method {
+            AdminMethod::RunsRelease => {
+                let release: params::ReleaseRun = params::read(params)?;
+                later(async move { host.release_run(&op, release.run, release.more).await.into() })
+            }
+            AdminMethod::BudgetsSpend => {
+                let spend: params::SpendParams = params::read(params)?;
+                later(async move { host.budgets_spend(&op, spend.into()).await.into() })
+            }
+            AdminMethod::BudgetsResume => {
+                let resume: params::ResumeParams = params::read(params)?;
+                later(async move { host.budgets_resume(&op, resume.into()).await.into() })
+            }
+            _ => {
+                params::read::<params::Nothing>(params)?;
+                Dispatch::Now(host.budgets_show(&op).into())
             }
         })
     }

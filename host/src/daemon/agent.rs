@@ -18,7 +18,7 @@ use super::plane::{Dispatch, Notes, Plane, Work};
 use super::reply::{self, Body, Fault};
 use super::server::stop_asked;
 use crate::authenticate::{Caller, Peer};
-use crate::host::{Delegate, Host};
+use crate::host::{CloseRun, Delegate, Host};
 use crate::record::Answer;
 
 /// The agent socket.
@@ -63,7 +63,9 @@ impl AgentPlane {
                 let of: params::OfTool = params::read(params)?;
                 Dispatch::Now(host.tool(&caller, &of.tool).into())
             }
-            AgentMethod::RunsOpen | AgentMethod::RunsGet | AgentMethod::RunsClose => run(host, caller, method, params)?,
+            AgentMethod::RunsOpen | AgentMethod::RunsGet | AgentMethod::RunsReport | AgentMethod::RunsClose => {
+                run(host, caller, method, params)?
+            }
             AgentMethod::CallsExecute => call(host, caller, params::call(params, None)?, notes),
             AgentMethod::CallsPreview => call(host, caller, params::call(params, Some(Mode::Preview))?, notes),
             AgentMethod::CallsGet => {
@@ -215,16 +217,21 @@ fn session(host: Host, caller: Caller, method: AgentMethod, params: Map<String, 
 fn run(host: Host, caller: Caller, method: AgentMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
     Ok(match method {
         AgentMethod::RunsOpen => {
-            let open: params::OpenRun = params::read(params)?;
-            Dispatch::Now(host.open_run(&caller, &open.label).into())
+            let open: params::OpenRunParams = params::read(params)?;
+            Dispatch::Now(host.open_run(&caller, open.into()).into())
         }
         AgentMethod::RunsGet => {
             let page: params::RunPage = params::read(params)?;
             later(async move { host.run(&caller, page.run, page.cursor).await.into() })
         }
         AgentMethod::RunsClose => {
-            let of: params::OfRun = params::read(params)?;
-            later(async move { host.close_run(&caller, of.run).await.into() })
+            let close: params::CloseRunParams = params::read(params)?;
+            let (run, close) = (close.run, CloseRun { outcome: close.outcome, abandon: close.abandon });
+            later(async move { host.close_run(&caller, run, close).await.into() })
+        }
+        AgentMethod::RunsReport => {
+            let report: params::ReportRun = params::read(params)?;
+            later(async move { host.report_run(&caller, report.run, &report.usage).await.into() })
         }
         other => return Err(Fault::no_method(other.name())),
     })

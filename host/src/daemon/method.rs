@@ -55,6 +55,8 @@ methods! {
         RunsOpen = "runs.open",
         /// A run and its calls.
         RunsGet = "runs.get",
+        /// Say what the caller's model used.
+        RunsReport = "runs.report",
         /// End a run.
         RunsClose = "runs.close",
         /// Call a tool.
@@ -149,6 +151,14 @@ methods! {
         RunsList = "runs.list",
         /// One run and its calls.
         RunsShow = "runs.show",
+        /// Let a held run go on, or raise its budget.
+        RunsRelease = "runs.release",
+        /// Contracts, ceilings and what is paused.
+        BudgetsShow = "budgets.show",
+        /// What was spent.
+        BudgetsSpend = "budgets.spend",
+        /// Resume what is paused or used up.
+        BudgetsResume = "budgets.resume",
         /// Transactions of the tenant.
         TransactionsList = "transactions.list",
         /// Undo a call or a run, or preview that.
@@ -217,6 +227,8 @@ mod tests {
             "tokens.revoke",
             "kill.set",
             "kill.clear",
+            "runs.release",
+            "budgets.resume",
         ] {
             assert!(AgentMethod::named(powerful).is_none(), "{powerful}");
             assert!(AdminMethod::named(powerful).is_some(), "{powerful}");

@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use toolkeep_core::call::{CallRequest, Mode};
+use toolkeep_core::call::{CallRequest, Mode, ReportedUsage};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{
     ApprovalId, CallId, DeliveryId, PlanId, RunId, SessionId, TenantName, ToolName, TransactionId,
@@ -20,6 +20,10 @@ use super::reply::{Fault, INVALID_PARAMS};
 use crate::host::{
     BeginTransaction, CommitTransaction, CredentialName, KillRequest, PlanName, PolicyFile, Supposed, UndoTarget,
 };
+
+mod runs;
+
+pub(super) use runs::{CloseRunParams, OpenRunParams, ReleaseRun, ReportRun, ResumeParams, SpendParams};
 
 /// No parameters.
 #[derive(Debug, Deserialize)]
@@ -38,22 +42,6 @@ pub(super) struct OfTool {
 #[serde(deny_unknown_fields)]
 pub(super) struct OfCall {
     pub(super) call: CallId,
-}
-
-/// `runs.open`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OpenRun {
-    /// What the run is for, shown to operators.
-    #[serde(default)]
-    pub(super) label: String,
-}
-
-/// `runs.close`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OfRun {
-    pub(super) run: RunId,
 }
 
 /// `policy.get`.
@@ -440,6 +428,8 @@ struct CallParams {
     expect_plan: Option<Digest>,
     #[serde(default)]
     transaction: Option<TransactionId>,
+    #[serde(default)]
+    usage: Option<ReportedUsage>,
 }
 
 /// A call, and whether the client wants to hear of its progress.
@@ -480,6 +470,7 @@ pub(super) fn call(mut params: Map<String, Value>, fixed: Option<Mode>) -> Resul
             deadline_ms: rest.deadline_ms,
             expect_plan: rest.expect_plan,
             transaction: rest.transaction,
+            usage: rest.usage,
             meta,
         },
         progress,

@@ -31,6 +31,8 @@ pub(super) enum Body {
         reply: Arc<str>,
         /// Whether it was stored by an earlier request with the same key.
         replayed: bool,
+        /// What is left of the budgets, JSON.
+        budget: Option<Arc<str>>,
     },
     /// The result of any other method.
     Value(Value),
@@ -70,7 +72,7 @@ impl From<Refusal> for Fault {
 
 impl From<Answer> for Body {
     fn from(answer: Answer) -> Self {
-        Self::Call { reply: answer.reply, replayed: answer.replayed }
+        Self::Call { reply: answer.reply, replayed: answer.replayed, budget: answer.budget }
     }
 }
 
@@ -100,12 +102,14 @@ pub(super) fn write_line(out: &mut Vec<u8>, id: Option<&RequestId>, body: &Body)
         None => out.extend_from_slice(b"null"),
     }
     match body {
-        Body::Call { reply, replayed } => {
+        Body::Call { reply, replayed, budget } => {
             out.extend_from_slice(b",\"result\":{\"reply\":");
             out.extend_from_slice(reply.as_bytes());
             out.extend_from_slice(b",\"replayed\":");
             out.extend_from_slice(if *replayed { b"true" } else { b"false" });
-            out.extend_from_slice(b",\"budget_remaining\":null}");
+            out.extend_from_slice(b",\"budget_remaining\":");
+            out.extend_from_slice(budget.as_deref().unwrap_or("null").as_bytes());
+            out.push(b'}');
         }
         Body::Value(value) => {
             out.extend_from_slice(b",\"result\":");
@@ -170,7 +174,7 @@ mod tests {
     fn a_reply_is_embedded_byte_for_byte_beside_what_is_not_stored() {
         let stored: Arc<str> = "{\"status\" : \"ok\",\"x\":1.50}".into();
         assert_eq!(
-            line(Some(&RequestId::Number(-7)), &Body::Call { reply: stored, replayed: true }),
+            line(Some(&RequestId::Number(-7)), &Body::Call { reply: stored, replayed: true, budget: None }),
             "{\"jsonrpc\":\"2.0\",\"id\":-7,\"result\":{\"reply\":{\"status\" : \"ok\",\"x\":1.50},\"replayed\":true,\"budget_remaining\":null}}\n"
         );
     }

@@ -22,10 +22,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watch the manifests, and the policies where they have a directory. Begin before they are read for the first time:
+    /// Watch the manifests, and the policies and contracts where they have a directory. Begin before they are read for the first time:
     /// what changes in between is then noticed.
     #[must_use]
-    pub fn new(manifests: &Path, policies: Option<&Path>) -> Self {
+    pub fn new(manifests: &Path, policies: Option<&Path>, contracts: Option<&Path>) -> Self {
         // One waiting change says everything: the directories are read as a whole.
         let (sender, changes) = mpsc::channel(1);
         let handler = move |result: DebounceEventResult| match result {
@@ -40,8 +40,11 @@ impl Watch {
             .inspect_err(|error| tracing::warn!(%error, "nothing is watched; reload with SIGHUP"))
             .ok();
         // Tenants' policies lie one folder deeper.
-        let folders =
-            [Some((manifests, RecursiveMode::NonRecursive)), policies.map(|own| (own, RecursiveMode::Recursive))];
+        let folders = [
+            Some((manifests, RecursiveMode::NonRecursive)),
+            policies.map(|own| (own, RecursiveMode::Recursive)),
+            contracts.map(|own| (own, RecursiveMode::NonRecursive)),
+        ];
         for (directory, mode) in folders.into_iter().flatten() {
             let watched = debouncer.as_mut().map(|debouncer| debouncer.watch(directory, mode));
             if let Some(Err(error)) = watched {

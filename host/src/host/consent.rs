@@ -61,7 +61,7 @@ impl Host {
         match need {
             Ok(Some(need)) if stored.approval.is_none() => match self.standing_for_stored(&stored, &need) {
                 Some(standing) => Ok(self.settle_stored(Consent::Standing(Box::new(stored), standing)).await),
-                None => approve::hold_stored(&self.plan_store(), stored, &need).await,
+                None => self.hold_stored(stored, &need, 0).await,
             },
             Ok(_) | Err(_) => Ok(self.settle_stored(Consent::Owner(Box::new(stored))).await),
         }

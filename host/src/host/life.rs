@@ -32,6 +32,7 @@ use crate::authenticate::{Authenticator, Operator};
 use crate::autonomy::Autonomies;
 use crate::blobs::{BlobError, Blobs};
 use crate::breakers::Breakers;
+use crate::budget::Budgets;
 use crate::catalog::{CatalogHandle, Configured, Known};
 use crate::channel::Channels;
 use crate::commit::{Committer, Left, RecoverError, Stores};
@@ -161,6 +162,7 @@ impl Host {
         let autonomy = Arc::new(Autonomies::new(config.autonomy, ledger.autonomies().await?));
         let standing = StandingBook::default();
         standing.fill(ledger.standing(&Scope::Operator, false).await?);
+        let budgets = Budgets::open(config.budgets.clone(), ledger.clone(), notify.clone(), ambient.clone()).await?;
         let host = Self(Arc::new(Services {
             outbox,
             notify,
@@ -173,6 +175,7 @@ impl Host {
             catalog,
             admission: Admission::new(&config.limits, Throttle::new(config.rates.clone(), &ambient), breakers.clone()),
             kill,
+            budgets,
             executor: Executor {
                 loader: Loader::new(Arc::clone(&sandbox), artifacts, program),
                 sandbox,
@@ -278,7 +281,11 @@ impl Host {
             let mut settle = tokio::time::interval(SETTLE_EVERY);
             loop {
                 tokio::select! {
-                    _ = sweep.tick() => host.expire().await,
+                    _ = sweep.tick() => {
+                        host.expire().await;
+                        host.budgets().keep_house();
+                        host.budgets().look_for_spikes().await;
+                    }
                     _ = settle.tick() => host.settle_approved().await,
                     _ = collect.tick() => host.collect().await,
                 }
@@ -344,6 +351,7 @@ impl Host {
         let catalog = self.catalog().reload();
         self.report_problems();
         let policy = self.reload_policies(None);
+        self.budgets().contracts().reload();
         json!({"tools": catalog.tools().map(|tool| tool.name.clone()).collect::<Vec<_>>(),
             "problems": catalog.problems(), "policy": policy})
     }

@@ -103,14 +103,19 @@ impl Host {
             }
             Decision::Commit(allowed) => {
                 self.suspend(entry, call, &boundary.given, None).await?;
-                let (approved, ticket) = approve::part(allowed, entry.part(call, self.ambient().now_ms()));
+                let part = entry.part(call, self.ambient().now_ms(), self.ambient().uuid_v7());
+                let charge = part.charge().cloned();
+                let (approved, ticket) = approve::part(allowed, part);
                 let sent = self.settle(approved).await;
+                charge.iter().for_each(|charge| charge.close());
                 self.after(entry, call, ticket, boundary.given, &sent).await
             }
             Decision::Hold { planned, need } => {
                 self.suspend(entry, call, &boundary.given, None).await?;
-                let child = entry.part(call, self.ambient().now_ms());
+                let child = entry.part(call, self.ambient().now_ms(), self.ambient().uuid_v7());
+                let charge = child.charge().cloned();
                 let held = approve::hold(&self.plan_store(), planned, need, child).await?;
+                charge.iter().for_each(|charge| charge.close());
                 let answer = self.suspend(entry, call, &boundary.given, Some(&held)).await?;
                 // It does not run any more: a retry is told what its row says.
                 self.ledger().forget_call(entry.call());
@@ -288,7 +293,9 @@ impl Host {
         let who = (caller.principal(), caller.origin());
         let around = self.circumstances(who, &call.tool().name, call.options());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
-        let ticket = admit::readmit(self.admission(), grant, &line.cancel()).await?;
+        let ticket = admit::readmit(self.admission(), self.budgets(), grant, &line.cancel()).await?;
+        entry.goes_on(self.ambient().now_ms(), ticket.charge().cloned());
+        ticket.charge().into_iter().for_each(|charge| charge.begin_after(given.exchanges.len()));
         self.carry_on(entry, ticket, line, given).await
     }
 }
@@ -307,6 +314,7 @@ fn request_of(row: &crate::ledger::CallRow) -> Result<CallRequest, Refusal> {
         deadline_ms: None,
         expect_plan: None,
         transaction: None,
+        usage: None,
         meta: None,
     })
 }

@@ -137,7 +137,7 @@ impl Host {
         if !seen.is_ordinary() {
             self.observe(entry, &seen).await?;
         }
-        let output = looked.output?;
+        let output = looked.output.map_err(|refusal| executed.ticket().blamed(refusal))?;
         let next = self.next_layer(&staging, &executed, entry, seen.taint)?;
         let options = executed.ticket().grant().call().options();
         if options.mode == Mode::Preview && next.effects.is_empty() && options.expect_plan.is_none() {

@@ -24,6 +24,7 @@ use super::{Host, PlanName};
 use crate::admit::{self, Key};
 use crate::approve::{self, Consent};
 use crate::authenticate::{Caller, Operator};
+use crate::budget::run::no_open_run;
 use crate::ledger::{
     BlobSet, CallKey, Discard, Durability, KeyClaim, LayerText, LedgerError, Page, PlanState, Proposal, Scope,
     StoredTransaction, TransactionRow, TransactionState,
@@ -101,12 +102,8 @@ impl Host {
             return Err(refusal);
         }
         let Some(run) = begin.run else { return Ok(()) };
-        let scope = Scope::Tenant(caller.principal().tenant.clone());
-        let found = self.ledger().run(&scope, run).await.map_err(|e| e.refusal())?;
-        match found {
-            Some((row, _)) if caller.owns(&row.principal, &row.session) && row.closed_ms.is_none() => Ok(()),
-            _ => Err(Refusal::not_found("open run").hint("open a run with `runs.open` first, or leave `run` out")),
-        }
+        let found = self.budgets().run(caller, run).await.map_err(|_| no_open_run())?;
+        if found.is_open() { Ok(()) } else { Err(no_open_run()) }
     }
 
     /// A transaction of the caller's own, with its calls and the first of its effects.
@@ -332,7 +329,7 @@ impl Host {
         }
         match approve::need(&stored, &self.in_force()) {
             Ok(None) => self.settle_stored(Consent::Transaction(Box::new(stored))).await,
-            Ok(Some(need)) => match approve::hold_stored(&self.plan_store(), stored, &need).await {
+            Ok(Some(need)) => match self.hold_stored(stored, &need, 1).await {
                 Ok(answer) => answer,
                 Err(refusal) => self.refused_now(call, refusal),
             },
@@ -390,6 +387,7 @@ impl Host {
             deadline_ms: None,
             expect_plan: None,
             transaction: None,
+            usage: None,
             meta: None,
         };
         let id = CallId::new(self.ambient().uuid_v7());

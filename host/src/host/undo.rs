@@ -192,6 +192,7 @@ impl Host {
             deadline_ms: None,
             expect_plan: None,
             transaction: None,
+            usage: None,
             meta: None,
         };
         let id = CallId::new(self.ambient().uuid_v7());

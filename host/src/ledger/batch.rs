@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, Row, ToSql, params};
 use toolkeep_core::audit::{AuditEntry, AuditKind, ChainHead};
 
+use super::charges::Refund;
 use super::column::{audit_word, digest_bytes, integer};
 use super::facts;
 use super::failure::LedgerError;
@@ -64,6 +65,7 @@ pub(super) struct Batch<'c> {
     marks: Marks,
     audit: Vec<AuditEntry>,
     records: Vec<&'c CallRow>,
+    pub(super) refunds: Vec<Refund>,
     /// Whether every job has a savepoint.
     guarded: bool,
     spoiled: bool,
@@ -73,6 +75,8 @@ pub(super) struct Batch<'c> {
 pub(super) struct Ran {
     pub(super) done: Vec<Done>,
     pub(super) marks: Marks,
+    /// What plans that are not committed give back.
+    pub(super) refunds: Vec<Refund>,
     /// A job without a savepoint was refused after it had written: roll back instead of committing. If it was not alone,
     /// the others were not all run.
     pub(super) spoiled: bool,
@@ -95,12 +99,13 @@ impl<'c> Batch<'c> {
         (jobs, guarded): (&'c [Job], bool),
     ) -> Result<Ran, rusqlite::Error> {
         let (audit, records) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
-        let mut batch = Self { conn, now_ms, host_id, marks, audit, records, guarded, spoiled: false };
+        let refunds = Vec::new();
+        let mut batch = Self { conn, now_ms, host_id, marks, audit, records, refunds, guarded, spoiled: false };
         let mut done = Vec::with_capacity(jobs.len());
         for job in jobs {
             done.push(batch.job(&job.work)?);
             if batch.spoiled {
-                return Ok(Ran { done, marks, spoiled: true });
+                return Ok(Ran { done, marks, refunds: Vec::new(), spoiled: true });
             }
         }
         batch.flush_records()?;
@@ -114,7 +119,7 @@ impl<'c> Batch<'c> {
                 digest_bytes(&entry.digest)
             ])
         })?;
-        Ok(Ran { done, marks: batch.marks, spoiled: false })
+        Ok(Ran { done, marks: batch.marks, refunds: batch.refunds, spoiled: false })
     }
 
     fn job(&mut self, work: &'c Work) -> Result<Done, rusqlite::Error> {
@@ -134,6 +139,7 @@ impl<'c> Batch<'c> {
             | Work::ExpireDue { .. }
             | Work::OpenRun(_)
             | Work::CloseRun { .. }
+            | Work::Run(_)
             | Work::Workspace { .. }
             | Work::Sync
             | Work::NoteSend(_)
@@ -155,6 +161,7 @@ impl<'c> Batch<'c> {
     fn apart(&mut self, work: &'c Work) -> Result<Done, rusqlite::Error> {
         self.flush_records()?;
         let (before, entries, changes) = (self.marks, self.audit.len(), self.conn.total_changes());
+        let refunds = self.refunds.len();
         if self.guarded {
             execute(self.conn, "SAVEPOINT job", &[])?;
         }
@@ -167,6 +174,7 @@ impl<'c> Batch<'c> {
         if !kept {
             self.marks = before;
             self.audit.truncate(entries);
+            self.refunds.truncate(refunds);
             self.spoiled = !self.guarded && self.conn.total_changes() != changes;
         }
         if self.guarded {
@@ -195,9 +203,10 @@ impl<'c> Batch<'c> {
             }
             Work::ExpireDue { now_ms } => told(self.expire_due(*now_ms), Done::Expired, Done::Refused),
             Work::OpenRun(run) => told(self.open_run(run), |()| Done::Written, Done::Refused),
-            Work::CloseRun { owner, run, now_ms } => {
-                told(self.close_run(owner, *run, *now_ms), Done::Changed, Done::Refused)
+            Work::CloseRun { owner, run, outcome, now_ms } => {
+                told(self.close_run(owner, *run, outcome.as_deref(), *now_ms), Done::Changed, Done::Refused)
             }
+            Work::Run(work) => told(self.run_work(work), |done| done, Done::Refused),
             Work::Workspace { tenant, name, root } => {
                 told(self.workspace(tenant, name, root), |()| Done::Written, Done::Refused)
             }
@@ -341,6 +350,7 @@ fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
         | Work::ExpireDue { .. }
         | Work::OpenRun(_)
         | Work::CloseRun { .. }
+        | Work::Run(_)
         | Work::Workspace { .. }
         | Work::Audit { .. }
         | Work::DropBlobs(_)

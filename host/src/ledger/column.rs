@@ -80,6 +80,7 @@ pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
         AuditKind::Standing => "standing",
         AuditKind::Finding => "finding",
         AuditKind::Escalation => "escalation",
+        AuditKind::Budget => "budget",
     }
 }
 
@@ -218,6 +219,7 @@ mod tests {
             AuditKind::Standing,
             AuditKind::Finding,
             AuditKind::Escalation,
+            AuditKind::Budget,
         ] {
             assert_eq!(worded(audit_word(kind)), Some(kind));
         }

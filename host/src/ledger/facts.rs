@@ -257,6 +257,7 @@ mod tests {
             ended_ms: 2,
             key: None,
             notes: None,
+            charge: None,
         };
         let text = call(&row, None);
         let value: Value = serde_json::from_str(&text).expect("json");

@@ -7,6 +7,7 @@ use rusqlite::{Connection, params};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::PlanId;
 
+use super::charges;
 use super::column::{digest_bytes, id_bytes, integer, outcome_word, path_bytes, status_word};
 use super::rows::{BlobSet, CallRow};
 use super::statement::{each, execute};
@@ -77,6 +78,7 @@ pub(super) fn calls(conn: &Connection, calls: &[Placed<'_>]) -> Result<(), rusql
     })?;
     let notes: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.notes.as_deref()?))).collect();
     each(conn, NOTES, &notes, |statement, (seq, body)| statement.execute(params![seq, body]))?;
+    calls.iter().filter_map(|call| call.row.charge.as_deref()).try_for_each(|charge| charges::charge(conn, charge))?;
     let recordings: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.recording.as_deref()?))).collect();
     each(conn, RECORDING, &recordings, |statement, (seq, body)| statement.execute(params![seq, body]))
 }

@@ -21,6 +21,7 @@ use super::retention::{Keep, Swept};
 use super::rows::{
     ApprovalRow, CallRow, Discard, Intent, IntentId, OutcomeRow, Proposal, Resolution, Resolved, RunRow, Scope,
 };
+use super::run_terms::RunWork;
 use super::sends::{SendMove, SendVerdict};
 use super::standing::Overseen;
 use super::suspended::Suspended;
@@ -42,7 +43,8 @@ pub(super) enum Work {
     Discard { scope: Scope, plan: PlanId, why: Discard },
     ExpireDue { now_ms: u64 },
     OpenRun(Box<RunRow>),
-    CloseRun { owner: Principal, run: RunId, now_ms: u64 },
+    CloseRun { owner: Principal, run: RunId, outcome: Option<Arc<str>>, now_ms: u64 },
+    Run(Box<RunWork>),
     Workspace { tenant: String, name: String, root: String },
     NoteSend(Box<SendMove>),
     NotKnown { plan: PlanId, reply: Arc<str>, asks: bool },
@@ -130,6 +132,7 @@ impl Job {
             | Work::ExpireDue { .. } => true,
             Work::OpenRun(_)
             | Work::CloseRun { .. }
+            | Work::Run(_)
             | Work::Workspace { .. }
             | Work::NoteSend(_)
             | Work::Credential(_)
@@ -166,6 +169,7 @@ fn weight(work: &Work) -> u64 {
         Work::Outbox(OutboxWork::Enqueue(what)) => what.message.body.len(),
         Work::Audit { body, .. } => body.len(),
         Work::Credential(work) => work.weight(),
+        Work::Run(work) => work.weight(),
         Work::Transaction(work) => match work.as_ref() {
             TransactionWork::Stage(staged) => {
                 let blobs: usize = staged.blobs.inline.iter().map(|blob| blob.content.len()).sum();

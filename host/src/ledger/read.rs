@@ -22,6 +22,7 @@ use super::rows::{
     CallRow, IntentId, OpenIntent, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, RunRow, RunTotals, Scope,
     StoredCall, StoredPlan, UndoInfo,
 };
+use super::run_terms::RunHold;
 use super::statement::{Failed, page, row, rows};
 use super::{Ledger, LedgerHealth};
 
@@ -120,12 +121,21 @@ pub(super) fn call_of(row: &Row<'_>) -> Result<StoredCall, LedgerError> {
         ended_ms: reading.number("ended_ms")?,
         key: None,
         notes: None,
+        charge: None,
     };
     Ok(StoredCall { row, plan: reading.uuid_or_null("plan")?.map(PlanId::new) })
 }
 
-fn run_of(row: &Row<'_>) -> Result<RunRow, LedgerError> {
+pub(super) fn run_of(row: &Row<'_>) -> Result<RunRow, LedgerError> {
     let reading = Reading::new(row, "runs");
+    let workflow = reading.text("workflow")?;
+    let held = match reading.text_or_null("held_code")? {
+        Some(_) => Some(RunHold {
+            code: reading.word("held_code", code_of)?,
+            reason: Arc::from(reading.text_or_null("held_reason")?.unwrap_or_default()),
+        }),
+        None => None,
+    };
     Ok(RunRow {
         run: RunId::new(reading.uuid("id")?),
         principal: principal_of(&reading)?,
@@ -133,6 +143,13 @@ fn run_of(row: &Row<'_>) -> Result<RunRow, LedgerError> {
         label: Arc::from(reading.text("label")?),
         opened_ms: reading.number("opened_ms")?,
         closed_ms: reading.number_or_null("closed_ms")?,
+        workflow: if workflow.is_empty() { None } else { Some(reading.name("workflow")?) },
+        terms: Arc::from(reading.text("terms")?),
+        raised: Arc::from(reading.text("raised")?),
+        outcome: reading.text_or_null("outcome")?.map(Arc::from),
+        held,
+        released_ms: reading.number("released_ms")?,
+        escalations: reading.number("escalations")?,
     })
 }
 

@@ -10,7 +10,7 @@ use rusqlite::{Row, params};
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Outcome, Status};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{CallId, PlanId, RunId, TenantName, UserName};
+use toolkeep_core::id::{CallId, PlanId, RunId, TenantName, UserName, WorkflowName};
 use toolkeep_core::principal::Principal;
 
 use super::approval::{ApprovalEvent, ApprovalState};
@@ -184,6 +184,10 @@ impl Batch<'_> {
         let (status, outcome) = (ending.status(), Outcome::Discarded);
         self.end(plan, ending.plan_state(), &Final { seq, status, outcome, code: ending.code(), reply: &reply })?;
         self.unpin(seq, Some(Role::After))?;
+        self.refund(call).map_err(|stop| match stop {
+            Stop::Refused(error) => Stop::Refused(R::from(error)),
+            Stop::Sql(error) => Stop::Sql(error),
+        })?;
         self.append(AuditKind::Discarded, facts::ended(plan, call, (status, outcome), ending.word()));
         Ok((call, reply))
     }
@@ -240,21 +244,43 @@ impl Batch<'_> {
 
     /// A run begins.
     pub(super) fn open_run(&mut self, run: &RunRow) -> Step<(), LedgerError> {
-        self.execute("INSERT INTO runs (id, tenant, user, agent, label, opened_ms, closed_ms, session) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", params![id_bytes(run.run.uuid()), run.principal.tenant.as_str(), run.principal.user.as_str(), run.principal.agent.as_str(), run.label, integer(run.opened_ms), run.closed_ms.map(integer), path_bytes(&run.session)])?;
+        self.execute(
+            "INSERT INTO runs (id, tenant, user, agent, label, opened_ms, closed_ms, workflow, terms, session) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                id_bytes(run.run.uuid()),
+                run.principal.tenant.as_str(),
+                run.principal.user.as_str(),
+                run.principal.agent.as_str(),
+                run.label,
+                integer(run.opened_ms),
+                run.closed_ms.map(integer),
+                run.workflow.as_ref().map_or("", WorkflowName::as_str),
+                run.terms,
+                path_bytes(&run.session),
+            ],
+        )?;
         Ok(())
     }
 
     /// A run of this principal ends. False if there is no such open run.
-    pub(super) fn close_run(&mut self, owner: &Principal, run: RunId, now_ms: u64) -> Step<bool, LedgerError> {
+    pub(super) fn close_run(
+        &mut self,
+        owner: &Principal,
+        run: RunId,
+        outcome: Option<&str>,
+        now_ms: u64,
+    ) -> Step<bool, LedgerError> {
         let closed = self.execute(
-            "UPDATE runs SET closed_ms = ?1 WHERE id = ?2 AND tenant = ?3 AND user = ?4 AND agent = ?5 \
+            "UPDATE runs SET closed_ms = ?1, outcome = ?6 WHERE id = ?2 AND tenant = ?3 AND user = ?4 AND agent = ?5 \
              AND closed_ms IS NULL",
             params![
                 integer(now_ms),
                 id_bytes(run.uuid()),
                 owner.tenant.as_str(),
                 owner.user.as_str(),
-                owner.agent.as_str()
+                owner.agent.as_str(),
+                outcome
             ],
         )?;
         Ok(closed == 1)

@@ -82,7 +82,7 @@ const OF_CALL: [&str; 7] = [
 ];
 /// What belongs to no call: the oldest rows of small tables. Deliveries have an index for it, because dead letters may rest
 /// in front of them for ever.
-const SMALL: [&str; 5] = [
+const SMALL: [&str; 7] = [
     "DELETE FROM runs WHERE seq IN (SELECT seq FROM (SELECT seq, id, closed_ms FROM runs ORDER BY seq LIMIT ?2) r \
      WHERE r.closed_ms < ?1 AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.run = r.id))",
     "DELETE FROM dead_letters WHERE seq IN (SELECT seq FROM (SELECT seq, state, resolved_ms FROM dead_letters \
@@ -93,6 +93,11 @@ const SMALL: [&str; 5] = [
      ORDER BY seq LIMIT ?2) WHERE plan IS NULL AND state NOT IN ('open', 'sealed') AND settled_ms < ?1)",
     "DELETE FROM quota_uses WHERE seq IN (SELECT seq FROM (SELECT seq, at_ms FROM quota_uses ORDER BY seq LIMIT ?2) \
      WHERE at_ms < ?1)",
+    // What an open run was charged stays as long as it: its budget must not fill up again.
+    "DELETE FROM charges WHERE id IN (SELECT c.id FROM charges c LEFT JOIN runs r ON r.id = c.run \
+     WHERE c.day < ?1 / 86400000 AND c.state <> 'reserved' AND (r.id IS NULL OR r.closed_ms < ?1) LIMIT ?2)",
+    "DELETE FROM allowances WHERE (ceiling, subject, day) IN (SELECT ceiling, subject, day FROM allowances \
+     WHERE day < ?1 / 86400000 LIMIT ?2)",
 ];
 
 impl Candidate {

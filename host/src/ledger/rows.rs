@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use toolkeep_core::call::{Mode, Outcome, Status, Usage};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName, ToolName, TransactionId, UserName};
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName, ToolName, TransactionId, UserName, WorkflowName};
 use toolkeep_core::plan::Plan;
 use toolkeep_core::principal::{Origin, Principal, SessionPath};
 use toolkeep_core::receipt::Receipt;
@@ -17,8 +17,10 @@ use toolkeep_core::refusal::{Code, Refusal};
 
 use super::approval::ApprovalState;
 use super::buckets::KeyChange;
+use super::charges::ChargeRow;
 use super::deliveries::Enqueue;
 use super::quotas::QuotaCharge;
+use super::run_terms::RunHold;
 use super::sends::SendRow;
 use super::standing::StandingUse;
 
@@ -110,6 +112,8 @@ pub struct CallRow {
     /// What the checks noted of it, JSON of [`crate::notes::Notes`]. Not read back with the call: see
     /// [`super::Ledger::notes`].
     pub notes: Option<Arc<str>>,
+    /// What is charged for it, where anything is. Not read back with the call.
+    pub charge: Option<Box<ChargeRow>>,
 }
 
 /// A call read back.
@@ -504,6 +508,42 @@ pub struct RunRow {
     pub opened_ms: u64,
     /// When it was closed.
     pub closed_ms: Option<u64>,
+    /// What its spending is added up under.
+    pub workflow: Option<WorkflowName>,
+    /// What binds it, JSON of the host; empty for nothing.
+    pub terms: Arc<str>,
+    /// How much an operator raised its budget, JSON of the host; empty for nothing.
+    pub raised: Arc<str>,
+    /// What it came to, in the agent's words.
+    pub outcome: Option<Arc<str>>,
+    /// Why no call of it is admitted.
+    pub held: Option<RunHold>,
+    /// When an operator last released it; 0 for never. Calls before do not count as repetitions.
+    pub released_ms: u64,
+    /// How often it broke its terms since then.
+    pub escalations: u64,
+}
+
+impl RunRow {
+    /// A run that begins, bound by nothing.
+    #[must_use]
+    pub fn new(run: RunId, principal: Principal, label: impl Into<Arc<str>>, opened_ms: u64) -> Self {
+        Self {
+            run,
+            principal,
+            session: SessionPath::default(),
+            label: label.into(),
+            opened_ms,
+            closed_ms: None,
+            workflow: None,
+            terms: Arc::from(""),
+            raised: Arc::from(""),
+            outcome: None,
+            held: None,
+            released_ms: 0,
+            escalations: 0,
+        }
+    }
 }
 
 /// What the calls of a run add up to.

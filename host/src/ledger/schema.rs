@@ -27,12 +27,12 @@ const LOG_KEPT_BYTES: i64 = 67_108_864;
 const WRITER_CACHE: i64 = -4_096;
 const READER_CACHE: i64 = -1_024;
 /// Statements that a connection keeps prepared: more than the ledger has.
-const STATEMENTS: usize = 128;
+const STATEMENTS: usize = 160;
 /// Largest database, in pages, that is checked in full before the first call; a larger one is checked while it works.
 const CHECKED_AT_ONCE_PAGES: i64 = 65_536;
 
 /// Every version of the schema, in order; the version of a database is how many of them it has seen.
-const MIGRATIONS: [&str; 10] = [
+const MIGRATIONS: [&str; 11] = [
     include_str!("migrations/0001_foundation.sql"),
     include_str!("migrations/0002_outside.sql"),
     include_str!("migrations/0003_sends.sql"),
@@ -43,6 +43,7 @@ const MIGRATIONS: [&str; 10] = [
     include_str!("migrations/0008_usage.sql"),
     include_str!("migrations/0009_oversight.sql"),
     include_str!("migrations/0010_outbox.sql"),
+    include_str!("migrations/0011_budgets.sql"),
 ];
 
 fn failed(what: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError {

@@ -256,6 +256,12 @@ impl Batch<'_> {
         }
         buckets::unchanged(self.conn, plan.body())?.map_err(|changed| Stop::Refused(changed.into()))?;
         self.use_approval(intent, &plan)?;
+        if intent.approval.is_some() {
+            self.heard(plan.binding().call).map_err(|stop| match stop {
+                Stop::Refused(error) => Stop::Refused(error.into()),
+                Stop::Sql(error) => Stop::Sql(error),
+            })?;
+        }
         self.execute(
             "UPDATE plans SET state = ?1, intent_ms = ?2, approval = ?3, undoes = ?4, row_digest = NULL WHERE seq = ?5",
             params![
@@ -415,6 +421,7 @@ impl Batch<'_> {
             }
             Settled::RolledBack => {
                 self.unpin(begun.seq, None)?;
+                self.refund(begun.call)?;
                 if code.is_some_and(Code::retryable) {
                     // What may go well the next time gives its key back: only final results are stored (D8).
                     self.give_back_key(begun.seq)?;

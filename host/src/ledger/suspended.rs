@@ -17,6 +17,7 @@ use toolkeep_sandbox::port::{Exchange, HttpAnswer, HttpFailure};
 
 use super::Ledger;
 use super::batch::{Batch, Step};
+use super::charges;
 use super::column::{Reading, id_bytes, integer, outcome_word, status_word};
 use super::facts;
 use super::failure::LedgerError;
@@ -214,6 +215,9 @@ impl Batch<'_> {
         )?;
         if let Some(notes) = &row.notes {
             self.execute(insert::NOTES, params![seq, notes])?;
+        }
+        if let Some(charge) = &row.charge {
+            charges::charge(self.conn, charge)?;
         }
         if let Some(recording) = &row.recording {
             self.execute(

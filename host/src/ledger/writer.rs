@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::LedgerHealth;
 use super::batch::{Batch, Marks, Ran};
+use super::charges::Refunds;
 use super::directory;
 use super::failure::LedgerError;
 use super::queue::{BATCH_MAX, Done, Job, Queue, Work};
@@ -59,6 +60,7 @@ pub(super) struct Writer {
     pub(super) marks: Marks,
     pub(super) ambient: Ambient,
     pub(super) host_id: Arc<str>,
+    pub(super) refunds: Arc<Refunds>,
     /// Whether the connection syncs at commit; `None` before the first batch.
     pub(super) syncs: Option<bool>,
     /// The ledger's directory, locked by this process as long as this lives.
@@ -172,12 +174,12 @@ impl Writer {
     fn in_transaction(&mut self, jobs: &[Job], guarded: bool) -> Result<Option<Vec<Done>>, rusqlite::Error> {
         let now_ms = self.ambient.now_ms();
         let ran = Batch::run(&self.conn, self.marks, now_ms, &self.host_id, (jobs, guarded))?;
-        let Ran { done, marks, spoiled } = ran;
+        let Ran { done, marks, refunds, spoiled } = ran;
         if spoiled {
             execute(&self.conn, "ROLLBACK", &[])?;
             return Ok((jobs.len() == 1).then_some(done));
         }
-        execute(&self.conn, "COMMIT", &[])?;
+        self.refunds.commit(refunds, || execute(&self.conn, "COMMIT", &[]).map(drop))?;
         self.marks = marks;
         Ok(Some(done))
     }

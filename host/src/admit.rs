@@ -117,7 +117,9 @@ impl Ticket {
         let narrowed = whole.iter().map(|grant| {
             let requests = grant.requests.min(left);
             left -= requests;
-            HttpGrant { requests, ..grant.clone() }
+            let mut grant = grant.clone();
+            grant.requests = requests;
+            grant
         });
         narrowed.collect()
     }

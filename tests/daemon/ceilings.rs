@@ -27,6 +27,8 @@ fn r27_a_ceiling_counts_runs_and_calls_without_one_and_survives_a_restart() {
     let run = agent.ok("runs.open", json!({}))["run"].clone();
     call(&mut agent, Some(&run), "a").must("ok", "none", "");
     call(&mut agent, None, "b").must("ok", "none", "");
+    // What is recorded is written a moment later.
+    world.verified();
     world.restart();
     let mut agent = world.agent();
     call(&mut agent, None, "c").must("ok", "none", "");

@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use toolkeep::ambient::Ambient;
 use toolkeep::authenticate::{Caller, Operator, Peer};
 use toolkeep::config::{LoadOptions, load};
-use toolkeep::host::{CommitTransaction, Host, PlanName, UndoTarget};
+use toolkeep::host::{CloseRun, CommitTransaction, Host, PlanName, Spending, UndoTarget};
+use toolkeep::ledger::SpendBy;
+use toolkeep_core::budget::Limits;
+use toolkeep_core::call::ReportedUsage;
 use toolkeep_core::id::TransactionId;
 use toolkeep_core::refusal::{Code, Refusal};
 
@@ -120,7 +123,7 @@ fn r16_what_belongs_to_another_principal_looks_missing() {
             missing("approval", uid, host.approval(&other, approval).await);
             missing("wait", uid, host.wait_approval(&other, approval, 1).await);
             missing("run", uid, host.run(&other, run, None).await);
-            missing("close", uid, host.close_run(&other, run).await);
+            missing("close", uid, host.close_run(&other, run, CloseRun::default()).await);
             missing("undo", uid, host.propose_undo(&other, UndoTarget::Call(done)).await);
             missing("undo of a run", uid, host.propose_undo(&other, UndoTarget::Run(run)).await);
             missing("cancel", uid, host.cancel(&other, done));
@@ -147,6 +150,36 @@ fn r16_what_belongs_to_another_principal_looks_missing() {
         }
     });
     assert_eq!(world.snapshot(), before);
+}
+
+#[test]
+fn r16_r26_a_run_of_another_principal_is_neither_seen_nor_used_nor_charged_nor_released() {
+    let mut world = World::new();
+    let mut agent = world.agent();
+    let run = agent.ok("runs.open", json!({"budget": {"calls": 3}, "workflow": "pay"}))["run"].clone();
+    agent.reply("calls.execute", json!({"tool": "text-stats", "input": {"text": "x"}, "run": run})).must("ok", "none", "");
+    assert!(world.stop().success());
+    with_host(&world, |host| async move {
+        let id = run.as_str().expect("a run").parse().expect("a run");
+        for uid in [SIBLING, COLLEAGUE, STRANGER] {
+            let other = caller(&host, uid);
+            let usage = ReportedUsage { tokens_in: 7, ..ReportedUsage::default() };
+            missing("report", uid, host.report_run(&other, id, &usage).await);
+            missing("close", uid, host.close_run(&other, id, CloseRun { outcome: None, abandon: true }).await);
+            let request = json!({"tool": "text-stats", "input": {"text": "y"}, "run": run, "usage": {"tokens_in": 9}});
+            let answer = host.call(&other, serde_json::from_value(request).expect("a request"), None).await;
+            assert!(matches!(answer.code, Some(Code::NotFound | Code::Denied)), "{uid}: {}", answer.reply);
+            assert_eq!(answer.budget, None, "nobody is told what is left of it");
+        }
+        let foreign = operator(&host, 7_014);
+        missing("release", 7_014, host.release_run(&foreign, id, Limits::default()).await);
+        let spend = Spending { by: SpendBy::Run, days: 1 };
+        let (theirs, ours) = (host.budgets_spend(&foreign, spend).await, host.budgets_spend(&operator(&host, 7_011), spend).await);
+        assert_eq!(theirs.expect("lines")["lines"], json!([]));
+        assert_eq!(ours.expect("lines")["lines"].as_array().map(Vec::len), Some(1));
+        let used = host.run(&caller(&host, OWNER), id, None).await.expect("the owner's")["budget"]["used"].clone();
+        assert_eq!((&used["calls"], &used["reported"]["tokens"]), (&json!(1), &json!(0)), "{used}");
+    });
 }
 
 #[test]

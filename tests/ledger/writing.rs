@@ -83,8 +83,8 @@ async fn calls_of_every_batch_size_are_all_there_in_order() {
     let (row, totals) = fixture.ledger.run(&acme(), run).await.expect("read").expect("there");
     assert_eq!((totals.calls, totals.fuel), (expected.len() as u64, 7 * expected.len() as u64));
     assert_eq!(row.closed_ms, None);
-    assert!(fixture.ledger.close_run(&principal("acme"), run, NOW_MS).await.expect("closed"));
-    assert!(!fixture.ledger.close_run(&principal("acme"), run, NOW_MS).await.expect("closed once"));
+    assert!(fixture.ledger.close_run(&principal("acme"), run, None, NOW_MS).await.expect("closed"));
+    assert!(!fixture.ledger.close_run(&principal("acme"), run, None, NOW_MS).await.expect("closed once"));
     assert_eq!(fixture.ledger.runs(&acme(), Page::default()).await.expect("read").items.len(), 1);
     assert!(fixture.ledger.runs(&stranger(), Page::default()).await.expect("read").items.is_empty());
     assert_eq!(fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain"), expected.len() as u64);

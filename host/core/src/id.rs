@@ -137,10 +137,6 @@ name_type!(
     /// A file of the operator that says what a run may do.
     ContractName, "contract name"
 );
-name_type!(
-    /// A kind of task, under which the spending of its runs is added up.
-    WorkflowName, "workflow name"
-);
 
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {

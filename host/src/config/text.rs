@@ -67,17 +67,7 @@ pub struct ConfigText {
     /// `[channel.NAME]`.
     #[serde(default, rename = "channel")]
     pub channels: BTreeMap<ChannelName, ChannelText>,
-    /// `[contracts]`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ContractsText {
-    /// See [`crate::budget::BudgetConfig::contracts`].
-    pub dir: Option<PathBuf>,
-    /// See [`crate::budget::BudgetConfig::default_contract`].
-    pub default: Option<ContractName>,
-}
-
-/// `[[notify]]`.
+    /// `[[notify]]`.
     #[serde(default)]
     pub notify: Vec<NotifyText>,
     /// `[[workspace]]`.
@@ -202,6 +192,16 @@ pub struct EgressText {
 pub struct PolicyText {
     /// See [`super::Config::policy_dir`].
     pub dir: Option<PathBuf>,
+}
+
+/// `[contracts]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContractsText {
+    /// See [`crate::budget::BudgetConfig::contracts`].
+    pub dir: Option<PathBuf>,
+    /// See [`crate::budget::BudgetConfig::default_contract`].
+    pub default: Option<ContractName>,
 }
 
 /// `[[notify]]`.

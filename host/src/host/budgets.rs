@@ -19,7 +19,7 @@ use crate::budget::account::{Account, Balance, Whose};
 use crate::budget::charge::Charge;
 use crate::budget::{DAY_MS, Ended as Finished, plan_amounts};
 use crate::decide::Decision;
-use crate::ledger::{Charged, SpendBy, SpendQuery, StoredPlan};
+use crate::ledger::{Charged, Durability, RunMark, SpendBy, SpendQuery, StoredPlan};
 use crate::record::{Answer, Entry};
 
 /// Most days that one question about spending covers.
@@ -92,6 +92,15 @@ impl Host {
             answer.budget = self.budgets().remaining(&accounts);
         }
         answer
+    }
+
+    /// A call of a run tested a boundary: it counts against the terms of the run, too.
+    pub(crate) fn breached(&self, entry: &Entry, what: &str) {
+        let Some(run) = entry.charge().and_then(|charge| charge.run()) else { return };
+        let row = entry.row();
+        let facts = json!({"call": row.call, "code": Code::Denied, "principal": row.principal, "run": run.id,
+            "tool": row.tool, "what": what});
+        self.budgets().escalate(run, &facts, None);
     }
 
     fn stored_charge(&self, stored: &StoredPlan, calls: u64) -> Option<StoredCharge> {
@@ -288,6 +297,11 @@ impl Host {
             ));
         }
         self.budgets().release(&run, &more, operator.user().as_str()).await?;
+        if let Some(exposure) = self.0.exposures.pardoned(run.id) {
+            let mark = RunMark { run: run.id, taint: exposure.taint, breaches: exposure.breaches };
+            let marked = self.ledger().mark_run(operator.tenant(), mark, Durability::Durable).await;
+            marked.map_err(|error| error.refusal())?;
+        }
         Ok(json!({"run": run.id, "released": true, "budget": balance(&run.account.balance())}))
     }
 }

@@ -173,6 +173,7 @@ impl Host {
                 self.put_on_record(Escalation::Boundary, entry.row(), breach);
             }
             self.escalate(entry.row(), Escalation::Boundary, first);
+            self.breached(entry, first);
             tracing::warn!(call = %entry.call(), tool = %entry.row().tool, tried, %first, "boundaries were tested");
             entry.warn(format!("the tool tried {tried} thing(s) that its grant does not allow"));
             let row = entry.row();

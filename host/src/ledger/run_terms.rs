@@ -23,11 +23,11 @@ use super::rows::RunRow;
 use super::statement::{row, rows};
 
 /// Different calls of a run whose repetitions are remembered; the most frequent ones.
-pub const REPEATED_MAX: usize = 1_024;
+pub(crate) const REPEATED_MAX: usize = 1_024;
 /// Latest calls of a run that are looked through for failures in a row.
 const LATEST: i64 = 1_000;
 /// Successes of a run that gates can ask for.
-pub const SUCCESSES_MAX: usize = 1_024;
+pub(crate) const SUCCESSES_MAX: usize = 1_024;
 
 /// Why a run is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,10 +121,11 @@ pub const FAILURES: [Code; 9] = [
     Code::InvalidInput,
 ];
 
-// Parts of live calls have ids of version 5 and are no calls of the agent.
-const REPEATED: &str = "SELECT tool, input_digest, count(*) AS times FROM calls WHERE run = ?1 AND started_ms >= ?2 \
-                        AND component IS NOT NULL AND substr(hex(id), 13, 1) <> '5' \
-                        GROUP BY tool, input_digest ORDER BY times DESC LIMIT ?3";
+// A call that was admitted is charged as one; what was refused before is none, nor are parts of live calls.
+const REPEATED: &str = "SELECT c.tool, c.input_digest, count(*) AS times FROM charges h JOIN calls c ON c.id = h.call \
+                        WHERE h.run = ?1 AND h.at_ms >= ?2 AND h.calls > 0 AND c.component IS NOT NULL \
+                        GROUP BY c.tool, c.input_digest ORDER BY times DESC LIMIT ?3";
+// Parts of live calls have ids of version 5.
 const LATEST_CALLS: &str = "SELECT tool, status, error_code FROM calls WHERE run = ?1 AND started_ms >= ?2 \
                             AND component IS NOT NULL AND substr(hex(id), 13, 1) <> '5' ORDER BY seq DESC LIMIT ?3";
 const SUCCEEDED: &str = "SELECT c.id, c.tool, c.input, c.seq FROM calls c LEFT JOIN plans p ON p.seq = c.seq \

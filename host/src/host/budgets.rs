@@ -19,7 +19,7 @@ use crate::budget::account::{Account, Balance, Whose};
 use crate::budget::charge::Charge;
 use crate::budget::{DAY_MS, Ended as Finished, plan_amounts};
 use crate::decide::Decision;
-use crate::ledger::{Charged, Durability, RunMark, SpendBy, SpendQuery, StoredPlan};
+use crate::ledger::{Charged, SpendBy, SpendQuery, StoredPlan};
 use crate::record::{Answer, Entry};
 
 /// Most days that one question about spending covers.
@@ -297,11 +297,7 @@ impl Host {
             ));
         }
         self.budgets().release(&run, &more, operator.user().as_str()).await?;
-        if let Some(exposure) = self.0.exposures.pardoned(run.id) {
-            let mark = RunMark { run: run.id, taint: exposure.taint, breaches: exposure.breaches };
-            let marked = self.ledger().mark_run(operator.tenant(), mark, Durability::Durable).await;
-            marked.map_err(|error| error.refusal())?;
-        }
+        self.0.exposures.pardon(run.id);
         Ok(json!({"run": run.id, "released": true, "budget": balance(&run.account.balance())}))
     }
 }

@@ -154,6 +154,7 @@ impl Batch<'_> {
                      escalations = 0 WHERE id = ?1",
                     params![id_bytes(run.uuid()), raised, integer(*at_ms)],
                 )?;
+                self.execute("UPDATE run_marks SET breaches = 0 WHERE run = ?1", params![id_bytes(run.uuid())])?;
                 self.append(AuditKind::Escalation, facts.clone());
             }
             RunWork::Pause { tenant, workflow, reason, facts } => {

@@ -86,6 +86,7 @@ fn held(ambient: &Ambient) -> Proposal {
         ended_ms: NOW_MS,
         key: None,
         notes: None,
+        charge: None,
     };
     let approval = ApprovalRow {
         id: ApprovalId::new(ambient.uuid_v7()),

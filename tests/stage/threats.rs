@@ -369,6 +369,22 @@ fn t_f12_the_temporaries_of_commits_are_not_seen_and_not_made() {
 }
 
 #[test]
+fn t_f8_new_names_are_composed_and_old_ones_stay_usable() {
+    let (composed, apart) = ("caf\u{e9}.txt", "cafe\u{301}.txt");
+    let world = World::with(&[(&format!("old/{apart}"), "x"), ("plain", "y")]);
+    let session = world.stage();
+    for path in [apart.to_owned(), format!("old/n{apart}"), "\u{212b}".to_owned(), "\u{1100}\u{1161}".to_owned()] {
+        assert_eq!(session.write(&path, b"x"), Err(StageError::NotComposed), "{path:?}");
+        assert_eq!(session.mkdir(&path), Err(StageError::NotComposed));
+        assert_eq!(session.rename("plain", &path), Err(StageError::NotComposed));
+    }
+    assert_eq!(session.write(composed, b"x"), Ok(()));
+    assert_eq!(session.write(&format!("old/{apart}"), b"z"), Ok(()), "it is there already");
+    assert_eq!(session.rename(&format!("old/{apart}"), &format!("old/{composed}")), Ok(()));
+    assert_eq!(session.stage.breaches().len(), 0, "a mistake is no attack");
+}
+
+#[test]
 fn r01_the_grant_is_asked_for_every_effect_at_every_path() {
     let world = World::with(&[("ledger/a.csv", "1"), ("ledger/b.txt", "2"), ("private/key", "k"), ("out/old.md", "o")]);
     let grant = grant(Access::Write, &["ledger/*.csv"], &["out/*.md", "private/*"], &[]);

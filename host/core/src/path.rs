@@ -36,6 +36,13 @@ pub fn is_temporary(name: &str) -> bool {
     })
 }
 
+/// Whether a name is in Unicode's composed form, NFC (Unicode Standard Annex #15). Names that are there already may be in
+/// any form; new ones are composed, so that no two look the same and become one file on a file system that composes.
+#[must_use]
+pub fn is_composed(name: &str) -> bool {
+    name.is_ascii() || unicode_normalization::is_nfc(name)
+}
+
 /// A normal path inside a workspace. The root itself is [`WorkspacePath::root`], written `""`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

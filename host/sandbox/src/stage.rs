@@ -144,6 +144,10 @@ pub enum StageError {
     /// The name is one that commits give to their temporaries.
     #[error("the name is reserved")]
     Reserved,
+    /// The name of a new entry is not in Unicode's composed form (NFC): file systems that compose names, and people, take
+    /// it for another one.
+    #[error("a new name must be composed: write `é` as one character (Unicode NFC)")]
+    NotComposed,
     /// Links and special files are not changed, and nothing is changed through a link.
     #[error("links and special files are read-only")]
     LinkOrSpecial,

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use toolkeep_core::capability::{Access, FileGrant, GLOBS_MAX, GrantRefusal, PathGlobs};
-use toolkeep_core::path::{WorkspacePath, is_temporary};
+use toolkeep_core::path::{WorkspacePath, is_composed, is_temporary};
 
 use super::tree::{Kind, NodeId, Tree};
 use super::{Mount, StageError};
@@ -117,6 +117,9 @@ impl Tree {
     pub(super) fn may_create(&mut self, operation: &str, mount: usize, path: &WorkspacePath) -> Result<(), StageError> {
         if path.name().is_some_and(is_temporary) {
             return Err(self.refuse(operation, path.as_str(), StageError::Reserved));
+        }
+        if path.name().is_some_and(|name| !is_composed(name)) {
+            return Err(StageError::NotComposed);
         }
         match self.mount(mount)?.check_write(path) {
             Ok(()) => Ok(()),

@@ -34,6 +34,7 @@ pub(super) fn code_of(error: &StageError) -> Option<ErrorCode> {
         StageError::Escape | StageError::Denied(_) | StageError::Reserved | StageError::LinkOrSpecial => {
             ErrorCode::NotPermitted
         }
+        StageError::NotComposed => ErrorCode::IllegalByteSequence,
         StageError::NotOpenedFor => ErrorCode::BadDescriptor,
         StageError::Unsupported => ErrorCode::Unsupported,
         StageError::Overflow => ErrorCode::Overflow,

@@ -48,6 +48,14 @@ impl context::Host for State {
         Ok(context::Principal { tenant, user, agent })
     }
 
+    fn session_id(&mut self) -> wasmtime::Result<String> {
+        Ok(String::new())
+    }
+
+    fn authenticated_by(&mut self) -> wasmtime::Result<String> {
+        Ok("record".to_owned())
+    }
+
     fn run_id(&mut self) -> wasmtime::Result<String> {
         Ok(String::new())
     }

@@ -21,6 +21,7 @@ mod kill;
 mod kill_chains;
 mod life;
 mod manifests;
+mod neighbours;
 mod outside;
 mod oversight;
 mod peer;

@@ -34,6 +34,18 @@ pub fn caller() -> Principal {
     host::caller()
 }
 
+/// The session through which they act: an id, or empty where nobody delegated.
+#[must_use]
+pub fn session_id() -> String {
+    host::session_id()
+}
+
+/// How they were authenticated: `uid`, `token` or `jwt`; `record` for a call that goes on by itself.
+#[must_use]
+pub fn authenticated_by() -> String {
+    host::authenticated_by()
+}
+
 /// The run that this call belongs to; empty outside of a run.
 #[must_use]
 pub fn run_id() -> String {

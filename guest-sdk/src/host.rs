@@ -9,11 +9,11 @@ mod wasm;
 
 #[cfg(not(target_family = "wasm"))]
 pub(crate) use native::{
-    OpenBucket, call_id, caller, deadline_left, fuel_left, mode, open_bucket, report_progress, run_id, send_message,
-    send_request, workspace_root, write_log,
+    OpenBucket, authenticated_by, call_id, caller, deadline_left, fuel_left, mode, open_bucket, report_progress,
+    run_id, send_message, send_request, session_id, workspace_root, write_log,
 };
 #[cfg(target_family = "wasm")]
 pub(crate) use wasm::{
-    OpenBucket, call_id, caller, deadline_left, fuel_left, mode, open_bucket, report_progress, run_id, send_message,
-    send_request, workspace_root, write_log,
+    OpenBucket, authenticated_by, call_id, caller, deadline_left, fuel_left, mode, open_bucket, report_progress,
+    run_id, send_message, send_request, session_id, workspace_root, write_log,
 };

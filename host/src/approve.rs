@@ -260,14 +260,10 @@ pub fn rehydrate(consent: Consent, in_force: &InForce) -> Result<Approved, Refus
 pub fn possible_now(consent: &Consent, in_force: &InForce) -> Result<(), Refusal> {
     let stored = consent.stored();
     match consent {
-        Consent::Owner(_) | Consent::Transaction(_) | Consent::Standing(..)
-            if stored.state != PlanState::Previewed =>
-        {
+        Consent::Owner(_) | Consent::Transaction(_) | Consent::Standing(..) if stored.state != PlanState::Previewed => {
             Err(not_open(stored.state))
         }
-        Consent::Owner(_) | Consent::Standing(..)
-            if is_transaction(&stored.plan) || has_live_request(&stored.plan) =>
-        {
+        Consent::Owner(_) | Consent::Standing(..) if is_transaction(&stored.plan) || has_live_request(&stored.plan) => {
             Err(whole_only())
         }
         Consent::Owner(_) | Consent::Transaction(_) => match need(stored, in_force)? {

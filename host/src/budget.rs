@@ -325,9 +325,9 @@ impl Budgets {
     /// `budget_exceeded`: nothing of the plan may be committed or held.
     pub fn afford(&self, charge: &Charge, plan: Amounts, waits: bool) -> Result<(), Refusal> {
         let plan = Amounts { approvals: u64::from(waits), ..plan };
-        charge.plan(plan).map_err(|(account, exceeded)| {
-            self.over(&account, &exceeded, charge.run().map(|run| &**run), charge.to())
-        })
+        charge
+            .plan(plan)
+            .map_err(|(account, exceeded)| self.over(&account, &exceeded, charge.run().map(|run| &**run), charge.to()))
     }
 
     /// Charge a stored plan that its owner wants committed; `calls` is 1 if the commit is a call of its own.

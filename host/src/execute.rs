@@ -263,6 +263,7 @@ fn order(
         input: Arc::clone(call.input()),
         context: Context {
             principal: call.caller().principal().clone(),
+            origin: call.caller().origin().clone(),
             run: call.options().run.map(|run| run.to_string()).unwrap_or_default(),
             call: call.id(),
             mode: call.options().mode,

@@ -4,8 +4,8 @@
 //! one recovers first: no call is accepted before every intent of the last life is settled or reported as halted.
 
 mod attended;
-mod circuits;
 mod budgets;
+mod circuits;
 mod consent;
 mod credentials;
 mod deadletters;
@@ -72,8 +72,8 @@ pub use kill::KillRequest;
 pub use life::StartError;
 pub(crate) use live::{Boundary, Part};
 pub(crate) use oversight::{Escalation, Seen};
-pub use runs::{CloseRun, OpenRun};
 pub use policy::{DIFF_CALLS_MAX, PolicyFile, Supposed};
+pub use runs::{CloseRun, OpenRun};
 pub use sessions::{Delegate, SESSION_TTL_MAX_S};
 pub use staging::Staging;
 pub use standing::ProposedStanding;

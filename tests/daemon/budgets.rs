@@ -15,7 +15,10 @@ fn open(agent: &mut Agent, asked: Value) -> Value {
 /// A call in a run: the reply, and what is left.
 fn call(agent: &mut Agent, run: &Value, tool: &str, input: Value) -> (Reply, Value) {
     let result = agent.ok("calls.execute", json!({"tool": tool, "input": input, "run": run}));
-    (Reply { replayed: result["replayed"] == json!(true), value: result["reply"].clone() }, result["budget_remaining"].clone())
+    (
+        Reply { replayed: result["replayed"] == json!(true), value: result["reply"].clone() },
+        result["budget_remaining"].clone(),
+    )
 }
 
 fn stats(agent: &mut Agent, run: &Value, text: &str) -> Reply {
@@ -166,15 +169,17 @@ fn r26_held_plans_count_while_they_wait_and_give_back_what_is_rejected() {
     let world = World::new();
     let (mut agent, mut admin) = (world.agent(), world.admin());
     let run = open(&mut agent, json!({"budget": {"approvals": 2, "wall_ms": 600_000}}));
-    let hold = |agent: &mut Agent, title: &str| {
-        call(agent, &run, "notes2.add", json!({"title": title, "body": "b"})).0
-    };
+    let hold = |agent: &mut Agent, title: &str| call(agent, &run, "notes2.add", json!({"title": title, "body": "b"})).0;
     let first = hold(&mut agent, "One").must("held", "pending", "approval_required");
     let second = hold(&mut agent, "Two").must("held", "pending", "approval_required");
     over(hold(&mut agent, "Three"));
     let waiting = used(&mut agent, &run);
     assert_eq!(waiting["approvals"], 2);
-    assert_eq!(agent.ok("runs.get", json!({"run": run}))["budget"]["reserved"]["fuel"], 0, "held calls reserve nothing");
+    assert_eq!(
+        agent.ok("runs.get", json!({"run": run}))["budget"]["reserved"]["fuel"],
+        0,
+        "held calls reserve nothing"
+    );
     let bytes = waiting["bytes_written"].as_u64().expect("bytes");
     admin.ok("approvals.reject", json!({"approval": first.approval(), "reason": "no"}));
     let after = used(&mut agent, &run);
@@ -183,7 +188,11 @@ fn r26_held_plans_count_while_they_wait_and_give_back_what_is_rejected() {
     let left = after["bytes_written"].clone();
     admin.ok("approvals.approve", json!({"approval": second.approval(), "reason": "yes"}));
     let settled = used(&mut agent, &run);
-    assert_eq!((&settled["approvals"], &settled["bytes_written"]), (&json!(0), &left), "what was agreed to stays charged");
+    assert_eq!(
+        (&settled["approvals"], &settled["bytes_written"]),
+        (&json!(0), &left),
+        "what was agreed to stays charged"
+    );
     hold(&mut agent, "Four").must("held", "pending", "approval_required");
 }
 
@@ -192,7 +201,10 @@ fn r26_what_callers_report_is_apart_and_stops_them_when_it_is_over() {
     let world = World::new();
     let mut agent = world.agent();
     let run = open(&mut agent, json!({"budget": {"tokens": 10, "cost_usd": "0.5", "steps": 20}}));
-    agent.ok("runs.report", json!({"run": run, "usage": {"tokens_in": 4, "tokens_out": 3, "cost_usd": 0.1, "steps": 2}}));
+    agent.ok(
+        "runs.report",
+        json!({"run": run, "usage": {"tokens_in": 4, "tokens_out": 3, "cost_usd": 0.1, "steps": 2}}),
+    );
     let with_usage = json!({"tool": "text-stats", "input": {"text": "x"}, "run": run, "usage": {"tokens_in": 3}});
     agent.reply("calls.execute", with_usage.clone()).must("ok", "none", "");
     let spent = used(&mut agent, &run);
@@ -213,7 +225,8 @@ fn r26_what_callers_report_is_apart_and_stops_them_when_it_is_over() {
 #[test]
 fn r26_priced_calls_stop_at_the_last_cent() {
     let world = World::asleep(Plot::default());
-    let manifest = "format = 1\nname = \"text-stats\"\ncomponent = \"text-stats.wasm\"\ntier = 0\n[price]\ncall_usd = \"0.25\"\n";
+    let manifest =
+        "format = 1\nname = \"text-stats\"\ncomponent = \"text-stats.wasm\"\ntier = 0\n[price]\ncall_usd = \"0.25\"\n";
     world.home.put("tools/text-stats.toml", manifest.as_bytes());
     let mut world = world;
     world.start();
@@ -248,7 +261,10 @@ fn r26_a_degraded_run_reads_on_and_a_held_one_waits_for_its_operator() {
     admin.ok("runs.release", json!({"run": held, "more": {"calls": 1}}));
     stats(&mut agent, &held, "x").must("ok", "none", "");
     over(stats(&mut agent, &held, "x"));
-    assert_eq!(admin.no("runs.release", json!({"run": "run_00000000-0000-7000-8000-000000000000"}))["code"], "not_found");
+    assert_eq!(
+        admin.no("runs.release", json!({"run": "run_00000000-0000-7000-8000-000000000000"}))["code"],
+        "not_found"
+    );
 }
 
 #[test]
@@ -285,7 +301,8 @@ fn r26_calls_of_a_transaction_are_charged_one_by_one_and_its_bytes_when_it_commi
     let run = open(&mut agent, json!({"budget": {"calls": 3, "bytes_written": 10_000}}));
     let begun = agent.ok("transactions.begin", json!({"run": run}))["transaction"].clone();
     for title in ["One", "Two"] {
-        let staged = json!({"tool": "notes.add", "input": {"title": title, "body": "b"}, "run": run, "transaction": begun});
+        let staged =
+            json!({"tool": "notes.add", "input": {"title": title, "body": "b"}, "run": run, "transaction": begun});
         agent.reply("calls.execute", staged).must("ok", "staged", "");
     }
     assert_eq!(used(&mut agent, &run)["bytes_written"], 0);

@@ -19,10 +19,7 @@ fn add(agent: &mut Agent, title: &str) -> Reply {
 
 #[test]
 fn r27_a_ceiling_counts_runs_and_calls_without_one_and_survives_a_restart() {
-    let mut world = World::of(Plot {
-        limits: "[[ceiling]]\nname = \"daily\"\ncalls = 4\n",
-        ..Plot::default()
-    });
+    let mut world = World::of(Plot { limits: "[[ceiling]]\nname = \"daily\"\ncalls = 4\n", ..Plot::default() });
     let mut agent = world.agent();
     let run = agent.ok("runs.open", json!({}))["run"].clone();
     call(&mut agent, Some(&run), "a").must("ok", "none", "");
@@ -37,7 +34,11 @@ fn r27_a_ceiling_counts_runs_and_calls_without_one_and_survives_a_restart() {
     assert!(over.text("/error/message").contains("`daily`"), "{}", over.value);
     call(&mut agent, Some(&run), "e").must("denied", "none", "budget_exceeded");
     let shown = world.admin().ok("budgets.show", json!({}));
-    assert_eq!((&shown["today"][0]["subject"], &shown["today"][0]["left"]["calls"]), (&json!("local"), &json!(0)), "{shown}");
+    assert_eq!(
+        (&shown["today"][0]["subject"], &shown["today"][0]["left"]["calls"]),
+        (&json!("local"), &json!(0)),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -65,7 +66,8 @@ fn r27_a_ceiling_degrades_to_reading_and_another_waits_for_its_operator() {
 #[test]
 fn r27_spending_is_added_up_by_run_workflow_tool_outcome_and_day() {
     let world = World::asleep(Plot::default());
-    let manifest = "format = 1\nname = \"text-stats\"\ncomponent = \"text-stats.wasm\"\ntier = 0\n[price]\ncall_usd = \"0.25\"\n";
+    let manifest =
+        "format = 1\nname = \"text-stats\"\ncomponent = \"text-stats.wasm\"\ntier = 0\n[price]\ncall_usd = \"0.25\"\n";
     world.home.put("tools/text-stats.toml", manifest.as_bytes());
     let mut world = world;
     world.start();
@@ -87,8 +89,13 @@ fn r27_spending_is_added_up_by_run_workflow_tool_outcome_and_day() {
         lines
             .map(|line| {
                 let reported = text(&line["reported"]["cost_usd"]);
-                (text(&line["name"]), line["calls"].as_u64().expect("calls"), text(&line["cost_usd"]), reported,
-                    line["cost_usd_per_run"].clone())
+                (
+                    text(&line["name"]),
+                    line["calls"].as_u64().expect("calls"),
+                    text(&line["cost_usd"]),
+                    reported,
+                    line["cost_usd_per_run"].clone(),
+                )
             })
             .collect()
     };
@@ -99,7 +106,13 @@ fn r27_spending_is_added_up_by_run_workflow_tool_outcome_and_day() {
     assert_eq!(lines("outcome"), [line("paid", 4, "1", "1", "1"), line("nothing found", 1, "0.25", "0.5", "0.75")]);
     let first = runs.first().and_then(Value::as_str).expect("a run");
     assert_eq!(lines("run")[0], line(first, 3, "0.75", "0.5", "1.25"));
-    assert!(lines("tool").contains(&("text-stats".to_owned(), 5, "1.25".to_owned(), "0".to_owned(), json!("0.416666"))));
+    assert!(lines("tool").contains(&(
+        "text-stats".to_owned(),
+        5,
+        "1.25".to_owned(),
+        "0".to_owned(),
+        json!("0.416666")
+    )));
     assert_eq!((lines("user").len(), lines("day").len()), (1, 1));
     for wrong in [json!({"by": "planet"}), json!({"by": "run", "days": 0}), json!({"by": "run", "days": 99_999})] {
         assert_eq!(admin.no("budgets.spend", wrong.clone())["code"], "invalid_input", "{wrong}");

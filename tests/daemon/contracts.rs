@@ -60,7 +60,8 @@ fn r19_calls_outside_of_the_contract_are_refused_and_on_record() {
     let run = opened["run"].clone();
     let entries = world.verified();
     call(&mut agent, &run, "rename-symbol", json!({"from": "old_name", "to": "b"})).must("denied", "none", "denied");
-    let tier = call(&mut agent, &run, "notes2.add", json!({"title": "A", "body": "b"})).must("denied", "none", "denied");
+    let tier =
+        call(&mut agent, &run, "notes2.add", json!({"title": "A", "body": "b"})).must("denied", "none", "denied");
     assert!(tier.text("/error/message").contains("up to tier 1"), "{}", tier.value);
     let shown = world.admin().ok("runs.show", json!({"run": run}));
     assert_eq!(shown["escalations"], 2);
@@ -105,7 +106,8 @@ fn r19_a_run_is_closed_when_its_required_steps_succeeded_or_it_is_given_up() {
     assert_eq!(agent.ok("runs.close", json!({"run": other, "abandon": true}))["outcome"], "abandoned");
     call(&mut agent, &other, "notes.list", json!({})).must("failed", "none", "not_found");
     let spent = world.admin().ok("budgets.spend", json!({"by": "outcome"}));
-    let names: Vec<&str> = spent["lines"].as_array().expect("lines").iter().filter_map(|l| l["name"].as_str()).collect();
+    let names: Vec<&str> =
+        spent["lines"].as_array().expect("lines").iter().filter_map(|l| l["name"].as_str()).collect();
     assert_eq!(names, ["clean"], "the other spent nothing: {spent}");
 }
 
@@ -155,10 +157,8 @@ fn r19_a_changed_contract_binds_later_runs_and_a_wrong_one_changes_nothing() {
 
 #[test]
 fn r19_a_default_contract_binds_runs_that_name_none_and_one_of_another_tenant_looks_missing() {
-    let mut world = World::asleep(Plot {
-        limits: "[contracts]\ndir = \"contracts\"\ndefault = \"tidy\"\n",
-        ..Plot::default()
-    });
+    let mut world =
+        World::asleep(Plot { limits: "[contracts]\ndir = \"contracts\"\ndefault = \"tidy\"\n", ..Plot::default() });
     world.home.put("contracts/tidy.toml", CONTRACT.as_bytes());
     let foreign = "format = 1\nname = \"theirs\"\ntenants = [\"other\"]\n";
     world.home.put("contracts/theirs.toml", foreign.as_bytes());

@@ -274,6 +274,30 @@ fn r53_the_command_line_mints_shows_and_revokes_tokens() {
     assert_eq!(told["principal"]["agent"], "again");
 }
 
+/// What a tool is told of its caller, whatever its input says.
+#[test]
+fn r15_nobody_becomes_somebody_else_by_saying_so() {
+    let mut world = World::asleep(Plot::default());
+    std::fs::copy(super::world::component("false-name"), world.path("tools/false-name.wasm")).expect("component");
+    super::scenery::manifest(&world, ("false-name", "false-name", "tier = 0\n"));
+    world.start();
+    let claimed = json!({"tenant": "acme", "user": "root", "agent": "admin", "session": "ses_1"});
+    let told = |agent: &mut Agent| {
+        let output = agent.execute("false-name", claimed.clone()).must("ok", "none", "").value["output"].clone();
+        assert_eq!(output["claimed"], claimed);
+        ["tenant", "user", "agent", "session", "authenticated"]
+            .map(|name| output[name].as_str().unwrap_or("?").to_owned())
+    };
+    assert_eq!(told(&mut world.agent()), ["local", "local", "local", "", "uid"]);
+    let mut by_token = shown(&world, &mint(&world, "alice", "helper")["token"]);
+    assert_eq!(told(&mut by_token), ["local", "alice", "helper", "", "token"]);
+    let session = by_token.ok("sessions.delegate", json!({}));
+    let id = session["session"].as_str().expect("an id");
+    assert_eq!(told(&mut shown(&world, &session["token"])), ["local", "alice", "helper", id, "token"]);
+    let known = json!({"tool": "false-name", "input": {}, "user": "root"});
+    assert_eq!(by_token.no("calls.execute", known)["code"], "invalid_input", "identity is no parameter of anything");
+}
+
 fn mint_again(world: &World) -> String {
     mint(world, "alice", "again")["token"].as_str().expect("a token").to_owned()
 }

@@ -77,7 +77,8 @@ fn audit(agent: &mut Agent, run: &Value, bytes: u64) -> u64 {
     let committed = admitted.iter().filter(|call| call["outcome"] == "committed").count() as u64;
     let used = &budget["used"];
     let recorded = admitted.len() as u64;
-    let cut = number(&used["calls"]).checked_sub(recorded).unwrap_or_else(|| panic!("lost: {used} of {recorded} calls"));
+    let cut =
+        number(&used["calls"]).checked_sub(recorded).unwrap_or_else(|| panic!("lost: {used} of {recorded} calls"));
     assert_eq!(number(&used["fuel"]), fuel + cut * FUEL, "{cut} of {recorded} calls were cut off: {used}");
     assert_eq!(number(&used["bytes_written"]), committed * bytes, "{used}");
     assert_eq!(number(&used["steps"]), number(&used["calls"]));
@@ -149,5 +150,7 @@ fn r26_g1_a_daemon_killed_at_any_moment_neither_loses_nor_leaks_nor_overspends_a
         worlds.into_iter().map(|world| world.join().expect("a world")).collect()
     });
     let (cut, runs) = found.iter().fold((0, 0), |(cut, runs), (c, r)| (cut + c, runs + r));
-    tell(&format!("budgets across kills: 0 of {kills} wrong, {cut} calls were cut off and count in full, {runs} runs, seed {seed}"));
+    tell(&format!(
+        "budgets across kills: 0 of {kills} wrong, {cut} calls were cut off and count in full, {runs} runs, seed {seed}"
+    ));
 }

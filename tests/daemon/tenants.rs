@@ -157,7 +157,9 @@ fn r16_r26_a_run_of_another_principal_is_neither_seen_nor_used_nor_charged_nor_r
     let mut world = World::new();
     let mut agent = world.agent();
     let run = agent.ok("runs.open", json!({"budget": {"calls": 3}, "workflow": "pay"}))["run"].clone();
-    agent.reply("calls.execute", json!({"tool": "text-stats", "input": {"text": "x"}, "run": run})).must("ok", "none", "");
+    agent
+        .reply("calls.execute", json!({"tool": "text-stats", "input": {"text": "x"}, "run": run}))
+        .must("ok", "none", "");
     assert!(world.stop().success());
     with_host(&world, |host| async move {
         let id = run.as_str().expect("a run").parse().expect("a run");
@@ -174,7 +176,8 @@ fn r16_r26_a_run_of_another_principal_is_neither_seen_nor_used_nor_charged_nor_r
         let foreign = operator(&host, 7_014);
         missing("release", 7_014, host.release_run(&foreign, id, Limits::default()).await);
         let spend = Spending { by: SpendBy::Run, days: 1 };
-        let (theirs, ours) = (host.budgets_spend(&foreign, spend).await, host.budgets_spend(&operator(&host, 7_011), spend).await);
+        let (theirs, ours) =
+            (host.budgets_spend(&foreign, spend).await, host.budgets_spend(&operator(&host, 7_011), spend).await);
         assert_eq!(theirs.expect("lines")["lines"], json!([]));
         assert_eq!(ours.expect("lines")["lines"].as_array().map(Vec::len), Some(1));
         let used = host.run(&caller(&host, OWNER), id, None).await.expect("the owner's")["budget"]["used"].clone();

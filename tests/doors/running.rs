@@ -190,6 +190,11 @@ impl Client {
         Self(BufReader::new(stream))
     }
 
+    /// The connection, to write on beside it.
+    pub(crate) fn stream(&self) -> UnixStream {
+        self.0.get_ref().try_clone().expect("a copy")
+    }
+
     /// Send bytes as they are. A daemon that closed the connection meanwhile is no failure here.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _closed = self.0.get_mut().write_all(bytes);

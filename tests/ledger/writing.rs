@@ -50,10 +50,7 @@ async fn r16_rows_of_another_tenant_look_missing() {
 async fn calls_of_every_batch_size_are_all_there_in_order() {
     let fixture = Fixture::new("sizes").await;
     let run = RunId::new(fixture.ambient.uuid_v7());
-    fixture
-        .ledger
-        .open_run(RunRow::new(run, principal("acme"), "sizes", NOW_MS))
-        .expect("opened");
+    fixture.ledger.open_run(RunRow::new(run, principal("acme"), "sizes", NOW_MS)).expect("opened");
     let mut expected = Vec::new();
     for size in [1, 7, 8, 9, 31, 32, 33, 41, 73] {
         for _ in 0..size {

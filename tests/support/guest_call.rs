@@ -8,7 +8,7 @@ use tokio::sync::mpsc::Sender;
 use toolkeep_core::call::Mode;
 use toolkeep_core::capability::{Access, ClockGrant, FileGrant, PathGlobs};
 use toolkeep_core::limit::ExecutionLimits;
-use toolkeep_core::principal::Principal;
+use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_sandbox::capability::context::{Context, Progress};
 use toolkeep_sandbox::execution::{Cancel, Ended, Execution, Order, Outward};
 use toolkeep_sandbox::fault::{Fault, HostFault};
@@ -143,7 +143,7 @@ impl GuestCall {
             loaded,
             tool: self.local.unwrap_or(self.tool).parse().expect("tool"),
             input: self.input.into(),
-            context: Context { principal, run: String::new(), call, mode: self.mode },
+            context: Context { principal, origin: Origin::record(), run: String::new(), call, mode: self.mode },
             limits: self.limits,
             deadline: Duration::from_millis(self.limits.deadline_ms),
             clock: self.clock,

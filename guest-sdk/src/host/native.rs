@@ -23,6 +23,16 @@ pub(crate) fn caller() -> Principal {
     })
 }
 
+/// Nobody delegates in a harness.
+pub(crate) fn session_id() -> String {
+    String::new()
+}
+
+/// Nobody is authenticated in a harness.
+pub(crate) fn authenticated_by() -> String {
+    "record".to_owned()
+}
+
 pub(crate) fn run_id() -> String {
     running::read(|call| call.context.run_id.clone()).unwrap_or_default()
 }

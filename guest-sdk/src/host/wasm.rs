@@ -21,6 +21,14 @@ pub(crate) fn caller() -> Principal {
     Principal { tenant, user, agent }
 }
 
+pub(crate) fn session_id() -> String {
+    imported::session_id()
+}
+
+pub(crate) fn authenticated_by() -> String {
+    imported::authenticated_by()
+}
+
 pub(crate) fn run_id() -> String {
     imported::run_id()
 }

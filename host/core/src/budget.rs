@@ -357,7 +357,15 @@ mod tests {
     #[test]
     fn r26_every_limit_holds_at_n_and_is_exceeded_at_n_plus_1() {
         let all = |n: u64| Amounts {
-            steps: n, calls: n, wall_ms: n, fuel: n, cost: n, tokens: n, bytes_written: n, requests: n, approvals: n,
+            steps: n,
+            calls: n,
+            wall_ms: n,
+            fuel: n,
+            cost: n,
+            tokens: n,
+            bytes_written: n,
+            requests: n,
+            approvals: n,
             reported_cost: 0,
         };
         for meter in Meter::ALL {

@@ -187,7 +187,8 @@ impl ReportedUsage {
             ("cost_usd", self.cost_usd.micro()),
         ];
         let large = numbers.into_iter().find(|(_, number)| *number > AMOUNT_MAX);
-        let model = self.model.as_deref().filter(|name| name.len() > MODEL_MAX_BYTES || name.chars().any(char::is_control));
+        let model =
+            self.model.as_deref().filter(|name| name.len() > MODEL_MAX_BYTES || name.chars().any(char::is_control));
         large
             .map(|(name, _)| (name, format!("at most {AMOUNT_MAX}")))
             .or_else(|| model.map(|_| ("model", format!("at most {MODEL_MAX_BYTES} bytes without control characters"))))
@@ -335,7 +336,8 @@ mod tests {
         let tokens = |n| ReportedUsage { tokens_in: n, tokens_out: 1, ..ReportedUsage::default() };
         assert_eq!((tokens(AMOUNT_MAX).wrong(), tokens(AMOUNT_MAX).amounts().tokens), (None, AMOUNT_MAX + 1));
         assert_eq!(tokens(AMOUNT_MAX + 1).wrong().map(|(name, _)| name), Some("tokens_in"));
-        let model = |n: usize| ReportedUsage { model: Some("m".repeat(n)), ..ReportedUsage::default() }.wrong().is_none();
+        let model =
+            |n: usize| ReportedUsage { model: Some("m".repeat(n)), ..ReportedUsage::default() }.wrong().is_none();
         assert!(model(MODEL_MAX_BYTES) && !model(MODEL_MAX_BYTES + 1));
         for wrong in [r#"{"tokens_in":-1}"#, r#"{"tokens_in":1.5}"#, r#"{"cost_usd":-0.1}"#, r#"{"tokens":1}"#] {
             assert!(serde_json::from_str::<ReportedUsage>(wrong).is_err(), "{wrong}");

@@ -139,8 +139,7 @@ impl Loops {
 
     fn check(&self) -> Result<(), BadManifest> {
         let zero = |(_, limit): &(&str, Option<u32>)| *limit == Some(0);
-        let all =
-            [("same_call", self.same_call), ("failures", self.failures), ("escalations", self.escalations)];
+        let all = [("same_call", self.same_call), ("failures", self.failures), ("escalations", self.escalations)];
         match all.into_iter().find(zero) {
             Some((key, _)) => Err(BadManifest::new(format!("loops.{key}"), "is 0; write at least 1, or leave it out")),
             None => Ok(()),
@@ -228,9 +227,8 @@ fn check_patterns(key: &str, patterns: &[String]) -> Result<(), BadManifest> {
         return Err(BadManifest::new(key, format!("{} patterns; at most {NAMES_MAX}", patterns.len())));
     }
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-*".contains(&byte);
-    let wrong = |pattern: &&String| {
-        pattern.is_empty() || pattern.len() > PATTERN_MAX_BYTES || !pattern.bytes().all(plain)
-    };
+    let wrong =
+        |pattern: &&String| pattern.is_empty() || pattern.len() > PATTERN_MAX_BYTES || !pattern.bytes().all(plain);
     match patterns.iter().find(wrong) {
         Some(pattern) => Err(BadManifest::new(
             key,
@@ -443,7 +441,9 @@ mod tests {
     fn r19_a_contract_says_which_tools_up_to_which_tier() {
         let terms = contract(|_| ()).expect("valid").terms;
         assert_eq!(terms.refuses(&name("invoices.pay"), Tier::Reversible), None);
-        assert!(terms.refuses(&name("invoices.pay"), Tier::Consequential).is_some_and(|why| why.contains("up to tier 1")));
+        assert!(
+            terms.refuses(&name("invoices.pay"), Tier::Consequential).is_some_and(|why| why.contains("up to tier 1"))
+        );
         assert!(terms.refuses(&name("mailer"), Tier::ReadOnly).is_some_and(|why| why.contains("contract `invoices`")));
         let everything = contract(|v| drop(v.as_object_mut().expect("object").remove("tools"))).expect("valid");
         assert_eq!(everything.terms.refuses(&name("mailer"), Tier::Reversible), None);
@@ -512,7 +512,8 @@ mod tests {
         }
         let gates = |n: usize| contract(|v| v["gate"] = json!(vec![v["gate"][0].clone(); n])).is_ok();
         assert!(gates(GATES_MAX) && !gates(GATES_MAX + 1));
-        let binds = |n: usize| contract(|v| v["gate"][0]["bind"] = json!(vec![v["gate"][0]["bind"][0].clone(); n])).is_ok();
+        let binds =
+            |n: usize| contract(|v| v["gate"][0]["bind"] = json!(vec![v["gate"][0]["bind"][0].clone(); n])).is_ok();
         assert!(binds(BINDS_MAX) && !binds(BINDS_MAX + 1));
         let names = |n: usize| contract(|v| v["tools"] = json!(vec!["a"; n])).is_ok();
         assert!(names(NAMES_MAX) && !names(NAMES_MAX + 1));
@@ -523,10 +524,21 @@ mod tests {
     #[test]
     fn a_star_stands_for_any_characters_and_everything_else_for_itself() {
         for (pattern, name, wanted) in [
-            ("pay", "pay", true), ("pay", "pays", false), ("pay", "repay", false), ("*", "anything", true),
-            ("notes.*", "notes.add", true), ("notes.*", "notes", false), ("*.add", "notes.add", true),
-            ("*.add", "add", false), ("a*c*e", "abcde", true), ("a*c*e", "abde", false), ("**", "x", true),
-            ("a*a", "a", false), ("a*a", "aa", true), ("a*b*a", "aba", true), ("", "x", false),
+            ("pay", "pay", true),
+            ("pay", "pays", false),
+            ("pay", "repay", false),
+            ("*", "anything", true),
+            ("notes.*", "notes.add", true),
+            ("notes.*", "notes", false),
+            ("*.add", "notes.add", true),
+            ("*.add", "add", false),
+            ("a*c*e", "abcde", true),
+            ("a*c*e", "abde", false),
+            ("**", "x", true),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("a*b*a", "aba", true),
+            ("", "x", false),
         ] {
             assert_eq!(matches(pattern, name), wanted, "{pattern} {name}");
         }

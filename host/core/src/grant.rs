@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use crate::effect::{Delivery, Header, Reversal};
 use crate::id::{GrantName, SecretName};
 use crate::manifest::BadManifest;
-
 use crate::net::origin::Origin;
 use crate::price::{NoAmount, Usd};
 

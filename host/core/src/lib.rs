@@ -41,7 +41,7 @@ pub mod render;
 pub mod scan;
 pub mod send;
 pub mod session;
+pub mod spike;
 pub mod standing;
 pub mod taint;
-pub mod spike;
 pub mod tier;

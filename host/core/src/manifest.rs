@@ -17,9 +17,9 @@ use crate::effect::Effect;
 use crate::grant::{GRANTS_MAX, HttpGrant, HttpText, KeysGrant, KeysText, MessageGrant, MessageText};
 use crate::id::{NAME_MAX_BYTES, ToolName, WorkspaceName};
 use crate::limit::{CONCURRENT_MAX, ExecutionLimits};
+use crate::price::Usd;
 use crate::rate::{self, QuotaRule, QuotaText, RateRule, RateText};
 use crate::taint::Marks;
-use crate::price::Usd;
 use crate::tier::Tier;
 
 /// The only format that this version reads.

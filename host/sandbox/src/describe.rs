@@ -11,7 +11,7 @@ use toolkeep_core::capability::ClockGrant;
 use toolkeep_core::descriptor::SECTION_MAX_BYTES;
 use toolkeep_core::id::{CallId, NotAnId};
 use toolkeep_core::limit::ExecutionLimits;
-use toolkeep_core::principal::Principal;
+use toolkeep_core::principal::{Origin, Principal};
 use wasmtime::component::Component;
 
 use crate::bindings::GuestPre;
@@ -87,5 +87,5 @@ pub async fn describe(wasm: &[u8]) -> Result<String, NoDescription> {
 fn nobody() -> Result<Context, NotAnId> {
     let principal = Principal { tenant: "none".parse()?, user: "none".parse()?, agent: "none".parse()? };
     let call: CallId = "call_00000000-0000-0000-0000-000000000000".parse()?;
-    Ok(Context { principal, run: String::new(), call, mode: Mode::Preview })
+    Ok(Context { principal, origin: Origin::record(), run: String::new(), call, mode: Mode::Preview })
 }

@@ -234,7 +234,11 @@ mod tests {
             all.into_iter().map(|one| one.join().expect("a call")).sum()
         });
         assert_eq!(taken, 7);
-        assert_eq!((run.balance().reserved.calls, day.balance().reserved.calls), (7, 7), "what did not fit is given back");
+        assert_eq!(
+            (run.balance().reserved.calls, day.balance().reserved.calls),
+            (7, 7),
+            "what did not fit is given back"
+        );
     }
 
     #[test]

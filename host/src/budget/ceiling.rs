@@ -240,7 +240,8 @@ mod tests {
 
     #[test]
     fn r27_a_ceiling_is_one_for_each_tenant_person_or_workflow_that_it_is_about() {
-        let subject = |value: Value, to: &Charged| ceiling(value).expect("valid").subject(to).map(|text| text.to_string());
+        let subject =
+            |value: Value, to: &Charged| ceiling(value).expect("valid").subject(to).map(|text| text.to_string());
         let (ann, paying) = (charged("ann", None), charged("ann", Some("pay")));
         let named = |text: &str| Some(text.to_owned());
         assert_eq!(subject(json!({"name": "a", "calls": 1}), &ann), named("acme"));
@@ -283,7 +284,9 @@ mod tests {
         assert!(rule(json!({"factor": 1})) && rule(json!({"factor": 1_000})));
         assert!(!rule(json!({"factor": 0})) && !rule(json!({"factor": 1_001})));
         assert!(rule(json!({"factor": 2, "window_s": WINDOW_MAX_S})));
-        assert!(!rule(json!({"factor": 2, "window_s": WINDOW_MAX_S + 1})) && !rule(json!({"factor": 2, "window_s": 0})));
+        assert!(
+            !rule(json!({"factor": 2, "window_s": WINDOW_MAX_S + 1})) && !rule(json!({"factor": 2, "window_s": 0}))
+        );
         assert!(rule(json!({"factor": 2, "baseline": BASELINE_MAX})));
         assert!(!rule(json!({"factor": 2, "baseline": BASELINE_MAX + 1})));
     }

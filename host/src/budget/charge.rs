@@ -266,8 +266,8 @@ impl Drop for Charge {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::account::Whose;
+    use super::*;
     use toolkeep_core::budget::{Limits, OverBudget};
 
     fn account(calls: u64) -> Arc<Account> {
@@ -310,7 +310,10 @@ mod tests {
         charge.executed(&usage(20), 2);
         charge.executed(&usage(5), 2);
         let row = charge.row(7, Outcome::None);
-        assert_eq!((row.execution.fuel, row.execution.requests, row.execution.cost, row.execution.wall_ms), (25, 2, 20, 7));
+        assert_eq!(
+            (row.execution.fuel, row.execution.requests, row.execution.cost, row.execution.wall_ms),
+            (25, 2, 20, 7)
+        );
         assert_eq!(account.balance().reserved.fuel, 50);
         charge.close();
         charge.close();

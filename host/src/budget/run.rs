@@ -72,7 +72,8 @@ impl Run {
         workflow: Option<WorkflowName>,
         terms: Terms,
     ) -> Self {
-        let account = Account::new(Whose::Run, terms.over_budget, terms.budget, toolkeep_core::budget::Amounts::default());
+        let account =
+            Account::new(Whose::Run, terms.over_budget, terms.budget, toolkeep_core::budget::Amounts::default());
         let (principal, session) = (principal.clone(), origin.session.clone());
         Self { id, principal, session, workflow, terms, account: Arc::new(account), track: Mutex::default() }
     }
@@ -201,12 +202,16 @@ impl Run {
                 .hint("an operator has to look at it and release it with `toolkeep runs release`"));
         }
         if let Some(why) = self.terms.refuses(asked.tool, asked.tier) {
-            return Err(Refusal::new(Code::Denied, why)
-                .hint("use a tool of the run's contract; the attempt is on record"));
+            return Err(
+                Refusal::new(Code::Denied, why).hint("use a tool of the run's contract; the attempt is on record")
+            );
         }
         if self.terms.usage_required && !asked.reports {
-            return Err(Refusal::new(Code::InvalidInput, "every call of this run has to say what the caller's model used")
-                .field("/usage", "is missing", "`{\"tokens_in\": …, \"tokens_out\": …, \"cost_usd\": \"…\"}`"));
+            return Err(Refusal::new(
+                Code::InvalidInput,
+                "every call of this run has to say what the caller's model used",
+            )
+            .field("/usage", "is missing", "`{\"tokens_in\": …, \"tokens_out\": …, \"cost_usd\": \"…\"}`"));
         }
         self.gates(&track, asked)?;
         self.circles(&mut track, asked)

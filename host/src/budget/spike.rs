@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
-use toolkeep_core::price::Usd;
 use toolkeep_core::id::{TenantName, WorkflowName};
+use toolkeep_core::price::Usd;
 use toolkeep_core::refusal::Refusal;
 use toolkeep_core::spike::{Spent, Spike};
 
@@ -73,12 +73,7 @@ impl Budgets {
         if !pause {
             return self.audit(&facts);
         }
-        let reason = format!(
-            "{} {} in this window, where {} is usual",
-            text(spike.now),
-            spike.what,
-            text(spike.usual)
-        );
+        let reason = format!("{} {} in this window, where {} is usual", text(spike.now), spike.what, text(spike.usual));
         let pause = PauseRow {
             tenant: tenant.clone(),
             workflow: workflow.clone(),
@@ -109,8 +104,7 @@ impl Budgets {
     ) -> Result<bool, Refusal> {
         let _changing = self.0.pausing.lock().await;
         let facts = json!({"by": by, "tenant": tenant, "what": "resumed", "workflow": workflow});
-        let resumed =
-            self.0.ledger.resume_spending(tenant, workflow, &facts).await.map_err(|error| error.refusal())?;
+        let resumed = self.0.ledger.resume_spending(tenant, workflow, &facts).await.map_err(|error| error.refusal())?;
         let mut pauses = (**self.0.pauses.load()).clone();
         let before = pauses.len();
         pauses.retain(|pause| pause.tenant != *tenant || pause.workflow.as_ref() != workflow);

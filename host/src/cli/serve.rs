@@ -68,11 +68,7 @@ impl ServeArgs {
         }
         let doors = Doors {
             runtime_dir: config.runtime_dir.clone(),
-            manifests: Watch::new(
-                &config.tools_dir,
-                config.policy_dir.as_deref(),
-                config.budgets.contracts.as_deref(),
-            ),
+            manifests: Watch::new(&config.tools_dir, config.policy_dir.as_deref(), config.budgets.contracts.as_deref()),
             agent_group: config.agent_group,
             bounds: bounds(&config),
             lock,

@@ -150,10 +150,8 @@ impl Host {
 
     /// A stored plan was settled, or was not: give back what was charged for it, and let its run remember.
     pub(crate) async fn after_stored(&self, charged: Option<CallId>, plan: &Plan, input: &Arc<str>, answer: &Answer) {
-        let stands = matches!(
-            answer.outcome,
-            Outcome::Committed | Outcome::Unknown | Outcome::Halted | Outcome::Pending
-        );
+        let stands =
+            matches!(answer.outcome, Outcome::Committed | Outcome::Unknown | Outcome::Halted | Outcome::Pending);
         if let Some(call) = charged.filter(|_| !stands) {
             self.give_back(call).await;
         }

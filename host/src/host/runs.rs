@@ -73,7 +73,8 @@ impl Host {
         };
         self.ledger().open_run(row).map_err(|e| e.refusal())?;
         let begun = Run::begin(run, caller.who(), workflow.clone(), terms);
-        let told = json!({"run": run, "contract": begun.terms.contract, "workflow": workflow, "budget": begun.terms.budget});
+        let told =
+            json!({"run": run, "contract": begun.terms.contract, "workflow": workflow, "budget": begun.terms.budget});
         self.budgets().begin(begun);
         Ok(told)
     }
@@ -127,7 +128,8 @@ impl Host {
     /// # Errors
     /// `not_found`: no such open run. `gate_unmet`: the contract wants more before. `invalid_input`.
     pub async fn close_run(&self, caller: &Caller, run: RunId, close: CloseRun) -> Result<Value, Refusal> {
-        let wrong = |text: &String| text.is_empty() || text.len() > OUTCOME_MAX_BYTES || text.chars().any(char::is_control);
+        let wrong =
+            |text: &String| text.is_empty() || text.len() > OUTCOME_MAX_BYTES || text.chars().any(char::is_control);
         if close.outcome.as_ref().is_some_and(wrong) {
             return Err(Refusal::new(Code::InvalidInput, "the outcome is empty, too long or has control characters")
                 .field("/outcome", "is no short text", "1 to 128 bytes"));
@@ -152,7 +154,8 @@ impl Host {
         if !run.close() {
             return Err(no_open_run());
         }
-        let outcome = if close.abandon { Some(close.outcome.unwrap_or_else(|| ABANDONED.to_owned())) } else { close.outcome };
+        let outcome =
+            if close.abandon { Some(close.outcome.unwrap_or_else(|| ABANDONED.to_owned())) } else { close.outcome };
         let now = self.ambient().now_ms();
         let closed = self.ledger().close_run(caller.principal(), run.id, outcome.as_deref().map(Arc::from), now).await;
         match closed {
@@ -216,7 +219,10 @@ impl Host {
             members.insert("terms".to_owned(), json!(run.terms));
             members.insert("budget".to_owned(), balance(&run.account.balance()));
             members.insert("missing".to_owned(), json!(run.missing()));
-            let own = |stored: &&StoredCall| stored.row.principal == row.principal;
+            // A refused call of somebody else, or of a session below, may have named the run.
+            let own = |stored: &&StoredCall| {
+                stored.row.principal == row.principal && row.session.is_within(&stored.row.origin.session)
+            };
             members.insert("calls".to_owned(), calls.items.iter().filter(own).map(call_line).collect());
             members.insert("next_cursor".to_owned(), json!(calls.next));
         }

@@ -333,11 +333,12 @@ impl Ledger {
             let sql = "SELECT * FROM runs WHERE id = ?1";
             let Some(run) = row(conn, sql, params![id], run_of)? else { return Ok(None) };
             let sql = "SELECT count(*) AS calls, coalesce(sum(fuel), 0) AS fuel, coalesce(sum(wall_ms), 0) AS wall_ms \
-                       FROM calls WHERE run = ?1 AND tenant = ?2 AND user = ?3 AND agent = ?4";
+                       FROM calls WHERE run = ?1 AND tenant = ?2 AND user = ?3 AND agent = ?4 \
+                       AND (session IS NULL OR substr(?5, 1, length(session)) = session)";
             // A refused call of somebody else may have named the run; it is no call of it.
             let Principal { tenant, user, agent } = &run.principal;
             let (tenant, user, agent) = (tenant.as_str(), user.as_str(), agent.as_str());
-            let totals = row(conn, sql, params![id, tenant, user, agent], |row| {
+            let totals = row(conn, sql, params![id, tenant, user, agent, run.session.to_bytes()], |row| {
                 let reading = Reading::new(row, "calls");
                 let (fuel, wall_ms) = (reading.number("fuel")?, reading.number("wall_ms")?);
                 Ok(RunTotals { calls: reading.number("calls")?, fuel, wall_ms })

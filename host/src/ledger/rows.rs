@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use toolkeep_core::call::{Mode, Outcome, Status, Usage};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName, ToolName, TransactionId, UserName, WorkflowName};
+use toolkeep_core::id::{
+    ApprovalId, CallId, PlanId, RunId, TenantName, ToolName, TransactionId, UserName, WorkflowName,
+};
 use toolkeep_core::plan::Plan;
 use toolkeep_core::principal::{Origin, Principal, SessionPath};
 use toolkeep_core::receipt::Receipt;

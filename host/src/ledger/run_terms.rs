@@ -44,15 +44,38 @@ pub(super) enum RunWork {
     Charge(ChargeRow),
     Refund(CallId),
     /// An escalation of a run, with its facts, that may hold the run.
-    Escalate { run: RunId, facts: String, hold: Option<RunHold> },
+    Escalate {
+        run: RunId,
+        facts: String,
+        hold: Option<RunHold>,
+    },
     /// A held run goes on, with its budget raised to this.
-    Release { run: RunId, raised: String, at_ms: u64, facts: String },
+    Release {
+        run: RunId,
+        raised: String,
+        at_ms: u64,
+        facts: String,
+    },
     /// Spending of a workflow, or of what has none, stops.
-    Pause { tenant: TenantName, workflow: String, reason: String, facts: String },
+    Pause {
+        tenant: TenantName,
+        workflow: String,
+        reason: String,
+        facts: String,
+    },
     /// It goes on.
-    Resume { tenant: TenantName, workflow: String, facts: String },
+    Resume {
+        tenant: TenantName,
+        workflow: String,
+        facts: String,
+    },
     /// A ceiling allows itself once more on a day.
-    Allow { ceiling: String, subject: String, day: u64, facts: String },
+    Allow {
+        ceiling: String,
+        subject: String,
+        day: u64,
+        facts: String,
+    },
 }
 
 impl RunWork {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toolkeep_core::call::Mode;
 use toolkeep_core::id::CallId;
-use toolkeep_core::principal::Principal;
+use toolkeep_core::principal::{Origin, Principal};
 
 use crate::bindings::toolkeep::tool::{context, progress};
 use crate::state::State;
@@ -22,6 +22,8 @@ pub const PROGRESS_TEXT_MAX_BYTES: usize = 1_024;
 pub struct Context {
     /// Who acts, as the host authenticated it.
     pub principal: Principal,
+    /// How they came to act.
+    pub origin: Origin,
     /// The run, as text; empty outside of one.
     pub run: String,
     /// The call, stable over re-executions.
@@ -54,6 +56,18 @@ impl context::Host for State {
             user: principal.user.as_str().to_owned(),
             agent: principal.agent.as_str().to_owned(),
         })
+    }
+
+    fn session_id(&mut self) -> wasmtime::Result<String> {
+        let session = self.context.origin.session.last().map(|session| session.to_string()).unwrap_or_default();
+        self.recorder.value("toolkeep:tool/context#session-id", "", &*session);
+        Ok(session)
+    }
+
+    fn authenticated_by(&mut self) -> wasmtime::Result<String> {
+        let means = self.context.origin.credential.means().word();
+        self.recorder.value("toolkeep:tool/context#authenticated-by", "", means);
+        Ok(means.to_owned())
     }
 
     fn run_id(&mut self) -> wasmtime::Result<String> {

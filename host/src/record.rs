@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::Value;
 use toolkeep_core::call::{ApprovalView, CallRequest, Outcome, PlanView, Reply, Status, TransactionView, Usage};
 use toolkeep_core::digest::Digest;
@@ -56,6 +57,15 @@ impl Clock {
             None => self.before_ms,
         }
     }
+}
+
+/// What a stored reply says besides how the call ended.
+#[derive(Default, Deserialize)]
+struct Said {
+    #[serde(default)]
+    warnings: Vec<String>,
+    #[serde(default)]
+    labels: Vec<String>,
 }
 
 /// How a call ends, before it is made a reply.
@@ -277,11 +287,13 @@ impl Entry {
         self.row.suspended = true;
     }
 
-    /// An entry of a stored call that goes on: a plan that is settled later. Its time stands still.
+    /// An entry of a stored call that goes on: a plan that is settled later. Its time stands still, and what its reply
+    /// warns of stays true.
     #[must_use]
     pub fn resume(row: CallRow) -> Self {
+        let Said { warnings, labels } = serde_json::from_str(&row.reply).unwrap_or_default();
         let clock = Clock { before_ms: row.usage.wall_ms, since_ms: None };
-        Self { row, warnings: Vec::new(), labels: Vec::new(), notes: Notes::default(), clock, charge: None }
+        Self { row, warnings, labels, notes: Notes::default(), clock, charge: None }
     }
 
     /// The call executes again from now on.
@@ -355,7 +367,10 @@ impl Entry {
 
     /// Something that the caller should know besides.
     pub fn warn(&mut self, warning: impl Into<String>) {
-        self.warnings.push(warning.into());
+        let warning = warning.into();
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 
     /// A word about what the output is, once.

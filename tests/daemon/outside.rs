@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::scenery::manifest;
 use super::world::{Agent, Plot, Reply, World, component};
+use crate::doors::running::until;
 
 /// A tool of the scenery of a test: its name, its component, and what its manifest says.
 type Tool<'a> = (&'a str, &'a str, String);
@@ -92,9 +93,16 @@ fn agree(admin: &mut Agent, held: &Reply) -> Reply {
     Reply { value: answer["reply"].clone(), replayed: false }
 }
 
-/// The reply of a call as it stands.
+/// The reply of a call as it stands, once it does not run any more.
 fn now(world: &World, call: &str) -> Reply {
-    world.agent().reply("calls.get", json!({"call": call}))
+    let mut found = None;
+    until("the call does not run", || {
+        let answer = world.agent().raw("calls.get", json!({"call": call})).expect("an answer");
+        found = answer.pointer("/result/reply").cloned();
+        assert!(found.is_some() || answer["error"]["data"]["code"] == "in_flight", "{answer}");
+        found.is_some()
+    });
+    Reply { value: found.expect("a reply"), replayed: false }
 }
 
 /// Say what became of an unknown request; the reply that its call has then.

@@ -110,7 +110,8 @@ impl Scene {
             )
         };
         let tools = [("reach", "reach", with(&grant("deaf", &deaf.origin, "connect_ms = 5000\n")))];
-        let world = awake("", &tools);
+        // A peer that fails so often would not be asked any more.
+        let world = awake("[breaker]\nfailures = 0\n", &tools);
         std::fs::create_dir(world.path("books/g7")).expect("folder");
         Self { world, peer, deaf }
     }

@@ -4,6 +4,8 @@
 //! at any time after the consent, after the answer, and again while the next life recovers. What a call came to is held against
 //! the book of the peer and the mail server's. `TOOLKEEP_HARD=1` kills more often.
 
+mod live;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;

@@ -162,6 +162,7 @@ impl Host {
             }
             self.may_go_on(executed.ticket().grant().call())?;
             let output = looked.output.map_err(|refusal| executed.ticket().blamed(refusal))?;
+            entry.spilled(&output);
             let around = self.circumstances_of(entry).tainted(seen.taint);
             let naming = self.naming(entry, &executed, boundary.as_ref(), &given, around.taint);
             let call = naming.call;

@@ -6,6 +6,7 @@
 //! unambiguous. There is no default workspace and no default principal but the user who runs the daemon.
 
 pub mod kill;
+mod oversight;
 pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -300,7 +301,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
     let workspaces = check_workspaces(text, base, &state_dir)?;
     let policy_dir = text.policy.dir.as_deref().map(|path| absolute("policy.dir", path, base)).transpose()?;
     let folders = [Some(&tools_dir), Some(&runtime_dir), policy_dir.as_ref()];
-    refuse_own_folders(&workspaces, folders.into_iter().flatten().map(PathBuf::as_path).chain(base))?;
+    oversight::refuse_own_folders(&workspaces, folders.into_iter().flatten().map(PathBuf::as_path).chain(base))?;
     let mut principals = BTreeMap::new();
     for entry in &text.principals {
         let principal =
@@ -357,7 +358,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         notify: check_notify(text, &channels)?,
         channels,
         autonomy: text.oversight.autonomy.unwrap_or_default(),
-        hold_run_after: check_hold(text)?,
+        hold_run_after: oversight::check_hold(text)?,
         budgets: check_budgets(text, base)?,
         limits: check_limits(text)?,
         ledger: check_ledger(text)?,
@@ -393,20 +394,6 @@ fn check_notify(text: &ConfigText, channels: &BTreeMap<ChannelName, ChannelConfi
         channels: route.channels.clone(),
     };
     Ok(text.notify.iter().map(route).collect())
-}
-
-/// Boundaries that one run may test if the configuration does not say.
-const HOLD_RUN_AFTER: u32 = 10;
-
-fn check_hold(text: &ConfigText) -> Result<Option<u32>, ConfigError> {
-    match text.oversight.hold_run_after {
-        None => Ok(Some(HOLD_RUN_AFTER)),
-        Some(0) => Ok(None),
-        Some(most) if most <= 1_000 => Ok(Some(most)),
-        Some(most) => {
-            Err(ConfigError::value("oversight.hold_run_after", format!("{most} is not between 0 (never) and 1000")))
-        }
-    }
 }
 
 fn check_secrets(text: &ConfigText) -> Result<BTreeMap<SecretName, SecretConfig>, ConfigError> {
@@ -499,20 +486,6 @@ fn check_workspaces(
     Ok(workspaces)
 }
 
-/// A tool that could change manifests, policies, sockets or the configuration could grant itself the rest.
-fn refuse_own_folders<'p>(
-    workspaces: &BTreeMap<WorkspaceName, Workspace>,
-    own: impl Iterator<Item = &'p Path>,
-) -> Result<(), ConfigError> {
-    for folder in own {
-        if let Some((name, _)) = workspaces.iter().find(|(_, workspace)| folder.starts_with(&workspace.path)) {
-            let problem = format!("`{}` is the daemon's own and must lie outside of every workspace", folder.display());
-            return Err(ConfigError::value(format!("workspace.{name}.path"), problem));
-        }
-    }
-    Ok(())
-}
-
 /// Roots that nobody means to hand to a tool, whatever they wrote.
 fn refuse_dangerous(key: &str, path: &Path, state_dir: &Path) -> Result<(), ConfigError> {
     const NEVER: &[&str] = &[
@@ -595,22 +568,6 @@ fn xdg(ambient: &Ambient, variable: &str, fallback: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn t_f9_no_workspace_holds_what_the_daemon_is_ruled_by() {
-        let workspace = |path: &str| {
-            let (path, tenant) = (PathBuf::from(path), "t".parse().expect("name"));
-            BTreeMap::from([("w".parse().expect("name"), Workspace { path, tenant })])
-        };
-        let own = || ["/srv/keep/tools", "/srv/keep/policies"].into_iter().map(Path::new);
-        for wrong in ["/srv/keep/tools", "/srv/keep", "/srv"] {
-            let refused = refuse_own_folders(&workspace(wrong), own()).expect_err(wrong).to_string();
-            assert!(refused.contains("workspace.w.path"), "{refused}");
-        }
-        for fine in ["/srv/keep/tools/inside", "/srv/keep/books", "/srv/other"] {
-            assert!(refuse_own_folders(&workspace(fine), own()).is_ok(), "{fine}");
-        }
-    }
 
     fn ledger(lines: &str) -> Result<LedgerBounds, ConfigError> {
         let text: ConfigText = toml::from_str(&format!("[ledger]\n{lines}\n")).expect("shape");

@@ -29,6 +29,9 @@ pub struct Notes {
     /// What is hidden wherever the call is shown: JSON Pointers that begin with `/input` or `/output`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub redact: BTreeSet<String>,
+    /// What the schemas of its tool mark as sensitive: hidden from eyes, not from the agent that called.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub sensitive: BTreeSet<String>,
     /// What was decided about its plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ruling: Option<RulingNote>,

@@ -257,6 +257,7 @@ impl Entry {
                 key: None,
                 notes: None,
                 charge: None,
+                output: None,
             },
             warnings: Vec::new(),
             labels: Vec::new(),
@@ -274,6 +275,7 @@ impl Entry {
         row.call = call;
         row.key = None;
         row.recording = None;
+        row.output = None;
         row.usage = Usage::default();
         row.started_ms = now_ms;
         row.suspended = false;
@@ -378,6 +380,11 @@ impl Entry {
         if !self.labels.iter().any(|label| label == word) {
             self.labels.push(word.to_owned());
         }
+    }
+
+    /// What the tool returned is too long for the reply: it is kept beside it.
+    pub fn spilled(&mut self, output: &Screened) {
+        self.row.output = output.spilled();
     }
 
     /// What is noted of the call besides.

@@ -6,9 +6,11 @@
 //! says so, the input. What policies hide of it is hidden, and it may leave between delimiters that nobody can foresee.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use serde_json::Value;
-use toolkeep_core::json;
+use serde_json::{Value, json};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::json as strict;
 use toolkeep_core::redact;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::scan::{self, Findings};
@@ -20,6 +22,8 @@ use crate::schema;
 
 /// Bytes of output from which on the thread tells the others of its runtime that it is busy.
 const BUSY_BYTES: usize = 64 * 1024;
+/// Characters of a long output that its marker shows.
+const HEAD_CHARS: usize = 160;
 /// Bytes of randomness in the nonce of delimiters.
 const NONCE_BYTES: usize = 8;
 
@@ -28,6 +32,8 @@ const NONCE_BYTES: usize = 8;
 pub struct Screened {
     value: Option<Value>,
     nonce: Option<String>,
+    /// Bytes of JSON from which on it is kept beside the reply.
+    spill_bytes: Option<u64>,
 }
 
 impl Screened {
@@ -37,10 +43,23 @@ impl Screened {
         self.value.as_ref()
     }
 
-    /// The output as it leaves: between delimiters, where the manifest wants them.
+    /// The output as JSON, if it is too long for the reply.
+    #[must_use]
+    pub fn spilled(&self) -> Option<Arc<str>> {
+        let (value, most) = (self.value.as_ref()?, self.spill_bytes?);
+        let text = value.to_string();
+        (text.len() as u64 > most).then(|| text.into())
+    }
+
+    /// The output as it leaves: a marker where it is too long, between delimiters where the manifest wants them.
     #[must_use]
     pub fn leaving(&self) -> Option<Value> {
-        let value = self.value.clone()?;
+        let mut value = self.value.clone()?;
+        if let Some(text) = self.spilled() {
+            let head: String = text.chars().take(HEAD_CHARS).collect();
+            value = json!({"spilled": {"bytes": text.len(), "sha256": Digest::of(text.as_bytes()), "head": head,
+                "read_with": "calls.output"}});
+        }
         let Some(nonce) = &self.nonce else { return Some(value) };
         Some(Value::String(format!("<<<untrusted {nonce}>>>\n{value}\n<<<end {nonce}>>>")))
     }
@@ -97,7 +116,7 @@ fn busy<T>(work: impl FnOnce() -> T) -> T {
 fn output_of(executed: &Executed, ambient: &Ambient) -> Result<Screened, Refusal> {
     let tool = executed.ticket().grant().call().tool();
     if executed.live().is_some() {
-        return Ok(Screened { value: None, nonce: None });
+        return Ok(Screened { value: None, nonce: None, spill_bytes: None });
     }
     let value = check(tool, executed.output()?)?;
     let nonce = tool
@@ -105,7 +124,7 @@ fn output_of(executed: &Executed, ambient: &Ambient) -> Result<Screened, Refusal
         .screen
         .delimit
         .then(|| ambient.random::<NONCE_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect());
-    Ok(Screened { value: Some(value), nonce })
+    Ok(Screened { value: Some(value), nonce, spill_bytes: tool.manifest.screen.spill_bytes })
 }
 
 /// What a tool says about its failure is text that a model reads, too.
@@ -115,7 +134,7 @@ fn scan_refusal(refusal: &Refusal) -> Findings {
 
 fn check(tool: &Tool, output: &str) -> Result<Value, Refusal> {
     let broken = |message: String| Refusal::new(Code::ToolTrapped, message);
-    let value = json::parse(output.as_bytes())
+    let value = strict::parse(output.as_bytes())
         .map_err(|e| broken(format!("`{}` returned something that is not JSON: {e}", tool.name)))?;
     let schema = tool.output()?;
     if schema.is_valid(&value) {

@@ -46,6 +46,7 @@ const ROWS: &[(Plane, &str, &[&str])] = &[
         &[r#"{"tool":"$tool","input":{}}"#, r#"{"tool":"text-stats","input":{"text":"a"},"run":"$run"}"#],
     ),
     (Plane::Agent, "calls.get", &[r#"{"call":"$call"}"#, r#"{"call":"$committed"}"#]),
+    (Plane::Agent, "calls.output", &[r#"{"call":"$call"}"#, r#"{"call":"$committed"}"#]),
     (Plane::Agent, "calls.cancel", &[r#"{"call":"$call"}"#]),
     (Plane::Agent, "plans.get", &[r#"{"plan":"$plan"}"#, r#"{"plan":"$digest"}"#, r#"{"plan":"$plan","diffs":true}"#]),
     (Plane::Agent, "plans.commit", &[r#"{"plan":"$plan"}"#, r#"{"plan":"$digest"}"#]),
@@ -74,6 +75,25 @@ const ROWS: &[(Plane, &str, &[&str])] = &[
     (Plane::Admin, "approvals.show", &[r#"{"approval":"$approval"}"#]),
     (Plane::Admin, "approvals.approve", &[r#"{"approval":"$approval"}"#]),
     (Plane::Admin, "approvals.reject", &[r#"{"approval":"$approval","reason":"no"}"#]),
+    (
+        Plane::Admin,
+        "standing.preview",
+        &[
+            r#"{"standing":{"uses":1,"ttl_s":1,"covers":{"tool":"$tool","kinds":["kv.add"],"buckets":["b"],"max_effects":1,"max_bytes":1}}}"#,
+        ],
+    ),
+    (
+        Plane::Admin,
+        "standing.make",
+        &[
+            r#"{"reason":"x","confirm":"0","standing":{"uses":1,"ttl_s":1,"covers":{"tool":"$tool","kinds":["kv.add"],"buckets":["b"],"max_effects":1,"max_bytes":1}}}"#,
+        ],
+    ),
+    (Plane::Admin, "standing.agree", &[r#"{"standing":"$standing"}"#]),
+    (Plane::Admin, "standing.revoke", &[r#"{"standing":"$standing","reason":"x"}"#]),
+    (Plane::Admin, "autonomy.show", &[r#"{"agent":"a","tool":"$tool"}"#]),
+    (Plane::Admin, "autonomy.set", &[r#"{"agent":"a","tool":"$tool","level":"draft","reason":"x"}"#]),
+    (Plane::Admin, "incident.get", &[r#"{"call":"$call"}"#, r#"{"call":"$committed"}"#, r#"{"run":"$run"}"#]),
     (Plane::Admin, "outcomes.resolve", &[r#"{"call":"$committed","sent":true,"reason":"seen"}"#]),
     (Plane::Admin, "plans.show", &[r#"{"plan":"$plan"}"#, r#"{"plan":"$digest"}"#]),
     (Plane::Admin, "runs.show", &[r#"{"run":"$run"}"#]),
@@ -120,6 +140,8 @@ const TELLS: &[(Plane, &str)] = &[
     (Plane::Admin, "policy.get"),
     (Plane::Admin, "deadletters.list"),
     (Plane::Admin, "kill.list"),
+    (Plane::Admin, "standing.list"),
+    (Plane::Admin, "autonomy.list"),
     (Plane::Admin, "audit.verify"),
     (Plane::Admin, "health.get"),
 ];
@@ -177,6 +199,13 @@ fn make(owner: &mut Peer, operator: &mut Agent) -> Ids {
     owner.ok("calls.execute", json!({"tool": "notes.add", "input": note("Staged"), "transaction": transaction}));
     let session = owner.ok("sessions.delegate", json!({"label": "owner"}));
     let token = operator.ok("tokens.mint", json!({"user": "alice", "agent": "one", "label": "owner"}));
+    let standing = json!({"uses": 1, "ttl_s": 600, "covers": {"tool": "notes3.add", "kinds": ["file.write"],
+        "paths": ["notes:owner*"], "max_effects": 1, "max_bytes": 1, "irreversible": true}});
+    let shown = operator.ok("standing.preview", json!({"standing": standing}));
+    let made = json!({"standing": standing, "reason": "owner", "confirm": shown["confirm"]});
+    let standing = text(&operator.ok("standing.make", made), "/id");
+    let level = json!({"agent": "one", "tool": "notes.add", "level": "autonomous", "reason": "owner"});
+    operator.ok("autonomy.set", level);
     let mut delivery = String::new();
     until("a letter is dead", || {
         let letters = operator.ok("deadletters.list", json!({}));
@@ -194,6 +223,7 @@ fn make(owner: &mut Peer, operator: &mut Agent) -> Ids {
         ("session", text(&session, "/session")),
         ("token", text(&token, "/id")),
         ("delivery", delivery),
+        ("standing", standing),
         ("key", "owners-key".to_owned()),
         ("tool", "notes.add".to_owned()),
         ("workspace", "notes".to_owned()),

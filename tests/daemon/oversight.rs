@@ -25,6 +25,7 @@ fn world(policies: &str, config: &'static str) -> World {
         ("inbox", format!("tier = 0\n{notes}untrusted = true\n")),
         ("vault", format!("tier = 0\n{notes}private = true\n")),
         ("wrapped", format!("tier = 0\n{notes}[screen]\ndelimit = true\n")),
+        ("long", format!("tier = 0\n{notes}[screen]\nspill_bytes = 256\n")),
     ] {
         let text = format!("format = 1\nname = \"{name}\"\ncomponent = \"notes.wasm\"\n{rest}");
         world.home.put(&format!("tools/{name}.toml"), text.as_bytes());
@@ -233,6 +234,30 @@ fn r36_an_output_can_leave_between_delimiters_that_nobody_foresees() {
         nonces.insert(nonce);
     }
     assert_eq!(nonces.len(), 2);
+}
+
+#[test]
+fn r36_an_output_that_is_too_long_is_kept_beside_the_reply_and_read_in_parts() {
+    let world = world("", "");
+    let mut agent = world.agent();
+    let short = agent.execute("long.search", json!({"query": "nothing to"})).must("ok", "none", "");
+    assert_eq!(short.value["output"]["total"], 1, "{}", short.value);
+    for number in 0..20 {
+        world.home.put(&format!("notes/n{number:02}.md"), format!("# Number {number}\n\nword\n").as_bytes());
+    }
+    let reply = agent.execute("long.list", json!({})).must("ok", "none", "");
+    let marker = &reply.value["output"]["spilled"];
+    let part = agent.ok("calls.output", json!({"call": reply.call()}));
+    let text = part["text"].as_str().expect("a text");
+    assert_eq!((&marker["bytes"], &part["next_offset"]), (&json!(text.len()), &Value::Null), "{part}");
+    assert_eq!(marker["sha256"], json!(toolkeep_core::digest::Digest::of(text.as_bytes())));
+    assert!(serde_json::from_str::<Value>(text).expect("json")["total"].as_u64().is_some_and(|total| total > 20));
+    let rest = agent.ok("calls.output", json!({"call": reply.call(), "offset": 10}));
+    assert_eq!(rest["text"].as_str(), text.get(10..));
+    for wrong in [json!({"call": reply.call(), "offset": text.len() + 1}), json!({"call": short.call()})] {
+        agent.no("calls.output", wrong);
+    }
+    world.verified();
 }
 
 #[test]

@@ -221,3 +221,54 @@ async fn approvals_are_listed_by_state_and_tenant_newest_first() {
     assert_eq!(list(acme(), ApprovalFilter::default(), Page::default()).await.items.len(), 5);
     assert_eq!(list(super::fixture::stranger(), pending, Page::default()).await.items.len(), 0);
 }
+
+/// What is on the disk now, opened as the start after a kill would: nobody closed it.
+async fn after_a_kill(fixture: &Fixture) -> (super::fixture::Place, toolkeep::ledger::Ledger) {
+    let copy = super::fixture::Place::new("killed");
+    for entry in std::fs::read_dir(fixture.place.path()).expect("directory") {
+        let entry = entry.expect("entry");
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copied");
+    }
+    let ledger = toolkeep::ledger::Ledger::open(copy.path(), fixture.ambient.clone()).await.expect("opened");
+    assert!(ledger.was_unclean(), "it was not closed");
+    (copy, ledger)
+}
+
+#[tokio::test]
+async fn r22_a_kill_after_any_transition_leaves_what_was_answered() {
+    let fixture = Fixture::new("kills").await;
+    let mut transitions = 0;
+    let mut killed = async |proposal: &Proposal, state: ApprovalState, votes: usize, plan: PlanState| {
+        transitions += 1;
+        let (_place, ledger) = after_a_kill(&fixture).await;
+        let found = ledger.approval(&acme(), lease(proposal).id).await.expect("read").expect("there");
+        assert_eq!((found.state, found.votes.len()), (state, votes), "transition {transitions}");
+        let stored = ledger.plan(&acme(), proposal.plan.id()).await.expect("read").expect("there");
+        assert_eq!(stored.state, plan, "transition {transitions}");
+        let mut intent = fixture.intent(&proposal.plan);
+        intent.approval = Some(lease(proposal));
+        let taken = ledger.intent(intent).await;
+        assert_eq!(taken.is_ok(), state == ApprovalState::Approved, "transition {transitions}: {taken:?}");
+        ledger.close().await.expect("closed");
+    };
+    let two = keep(&fixture, b"two people", 2).await;
+    killed(&two, ApprovalState::Pending, 0, PlanState::Held).await;
+    fixture.ledger.resolve(answer(&two, "eve", true)).await.expect("counted");
+    killed(&two, ApprovalState::Pending, 1, PlanState::Held).await;
+    fixture.ledger.resolve(answer(&two, "bob", true)).await.expect("approved");
+    killed(&two, ApprovalState::Approved, 2, PlanState::Held).await;
+    let mut intent = fixture.intent(&two.plan);
+    intent.approval = Some(lease(&two));
+    let id = fixture.ledger.intent(intent).await.expect("intent");
+    killed(&two, ApprovalState::Consumed, 2, PlanState::Committing).await;
+    let row = outcome(id, two.call.call, Settled::Committed);
+    fixture.ledger.outcome(row, Durability::Durable).await.expect("outcome");
+    killed(&two, ApprovalState::Consumed, 2, PlanState::Committed).await;
+    let no = keep(&fixture, b"rejected", 1).await;
+    fixture.ledger.resolve(answer(&no, "eve", false)).await.expect("rejected");
+    killed(&no, ApprovalState::Rejected, 1, PlanState::Discarded).await;
+    let dropped = keep(&fixture, b"dropped", 1).await;
+    fixture.ledger.discard(&acme(), dropped.plan.id(), Discard::Dropped).await.expect("dropped");
+    killed(&dropped, ApprovalState::Expired, 0, PlanState::Discarded).await;
+    println!("approvals: a kill after each of {transitions} transitions leaves what was answered");
+}

@@ -101,6 +101,7 @@ impl Fixture {
             key: None,
             notes: None,
             charge: None,
+            output: None,
         }
     }
 

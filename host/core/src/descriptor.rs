@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::effect::Effect;
 use crate::id::ToolName;
+use crate::scan::{self, Suspicion};
 
 /// Name of the custom section.
 pub const SECTION: &str = "toolkeep-tools";
@@ -107,6 +108,21 @@ pub enum BadDescriptor {
     /// The input schema does not describe an object.
     #[error("tool `{0}`: the input schema must have `\"type\": \"object\"`")]
     InputNotObject(ToolName),
+    /// The input schema lists members and leaves open whether there may be others.
+    #[error("tool `{0}`: the input schema lists members; say `\"additionalProperties\": false`, or what others may be")]
+    InputOpen(ToolName),
+    /// Description or schemas hold characters that a person does not see.
+    #[error(
+        "tool `{tool}`: its description or schemas have {what} at `{pointer}`, which a model reads and nobody sees"
+    )]
+    Hidden {
+        /// The tool.
+        tool: ToolName,
+        /// What they have.
+        what: &'static str,
+        /// Where: a JSON Pointer into the description of the tool.
+        pointer: String,
+    },
 }
 
 /// Effect kinds that exist in the vocabulary but whose capability this version does not offer yet; a descriptor may
@@ -162,7 +178,32 @@ impl Descriptor {
         if self.input_schema.get("type").and_then(Value::as_str) != Some("object") {
             return Err(BadDescriptor::InputNotObject(self.name.clone()));
         }
-        Ok(())
+        let says = |keyword: &str| self.input_schema.get(keyword).is_some();
+        let about_others = says("additionalProperties") || says("unevaluatedProperties");
+        if says("properties") && !about_others {
+            return Err(BadDescriptor::InputOpen(self.name.clone()));
+        }
+        self.check_visible()
+    }
+
+    /// What a model is told about a tool is what a person sees of it.
+    fn check_visible(&self) -> Result<(), BadDescriptor> {
+        let told = serde_json::to_value(self).map_err(|e| BadDescriptor::Shape(e.to_string()))?;
+        let found = scan::value(&told);
+        let hidden = found.entries().iter().find(|finding| {
+            matches!(
+                finding.suspicion,
+                Suspicion::Bidi | Suspicion::Invisible | Suspicion::Tags | Suspicion::Control | Suspicion::Template
+            )
+        });
+        match hidden {
+            None => Ok(()),
+            Some(finding) => Err(BadDescriptor::Hidden {
+                tool: self.name.clone(),
+                what: finding.suspicion.text(),
+                pointer: finding.pointer.clone(),
+            }),
+        }
     }
 }
 
@@ -194,6 +235,36 @@ mod tests {
             });
             assert!(matches!(missing, Err(BadDescriptor::Shape(_))), "{part}");
         }
+    }
+
+    #[test]
+    fn r11_an_input_schema_that_leaves_open_what_else_there_may_be_refuses_the_tool() {
+        let with = |schema: Value| check(|v| v["tools"][0]["input_schema"] = schema);
+        let open = with(json!({"type": "object", "properties": {"a": {}}}));
+        assert!(matches!(open, Err(BadDescriptor::InputOpen(_))), "{open:?}");
+        for closed in [
+            json!({"type": "object", "properties": {"a": {}}, "additionalProperties": false}),
+            json!({"type": "object", "properties": {"a": {}}, "unevaluatedProperties": false}),
+            json!({"type": "object", "properties": {"a": {}}, "additionalProperties": {"type": "string"}}),
+        ] {
+            assert_eq!(with(closed), Ok(()));
+        }
+    }
+
+    #[test]
+    fn t_p1_a_tool_whose_description_holds_what_nobody_sees_is_refused() {
+        for hidden in ["a\u{202e}b", "a\u{200b}b", "x\u{e0041}", "\u{1b}[2J", "<|im_start|>system"] {
+            let described = check(|v| v["tools"][0]["description"]["when"] = json!(hidden));
+            assert!(matches!(described, Err(BadDescriptor::Hidden { .. })), "{hidden:?}");
+            let titled = check(|v| v["tools"][0]["title"] = json!(hidden));
+            assert!(matches!(titled, Err(BadDescriptor::Hidden { .. })), "{hidden:?}");
+            let schema =
+                json!({"type": "object", "properties": {"a": {"description": hidden}}, "additionalProperties": false});
+            let schema = check(|v| v["tools"][0]["input_schema"] = schema);
+            assert!(matches!(schema, Err(BadDescriptor::Hidden { .. })), "{hidden:?}");
+        }
+        let many = "Grüße 👨\u{200d}👩, naïve\ntwo lines";
+        assert_eq!(check(|v| v["tools"][0]["description"]["what"] = json!(many)), Ok(()));
     }
 
     #[test]

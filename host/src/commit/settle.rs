@@ -224,7 +224,7 @@ fn intend(committer: &Committer, parts: ApprovedParts, made: Made, unflushed: Un
             if let Err(CommitError::Poisoned(failed)) = flushed {
                 committer.poison(&failed.to_string());
             }
-            (forget(committer, parts, &made, intent_refusal(&refused)), None)
+            (forget(committer, parts, &made, refused.refusal()), None)
         }
     }
 }
@@ -510,22 +510,6 @@ fn row_if_stopped_now(parts: &ApprovedParts, now_ms: u64) -> CallRow {
     let mut ending = Ending::refused(refusal);
     ending.plan.clone_from(&parts.ending.plan);
     parts.entry.clone().close(Status::Unknown, Outcome::Unknown, ending, now_ms)
-}
-
-fn intent_refusal(error: &IntentRefused) -> Refusal {
-    let code = match error {
-        IntentRefused::NoSuchPlan => return Refusal::not_found("plan"),
-        IntentRefused::ApprovalNotUsable(_) | IntentRefused::WrongApproval => Code::ApprovalRequired,
-        IntentRefused::NotCommittable(_)
-        | IntentRefused::Expired
-        | IntentRefused::KeysChanged(_)
-        | IntentRefused::StandingNotUsable(_) => Code::StalePlan,
-        IntentRefused::NotUndoable => Code::Denied,
-        IntentRefused::KeyTaken => Code::InFlight,
-        IntentRefused::Quota { wait_ms, .. } => return quota::refusal(error.to_string(), *wait_ms),
-        IntentRefused::Ledger(error) => return error.refusal(),
-    };
-    Refusal::new(code, error.to_string())
 }
 
 impl Committer {

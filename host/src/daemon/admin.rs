@@ -79,26 +79,11 @@ impl AdminPlane {
             AdminMethod::ToolsInstall | AdminMethod::ToolsList | AdminMethod::ToolsReload => {
                 return self.tools(&op, method, params);
             }
-            AdminMethod::PlansList => {
-                let page: params::Page = params::read(params)?;
-                later(async move { host.plans(&op, page.cursor).await.into() })
-            }
-            AdminMethod::PlansShow => {
-                let page: params::PlanShow = params::read(params)?;
-                later(async move { host.plan_detail(&op, page.plan.0, page.cursor).await.into() })
-            }
-            AdminMethod::RunsList => {
-                let page: params::Page = params::read(params)?;
-                later(async move { host.runs(&op, page.cursor).await.into() })
-            }
-            AdminMethod::TransactionsList => {
-                let page: params::Page = params::read(params)?;
-                later(async move { host.all_transactions(&op, page.cursor).await.into() })
-            }
-            AdminMethod::RunsShow => {
-                let page: params::RunPage = params::read(params)?;
-                later(async move { host.run_detail(&op, page.run, page.cursor).await.into() })
-            }
+            AdminMethod::PlansList
+            | AdminMethod::PlansShow
+            | AdminMethod::RunsList
+            | AdminMethod::RunsShow
+            | AdminMethod::TransactionsList => return self.pages(&op, method, params),
             AdminMethod::RunsRelease
             | AdminMethod::BudgetsShow
             | AdminMethod::BudgetsSpend
@@ -185,6 +170,32 @@ impl AdminPlane {
         }
         let said: params::ResolveOutcome = params::read(params)?;
         Ok(later(async move { host.resolve_outcome(&op, said.call, said.sent, &said.reason).await.into() }))
+    }
+
+    fn pages(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        Ok(match method {
+            AdminMethod::PlansList => {
+                let page: params::Page = params::read(params)?;
+                later(async move { host.plans(&op, page.cursor).await.into() })
+            }
+            AdminMethod::PlansShow => {
+                let page: params::PlanShow = params::read(params)?;
+                later(async move { host.plan_detail(&op, page.plan.0, page.cursor).await.into() })
+            }
+            AdminMethod::RunsList => {
+                let page: params::Page = params::read(params)?;
+                later(async move { host.runs(&op, page.cursor).await.into() })
+            }
+            AdminMethod::RunsShow => {
+                let page: params::RunPage = params::read(params)?;
+                later(async move { host.run_detail(&op, page.run, page.cursor).await.into() })
+            }
+            _ => {
+                let page: params::Page = params::read(params)?;
+                later(async move { host.all_transactions(&op, page.cursor).await.into() })
+            }
+        })
     }
 
     fn consent(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {

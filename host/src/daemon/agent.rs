@@ -72,21 +72,16 @@ impl AgentPlane {
                 let of: params::OfCall = params::read(params)?;
                 later(async move { host.call_state(&caller, of.call).await.into() })
             }
+            AgentMethod::CallsOutput => {
+                let part: params::OutputPart = params::read(params)?;
+                later(async move { host.output(&caller, part.call, part.offset).await.into() })
+            }
             AgentMethod::CallsCancel => {
                 let of: params::OfCall = params::read(params)?;
                 Dispatch::Now(host.cancel(&caller, of.call).into())
             }
-            AgentMethod::PlansGet => {
-                let page: params::PlanPage = params::read(params)?;
-                later(async move { host.plan(&caller, page.plan.0, page.cursor, page.diffs).await.into() })
-            }
-            AgentMethod::PlansCommit => {
-                let of: params::OfPlan = params::read(params)?;
-                later(async move { host.commit_plan(&caller, of.plan.0).await.into() })
-            }
-            AgentMethod::PlansDiscard => {
-                let of: params::OfPlanId = params::read(params)?;
-                later(async move { host.discard_plan(&caller, of.plan).await.into() })
+            AgentMethod::PlansGet | AgentMethod::PlansCommit | AgentMethod::PlansDiscard => {
+                plan(host, caller, method, params)?
             }
             AgentMethod::ApprovalsGet => {
                 let of: params::OfApproval = params::read(params)?;
@@ -116,6 +111,23 @@ impl AgentPlane {
             }
         })
     }
+}
+
+fn plan(host: Host, caller: Caller, method: AgentMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+    Ok(match method {
+        AgentMethod::PlansGet => {
+            let page: params::PlanPage = params::read(params)?;
+            later(async move { host.plan(&caller, page.plan.0, page.cursor, page.diffs).await.into() })
+        }
+        AgentMethod::PlansCommit => {
+            let of: params::OfPlan = params::read(params)?;
+            later(async move { host.commit_plan(&caller, of.plan.0).await.into() })
+        }
+        _ => {
+            let of: params::OfPlanId = params::read(params)?;
+            later(async move { host.discard_plan(&caller, of.plan).await.into() })
+        }
+    })
 }
 
 /// What an agent connection proved so far.

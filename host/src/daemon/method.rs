@@ -65,6 +65,8 @@ methods! {
         CallsPreview = "calls.preview",
         /// The reply of a call, or its state.
         CallsGet = "calls.get",
+        /// A part of an output that was too long for its reply.
+        CallsOutput = "calls.output",
         /// Stop an execution.
         CallsCancel = "calls.cancel",
         /// A plan, a page of its effects, and diffs.

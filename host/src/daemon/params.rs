@@ -44,6 +44,16 @@ pub(super) struct OfCall {
     pub(super) call: CallId,
 }
 
+/// `calls.output`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OutputPart {
+    pub(super) call: CallId,
+    /// The byte to begin at.
+    #[serde(default)]
+    pub(super) offset: u64,
+}
+
 /// `policy.get`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

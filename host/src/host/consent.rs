@@ -168,7 +168,8 @@ impl Host {
     /// What policies and schemas hide of a call wherever it is shown.
     pub(super) async fn hidden_parts(&self, scope: &Scope, stored: &StoredPlan) -> Result<BTreeSet<String>, Refusal> {
         let notes = self.ledger().notes(scope, stored.call.row.call).await.map_err(|e| e.refusal())?;
-        let mut hidden = notes.as_deref().map(Notes::read).unwrap_or_default().redact;
+        let Notes { redact: mut hidden, sensitive, .. } = notes.as_deref().map(Notes::read).unwrap_or_default();
+        hidden.extend(sensitive);
         if let Some(tool) = self.catalog().current().tool(&stored.call.row.tool) {
             hidden.extend(tool.sensitive().iter().cloned());
         }

@@ -70,6 +70,7 @@ impl Host {
         let row = &stored.row;
         let notes = self.ledger().notes(scope, row.call).await.map_err(|e| e.refusal())?;
         let mut notes = notes.as_deref().map(Notes::read).unwrap_or_default();
+        notes.redact.append(&mut notes.sensitive);
         if let Some(tool) = self.catalog().current().tool(&row.tool) {
             notes.redact.extend(tool.sensitive().iter().cloned());
         }

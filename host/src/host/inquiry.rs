@@ -10,6 +10,7 @@ use toolkeep_core::effect::{BodyState, Effect};
 use toolkeep_core::id::{CallId, PlanId, ToolName};
 use toolkeep_core::limit::{DIFF_MAX_BYTES, EFFECTS_SHOWN};
 use toolkeep_core::receipt::Receipt;
+use toolkeep_core::redact;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::Host;
@@ -17,10 +18,14 @@ use super::outcomes::request_line;
 use crate::authenticate::{Caller, Operator};
 use crate::catalog::Tool;
 use crate::ledger::{LedgerHealth, Page, Scope, StoredPlan};
+use crate::notes::Notes;
 use crate::record::Answer;
 
 /// Most bytes of file content that one answer carries for diffs.
 const DIFF_TOTAL_MAX_BYTES: u64 = 512 * 1024;
+
+/// Most bytes of an output that one answer carries.
+const OUTPUT_PART_MAX_BYTES: usize = 256 * 1024;
 
 /// How a plan is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +90,41 @@ impl Host {
             Some(stored) => Ok(Answer::of_row(&stored.row)),
             None => Err(Refusal::not_found("call")),
         }
+    }
+
+    /// A part of an output that was too long for its reply, from a byte on.
+    ///
+    /// # Errors
+    /// `not_found`: no such call of the caller's, or its reply holds the output. `invalid_input`: the byte is not the beginning
+    /// of a character.
+    pub async fn output(&self, caller: &Caller, call: CallId, offset: u64) -> Result<Value, Refusal> {
+        let scope = Scope::Tenant(caller.principal().tenant.clone());
+        let stored = self.ledger().call(&scope, call).await.map_err(|e| e.refusal())?;
+        stored.filter(|s| s.row.principal == *caller.principal()).ok_or_else(|| Refusal::not_found("output"))?;
+        let text = self.ledger().output(&scope, call).await.map_err(|e| e.refusal())?;
+        let text = text.ok_or_else(|| Refusal::not_found("output"))?;
+        let notes = self.ledger().notes(&scope, call).await.map_err(|e| e.refusal())?;
+        let hidden = notes.as_deref().map(Notes::read).unwrap_or_default().redact;
+        let mut text = text.as_ref().to_owned();
+        if !hidden.is_empty() {
+            let mut value: Value = serde_json::from_str(&text).unwrap_or_default();
+            redact::hide_under(&mut value, "/output", &hidden);
+            text = value.to_string();
+        }
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let Some(rest) = text.get(from..) else {
+            return Err(Refusal::new(Code::InvalidInput, "there is no such place in the output").field(
+                "/offset",
+                "is beyond the end, or inside of a character",
+                "0, or a `next_offset`",
+            ));
+        };
+        let mut end = rest.len().min(OUTPUT_PART_MAX_BYTES);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        let next = (end < rest.len()).then_some(from + end);
+        Ok(json!({"call_id": call, "bytes": text.len(), "offset": from, "text": rest.get(..end), "next_offset": next}))
     }
 
     /// Cancel a call that executes. A commit that has begun goes on.

@@ -30,7 +30,7 @@ use crate::artifacts::{ArtifactError, Artifacts};
 use crate::authenticate::issuer::Issuers;
 use crate::authenticate::{Authenticator, Operator};
 use crate::autonomy::Autonomies;
-use crate::blobs::{BlobError, Blobs};
+use crate::blobs::{BlobError, Blobs, SpoolRoom};
 use crate::breakers::Breakers;
 use crate::budget::Budgets;
 use crate::catalog::{CatalogHandle, Configured, Known};
@@ -158,11 +158,10 @@ impl Host {
         issuers.start(&egress, &ambient).await;
         let outbox = Outbox::start(ledger.clone(), channels, notify.clone(), ambient.clone(), gate(&kill)).await?;
         let catalog = CatalogHandle::open(&config.tools_dir, known, Configured::of(&config));
-        let exposures = Exposures::of_marks(ledger.run_marks().await?);
-        let autonomy = Arc::new(Autonomies::new(config.autonomy, ledger.autonomies().await?));
-        let standing = StandingBook::default();
-        standing.fill(ledger.standing(&Scope::Operator, false).await?);
+        let (exposures, autonomy, standing) = oversight(&config, &ledger).await?;
         let budgets = Budgets::open(config.budgets.clone(), ledger.clone(), notify.clone(), ambient.clone()).await?;
+        let loader = Loader::new(Arc::clone(&sandbox), artifacts, program);
+        let executor = executor((sandbox, loader, blobs.spool()), &ambient, &egress, &ledger, &breakers);
         let host = Self(Arc::new(Services {
             outbox,
             notify,
@@ -176,15 +175,7 @@ impl Host {
             admission: Admission::new(&config.limits, Throttle::new(config.rates.clone(), &ambient), breakers.clone()),
             kill,
             budgets,
-            executor: Executor {
-                loader: Loader::new(Arc::clone(&sandbox), artifacts, program),
-                sandbox,
-                spool: blobs.spool(),
-                ambient: ambient.clone(),
-                egress: egress.clone(),
-                ledger: ledger.clone(),
-                breakers: breakers.clone(),
-            },
+            executor,
             breakers,
             workspaces,
             committer,
@@ -474,6 +465,26 @@ async fn kill_switch(config: &Config, ledger: &Ledger, now_ms: u64) -> Result<Ki
         tracing::warn!(%target, mode, %by, "is stopped: {}", visible(&switch.reason));
     }
     Ok(KillSwitch::new(standing, config.kill.contact.clone()))
+}
+
+fn executor(
+    (sandbox, loader, spool): (Arc<Sandbox>, Loader, SpoolRoom),
+    ambient: &Ambient,
+    egress: &Egress,
+    ledger: &Ledger,
+    breakers: &Breakers,
+) -> Executor {
+    let (ambient, egress, ledger, breakers) = (ambient.clone(), egress.clone(), ledger.clone(), breakers.clone());
+    Executor { sandbox, loader, spool, ambient, egress, ledger, breakers }
+}
+
+/// What runs have seen, how far agents may go, and what people agreed to in advance, as the last life left it.
+async fn oversight(config: &Config, ledger: &Ledger) -> Result<(Exposures, Arc<Autonomies>, StandingBook), StartError> {
+    let exposures = Exposures::of_marks(ledger.run_marks().await?);
+    let autonomy = Arc::new(Autonomies::new(config.autonomy, ledger.autonomies().await?));
+    let standing = StandingBook::default();
+    standing.fill(ledger.standing(&Scope::Operator, false).await?);
+    Ok((exposures, autonomy, standing))
 }
 
 fn open_workspaces(config: &Config) -> Result<Workspaces, StartError> {

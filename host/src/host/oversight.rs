@@ -4,6 +4,8 @@
 //! is on record before the reply that it is about leaves; of a run's first taint that is waited for, because a run that lost
 //! its taint in a crash would do what a tainted one may not.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::autonomy::Autonomy;
@@ -18,6 +20,7 @@ use toolkeep_sandbox::execution::Ended;
 use super::Host;
 use super::consent::REASON_MAX_BYTES;
 use crate::authenticate::Operator;
+use crate::catalog::Tool;
 use crate::decide::Decision;
 use crate::execute::Executed;
 use crate::exposure::Exposure;
@@ -265,7 +268,7 @@ impl Host {
         notes.run_taint = around.taint;
         notes.redact.extend(grant.judgement().obligations().redact.iter().cloned());
         notes.redact.extend(ruling.plan.iter().flat_map(|said| said.obligations().redact.iter().cloned()));
-        notes.redact.extend(grant.call().tool().sensitive().iter().cloned());
+        notes.sensitive.extend(grant.call().tool().sensitive().iter().cloned());
         notes.ruling = Some(RulingNote {
             decision: word(&ruling.verdict, true).to_owned(),
             because,
@@ -293,6 +296,13 @@ impl Host {
         Ok(json!({"default": self.0.autonomy.default_level(), "agents": shown}))
     }
 
+    /// A tool whose workspaces all belong to the operator's tenant. Any other looks missing.
+    pub(super) fn tool_of_tenant(&self, operator: &Operator, name: &ToolName) -> Result<Arc<Tool>, Refusal> {
+        let tool = self.catalog().current().tool(name);
+        let foreign = |tool: &Arc<Tool>| self.workspaces().is_foreign(&tool.manifest, operator.tenant());
+        tool.filter(|tool| !foreign(tool)).ok_or_else(|| Refusal::not_found("tool"))
+    }
+
     /// What became of the plans of an agent with a tool, and how far it may go.
     ///
     /// # Errors
@@ -303,7 +313,7 @@ impl Host {
         agent: &AgentName,
         tool: &ToolName,
     ) -> Result<Value, Refusal> {
-        self.catalog().current().tool(tool).ok_or_else(|| Refusal::not_found("tool"))?;
+        self.tool_of_tenant(operator, tool)?;
         let record = self.ledger().track_record(operator.tenant(), agent, tool).await;
         let principal =
             Principal { tenant: operator.tenant().clone(), user: operator.user().clone(), agent: agent.clone() };

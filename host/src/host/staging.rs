@@ -138,6 +138,7 @@ impl Host {
             self.observe(entry, &seen).await?;
         }
         let output = looked.output.map_err(|refusal| executed.ticket().blamed(refusal))?;
+        entry.spilled(&output);
         let next = self.next_layer(&staging, &executed, entry, seen.taint)?;
         let options = executed.ticket().grant().call().options();
         if options.mode == Mode::Preview && next.effects.is_empty() && options.expect_plan.is_none() {

@@ -76,7 +76,7 @@ impl Host {
     ) -> Result<Value, Refusal> {
         let (standing, digest) = proposed.check()?;
         let catalog = self.catalog().current();
-        catalog.tool(&standing.text().tool).ok_or_else(|| Refusal::not_found("tool"))?;
+        self.tool_of_tenant(operator, &standing.text().tool)?;
         let page = Page { cursor: None, limit: calls.clamp(1, LOOKED_AT_MAX) };
         let recorded = self.ledger().calls(operator.tenant(), page).await.map_err(|e| e.refusal())?.items;
         let scope = Scope::Tenant(operator.tenant().clone());
@@ -115,7 +115,7 @@ impl Host {
         let _open = self.accepting()?;
         wanted_reason(reason)?;
         let (standing, digest) = proposed.check()?;
-        self.catalog().current().tool(&standing.text().tool).ok_or_else(|| Refusal::not_found("tool"))?;
+        self.tool_of_tenant(operator, &standing.text().tool)?;
         if confirm != digest.short() {
             return Err(Refusal::new(Code::Denied, "a standing approval is made only after its preview was seen")
                 .hint("look at the preview, then repeat with the confirmation that it gives"));

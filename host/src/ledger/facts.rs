@@ -258,6 +258,7 @@ mod tests {
             key: None,
             notes: None,
             charge: None,
+            output: None,
         };
         let text = call(&row, None);
         let value: Value = serde_json::from_str(&text).expect("json");

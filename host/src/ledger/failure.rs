@@ -139,6 +139,25 @@ pub enum IntentRefused {
     Ledger(#[from] LedgerError),
 }
 
+impl IntentRefused {
+    /// What a caller is told when its plan is not committed.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        let code = match self {
+            Self::NoSuchPlan => return Refusal::not_found("plan"),
+            Self::ApprovalNotUsable(_) | Self::WrongApproval => Code::ApprovalRequired,
+            Self::NotCommittable(_) | Self::Expired | Self::KeysChanged(_) | Self::StandingNotUsable(_) => {
+                Code::StalePlan
+            }
+            Self::NotUndoable => Code::Denied,
+            Self::KeyTaken => Code::InFlight,
+            Self::Quota { wait_ms, .. } => return crate::quota::refusal(self.to_string(), *wait_ms),
+            Self::Ledger(error) => return error.refusal(),
+        };
+        Refusal::new(code, self.to_string())
+    }
+}
+
 /// Why a transaction did not take a change. Nothing of the change happened.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TransactionRefused {

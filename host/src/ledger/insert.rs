@@ -19,6 +19,8 @@ const CALL: &str = "INSERT INTO calls (seq, id, tenant, user, agent, run, step, 
                     ?26, ?27, ?28, ?29)";
 pub(super) const NOTES: &str = "INSERT INTO call_notes (call_seq, body) VALUES (?1, ?2) \
                                 ON CONFLICT (call_seq) DO UPDATE SET body = excluded.body";
+pub(super) const OUTPUT: &str = "INSERT INTO call_outputs (call_seq, body) VALUES (?1, ?2) \
+                                 ON CONFLICT (call_seq) DO UPDATE SET body = excluded.body";
 const RECORDING: &str = "INSERT INTO recordings (call_seq, body) VALUES (?1, ?2)";
 const BLOB: &str = "INSERT INTO blobs (digest, size, content) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING";
 const PIN: &str = "INSERT INTO blob_pins (plan_seq, role, blob_seq) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
@@ -79,6 +81,8 @@ pub(super) fn calls(conn: &Connection, calls: &[Placed<'_>]) -> Result<(), rusql
     let notes: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.notes.as_deref()?))).collect();
     each(conn, NOTES, &notes, |statement, (seq, body)| statement.execute(params![seq, body]))?;
     calls.iter().filter_map(|call| call.row.charge.as_deref()).try_for_each(|charge| charges::charge(conn, charge))?;
+    let outputs: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.output.as_deref()?))).collect();
+    each(conn, OUTPUT, &outputs, |statement, (seq, body)| statement.execute(params![seq, body]))?;
     let recordings: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.recording.as_deref()?))).collect();
     each(conn, RECORDING, &recordings, |statement, (seq, body)| statement.execute(params![seq, body]))
 }

@@ -265,6 +265,22 @@ impl Ledger {
         Ok(found.await?.filter(|(tenant, _)| scope.sees(tenant)).map(|(_, body)| body))
     }
 
+    /// An output that was too long for its reply, JSON.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn output(&self, scope: &Scope, call: CallId) -> Result<Option<Arc<str>>, LedgerError> {
+        self.caught_up().await?;
+        let sql = "SELECT c.tenant, o.body FROM calls c JOIN call_outputs o ON o.call_seq = c.seq WHERE c.id = ?1";
+        let found = self.read(move |conn| {
+            row(conn, sql, params![id_bytes(call.uuid())], |row| {
+                let reading = Reading::new(row, "call_outputs");
+                Ok((reading.name("tenant")?, Arc::from(reading.text("body")?)))
+            })
+        });
+        Ok(found.await?.filter(|(tenant, _)| scope.sees(tenant)).map(|(_, body)| body))
+    }
+
     pub(super) async fn oversee(&self, work: OversightWork) -> Result<Overseen, LedgerError> {
         match self.ask(Work::Oversee(work), true).await? {
             Done::Overseen(overseen) => Ok(overseen),

@@ -150,7 +150,12 @@ impl Job {
 
 /// Bytes that a write keeps in memory while it waits; texts and contents only.
 fn weight(work: &Work) -> u64 {
-    let call = |row: &CallRow| row.input.len() + row.reply.len() + row.recording.as_ref().map_or(0, |text| text.len());
+    let call = |row: &CallRow| {
+        row.input.len()
+            + row.reply.len()
+            + row.recording.as_ref().map_or(0, |text| text.len())
+            + row.output.as_ref().map_or(0, |text| text.len())
+    };
     let proposal = |proposal: &Proposal| {
         let blobs: usize = proposal.blobs.inline.iter().map(|blob| blob.content.len()).sum();
         call(&proposal.call) + proposal.plan.canonical().len() + proposal.witnesses.len() + blobs

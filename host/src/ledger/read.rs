@@ -122,6 +122,7 @@ pub(super) fn call_of(row: &Row<'_>) -> Result<StoredCall, LedgerError> {
         key: None,
         notes: None,
         charge: None,
+        output: None,
     };
     Ok(StoredCall { row, plan: reading.uuid_or_null("plan")?.map(PlanId::new) })
 }

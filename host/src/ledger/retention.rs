@@ -71,7 +71,8 @@ const OF_PLAN: [&str; 4] = [
     "DELETE FROM transactions WHERE plan = ?1",
 ];
 /// What belongs to a call by its place, and the call.
-const OF_CALL: [&str; 7] = [
+const OF_CALL: [&str; 8] = [
+    "DELETE FROM call_outputs WHERE call_seq = ?1",
     "DELETE FROM call_notes WHERE call_seq = ?1",
     "DELETE FROM effects WHERE plan_seq = ?1",
     "DELETE FROM plan_texts WHERE plan_seq = ?1",

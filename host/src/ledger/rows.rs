@@ -116,6 +116,8 @@ pub struct CallRow {
     pub notes: Option<Arc<str>>,
     /// What is charged for it, where anything is. Not read back with the call.
     pub charge: Option<Box<ChargeRow>>,
+    /// The output, JSON, where it is too long for the reply. Not read back with the call: see [`super::Ledger::output`].
+    pub output: Option<Arc<str>>,
 }
 
 /// A call read back.

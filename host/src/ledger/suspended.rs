@@ -219,6 +219,9 @@ impl Batch<'_> {
         if let Some(charge) = &row.charge {
             charges::charge(self.conn, charge)?;
         }
+        if let Some(output) = &row.output {
+            self.execute(insert::OUTPUT, params![seq, output])?;
+        }
         if let Some(recording) = &row.recording {
             self.execute(
                 "INSERT INTO recordings (call_seq, body) VALUES (?1, ?2) \

@@ -84,6 +84,7 @@ impl<'a> Tour<'a> {
         )?;
         let report = self.report()?;
         self.rename()?;
+        self.meanwhile()?;
         self.undo_report(&report)?;
         self.retry()?;
         self.ticket()?;
@@ -139,6 +140,27 @@ impl<'a> Tour<'a> {
         self.run(
             "Second thoughts: undo checks that nobody changed the files since, and restores every one.",
             &["undo", &call],
+            0,
+        )
+    }
+
+    fn meanwhile(&mut self) -> Result<(), Stop> {
+        let input = r#"{"from":"invoice_total","to":"order_total"}"#;
+        let call = ["call", "rename-symbol", "--input", input];
+        let reply = self.answer("The agent asks for the rename once more, and it is held once more.", &call, 4)?;
+        let path = self.world.root.join("src/README.md");
+        let edited = std::fs::read_to_string(&path).map_err(Stop::file(&path))? + "\nedited while somebody decided\n";
+        std::fs::write(&path, edited).map_err(Stop::file(&path))?;
+        let approve = ["approvals", "approve", &text_at(&reply, "/approval/id"), "--reason", "as before"];
+        self.run(
+            "Meanwhile somebody edits a file of the plan. The operator agrees to what was shown, so it is refused: nothing is changed.",
+            &approve,
+            6,
+        )?;
+        let incident = ["incident", &text_at(&reply, "/call_id")];
+        self.run(
+            "One command answers what an incident asks: context used, policy that allowed it, what was executed, what each check said.",
+            &incident,
             0,
         )
     }

@@ -87,6 +87,7 @@ fn held(ambient: &Ambient) -> Proposal {
         key: None,
         notes: None,
         charge: None,
+        output: None,
     };
     let approval = ApprovalRow {
         id: ApprovalId::new(ambient.uuid_v7()),

@@ -16,6 +16,12 @@ CREATE TABLE call_notes (
     body     TEXT NOT NULL
 ) STRICT;
 
+-- Outputs that were too long for their replies.
+CREATE TABLE call_outputs (
+    call_seq INTEGER PRIMARY KEY REFERENCES calls (seq),
+    body     TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE autonomy (
     tenant TEXT    NOT NULL,
     agent  TEXT    NOT NULL,

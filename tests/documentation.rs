@@ -82,3 +82,19 @@ fn every_key_of_the_entries_of_a_manifest_is_in_the_reference() {
         }
     }
 }
+
+#[test]
+fn what_the_pages_show_of_identity_is_read_by_the_configuration() {
+    let (identity, operating) = (page("identity.md"), page("operating.md"));
+    let texts: Vec<&str> = blocks(&identity).into_iter().chain(blocks(&operating)).collect();
+    let mut issuers = 0;
+    for block in texts {
+        let text = toml::from_str::<toolkeep::config::text::ConfigText>(block);
+        let text = text.unwrap_or_else(|error| panic!("{error}\n{block}"));
+        for issuer in &text.issuers {
+            issuer.check(None).unwrap_or_else(|error| panic!("{error}\n{block}"));
+            issuers += 1;
+        }
+    }
+    assert_eq!(issuers, 2);
+}

@@ -110,6 +110,11 @@ const ROWS: &[(Plane, &str, &[&str])] = &[
     (Plane::Admin, "deadletters.get", &[r#"{"delivery":"$delivery"}"#]),
     (Plane::Admin, "deadletters.retry", &[r#"{"delivery":"$delivery"}"#]),
     (Plane::Admin, "deadletters.discard", &[r#"{"delivery":"$delivery"}"#]),
+    (Plane::Agent, "runs.report", &[r#"{"run":"$run","usage":{"tokens_in":1}}"#]),
+    (Plane::Admin, "runs.release", &[r#"{"run":"$run"}"#]),
+    (Plane::Admin, "budgets.resume", &[r#"{"workflow":"$workflow"}"#]),
+    (Plane::Admin, "breakers.open", &[r#"{"tool":"$tool"}"#]),
+    (Plane::Admin, "breakers.close", &[r#"{"tool":"$tool"}"#]),
     // Last: what the neighbour stops of its own answers nothing any more.
     (
         Plane::Admin,
@@ -139,9 +144,12 @@ const TELLS: &[(Plane, &str)] = &[
     (Plane::Admin, "transactions.list"),
     (Plane::Admin, "policy.get"),
     (Plane::Admin, "deadletters.list"),
-    (Plane::Admin, "kill.list"),
     (Plane::Admin, "standing.list"),
     (Plane::Admin, "autonomy.list"),
+    (Plane::Admin, "budgets.show"),
+    (Plane::Admin, "budgets.spend"),
+    (Plane::Admin, "breakers.list"),
+    (Plane::Admin, "kill.list"),
     (Plane::Admin, "audit.verify"),
     (Plane::Admin, "health.get"),
 ];
@@ -182,7 +190,7 @@ fn make(owner: &mut Peer, operator: &mut Agent) -> Ids {
     let text = |value: &Value, pointer: &str| {
         value.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no {pointer} in {value}")).to_owned()
     };
-    let run = text(&owner.ok("runs.open", json!({"label": "owner"})), "/run");
+    let run = text(&owner.ok("runs.open", json!({"label": "owner", "workflow": "owners-work"})), "/run");
     let note = |title: &str| json!({"title": title, "body": "b"});
     let call = owner.ok(
         "calls.execute",
@@ -228,6 +236,7 @@ fn make(owner: &mut Peer, operator: &mut Agent) -> Ids {
         ("tool", "notes.add".to_owned()),
         ("workspace", "notes".to_owned()),
         ("tenant", "local".to_owned()),
+        ("workflow", "owners-work".to_owned()),
     ])
 }
 
@@ -237,6 +246,7 @@ fn nobodys(ids: &Ids) -> Ids {
         let other = match *name {
             "digest" => "5e".repeat(32),
             "key" => "nobodys-key".to_owned(),
+            "workflow" => "nobodys-work".to_owned(),
             "tool" => "no-such.tool".to_owned(),
             "workspace" | "tenant" => "nowhere".to_owned(),
             _ => format!("{}5e5e5e5e-5e5e-7e5e-8e5e-5e5e5e5e5e5e", &id[..=id.find('_').expect("a prefix")]),
@@ -302,7 +312,11 @@ fn plain(value: &Value, ids: &Ids) -> Value {
 fn nothing_is_listed(neighbour: &mut dyn FnMut() -> Peer, operator: &mut dyn FnMut() -> Agent, foreign: &Ids) {
     let telling = ["key", "tool", "workspace", "tenant"];
     for (plane, method) in TELLS {
-        let params = if *method == "policy.get" { json!({"schema": true}) } else { json!({}) };
+        let params = match *method {
+            "policy.get" => json!({"schema": true}),
+            "budgets.spend" => json!({"by": "run"}),
+            _ => json!({}),
+        };
         let told = match plane {
             Plane::Agent => neighbour().ask(method, &params),
             Plane::Admin => operator().raw(method, params).expect("an answer"),

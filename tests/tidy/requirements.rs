@@ -38,15 +38,15 @@ const ROWS: &[(u8, State, &str)] = &[
     (13, Done, "output validated before it leaves"),
     (14, Done, "a tool's description says what, when to use, side effects, errors; missing parts refuse installation"),
     (15, Done, "identity from authentication, never from arguments; available to tools"),
-    (16, Begun, "tenant-scoped state everywhere; foreign ids look missing"),
+    (16, Done, "tenant-scoped state everywhere; foreign ids look missing"),
     (
         17,
         Done,
         "policy as code over principal, input, plan, amount, time, taint, tier; default deny; testable and diffable",
     ),
-    (18, Later, "delegation only narrows"),
+    (18, Done, "delegation only narrows"),
     (19, Later, "contracts: allowed tools, gates, budgets, required steps"),
-    (20, Later, "strict origins; wildcards refused in production"),
+    (20, Done, "strict origins; wildcards refused in production"),
     (21, Done, "risk tiers 0-3 with enforced defaults; untiered = tier 3"),
     (
         22,
@@ -92,7 +92,7 @@ const ROWS: &[(u8, State, &str)] = &[
         "hostile components: compile bombs, handle floods, giant strings, log floods: bounded, neighbours unharmed",
     ),
     (57, Done, "untrusted input and retrieved content screened and labelled by the same screen as outputs"),
-    (58, Later, "environments with separate keys, limits and retention"),
+    (58, Done, "environments with separate keys, limits and retention"),
     (59, Later, "sampled online checks of recorded calls against golden expectations"),
     (
         60,

@@ -43,14 +43,11 @@ impl AgentPlane {
     ) -> Result<Dispatch, Fault> {
         let (host, caller) = (self.host.clone(), caller.clone());
         Ok(match method {
-            // Dispatched before there is a caller; with one there is nothing left to do.
-            AgentMethod::SessionAuthenticate | AgentMethod::SessionGet => {
-                params::read::<params::Nothing>(params)?;
-                Dispatch::Now(Body::Value(host.session(&caller)))
-            }
-            AgentMethod::SessionsDelegate | AgentMethod::SessionsList | AgentMethod::SessionsRevoke => {
-                session(host, caller, method, params)?
-            }
+            AgentMethod::SessionAuthenticate
+            | AgentMethod::SessionGet
+            | AgentMethod::SessionsDelegate
+            | AgentMethod::SessionsList
+            | AgentMethod::SessionsRevoke => session(host, caller, method, params)?,
             AgentMethod::HostInfo => {
                 params::read::<params::Nothing>(params)?;
                 Dispatch::Now(Body::Value(host.info()))
@@ -209,6 +206,11 @@ pub(super) fn later(work: impl Future<Output = Body> + Send + 'static) -> Dispat
 /// The methods of sessions.
 fn session(host: Host, caller: Caller, method: AgentMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
     Ok(match method {
+        // Showing something is dispatched before there is a caller; with one there is nothing left to do.
+        AgentMethod::SessionAuthenticate | AgentMethod::SessionGet => {
+            params::read::<params::Nothing>(params)?;
+            Dispatch::Now(Body::Value(host.session(&caller)))
+        }
         AgentMethod::SessionsDelegate => {
             let wanted: Delegate = params::read(params)?;
             later(async move { host.delegate(&caller, wanted).await.into() })

@@ -50,9 +50,8 @@ impl Host {
         };
         if let Circuit::Tool(tool) = &circuit
             && open
-            && self.catalog().current().tool(tool).is_none()
         {
-            return Err(Refusal::not_found("tool"));
+            self.tool_of_tenant(operator, tool)?;
         }
         let mut told = match &circuit {
             Circuit::Tool(tool) => json!({"tool": tool}),

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use toolkeep::budget::ceiling;
+use toolkeep::config::text::ConfigText;
+use toolkeep_core::contract::ContractText;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::manifest::ManifestText;
 
@@ -58,6 +61,59 @@ fn what_the_pages_show_of_limits_is_read_by_manifests_and_the_configuration() {
         let parsed: ManifestText = toml::from_str(&format!("{head}{block}")).unwrap_or_else(|e| panic!("{e}\n{block}"));
         parsed.check(Digest::of(b"")).unwrap_or_else(|error| panic!("{error}\n{block}"));
     }
+}
+
+#[test]
+fn r19_the_contract_of_the_reference_is_one_and_shows_every_key() {
+    let page = page("contracts.md");
+    let [text] = blocks(&page)[..] else { panic!("one contract") };
+    let parsed: ContractText = toml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let contract = parsed.check(Digest::of(text.as_bytes())).unwrap_or_else(|error| panic!("{error}"));
+    assert!(contract.is_for(&"acme".parse().expect("name")) && !contract.is_for(&"other".parse().expect("name")));
+    let shown: toml::Table = text.parse().expect("TOML");
+    // Written back, a contract has every key that is set: all of them are.
+    let whole = toml::Table::try_from(&parsed).expect("TOML");
+    assert_eq!(shown, whole, "what is shown is what is read");
+    let keys = |section: &str| -> Vec<String> {
+        let at = if section.is_empty() { Some(&shown) } else { section.split('.').try_fold(&shown, |table, key| {
+            let value = table.get(key)?;
+            value.as_table().or_else(|| value.as_array()?.first()?.as_table())
+        }) };
+        at.expect(section).keys().cloned().collect()
+    };
+    for (section, unknown) in [
+        ("", "nothing = 1\n"),
+        ("budget", "[budget]\nnothing = 1\n"),
+        ("loops", "[loops]\nnothing = 1\n"),
+        ("gate", "[[gate]]\nnothing = 1\n"),
+        ("gate.bind", "[[gate]]\ntool = \"a\"\nafter = [\"b\"]\n[[gate.bind]]\nnothing = 1\n"),
+    ] {
+        let wrong = if section.is_empty() { unknown.to_owned() } else { format!("format = 1\nname = \"a\"\n{unknown}") };
+        let error = toml::from_str::<ContractText>(&wrong).expect_err("an unknown key").to_string();
+        let (_, expected) = error.split_once("expected ").unwrap_or_else(|| panic!("{error}"));
+        for key in expected.lines().next().unwrap_or_default().split('`').skip(1).step_by(2) {
+            assert!(keys(section).iter().any(|shown| shown == key), "`{section}.{key}` is not in docs/contracts.md");
+        }
+    }
+}
+
+#[test]
+fn r27_what_the_guide_to_budgets_configures_is_a_configuration() {
+    let page = page("budgets.md");
+    let mut read = 0;
+    for text in blocks(&page) {
+        if text.starts_with("format = 1") {
+            let parsed: ManifestText = toml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            let manifest = parsed.check(Digest::of(b"")).expect("a manifest");
+            assert_eq!((manifest.price.call, manifest.price.fuel, manifest.price.message), (2_000, 100, 10_000));
+        } else {
+            let config: ConfigText = toml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            assert!(ceiling::check(&config.ceilings).is_ok());
+            assert!(config.spike.iter().all(|spike| spike.check().is_ok()));
+        }
+        read += 1;
+    }
+    assert_eq!(read, 4);
 }
 
 #[test]

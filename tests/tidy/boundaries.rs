@@ -138,6 +138,7 @@ const AMBIENT: &[(&str, &[&str])] = &[
         &[
             "host/src/config",
             "host/src/catalog",
+            "host/src/budget/contracts.rs",
             "host/src/policy/source.rs",
             "host/src/load.rs",
             "host/src/spool.rs",

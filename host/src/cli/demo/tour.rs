@@ -1,5 +1,7 @@
 //! The steps of the tour.
 
+mod budget;
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -89,6 +91,7 @@ impl<'a> Tour<'a> {
         self.retry()?;
         self.ticket()?;
         self.order()?;
+        self.runs()?;
         self.hostile()?;
         self.run("Every call, decision and commit above is in a hash-chained audit.", &["audit", "verify"], 0)?;
         self.close();

@@ -30,6 +30,7 @@ mod policies;
 mod previews;
 mod rates;
 mod requests;
+mod run_policies;
 mod runs;
 mod scenery;
 mod service;

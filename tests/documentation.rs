@@ -75,10 +75,14 @@ fn r19_the_contract_of_the_reference_is_one_and_shows_every_key() {
     let whole = toml::Table::try_from(&parsed).expect("TOML");
     assert_eq!(shown, whole, "what is shown is what is read");
     let keys = |section: &str| -> Vec<String> {
-        let at = if section.is_empty() { Some(&shown) } else { section.split('.').try_fold(&shown, |table, key| {
-            let value = table.get(key)?;
-            value.as_table().or_else(|| value.as_array()?.first()?.as_table())
-        }) };
+        let at = if section.is_empty() {
+            Some(&shown)
+        } else {
+            section.split('.').try_fold(&shown, |table, key| {
+                let value = table.get(key)?;
+                value.as_table().or_else(|| value.as_array()?.first()?.as_table())
+            })
+        };
         at.expect(section).keys().cloned().collect()
     };
     for (section, unknown) in [
@@ -88,7 +92,8 @@ fn r19_the_contract_of_the_reference_is_one_and_shows_every_key() {
         ("gate", "[[gate]]\nnothing = 1\n"),
         ("gate.bind", "[[gate]]\ntool = \"a\"\nafter = [\"b\"]\n[[gate.bind]]\nnothing = 1\n"),
     ] {
-        let wrong = if section.is_empty() { unknown.to_owned() } else { format!("format = 1\nname = \"a\"\n{unknown}") };
+        let wrong =
+            if section.is_empty() { unknown.to_owned() } else { format!("format = 1\nname = \"a\"\n{unknown}") };
         let error = toml::from_str::<ContractText>(&wrong).expect_err("an unknown key").to_string();
         let (_, expected) = error.split_once("expected ").unwrap_or_else(|| panic!("{error}"));
         for key in expected.lines().next().unwrap_or_default().split('`').skip(1).step_by(2) {

@@ -23,10 +23,10 @@ use toolkeep_core::budget::{Amounts, Exceeded, Limits, Meter, OverBudget};
 use toolkeep_core::call::{Mode, ReportedUsage};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::Effect;
-use toolkeep_core::id::{CallId, ContractName, RunId, ToolName};
+use toolkeep_core::id::{CallId, ContractName, RunId, ToolName, WorkflowName};
 use toolkeep_core::limit::ExecutionLimits;
 use toolkeep_core::manifest::Manifest;
-use toolkeep_core::principal::Principal;
+use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::spike::SpikeRule;
 use toolkeep_core::tier::Tier;
@@ -35,6 +35,7 @@ use crate::ambient::Ambient;
 use crate::authenticate::Caller;
 use crate::ledger::{ChargeRow, ChargeState, Charged, FAILURES, Ledger, LedgerError, PauseRow, RunHold};
 use crate::notify::{Event, Notify};
+use crate::policy::RunFacts;
 use account::{Account, Slot, Wanted, Whose};
 use ceiling::Ceiling;
 use charge::{Charge, Narrowed, Opening};
@@ -186,6 +187,35 @@ impl Budgets {
     /// The ledger cannot be read.
     pub async fn any_run(&self, id: RunId) -> Result<Option<Arc<Run>>, Refusal> {
         self.0.shelf.run(id).await
+    }
+
+    /// What policies are told of a run that is in memory, if it is the principal's own.
+    #[must_use]
+    pub fn facts(&self, principal: &Principal, origin: &Origin, id: Option<RunId>) -> RunFacts {
+        let own = |run: &Arc<Run>| run.principal == *principal && run.session.is_within(&origin.session);
+        let Some(run) = id.and_then(|id| self.0.shelf.known(id)).filter(own) else { return RunFacts::default() };
+        let balance = run.account.balance();
+        let cost_left = balance.limits.left(Meter::Cost, &balance.used, &balance.reserved);
+        let mut facts = RunFacts::of(run.workflow.as_ref(), run.terms.contract.as_ref());
+        (facts.steps, facts.cost_left) = (balance.used.steps, cost_left);
+        facts
+    }
+
+    /// The workflow of a run that is in memory.
+    #[must_use]
+    pub fn workflow(&self, id: Option<RunId>) -> Option<WorkflowName> {
+        id.and_then(|id| self.0.shelf.known(id)).and_then(|run| run.workflow.clone())
+    }
+
+    /// Bring a run into memory, if a call names one: what is asked about it next is answered from there.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn look_up(&self, id: Option<RunId>) -> Result<(), Refusal> {
+        match id {
+            Some(id) => self.0.shelf.run(id).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// A run begins.

@@ -100,6 +100,9 @@ impl Host {
         let call = validate::validate(&catalog, caller, request, entry.call(), self.workspaces())?;
         entry.validated(&call);
         line.calls(call.tool());
+        if call.options().run.is_some() {
+            self.budgets().look_up(call.options().run).await?;
+        }
         self.may_go_on(&call)?;
         let turn = self.turn(&call).await?;
         self.check_hold(call.options().run)?;

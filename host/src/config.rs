@@ -23,7 +23,6 @@ use toolkeep_core::rate::{self, QuotaRule, RateRule};
 use crate::ambient::Ambient;
 use crate::authenticate::issuer::{self, IssuerConfig};
 use crate::budget::BudgetConfig;
-use crate::budget::ceiling::{self, SpikeText};
 use crate::channel::config::ChannelConfig;
 use crate::egress::EgressConfig;
 use crate::notify::{Event, Route};
@@ -359,22 +358,9 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         channels,
         autonomy: text.oversight.autonomy.unwrap_or_default(),
         hold_run_after: oversight::check_hold(text)?,
-        budgets: check_budgets(text, base)?,
+        budgets: BudgetConfig::of(text, base)?,
         limits: check_limits(text)?,
         ledger: check_ledger(text)?,
-    })
-}
-
-fn check_budgets(text: &ConfigText, base: Option<&Path>) -> Result<BudgetConfig, ConfigError> {
-    let contracts = text.contracts.dir.as_deref().map(|path| absolute("contracts.dir", path, base)).transpose()?;
-    if text.contracts.default.is_some() && contracts.is_none() {
-        return Err(ConfigError::value("contracts.default", "names a contract, but `contracts.dir` is not set"));
-    }
-    Ok(BudgetConfig {
-        contracts,
-        default_contract: text.contracts.default.clone(),
-        ceilings: ceiling::check(&text.ceilings)?,
-        spike: text.spike.as_ref().map(SpikeText::check).transpose()?,
     })
 }
 
@@ -566,30 +552,4 @@ fn xdg(ambient: &Ambient, variable: &str, fallback: &str) -> Option<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ledger(lines: &str) -> Result<LedgerBounds, ConfigError> {
-        let text: ConfigText = toml::from_str(&format!("[ledger]\n{lines}\n")).expect("shape");
-        check_ledger(&text)
-    }
-
-    #[test]
-    fn the_ledgers_bounds_are_what_is_written_or_a_quarter_of_a_year() {
-        assert_eq!(ledger("").expect("defaults"), LedgerBounds::default());
-        let written = ledger("keep_days = 1\nundo_days = 2\nmax_bytes = 16777216").expect("bounds");
-        assert_eq!(written, LedgerBounds { keep_ms: DAY_MS, undo_ms: Some(2 * DAY_MS), max_bytes: LEDGER_MIN_BYTES });
-        assert!(ledger("keep_days = 36500").is_ok() && ledger("undo_days = 36500").is_ok());
-        let refused =
-            ["keep_days = 0", "keep_days = 36501", "undo_days = 0", "undo_days = 36501", "max_bytes = 16777215"];
-        for line in refused {
-            let key = line.split(' ').next().expect("key");
-            let error = ledger(line).expect_err(line).to_string();
-            assert!(error.contains(&format!("ledger.{key}")), "{error}");
-        }
-        assert!(ledger(&format!("max_bytes = {LEDGER_MAX_BYTES}")).is_ok());
-        assert!(ledger(&format!("max_bytes = {}", LEDGER_MAX_BYTES + 1)).is_err());
-        let template: ConfigText = toml::from_str(TEMPLATE).expect("shape");
-        assert_eq!(check_ledger(&template).expect("bounds"), LedgerBounds::default(), "the template says the defaults");
-    }
-}
+mod tests;

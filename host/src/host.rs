@@ -183,6 +183,7 @@ impl Host {
             now_ms: self.0.ambient.now_ms(),
             exposures: self.0.exposures.clone(),
             autonomy: Arc::clone(&self.0.autonomy),
+            budgets: self.0.budgets.clone(),
         }
     }
 

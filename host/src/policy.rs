@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 pub use self::compile::{FINDINGS_MAX, POLICIES_MAX, UNDO};
-pub use self::context::{Circumstances, Matter, PlanFacts};
+pub use self::context::{Circumstances, Matter, PlanFacts, RunFacts};
 pub use self::judgement::Judgement;
 pub use self::set::{DEFAULT, Policies, Ruling};
 pub use self::shape::ToolShape;

@@ -310,6 +310,15 @@ impl Entry {
         self.charge.as_ref()
     }
 
+    /// The plan of the call is handed to the ledger with its intent, or was not taken.
+    pub fn intend(&self, taken: bool) {
+        match &self.charge {
+            Some(charge) if taken => charge.intend(),
+            Some(charge) => charge.not_intended(),
+            None => {}
+        }
+    }
+
     /// The execution is over: no more stays reserved than it used.
     pub fn shrink(&self, now_ms: u64) {
         if let Some(charge) = &self.charge {

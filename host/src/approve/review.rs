@@ -17,11 +17,12 @@ use toolkeep_core::tier::Tier;
 
 use crate::approve::{UNDO_TOOL, is_transaction};
 use crate::autonomy::Autonomies;
+use crate::budget::Budgets;
 use crate::catalog::Catalog;
 use crate::config::Environment;
 use crate::exposure::Exposures;
 use crate::ledger::StoredPlan;
-use crate::policy::{Circumstances, Matter, PlanFacts, Policies, ToolShape};
+use crate::policy::{Circumstances, Matter, PlanFacts, Policies, RunFacts, ToolShape};
 
 /// What is in force when a stored plan is looked at again.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct InForce {
     pub exposures: Exposures,
     /// How far agents may go.
     pub autonomy: Arc<Autonomies>,
+    /// What runs have used.
+    pub budgets: Budgets,
 }
 
 /// A stored plan that was made with what is in force now.
@@ -145,6 +148,12 @@ impl<'a> Review<'a> {
         self.declared
     }
 
+    /// What is known of the run, if it is in memory.
+    fn run_facts(&self) -> RunFacts {
+        let (plan, row) = (&self.stored.plan, &self.stored.call.row);
+        self.in_force.budgets.facts(&plan.body().principal, &row.origin, plan.binding().run)
+    }
+
     /// The verdict of this moment.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
@@ -158,7 +167,8 @@ impl<'a> Review<'a> {
             .of_run(self.stored.plan.binding().run)
             .by(&self.stored.call.row.origin)
             .tainted(taint)
-            .as_far_as(autonomy);
+            .as_far_as(autonomy)
+            .knowing(self.run_facts());
         self.tools.iter().fold(floor, |verdict, tool| {
             let plan = PlanFacts {
                 effects: &body.effects,

@@ -1,5 +1,6 @@
 //! Ceilings: what a tenant, a person or a workflow may use in a day, whatever its runs are allowed.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -8,7 +9,9 @@ use toolkeep_core::id::{TenantName, UserName, WorkflowName};
 use toolkeep_core::price::Usd;
 use toolkeep_core::spike::SpikeRule;
 
-use crate::config::ConfigError;
+use super::BudgetConfig;
+use crate::config::text::ConfigText;
+use crate::config::{ConfigError, absolute};
 use crate::ledger::{CeilingUse, Charged};
 
 /// Most ceilings: each is looked at by every call.
@@ -170,6 +173,25 @@ impl Ceiling {
     #[must_use]
     pub fn concerns(&self, tenant: &TenantName) -> bool {
         self.tenant.as_ref().is_none_or(|own| own == tenant)
+    }
+}
+
+impl BudgetConfig {
+    /// What a configuration says about budgets. Relative paths are relative to `base`.
+    ///
+    /// # Errors
+    /// A value makes no sense.
+    pub fn of(text: &ConfigText, base: Option<&Path>) -> Result<Self, ConfigError> {
+        let contracts = text.contracts.dir.as_deref().map(|path| absolute("contracts.dir", path, base)).transpose()?;
+        if text.contracts.default.is_some() && contracts.is_none() {
+            return Err(ConfigError::value("contracts.default", "names a contract, but `contracts.dir` is not set"));
+        }
+        Ok(Self {
+            contracts,
+            default_contract: text.contracts.default.clone(),
+            ceilings: check(&text.ceilings)?,
+            spike: text.spike.as_ref().map(SpikeText::check).transpose()?,
+        })
     }
 }
 

@@ -61,7 +61,8 @@ impl Shelf {
         self.days.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self, id: RunId) -> Option<Arc<Run>> {
+    /// A run that is in memory.
+    pub(super) fn known(&self, id: RunId) -> Option<Arc<Run>> {
         self.with(id, |shard| shard.get(&id).cloned()).flatten()
     }
 

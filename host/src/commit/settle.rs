@@ -434,9 +434,7 @@ fn forget(committer: &Committer, parts: ApprovedParts, made: &Made, refusal: Ref
 fn abandon(committer: &Committer, parts: ApprovedParts, refusal: Refusal) -> Answer {
     let now_ms = committer.ambient.now_ms();
     if matches!(parts.contents, Contents::Staged(_)) {
-        if let Some(charge) = parts.entry.charge() {
-            charge.not_intended();
-        }
+        parts.entry.intend(false);
         let outcome = if status_of(refusal.code) == Status::Held { Outcome::Pending } else { Outcome::Discarded };
         let row = parts.entry.refuse(refusal, outcome, now_ms);
         let answer = Answer::of_row(&row);
@@ -489,9 +487,7 @@ fn proposal(parts: &ApprovedParts, logged: &BlobSet, now_ms: u64) -> Result<Opti
     }
     let witnesses = serde_json::to_string(&parts.witnesses)
         .map_err(|_| Refusal::new(Code::Internal, "the plan's witnesses could not be written"))?;
-    if let Some(charge) = parts.entry.charge() {
-        charge.intend();
-    }
+    parts.entry.intend(true);
     let call = row_if_stopped_now(parts, now_ms);
     Ok(Some(Box::new(Proposal {
         call,

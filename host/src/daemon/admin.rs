@@ -87,7 +87,7 @@ impl AdminPlane {
             AdminMethod::RunsRelease
             | AdminMethod::BudgetsShow
             | AdminMethod::BudgetsSpend
-            | AdminMethod::BudgetsResume => return self.budgets(&op, method, params),
+            | AdminMethod::BudgetsResume => return self.runs(&op, method, params),
             AdminMethod::UndoCall => {
                 let undo: params::Undo = params::read(params)?;
                 let target = undo.target()?;
@@ -222,7 +222,7 @@ impl AdminPlane {
         })
     }
 
-    fn budgets(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+    fn runs(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
         let (host, op) = (self.host.clone(), Arc::clone(op));
         Ok(match method {
             AdminMethod::RunsRelease => {

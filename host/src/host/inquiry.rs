@@ -161,7 +161,10 @@ impl Host {
             PlanName::Id(id) => self.ledger().plan(scope, id).await,
             PlanName::Digest(digest) => self.ledger().plan_by_digest(scope, digest, self.ambient().now_ms()).await,
         };
-        found.map_err(|e| e.refusal())?.ok_or_else(|| Refusal::not_found("plan"))
+        let stored = found.map_err(|e| e.refusal())?.ok_or_else(|| Refusal::not_found("plan"))?;
+        // Whoever decides about it next asks what its run has used.
+        self.budgets().look_up(stored.plan.binding().run).await?;
+        Ok(stored)
     }
 
     pub(crate) async fn plan_page(&self, stored: &StoredPlan, cursor: u64, diffs: bool) -> Value {

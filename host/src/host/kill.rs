@@ -60,7 +60,13 @@ impl Host {
 
     /// Whether a call may go on to its next stage.
     pub(crate) fn may_go_on(&self, call: &Call) -> Result<(), Refusal> {
-        self.may_run(call.caller().principal(), call.tool())
+        if self.kill().is_clear() {
+            return Ok(());
+        }
+        let (principal, tool, workflow) =
+            (call.caller().principal(), call.tool(), self.budgets().workflow(call.options().run));
+        let (workflow, reads) = (workflow.as_ref(), Some(tool.tier == Tier::ReadOnly));
+        self.kill().check(|| Subject { tool: Some(&tool.name), workflow, reads, ..of_principal(principal) })
     }
 
     /// Whether a tool may run.
@@ -71,14 +77,20 @@ impl Host {
 
     /// Whether a plan may be committed.
     pub(crate) fn may_settle(&self, plan: &Plan) -> Result<(), Refusal> {
-        if self.kill().is_clear() { Ok(()) } else { self.kill().check_deed(&Deed::of_plan(plan, None)) }
+        if self.kill().is_clear() {
+            Ok(())
+        } else {
+            self.kill().check_deed(&Deed::of_plan(plan, self.budgets().workflow(plan.binding().run)))
+        }
     }
 
     /// Whether a call that waits is stopped.
     pub(crate) fn stops_row(&self, row: &CallRow) -> bool {
         let tool = self.catalog().current().tool(&row.tool);
         let reads = tool.map(|tool| tool.tier == Tier::ReadOnly);
-        let subject = || Subject { tool: Some(&row.tool), reads, ..of_principal(&row.principal) };
+        let workflow = self.budgets().workflow(row.run);
+        let workflow = workflow.as_ref();
+        let subject = || Subject { tool: Some(&row.tool), workflow, reads, ..of_principal(&row.principal) };
         self.kill().check(subject).is_err()
     }
 

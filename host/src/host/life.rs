@@ -188,15 +188,20 @@ impl Host {
             ambient,
             config,
         }));
-        host.report_problems();
-        host.report_policies();
-        host.load_credentials().await;
-        host.settle_approved().await;
-        host.go_on_with(left);
-        host.note("start");
-        host.keep_house();
-        host.warm_up();
+        host.begin(left).await;
         Ok(host)
+    }
+
+    /// What the last life left is taken up, and the daemon's own work begins.
+    async fn begin(&self, left: Left) {
+        self.report_problems();
+        self.report_policies();
+        self.load_credentials().await;
+        self.settle_approved().await;
+        self.go_on_with(left);
+        self.note("start");
+        self.keep_house();
+        self.warm_up();
     }
 
     /// Compile the schemas of tools that were known already, so that their first calls need not. Nobody waits for it.

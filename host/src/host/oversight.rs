@@ -105,6 +105,7 @@ impl Host {
             .by(origin)
             .tainted(self.taint_of(options.run))
             .as_far_as(self.0.autonomy.of(principal, tool))
+            .knowing(self.budgets().facts(principal, origin, options.run))
     }
 
     /// The same, of a call under way.

@@ -11,7 +11,7 @@ use toolkeep_core::autonomy::Autonomy;
 use toolkeep_core::call::Mode;
 use toolkeep_core::capability::SensitiveClass;
 use toolkeep_core::effect::Effect;
-use toolkeep_core::id::RunId;
+use toolkeep_core::id::{ContractName, NAME_MAX_BYTES, RunId, WorkflowName};
 use toolkeep_core::plan::Totals;
 use toolkeep_core::policy::plan_tier;
 use toolkeep_core::principal::{Means, Origin};
@@ -45,6 +45,57 @@ pub struct Circumstances {
     pub taint: Taint,
     /// How far the agent may go with the tool.
     pub autonomy: Autonomy,
+    /// What is known of the run.
+    pub facts: RunFacts,
+}
+
+/// What policies are told of a run. Outside of one nothing is used and nothing has a name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunFacts {
+    /// Steps that it has made.
+    pub steps: u64,
+    /// What is left of its budget of money, in millionths of a dollar; nothing where it has none.
+    pub cost_left: Option<u64>,
+    workflow: Word,
+    contract: Word,
+}
+
+/// A name, by value: at most [`NAME_MAX_BYTES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Word {
+    bytes: [u8; NAME_MAX_BYTES],
+    length: usize,
+}
+
+impl Default for Word {
+    fn default() -> Self {
+        Self { bytes: [0; NAME_MAX_BYTES], length: 0 }
+    }
+}
+
+impl Word {
+    fn of(text: &str) -> Self {
+        let mut word = Self::default();
+        if let Some(place) = word.bytes.get_mut(..text.len()) {
+            place.copy_from_slice(text.as_bytes());
+            word.length = text.len();
+        }
+        word
+    }
+
+    fn text(&self) -> &str {
+        self.bytes.get(..self.length).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+}
+
+impl RunFacts {
+    /// Of a run with these names.
+    #[must_use]
+    pub fn of(workflow: Option<&WorkflowName>, contract: Option<&ContractName>) -> Self {
+        let (workflow, contract) = (workflow.map(WorkflowName::as_str), contract.map(ContractName::as_str));
+        let word = |name: Option<&str>| Word::of(name.unwrap_or_default());
+        Self { workflow: word(workflow), contract: word(contract), ..Self::default() }
+    }
 }
 
 impl Circumstances {
@@ -53,7 +104,9 @@ impl Circumstances {
     pub const fn now(now_ms: u64, environment: Environment, mode: Mode) -> Self {
         let (means, delegations) = (Means::Record, 0);
         let (taint, autonomy) = (Taint::NONE, Autonomy::Autonomous);
-        Self { now_ms, environment, mode, run: None, means, delegations, taint, autonomy }
+        let none = Word { bytes: [0; NAME_MAX_BYTES], length: 0 };
+        let facts = RunFacts { steps: 0, cost_left: None, workflow: none, contract: none };
+        Self { now_ms, environment, mode, run: None, means, delegations, taint, autonomy, facts }
     }
 
     /// By whoever came to act so.
@@ -67,6 +120,12 @@ impl Circumstances {
     #[must_use]
     pub const fn tainted(self, taint: Taint) -> Self {
         Self { taint: self.taint.and(taint), ..self }
+    }
+
+    /// In a run of which this is known.
+    #[must_use]
+    pub const fn knowing(self, facts: RunFacts) -> Self {
+        Self { facts, ..self }
     }
 
     /// Of an agent that goes so far.
@@ -171,6 +230,12 @@ impl Parts<'_> {
         self.text("autonomy", around.autonomy.word());
         self.text("authenticated", around.means.word());
         self.number("delegations", around.delegations.into());
+        self.text("workflow", around.facts.workflow.text());
+        self.text("contract", around.facts.contract.text());
+        self.number("steps", around.facts.steps);
+        if let Some(left) = around.facts.cost_left {
+            self.number("cost_left", left);
+        }
         self.add("untrusted", || Told::new_bool(around.taint.untrusted));
         self.add("private", || Told::new_bool(around.taint.private));
         if let Some(run) = around.run.filter(|_| self.uses.part("run")) {

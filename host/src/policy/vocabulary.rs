@@ -74,10 +74,14 @@ fn action_of(question: Question, tool: &ToolShape) -> Value {
     add("amounts", amounts);
     add("time", json!({"type": "Time"}));
     add("run", json!({"type": "Entity", "name": "Run", "required": false}));
-    for text in ["mode", "environment", "autonomy", "authenticated"] {
+    for text in ["mode", "environment", "autonomy", "authenticated", "workflow", "contract"] {
         add(text, json!({"type": "String"}));
     }
-    add("delegations", json!({"type": "Long"}));
+    for number in ["delegations", "steps"] {
+        add(number, json!({"type": "Long"}));
+    }
+    // In millionths of a dollar, where the run has a budget of money.
+    add("cost_left", json!({"type": "Long", "required": false}));
     for taint in ["untrusted", "private"] {
         add(taint, json!({"type": "Boolean"}));
     }

@@ -7,8 +7,11 @@ impl Tour<'_> {
     /// A run with a budget of two calls, and one that may make the same call twice.
     pub(super) fn runs(&mut self) -> Result<(), Stop> {
         let open = ["runs", "open", "--label", "count words", "--budget", "calls=2"];
-        let opened =
-            self.answer("A run is one task of an agent. This one has a budget that nothing in it can raise.", &open, 0)?;
+        let opened = self.answer(
+            "A run is one task of an agent. This one has a budget that nothing in it can raise.",
+            &open,
+            0,
+        )?;
         let run = text_at(&opened, "/run");
         for (why, text, wanted) in [
             ("Its first call.", "one", 0),

@@ -2,22 +2,6 @@
 
 use super::*;
 
-#[test]
-fn t_f9_no_workspace_holds_what_the_daemon_is_ruled_by() {
-    let workspace = |path: &str| {
-        let (path, tenant) = (PathBuf::from(path), "t".parse().expect("name"));
-        BTreeMap::from([("w".parse().expect("name"), Workspace { path, tenant })])
-    };
-    let own = || ["/srv/keep/tools", "/srv/keep/policies"].into_iter().map(Path::new);
-    for wrong in ["/srv/keep/tools", "/srv/keep", "/srv"] {
-        let refused = refuse_own_folders(&workspace(wrong), own()).expect_err(wrong).to_string();
-        assert!(refused.contains("workspace.w.path"), "{refused}");
-    }
-    for fine in ["/srv/keep/tools/inside", "/srv/keep/books", "/srv/other"] {
-        assert!(refuse_own_folders(&workspace(fine), own()).is_ok(), "{fine}");
-    }
-}
-
 fn ledger(lines: &str) -> Result<LedgerBounds, ConfigError> {
     let text: ConfigText = toml::from_str(&format!("[ledger]\n{lines}\n")).expect("shape");
     check_ledger(&text)

@@ -251,25 +251,6 @@ fn run(host: Host, caller: Caller, method: AgentMethod, params: Map<String, Valu
     })
 }
 
-/// The methods of plans.
-fn plan(host: Host, caller: Caller, method: AgentMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
-    Ok(match method {
-        AgentMethod::PlansGet => {
-            let page: params::PlanPage = params::read(params)?;
-            later(async move { host.plan(&caller, page.plan.0, page.cursor, page.diffs).await.into() })
-        }
-        AgentMethod::PlansCommit => {
-            let of: params::OfPlan = params::read(params)?;
-            later(async move { host.commit_plan(&caller, of.plan.0).await.into() })
-        }
-        AgentMethod::PlansDiscard => {
-            let of: params::OfPlanId = params::read(params)?;
-            later(async move { host.discard_plan(&caller, of.plan).await.into() })
-        }
-        other => return Err(Fault::no_method(other.name())),
-    })
-}
-
 /// The methods of transactions.
 fn transaction(host: Host, caller: Caller, method: AgentMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
     Ok(match method {

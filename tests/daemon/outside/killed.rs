@@ -23,7 +23,7 @@ use crate::hard::strace::{bound, is_hard};
 
 /// Kills of an ordinary run, and of a hard one.
 const SAMPLE: usize = 33;
-const HARD: usize = 440;
+const HARD: usize = 220;
 /// Longest time from the consent to a kill, in microseconds: longer than a commit takes.
 const COMMIT_US: usize = 60_000;
 /// Longest time from the answer to a kill, in microseconds: longer than a delivery takes.

@@ -18,7 +18,7 @@ use crate::hard::strace::{bound, is_hard};
 
 /// Kills of an ordinary run, and of a hard one.
 const SAMPLE: usize = 16;
-const HARD: usize = 240;
+const HARD: usize = 120;
 /// Longest time from the consent to a kill, in microseconds: longer than the request and what follows take.
 const LIFE_US: usize = 80_000;
 

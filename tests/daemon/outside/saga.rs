@@ -226,6 +226,34 @@ fn r08_of_two_orders_over_the_same_file_the_other_is_told_which() {
 }
 
 #[test]
+fn r08_r09_an_order_is_taken_back_as_one_unless_somebody_was_written_to() {
+    let shop = Shop::new();
+    let (mut agent, mut admin) = (shop.world.agent(), shop.world.admin());
+    let transaction = agent.ok("transactions.begin", json!({}))["transaction"].as_str().expect("an id").to_owned();
+    for (tool, input) in shop.steps("o-1").into_iter().take(3) {
+        let call = json!({"tool": tool, "input": input, "transaction": transaction});
+        agent.reply("calls.execute", call).must("ok", "staged", "");
+    }
+    let waits = held(commit(&mut agent, &transaction));
+    let done = agree(&mut admin, &waits).must("ok", "committed", "");
+    assert_eq!(shop.stock(), json!("1"));
+    let back = agent.reply("undo.propose", json!({"call": done.call()})).must("ok", "previewed", "");
+    let waits = held(agent.commit(back.plan()));
+    assert_eq!(shop.peer.reads().len(), 1, "what people agreed to is taken back if people agree");
+    agree(&mut admin, &waits).must("ok", "committed", "");
+    let lines: Vec<String> = shop.peer.reads().into_iter().map(|read| read.line).collect();
+    assert_eq!(lines, ["PUT /pickups/o-1", "DELETE /pickups/r-1"]);
+    shop.untouched();
+    let told = shop.stage(&mut agent, "o-2");
+    let waits = held(commit(&mut agent, &told));
+    let told = agree(&mut admin, &waits).must("ok", "committed", "");
+    let refused = admin.no("undo.call", json!({"call": told.call()}));
+    assert!(refused["message"].as_str().is_some_and(|text| text.contains("`message.send`")), "{refused}");
+    assert_eq!((shop.stock(), shop.peer.reads().len()), (json!("1"), 3), "nothing of it was undone");
+    shop.world.verified();
+}
+
+#[test]
 fn r08_an_order_that_nobody_finishes_in_time_is_rolled_back() {
     let shop = Shop::new();
     let mut agent = shop.world.agent();

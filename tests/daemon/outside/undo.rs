@@ -130,6 +130,24 @@ fn r09_a_request_is_undone_by_its_compensation_which_is_a_plan_of_its_own() {
 }
 
 #[test]
+fn r09_a_request_that_a_tool_waited_for_is_undone_by_the_id_of_its_own_call() {
+    let peer = Peer::new();
+    let rest = format!("tier = 3\n{}", grant("pay", &peer.origin(), &format!("delivery = \"live\"\n{COMPENSATION}")));
+    let world = awake("", &[("pay", "reach", rest)]);
+    let (mut agent, mut admin) = (world.agent(), world.admin());
+    let pay = send("POST", &format!("{}/pay", peer.origin()), r#"{"n": 5}"#);
+    let waits = held(reach(&mut agent, "pay", &[pay]));
+    let part = agree(&mut admin, &waits).must("ok", "committed", "");
+    let done = agent.reply("calls.get", json!({"call": waits.call()})).must("ok", "none", "");
+    assert!(done.value["warnings"].to_string().contains(part.call()), "its id is told: {}", done.value);
+    assert_eq!(admin.no("undo.call", json!({"call": waits.call()}))["code"], "not_found", "it changed nothing itself");
+    admin.reply("undo.call", json!({"call": part.call()})).must("ok", "committed", "");
+    let undone = peer.reads_of("/undo/r-1");
+    assert_eq!((undone.len(), undone[0].body.as_str()), (1, r#"{"what": 5}"#));
+    assert_eq!(admin.no("undo.call", json!({"call": part.call()}))["code"], "denied", "once");
+}
+
+#[test]
 fn r09_what_nothing_undoes_is_refused_by_name_and_what_may_stay_stays() {
     let peer = Peer::new();
     let world = world(&peer);

@@ -5,6 +5,7 @@ mod blobs;
 mod cache;
 mod commits;
 mod consent;
+mod credentials;
 mod fixture;
 mod keys;
 mod outside;

@@ -159,3 +159,67 @@ impl Registry {
         self.agents.store(agents, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toolkeep_core::id::TokenId;
+    use toolkeep_core::principal::Credential;
+
+    fn grant(number: u128, tenant: &str, expires_ms: u64) -> Grant {
+        let id = Uuid::from_u128(number);
+        Grant {
+            id,
+            hash: Digest::of(format!("tkp_{}_{}", id.as_simple(), "0".repeat(64)).as_bytes()),
+            tenant: tenant.parse().expect("name"),
+            user: "alice".parse().expect("name"),
+            agent: Some("helper".parse().expect("name")),
+            groups: BTreeSet::new(),
+            origin: Origin::of(Credential::Token(TokenId::new(id))),
+            held: Held::default(),
+            standing: Arc::new(Standing::new(None, expires_ms, None)),
+        }
+    }
+
+    fn text(number: u128, secret: char) -> String {
+        format!("tkp_{}_{}", Uuid::from_u128(number).as_simple(), secret.to_string().repeat(64))
+    }
+
+    #[test]
+    fn t_i4_only_the_whole_secret_of_one_that_stands_is_somebody() {
+        let registry = Registry::default();
+        assert!(!registry.has_agents());
+        registry.insert(grant(1, "acme", 100));
+        assert!(registry.has_agents());
+        let found = registry.find(&text(1, '0'), 99).expect("somebody");
+        assert!(matches!(found, Who::Agent(caller) if caller.principal().tenant.as_str() == "acme"));
+        let told = |text: &str, now_ms: u64| registry.find(text, now_ms).expect_err("nobody").message;
+        let unknown = told("tkp_", 0);
+        for wrong in [text(1, '1'), text(2, '0'), text(1, '0').to_uppercase(), String::new()] {
+            assert_eq!(told(&wrong, 0), unknown, "{wrong}");
+        }
+        assert_ne!(told(&text(1, '0'), 100), unknown, "whoever has the secret hears that it has expired");
+        assert_eq!(told(&text(1, '1'), 100), unknown);
+        let tenant = "acme".parse().expect("name");
+        registry.standing(&tenant, &Uuid::from_u128(1)).expect("stands").revoke();
+        assert_eq!(told(&text(1, '0'), 0), unknown, "taken back looks like never made");
+        let other = "globex".parse().expect("name");
+        assert!(registry.standing(&other, &Uuid::from_u128(1)).is_none(), "nor does another tenant reach it");
+        registry.sweep(0);
+        assert!(!registry.has_agents());
+    }
+
+    #[test]
+    fn a_tenant_has_as_many_as_it_may_and_not_one_more() {
+        let registry = Registry::default();
+        let (acme, globex) = ("acme".parse().expect("name"), "globex".parse().expect("name"));
+        for number in 1..STANDING_MAX as u128 {
+            registry.insert(grant(number, "acme", 100));
+        }
+        registry.check_room(&acme, 0).expect("room for the last");
+        registry.insert(grant(STANDING_MAX as u128, "acme", 50));
+        assert_eq!(registry.check_room(&acme, 49).expect_err("full").code, Code::Overloaded);
+        registry.check_room(&globex, 49).expect("another tenant has its own room");
+        registry.check_room(&acme, 50).expect("what has ended makes room");
+    }
+}

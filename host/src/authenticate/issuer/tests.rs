@@ -516,6 +516,13 @@ fn t_i5_a_key_set_has_public_keys_for_signatures_only() {
     };
     assert_eq!(read(&many(64)), Ok(64));
     assert!(read(&many(65)).is_err());
+    let padded = |length: u64| {
+        let text = good.to_string();
+        let room = usize::try_from(length).expect("a size") - text.len();
+        Keys::read(format!("{text}{}", " ".repeat(room)).as_bytes(), &Algorithm::ALL).map(|keys| keys.len())
+    };
+    assert_eq!(padded(KEY_SET_MAX_BYTES), Ok(3));
+    assert!(padded(KEY_SET_MAX_BYTES + 1).is_err());
     for text in ["", "{}", "[]", "{\"keys\": 1}", "{\"keys\": [1]}", "{\"keys\": [], \"keys\": []}"] {
         assert!(Keys::read(text.as_bytes(), &Algorithm::ALL).is_err(), "{text}");
     }
@@ -562,6 +569,18 @@ fn an_issuer_is_what_its_text_says_or_a_mistake() {
     let text = toml::from_str::<config::IssuerText>(&format!("{base}{rest}")).expect("a text");
     let twice = [text.clone(), config::IssuerText { name: "other".to_owned(), ..text }];
     assert!(config::check_all(&twice[..1], None).is_ok() && config::check_all(&twice, None).is_err());
+    let many = |count: usize| -> Vec<config::IssuerText> {
+        let named =
+            |at: usize| config::IssuerText { name: format!("i{at}"), issuer: format!("i{at}"), ..twice[0].clone() };
+        (0..count).map(named).collect()
+    };
+    assert!(config::check_all(&many(config::ISSUERS_MAX), None).is_ok());
+    assert!(config::check_all(&many(config::ISSUERS_MAX + 1), None).is_err());
+    let known = |count: usize| {
+        let users = (0..count).map(|at| (format!("u{at}"), "alice".parse().expect("name"))).collect();
+        config::IssuerText { users, ..twice[0].clone() }.check(None)
+    };
+    assert!(known(config::MAPPED_MAX).is_ok() && known(config::MAPPED_MAX + 1).is_err());
 }
 
 #[test]

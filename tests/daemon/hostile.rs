@@ -192,7 +192,8 @@ fn r15_no_method_of_an_agent_grants_approves_installs_or_stops() {
         ("undo.call", json!({"call": held.call()})),
         ("daemon.drain", json!({})),
         ("audit.verify", json!({})),
-        ("session.authenticate", json!({"token": "t"})),
+        ("tokens.mint", json!({"user": "root", "agent": "a"})),
+        ("tokens.revoke", json!({"token": "tok_00000000-0000-7000-8000-000000000000"})),
     ] {
         let answer = agent.raw(method, params).expect("an answer");
         assert_eq!(answer["error"]["code"], -32_601, "{method}: {answer}");

@@ -49,9 +49,7 @@ impl AgentClient {
             match client.ask(ui, AgentMethod::SessionAuthenticate, json!({"token": token})) {
                 Ok(_) => break,
                 Err(Failure::Refused(refusal)) if refusal.retryable && left > 0 => {
-                    std::thread::sleep(Duration::from_millis(
-                        refusal.retry_after_ms.unwrap_or(0).min(TRY_AGAIN_MAX_MS),
-                    ));
+                    rest(refusal.retry_after_ms.unwrap_or(0).min(TRY_AGAIN_MAX_MS));
                 }
                 Err(failure) => return Err(failure),
             }
@@ -88,6 +86,11 @@ impl AdminClient {
     pub fn ask(&mut self, ui: &Ui, method: AdminMethod, params: Value) -> Result<Value, Failure> {
         self.0.ask(ui, method.name(), params)
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command line has one thread, and whoever waits ends the program")]
+fn rest(milliseconds: u64) {
+    std::thread::sleep(Duration::from_millis(milliseconds));
 }
 
 impl Connection {

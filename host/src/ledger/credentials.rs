@@ -106,7 +106,7 @@ pub struct StoredCredential {
 /// What is to be written about credentials.
 #[derive(Debug)]
 pub(super) enum CredentialWork {
-    Add(CredentialRow),
+    Add(Box<CredentialRow>),
     Revoke { tenant: TenantName, id: Uuid, by: String },
     Forget { ended_before_ms: u64 },
 }
@@ -243,7 +243,7 @@ impl Ledger {
     /// # Errors
     /// The ledger failed.
     pub async fn add_credential(&self, row: CredentialRow) -> Result<(), LedgerError> {
-        self.change_credential(CredentialWork::Add(row)).await.map(|_| ())
+        self.change_credential(CredentialWork::Add(Box::new(row))).await.map(|_| ())
     }
 
     /// Take a token or a session of a tenant back, and everything that was delegated from it; durable, and on record with who

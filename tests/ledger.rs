@@ -10,5 +10,6 @@ mod fixture;
 mod keys;
 mod outside;
 mod retention;
+mod standing;
 mod transactions;
 mod writing;

@@ -4,7 +4,7 @@
 //! sits at a terminal. Irreversible plans need the first 12 digits of the plan's digest, typed.
 
 use serde_json::{Value, json};
-use toolkeep_core::display::visible_json;
+use toolkeep_core::display::{visible, visible_json};
 use toolkeep_core::refusal::Code;
 
 use super::client::AdminClient;
@@ -164,7 +164,13 @@ fn told(context: &Context<'_>, answer: &Value) -> Result<Exit, Failure> {
         let state = text_at(answer, "/state");
         match (answer.get("have"), answer.pointer("/reply/outcome")) {
             (Some(have), _) => format!("{state}: {have} of {} agreed", text_at(answer, "/need")),
-            (None, Some(_)) => format!("{state}: the call is {}", text_at(answer, "/reply/outcome")),
+            (None, Some(_)) => {
+                let outcome = text_at(answer, "/reply/outcome");
+                match answer.pointer("/reply/error/message").and_then(Value::as_str) {
+                    Some(why) => format!("{state}: the call is {outcome}: {}", visible(why)),
+                    None => format!("{state}: the call is {outcome}"),
+                }
+            }
             (None, None) => state,
         }
     })?;

@@ -11,7 +11,7 @@ use super::ui::{text_at, time_at};
 use crate::daemon::method::AdminMethod;
 
 /// Lines of one list that are shown; `-o json` has all.
-const LINES: usize = 40;
+const LINES: usize = 8;
 
 /// What context was used, which policy allowed it, what was executed, which check missed it
 #[derive(Debug, clap::Args)]

@@ -83,7 +83,11 @@ const OF_CALL: [&str; 8] = [
 ];
 /// What belongs to no call: the oldest rows of small tables. Deliveries have an index for it, because dead letters may rest
 /// in front of them for ever.
-const SMALL: [&str; 7] = [
+const SMALL: [&str; 9] = [
+    "DELETE FROM run_marks WHERE run IN (SELECT run FROM run_marks WHERE changed_ms < ?1 LIMIT ?2) \
+     AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = run_marks.run)",
+    "DELETE FROM standing WHERE seq IN (SELECT seq FROM (SELECT seq, state, expires_ms FROM standing ORDER BY seq LIMIT ?2) \
+     WHERE expires_ms < ?1)",
     "DELETE FROM runs WHERE seq IN (SELECT seq FROM (SELECT seq, id, closed_ms FROM runs ORDER BY seq LIMIT ?2) r \
      WHERE r.closed_ms < ?1 AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.run = r.id))",
     "DELETE FROM dead_letters WHERE seq IN (SELECT seq FROM (SELECT seq, state, resolved_ms FROM dead_letters \

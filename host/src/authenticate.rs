@@ -217,6 +217,13 @@ impl Authenticator {
         !self.tokens_only && self.principals.get(&uid).is_some_and(|caller| caller.principal() == principal)
     }
 
+    /// Whether the configuration still has an operator of this name, tenant and groups, so that a token in that name stands.
+    #[must_use]
+    pub fn has_operator(&self, tenant: &TenantName, user: &UserName, groups: &BTreeSet<String>) -> bool {
+        let same = |known: &OperatorIdentity| known.tenant == *tenant && known.user == *user;
+        self.operators.values().any(|known| same(known) && groups.is_subset(&known.groups))
+    }
+
     /// Whether a peer that is nobody by its uid may be somebody by what it shows.
     #[must_use]
     pub fn takes_credentials(&self) -> bool {

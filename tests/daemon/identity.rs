@@ -201,6 +201,27 @@ fn r15_a_daemon_that_knows_tokens_only_knows_no_uid() {
 }
 
 #[test]
+fn t_i4_a_token_in_the_name_of_an_operator_ends_with_the_operator() {
+    let mut world = World::new();
+    let minted = world.admin().ok("tokens.mint", json!({"plane": "admin", "user": "operator"}));
+    let agents = mint(&world, "alice", "one");
+    let own = rustix::process::geteuid().as_raw();
+    let config =
+        world.text("toolkeep.toml") + &format!("[[operator]]\nuid = {own}\nuser = \"successor\"\ntenant = \"local\"\n");
+    assert!(world.stop().success());
+    world.home.put("toolkeep.toml", config.as_bytes());
+    world.start();
+    let mut former = Agent(Client::connect(&world.path("run/admin/admin.sock")));
+    unauthorized(&former.no("session.authenticate", json!({"token": minted["token"]})));
+    shown(&world, &agents["token"]).ok("tools.list", json!({}));
+    assert_eq!(
+        world.admin().ok("tokens.list", json!({}))["tokens"].as_array().map(Vec::len),
+        Some(2),
+        "it can be revoked"
+    );
+}
+
+#[test]
 fn what_is_refused_is_on_record_up_to_a_rate() {
     let world = World::new();
     let before = world.verified();

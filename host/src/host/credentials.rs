@@ -304,10 +304,11 @@ impl Host {
         reason = "gone, from the configuration, and from another credential are three answers"
     )]
     fn parent_of(&self, row: &CredentialRow) -> Option<Option<Arc<Standing>>> {
-        if row.kind == CredentialKind::Token {
-            return Some(None);
-        }
         let authenticator = &self.0.authenticator;
+        if row.kind == CredentialKind::Token {
+            let stands = row.agent.is_some() || authenticator.has_operator(&row.tenant, &row.user, &row.groups);
+            return stands.then_some(None);
+        }
         let standing = |id: &Uuid| authenticator.registry().standing(&row.tenant, id).map(Some);
         let above = row.origin.session.ids().rev().nth(1);
         match (above, &row.origin.credential) {

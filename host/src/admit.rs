@@ -311,6 +311,23 @@ pub async fn claim_key(ledger: &Ledger, claim: &KeyClaim) -> Result<Key, Refusal
     }
 }
 
+/// Take a slot for a tool that stands in for another: rates, circuit and budgets are asked about it as about any other; the
+/// key stays that of the call.
+///
+/// # Errors
+/// `rate_limited`, `circuit_open`, `overloaded`, and what the call's run or a budget says against it.
+pub async fn substitute(
+    admission: &Admission,
+    budgets: &Budgets,
+    grant: Grant,
+    cancel: &Cancel,
+) -> Result<Box<Ticket>, Refusal> {
+    admission.throttle.take(grant.call().caller().principal(), grant.call().tool())?;
+    let watched = admission.circuit(&grant)?;
+    let held = admission.place(&grant, cancel).await?;
+    ticket(budgets, grant, None, (watched, held)).await
+}
+
 /// What budgets want to know of a call.
 fn request(grant: &Grant) -> Request<'_> {
     let call = grant.call();

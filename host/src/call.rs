@@ -19,11 +19,13 @@ use crate::admit::{self, Admitted, Ticket};
 use crate::approve::{self, Approved, Consent};
 use crate::authenticate::Caller;
 use crate::authorize;
+use crate::catalog::Tool;
 use crate::commit;
 use crate::decide::{self, Decision};
-use crate::execute::{self, Executed, Given, Ground, Line};
-use crate::host::{Boundary, Ended, Escalation, Host, Part, Seen, Staging};
+use crate::execute::{self, Executed, Given, Ground, Line, Unexecuted};
+use crate::host::{Asked, Boundary, Ended, Escalation, Host, Part, Seen, Staging};
 use crate::record::{Answer, Ending, Entry};
+use crate::results::ResultName;
 use crate::screen::{self, Screened};
 use crate::seal::{self, Sealed};
 use crate::validate;
@@ -68,12 +70,16 @@ impl Host {
     }
 
     async fn propose(&self, caller: &Caller, request: CallRequest, mut entry: Entry, line: Line) -> Answer {
-        let passage = self.steps(caller, request, &mut entry, line).await;
-        self.end(entry, passage)
+        let asked = Asked::from(&request);
+        let passage = match self.steps(caller, request, &mut entry, &line).await {
+            Err(refusal) => Box::pin(self.fall_back(caller, asked, &mut entry, &line, refusal)).await,
+            passage => passage,
+        };
+        self.end(entry, passage).await
     }
 
     /// Whatever a call came to is recorded before it is answered.
-    pub(crate) fn end(&self, entry: Entry, passage: Result<Passage, Refusal>) -> Answer {
+    pub(crate) async fn end(&self, entry: Entry, passage: Result<Passage, Refusal>) -> Answer {
         let charge = entry.charge().cloned();
         let (mode, input) = (entry.row().mode, Arc::clone(&entry.row().input));
         let answer = match passage {
@@ -81,7 +87,12 @@ impl Host {
             Ok(Passage::Over(status, outcome, ending)) => self.record(entry, status, outcome, *ending),
             Err(refusal) => {
                 charge.iter().for_each(|charge| charge.not_intended());
-                self.record_refusal(entry, refusal)
+                let dead = self.bury(&entry, &refusal);
+                let answer = self.record_refusal(entry, refusal);
+                if let Some(dead) = dead {
+                    Box::pin(self.buried(dead)).await;
+                }
+                answer
             }
         };
         self.reconcile(&Ended { charge, mode, input: &input }, answer)
@@ -92,7 +103,7 @@ impl Host {
         caller: &Caller,
         request: CallRequest,
         entry: &mut Entry,
-        line: Line,
+        line: &Line,
     ) -> Result<Passage, Refusal> {
         self.may_begin(caller.principal())?;
         caller.spend_call()?;
@@ -123,9 +134,9 @@ impl Host {
         let given = Given::fresh(self.ambient());
         // What most calls do not need is boxed, so that their future stays small: it is moved more than once.
         if let Some(staging) = Box::pin(self.staging(turn, &ticket)).await? {
-            return Box::pin(self.staged(entry, ticket, &line, given, staging)).await;
+            return Box::pin(self.staged(entry, ticket, line, given, staging)).await;
         }
-        self.carry_on(entry, ticket, &line, given).await
+        self.carry_on(entry, ticket, line, given).await
     }
 
     /// A call of a transaction: what it wants to change lies over what the calls before it wanted.
@@ -186,22 +197,56 @@ impl Host {
         }
     }
 
-    /// Execute, unless it was stopped in the meantime; what was stopped while it ran says so.
+    /// Execute, unless it was stopped in the meantime, or its result is kept; what was stopped while it ran says so.
     async fn attempt(
         &self,
-        entry: &Entry,
+        entry: &mut Entry,
         ticket: Box<Ticket>,
         line: &Line,
         given: &Given,
         ground: Option<Ground>,
     ) -> Result<Executed, Refusal> {
-        self.may_go_on(ticket.grant().call())?;
-        let tool = Arc::clone(ticket.grant().call().tool());
-        let executed = execute::execute(self.executor(), ticket, line, given, ground).await;
-        if executed.is_err() {
-            self.may_run(&entry.row().principal, &tool)?;
+        let call = ticket.grant().call();
+        self.may_go_on(call)?;
+        let tool = Arc::clone(call.tool());
+        let (name, alone) = (ResultName::of(call).filter(|_| ground.is_none()), ground.is_none());
+        let Some(name) = name else {
+            let executed = execute::execute(self.executor(), ticket, line, given, ground).await;
+            return self.attempted(entry, executed, &tool, alone);
+        };
+        let ticket = match Box::pin(self.kept(name, ticket)).await {
+            Ok(kept) => {
+                entry.cached();
+                return Ok(kept);
+            }
+            Err(ticket) => ticket,
+        };
+        let given = given.with_seed(name.seed());
+        let executed = execute::execute(self.executor(), ticket, line, &given, None).await;
+        let executed = self.attempted(entry, executed, &tool, alone)?;
+        self.keep_result(name, &executed, entry);
+        Ok(executed)
+    }
+
+    fn attempted(
+        &self,
+        entry: &mut Entry,
+        executed: Result<Executed, Unexecuted>,
+        tool: &Tool,
+        alone: bool,
+    ) -> Result<Executed, Refusal> {
+        match executed {
+            Ok(executed) => {
+                let (attempts, exhausted) = executed.attempts();
+                entry.attempted(attempts, exhausted && alone);
+                Ok(executed)
+            }
+            Err(Unexecuted { refusal, attempts, exhausted }) => {
+                self.may_run(&entry.row().principal, tool)?;
+                entry.attempted(attempts, exhausted && alone);
+                Err(refusal)
+            }
         }
-        executed
     }
 
     /// What is decided about the plan of a whole call.

@@ -33,8 +33,10 @@ use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Outcome, Reply, Status};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{BodyState, Effect};
+use toolkeep_core::plan::ReadEntry;
 use toolkeep_core::rate::QuotaRule;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_sandbox::stage::Witness;
 
 use crate::ambient::Ambient;
 use crate::blobs::{BlobError, Blobs};
@@ -165,6 +167,20 @@ impl Committer {
     pub fn with_quotas(mut self, rules: &[QuotaRule]) -> Self {
         self.quotas = Quota::all("configuration", rules).collect();
         self
+    }
+
+    /// Whether everything that an execution read is as it was. `seen` is what it saw, and when it began, in nanoseconds since
+    /// the Unix epoch.
+    pub async fn still_reads(&self, read_set: Vec<ReadEntry>, seen: (Vec<Witness>, i64)) -> bool {
+        if read_set.is_empty() {
+            return true;
+        }
+        let roots = self.roots.clone();
+        let look = move || {
+            let witnessed = files::Witnessed { entries: &seen.0, since_ns: seen.1 };
+            files::unchanged(&read_set, witnessed, &roots).is_ok()
+        };
+        tokio::task::spawn_blocking(look).await.unwrap_or(false)
     }
 
     /// With circuits for requests.

@@ -5,12 +5,14 @@
 //! execution stages nothing.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use toolkeep_core::digest::{DIGEST_BYTES, Digest};
 use toolkeep_core::id::TenantName;
 use toolkeep_core::json;
 use toolkeep_core::manifest::Manifest;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::retry::Tried;
 use toolkeep_sandbox::capability::context::{Context, Progress};
 use toolkeep_sandbox::execution::{Cancel, Ended, Execution, GuestError, GuestErrorKind, Layer, Order, Outward};
 use toolkeep_sandbox::fault::{Fault, HostFault};
@@ -72,6 +74,14 @@ pub struct Given {
     pub exchanges: Vec<Exchange>,
     /// How many requests were sent live so far.
     pub sent: u32,
+}
+
+impl Given {
+    /// The same with another seed.
+    #[must_use]
+    pub fn with_seed(&self, seed: [u8; DIGEST_BYTES]) -> Self {
+        Self { seed, ..self.clone() }
+    }
 }
 
 impl Given {
@@ -146,9 +156,34 @@ pub struct Ground {
 pub struct Executed {
     ticket: Box<Ticket>,
     execution: Execution,
+    attempts: u32,
+    exhausted: bool,
+}
+
+/// Why there is no execution: the component cannot be loaded, or the host failed with every attempt.
+#[derive(Debug)]
+pub struct Unexecuted {
+    /// What the caller is told.
+    pub refusal: Refusal,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Whether there are no more attempts.
+    pub exhausted: bool,
 }
 
 impl Executed {
+    /// A result that was kept, for a call that holds a ticket.
+    #[must_use]
+    pub const fn kept(ticket: Box<Ticket>, execution: Execution) -> Self {
+        Self { ticket, execution, attempts: 1, exhausted: false }
+    }
+
+    /// How often it was executed, and whether the last attempt failed as those before it.
+    #[must_use]
+    pub const fn attempts(&self) -> (u32, bool) {
+        (self.attempts, self.exhausted)
+    }
+
     /// The ticket it ran on.
     #[must_use]
     pub const fn ticket(&self) -> &Ticket {
@@ -219,7 +254,8 @@ impl Executed {
     }
 }
 
-/// Run the tool once, over what its transaction staged before.
+/// Run the tool over what its transaction staged before, again where it or the host failed for a moment. Nothing was
+/// committed in between, and what was sent live before is not sent again: `given` holds its answers.
 ///
 /// # Errors
 /// The component cannot be loaded, or the host fails: `internal`, `overloaded`.
@@ -229,22 +265,73 @@ pub async fn execute(
     line: &Line,
     given: &Given,
     ground: Option<Ground>,
-) -> Result<Executed, Refusal> {
-    let grant = ticket.grant();
-    let call = grant.call();
+) -> Result<Executed, Unexecuted> {
+    let rules = ticket.grant().call().tool().manifest.retry;
+    let deadline_ms = u64::try_from(ticket.grant().deadline().as_millis()).unwrap_or(u64::MAX);
+    let mut tried = Tried { attempts: 0, spent_ms: 0, deadline_ms, asked_ms: None };
+    let (mut attempted, exhausted) = loop {
+        let attempted = once(executor, &ticket, line, given, (ground.as_ref(), tried.spent_ms)).await;
+        tried.attempts += 1;
+        if !passing(&attempted, &mut tried) {
+            break (attempted, false);
+        }
+        let draw = u64::from_le_bytes(executor.ambient.random());
+        let Some(pause_ms) = rules.pause(tried, draw) else { break (attempted, true) };
+        tracing::info!(call = %ticket.grant().call().id(), attempt = tried.attempts, pause_ms, "an attempt failed for a moment");
+        let cancel = line.cancel();
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
+            () = cancel.cancelled() => break (attempted, false),
+        }
+        tried.spent_ms = tried.spent_ms.saturating_add(pause_ms);
+    };
+    if let Ok(execution) = &mut attempted {
+        execution.recording.layer = ground.map(|ground| ground.digest);
+    }
+    match attempted {
+        Ok(execution) => Ok(Executed { ticket, execution, attempts: tried.attempts, exhausted }),
+        Err(refusal) => Err(Unexecuted { refusal, attempts: tried.attempts, exhausted }),
+    }
+}
+
+/// Whether an attempt failed in a way that another one may not. Notes how long it took and what the tool asked for.
+fn passing(attempted: &Result<Execution, Refusal>, tried: &mut Tried) -> bool {
+    match attempted {
+        Ok(execution) => {
+            tried.spent_ms = tried.spent_ms.saturating_add(execution.usage.wall_ms);
+            let Ended::Error(error) = &execution.ended else { return false };
+            tried.asked_ms = error.after_ms;
+            error.kind == GuestErrorKind::Transient
+        }
+        Err(refusal) => {
+            tried.asked_ms = None;
+            refusal.code == Code::Internal
+        }
+    }
+}
+
+/// One attempt. `spent_ms` of the deadline are used up.
+async fn once(
+    executor: &Executor,
+    ticket: &Ticket,
+    line: &Line,
+    given: &Given,
+    (ground, spent_ms): (Option<&Ground>, u64),
+) -> Result<Execution, Refusal> {
+    let call = ticket.grant().call();
     let tool = call.tool();
-    let mut attempts = 0;
-    let mut execution = loop {
+    let mut reloads = 0;
+    loop {
         let loaded = executor.loader.load(&call.caller().principal().tenant, &tool.component).await?;
-        match executor.sandbox.execute(order(executor, &ticket, line, given, loaded, ground.as_ref())).await {
-            Ok(execution) => break execution,
+        let mut order = order(executor, ticket, line, given, loaded, ground);
+        order.deadline = order.deadline.saturating_sub(Duration::from_millis(spent_ms));
+        match executor.sandbox.execute(order).await {
+            Ok(execution) => return Ok(execution),
             // Another tenant needed the pool in this moment: load into a new one.
-            Err(HostFault::Retired) if attempts < RELOADS_MAX => attempts += 1,
+            Err(HostFault::Retired) if reloads < RELOADS_MAX => reloads += 1,
             Err(fault) => return Err(host_fault(call, &fault)),
         }
-    };
-    execution.recording.layer = ground.map(|ground| ground.digest);
-    Ok(Executed { ticket, execution })
+    }
 }
 
 fn order(

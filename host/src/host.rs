@@ -9,6 +9,7 @@ mod circuits;
 mod consent;
 mod credentials;
 mod deadletters;
+mod detours;
 mod flights;
 mod incident;
 mod inquiry;
@@ -29,7 +30,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use serde_json::json;
-use toolkeep_core::call::{Outcome, Reply, Status, Usage};
+use toolkeep_core::call::{Detour, Outcome, Reply, Status, Usage};
 use toolkeep_core::id::{CallId, TenantName};
 use toolkeep_core::principal::Plane;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -54,6 +55,7 @@ use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
 use crate::policy::{Policies, PolicyHandle};
 use crate::record::{Answer, Ending, Entry, status_of};
+use crate::results::Results;
 use crate::standing::StandingBook;
 use crate::transaction::Turns;
 use crate::workspaces::Workspaces;
@@ -65,6 +67,7 @@ pub use budgets::{Resume, Spending};
 pub use circuits::CircuitName;
 pub use consent::Notices;
 pub use credentials::{CredentialName, FAILURES_ON_RECORD, Mint, TOKEN_TTL_MAX_S};
+pub(crate) use detours::Asked;
 pub use flights::{Flight, Flights, Settling};
 pub use incident::IncidentOf;
 pub use inquiry::PlanName;
@@ -96,6 +99,7 @@ struct Services {
     admission: Admission,
     kill: KillSwitch,
     breakers: Breakers,
+    results: Results,
     budgets: Budgets,
     ledger: Ledger,
     blobs: Blobs,
@@ -320,6 +324,7 @@ impl Host {
             approval: None,
             receipt: None,
             transaction: None,
+            detour: Detour::default(),
             usage: Usage::default(),
             warnings: Vec::new(),
             labels: Vec::new(),

@@ -75,7 +75,8 @@ pub use charges::{CeilingUse, ChargeRow, ChargeState, Charged, Refund};
 pub use contents::BlobRow;
 pub use credentials::{CredentialKind, CredentialRow, StoredCredential};
 pub use deliveries::{
-    DeadLetter, DeadLetterRefused, DeadState, Delivery, DeliveryChange, Due, Enqueue, OutboxCounts, Sender,
+    DeadCall, DeadId, DeadKind, DeadLetter, DeadLetterRefused, DeadState, Delivery, DeliveryChange, Due, Enqueue,
+    OutboxCounts, Sender,
 };
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 pub use keys::{Claimed, KeyClaim};

@@ -42,6 +42,7 @@ pub mod outbox;
 pub mod policy;
 mod port;
 pub mod quota;
+pub mod results;
 pub mod schema;
 pub mod secrets;
 pub mod standing;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
-use toolkeep_core::call::{ApprovalView, CallRequest, Outcome, PlanView, Reply, Status, TransactionView, Usage};
+use toolkeep_core::call::{
+    ApprovalView, CallRequest, Detour, Outcome, PlanView, Reply, Status, TransactionView, Usage,
+};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::CallId;
 use toolkeep_core::limit::EFFECTS_SHOWN;
@@ -21,6 +23,7 @@ use uuid::Uuid;
 
 use crate::admit::Ticket;
 use crate::budget::charge::Charge;
+use crate::catalog::Tool;
 use crate::execute::Executed;
 use crate::ledger::{CallKey, CallRow};
 use crate::notes::Notes;
@@ -39,6 +42,11 @@ pub struct Entry {
     notes: Notes,
     clock: Clock,
     charge: Option<Arc<Charge>>,
+    detour: Detour,
+    /// The key that the call asked for, until it holds it.
+    asked: Option<CallKey>,
+    /// Whether it was given up after all its attempts.
+    exhausted: bool,
 }
 
 /// How long a call took, waiting for people excluded.
@@ -66,6 +74,8 @@ struct Said {
     warnings: Vec<String>,
     #[serde(default)]
     labels: Vec<String>,
+    #[serde(default)]
+    detour: Detour,
 }
 
 /// How a call ends, before it is made a reply.
@@ -264,6 +274,9 @@ impl Entry {
             notes: Notes::default(),
             clock: Clock { before_ms: 0, since_ms: Some(started_ms) },
             charge: None,
+            detour: Detour::default(),
+            asked: None,
+            exhausted: false,
         }
     }
 
@@ -281,7 +294,17 @@ impl Entry {
         row.suspended = false;
         let charge = self.charge.as_ref().map(|whole| Arc::new(whole.part(charge, call)));
         let clock = Clock { before_ms: 0, since_ms: None };
-        Self { row, warnings: Vec::new(), labels: Vec::new(), notes: self.notes.clone(), clock, charge }
+        Self {
+            row,
+            warnings: Vec::new(),
+            labels: Vec::new(),
+            notes: self.notes.clone(),
+            clock,
+            charge,
+            detour: Detour::default(),
+            asked: None,
+            exhausted: false,
+        }
     }
 
     /// The call is kept as one that waits: the row that ends it takes the place of that one.
@@ -293,9 +316,19 @@ impl Entry {
     /// warns of stays true.
     #[must_use]
     pub fn resume(row: CallRow) -> Self {
-        let Said { warnings, labels } = serde_json::from_str(&row.reply).unwrap_or_default();
+        let Said { warnings, labels, detour } = serde_json::from_str(&row.reply).unwrap_or_default();
         let clock = Clock { before_ms: row.usage.wall_ms, since_ms: None };
-        Self { row, warnings, labels, notes: Notes::default(), clock, charge: None }
+        Self {
+            row,
+            warnings,
+            labels,
+            notes: Notes::default(),
+            clock,
+            charge: None,
+            detour,
+            asked: None,
+            exhausted: false,
+        }
     }
 
     /// The call executes again from now on.
@@ -330,7 +363,45 @@ impl Entry {
     pub fn validated(&mut self, call: &Call) {
         self.row.component = Some(call.tool().component.digest);
         self.row.manifest = Some(call.tool().manifest.digest);
+        let key = |key: &String| CallKey { key: key.as_str().into(), request: call.request_digest() };
+        self.asked = call.options().key.as_ref().map(key);
         self.input(Arc::clone(call.input()), call.input_digest());
+    }
+
+    /// The call was executed so often, and was given up or not.
+    pub fn attempted(&mut self, attempts: u32, exhausted: bool) {
+        self.detour.attempts = (attempts > 1).then_some(attempts);
+        self.exhausted = exhausted;
+    }
+
+    /// Nothing is executed: this is a result that was kept.
+    pub const fn cached(&mut self) {
+        self.detour.cached = true;
+    }
+
+    /// This tool is called instead. The call keeps the name of the one that it asked for, and its key.
+    pub fn falls_back(&mut self, tool: &Tool, because: &Refusal) {
+        self.warnings.push(format!("`{}` was called instead of `{}`: {}", tool.name, self.row.tool, because.message));
+        self.detour.fallback = Some(tool.name.clone());
+        self.detour.because = Some(because.code);
+        self.row.component = Some(tool.component.digest);
+        self.row.manifest = Some(tool.manifest.digest);
+        self.exhausted = false;
+        if self.row.key.is_none() {
+            self.row.key = self.asked.take();
+        }
+    }
+
+    /// Whether it was given up after all its attempts.
+    #[must_use]
+    pub const fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    /// How often it was executed; at least once.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.detour.attempts.unwrap_or(1)
     }
 
     /// The canonical input is known.
@@ -433,6 +504,7 @@ impl Entry {
             approval: ending.approval,
             receipt: ending.receipt,
             transaction: ending.transaction,
+            detour: self.detour.clone(),
             usage: self.row.usage,
             warnings: self.warnings.clone(),
             labels: self.labels.clone(),

@@ -12,6 +12,8 @@ use toolkeep_core::id::{CallId, RunId, TransactionId};
 use toolkeep_core::json;
 use toolkeep_core::limit::{KEY_MAX_BYTES, STEP_MAX_BYTES};
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::tier::Tier;
+use uuid::Uuid;
 
 use crate::authenticate::Caller;
 use crate::catalog::{Catalog, Tool};
@@ -119,6 +121,10 @@ pub fn validate(
     let mut parts = vec![tool.name.as_str().as_bytes(), input_digest.as_bytes(), request.mode.word().as_bytes()];
     parts.extend(transaction.as_deref().map(str::as_bytes));
     let request_digest = Digest::of_parts("toolkeep.request.v1", &parts);
+    let key = match request.auto_key {
+        true => automatic_key(caller, &tool, &request, input_digest)?,
+        false => request.idempotency_key,
+    };
     Ok(Call {
         caller: caller.clone(),
         tool,
@@ -130,13 +136,58 @@ pub fn validate(
             mode: request.mode,
             run: request.run,
             step: request.step,
-            key: request.idempotency_key,
+            key,
             deadline_ms: request.deadline_ms,
             expect_plan: request.expect_plan,
             transaction: request.transaction,
             usage: request.usage,
         },
     })
+}
+
+/// Names every automatic key: a UUID of its own, so that no other name gives the same.
+const KEYS: Uuid = Uuid::from_u128(0x6f1c_2a5e_93b4_4d07_8e21_5a7c_0d3f_b946);
+
+/// The key that names a call by who makes it, of what, and at which step of its run. A call that changes nothing needs none.
+///
+/// # Errors
+/// `invalid_input`: it has a key of its own, or no step of a run.
+fn automatic_key(
+    caller: &Caller,
+    tool: &Tool,
+    request: &CallRequest,
+    input: Digest,
+) -> Result<Option<String>, Refusal> {
+    let mut refusal = Refusal::new(Code::InvalidInput, "an automatic key names a step of a run");
+    if request.idempotency_key.is_some() {
+        refusal = refusal.field("/auto_key", "is set beside `idempotency_key`", "one of the two");
+    }
+    let (Some(run), Some(step), true) = (request.run, &request.step, refusal.fields.is_empty()) else {
+        for (pointer, missing) in [("/run", request.run.is_none()), ("/step", request.step.is_none())] {
+            if missing {
+                refusal = refusal.field(pointer, "is missing", "the run and the step that the call belongs to");
+            }
+        }
+        return Err(refusal);
+    };
+    if tool.tier == Tier::ReadOnly {
+        return Ok(None);
+    }
+    let who = caller.principal();
+    let transaction = request.transaction.map(|transaction| transaction.to_string()).unwrap_or_default();
+    let parts = [
+        who.tenant.as_str().as_bytes(),
+        who.user.as_str().as_bytes(),
+        who.agent.as_str().as_bytes(),
+        tool.name.as_str().as_bytes(),
+        input.as_bytes(),
+        run.uuid().as_bytes(),
+        step.as_bytes(),
+        request.mode.word().as_bytes(),
+        transaction.as_bytes(),
+    ];
+    let name = Digest::of_parts("toolkeep.automatic-key.v1", &parts);
+    Ok(Some(format!("auto-{}", Uuid::new_v5(&KEYS, name.as_bytes()))))
 }
 
 fn check_options(request: &CallRequest) -> Result<(), Refusal> {

@@ -37,6 +37,9 @@ pub(super) struct Asked {
 struct State {
     manners: Vec<(&'static str, Manner)>,
     asked: Vec<Asked>,
+    /// How many requests that read are refused for the moment, and how many came.
+    busy: usize,
+    reads: usize,
 }
 
 /// The service.
@@ -51,7 +54,7 @@ impl Service {
     pub(super) fn new() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let address = listener.local_addr().expect("address");
-        let state = Arc::new(Mutex::new(State { manners: Vec::new(), asked: Vec::new() }));
+        let state = Arc::new(Mutex::new(State { manners: Vec::new(), asked: Vec::new(), busy: 0, reads: 0 }));
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -65,6 +68,16 @@ impl Service {
     /// From now on requests whose first line contains `part` are met so.
     pub(super) fn meets(&self, part: &'static str, manner: Manner) {
         self.state.lock().expect("state").manners.insert(0, (part, manner));
+    }
+
+    /// The next requests that read are told that it is busy.
+    pub(super) fn is_busy_for(&self, count: usize) {
+        self.state.lock().expect("state").busy = count;
+    }
+
+    /// How many requests came that read.
+    pub(super) fn reads(&self) -> usize {
+        self.state.lock().expect("state").reads
     }
 
     /// Everything that was asked to change.
@@ -86,6 +99,16 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
     let key =
         head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("idempotency-key: ").map(str::to_owned));
     if line.starts_with("GET") {
+        let busy = {
+            let mut state = state.lock().expect("state");
+            state.reads += 1;
+            let busy = state.busy > 0;
+            state.busy = state.busy.saturating_sub(1);
+            busy
+        };
+        if busy {
+            return say(&mut stream, 503, &json!({"problem": "busy"}));
+        }
         let ticket = json!({"id": "7", "title": "It is broken", "state": "open"});
         return say(&mut stream, 200, &ticket);
     }

@@ -117,7 +117,7 @@ async fn r33_what_is_never_taken_rests_after_bounded_attempts_until_a_person_dec
     assert_eq!(receiver.hooks().len(), attempts);
     let letters = life.ledger.dead_letters(&Scope::Operator, false, Page::default()).await.expect("read").items;
     assert_eq!(letters.len(), 1);
-    assert_eq!((letters[0].id, &*letters[0].reason, letters[0].state), (id, "500", DeadState::Resting));
+    assert_eq!((letters[0].id, &*letters[0].reason, letters[0].state), (id.into(), "500", DeadState::Resting));
 
     let by = "bob".parse().expect("name");
     life.ledger.resolve_dead_letter(&Scope::Operator, id, true, &by).await.expect("retried");

@@ -13,7 +13,7 @@ use crate::id::{ApprovalId, CallId, PlanId, RunId, ToolName, TransactionId};
 use crate::plan::Totals;
 use crate::price::Usd;
 use crate::receipt::Receipt;
-use crate::refusal::Refusal;
+use crate::refusal::{Code, Refusal};
 
 /// What the caller wants to become of the effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -135,6 +135,9 @@ pub struct CallRequest {
     /// Names the call, so that a retry gets the stored reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// Names the call by what it is and by the step of its run, instead of by a key of the caller's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub auto_key: bool,
     /// A shorter deadline than the manifest's, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
@@ -209,6 +212,53 @@ impl ReportedUsage {
             approvals: 0,
             reported_cost: self.cost_usd.micro(),
         }
+    }
+}
+
+impl CallRequest {
+    /// A call of a tool with an input, and nothing else said.
+    #[must_use]
+    pub const fn of(tool: ToolName, input: Value) -> Self {
+        Self {
+            tool,
+            input,
+            mode: Mode::Commit,
+            run: None,
+            step: None,
+            idempotency_key: None,
+            auto_key: false,
+            deadline_ms: None,
+            expect_plan: None,
+            transaction: None,
+            usage: None,
+            meta: None,
+        }
+    }
+}
+
+/// What a call did besides being executed once with the tool that it names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detour {
+    /// Executions, if it was more than one: the tool failed for a moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// The output is one that was kept: nothing was executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
+    /// The tool that was called instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<ToolName>,
+    /// Why: the code that the first tool ended with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<Code>,
+}
+
+impl Detour {
+    /// Whether the call went the straight way.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -304,6 +354,9 @@ pub struct Reply {
     /// Where its effects are staged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction: Option<TransactionView>,
+    /// Attempts, kept results and fallbacks.
+    #[serde(default, skip_serializing_if = "Detour::is_none")]
+    pub detour: Detour,
     /// What it used.
     pub usage: Usage,
     /// What the caller should know besides.

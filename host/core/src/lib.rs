@@ -38,6 +38,7 @@ pub mod receipt;
 pub mod redact;
 pub mod refusal;
 pub mod render;
+pub mod retry;
 pub mod scan;
 pub mod send;
 pub mod session;

@@ -19,6 +19,7 @@ use crate::id::{NAME_MAX_BYTES, ToolName, WorkspaceName};
 use crate::limit::{CONCURRENT_MAX, ExecutionLimits};
 use crate::price::Usd;
 use crate::rate::{self, QuotaRule, QuotaText, RateRule, RateText};
+use crate::retry::{RetryRules, RetryText};
 use crate::taint::Marks;
 use crate::tier::Tier;
 
@@ -81,6 +82,15 @@ pub struct ManifestText {
     /// When its tools rest because they fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerText>,
+    /// How often its tools are executed again that fail for a moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryText>,
+    /// The tool that is called instead of one of its own that rests or was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<ToolName>,
+    /// Whether the same input over the same world always gives the same output, so that outputs may be kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deterministic: bool,
     /// How long its plans stay committable, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_ttl_s: Option<u64>,
@@ -262,6 +272,12 @@ pub struct Manifest {
     pub quotas: Arc<[QuotaRule]>,
     /// When its tools rest because they fail, where it says so itself.
     pub breaker: Option<BreakerRules>,
+    /// How often its tools are executed again that fail for a moment.
+    pub retry: RetryRules,
+    /// The tool that is called instead of one of its own that rests or was given up.
+    pub fallback: Option<ToolName>,
+    /// Whether outputs may be kept.
+    pub deterministic: bool,
     /// Operator's limits for compiling: CPU seconds and bytes.
     pub compile: (Option<u64>, Option<u64>),
     /// How long its plans stay committable, in milliseconds.
@@ -381,6 +397,9 @@ impl ManifestText {
             rates: rate::rates(&self.limits.rates, true)?.into(),
             quotas: rate::quotas(&self.limits.quotas, true)?.into(),
             breaker: self.breaker.map(|text| text.check(BreakerRules::default())).transpose()?,
+            retry: self.retry.unwrap_or_default().check()?,
+            fallback: self.fallback()?,
+            deterministic: self.deterministic(read_only)?,
             compile: (self.limits.compile_cpu_s, self.limits.compile_memory_bytes),
             plan_ttl_ms: ttl * 1000,
             marks: Marks::of(self),
@@ -398,6 +417,31 @@ impl ManifestText {
             fuel: price.fuel_usd.micro(),
             message: price.message_usd.micro(),
             request: http.iter().map(|grant| grant.price.micro()).max().unwrap_or(0),
+        }
+    }
+
+    fn fallback(&self) -> Result<Option<ToolName>, BadManifest> {
+        let own = |name: &&ToolName| {
+            let rest = name.as_str().strip_prefix(self.name.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        match self.fallback.as_ref().filter(own) {
+            Some(_) => Err(BadManifest::new("fallback", "is a tool of this manifest; name one of another")),
+            None => Ok(self.fallback.clone()),
+        }
+    }
+
+    fn deterministic(&self, read_only: bool) -> Result<bool, BadManifest> {
+        let changes = [
+            (!read_only, "has tools above tier 0"),
+            (self.clock == Some(ClockText::Real), "sees the real clock"),
+            (!self.http.is_empty(), "sends requests"),
+            (!self.messages.is_empty(), "sends messages"),
+            (!self.keys.is_empty(), "reads keys"),
+        ];
+        match changes.into_iter().find(|(applies, _)| self.deterministic && *applies) {
+            Some((_, what)) => Err(BadManifest::new("deterministic", format!("the manifest {what}; leave it out"))),
+            None => Ok(self.deterministic),
         }
     }
 

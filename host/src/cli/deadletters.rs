@@ -1,4 +1,4 @@
-//! `toolkeep deadletters`: what could not be delivered, and what to do with it.
+//! `toolkeep deadletters`: what could not be delivered or done, and what to do with it.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::plans::show_page;
 use super::ui::{Column, text_at, time_at};
 use crate::daemon::method::AdminMethod;
 
-/// See what could not be delivered, and decide
+/// See what could not be delivered or done, and decide
 #[derive(Debug, clap::Subcommand)]
 pub enum DeadlettersCommand {
     /// List dead letters that rest, newest first
@@ -26,7 +26,7 @@ pub enum DeadlettersCommand {
         /// Its id
         id: String,
     },
-    /// Try it again from the start; it keeps its id
+    /// Try it again from the start; a delivery keeps its id, a call gets a new one
     Retry {
         /// Its id
         id: String,
@@ -78,6 +78,9 @@ impl DeadlettersCommand {
 }
 
 fn shown(letter: &Value) -> String {
+    if text_at(letter, "/kind") == "call" {
+        return shown_call(letter);
+    }
     let lines = [
         ("id", text_at(letter, "/id")),
         ("state", text_at(letter, "/state")),
@@ -96,4 +99,22 @@ fn shown(letter: &Value) -> String {
     let head: String = lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
     let text = letter.pointer("/message/text").and_then(Value::as_str).unwrap_or_default();
     format!("{head}{}", toolkeep_core::render::quoted("the sender", text))
+}
+
+fn shown_call(letter: &Value) -> String {
+    let lines = [
+        ("id", text_at(letter, "/id")),
+        ("state", text_at(letter, "/state")),
+        ("tool", text_at(letter, "/tool")),
+        ("user", text_at(letter, "/principal/user")),
+        ("agent", text_at(letter, "/principal/agent")),
+        ("run", text_at(letter, "/run")),
+        ("made", time_at(letter, "/made_at_ms")),
+        ("died", time_at(letter, "/died_at_ms")),
+        ("attempts", text_at(letter, "/attempts")),
+        ("because", text_at(letter, "/reason")),
+    ];
+    let head: String = lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
+    let input = letter.get("input").map(Value::to_string).unwrap_or_default();
+    format!("{head}{}", toolkeep_core::render::quoted("the agent", &input))
 }

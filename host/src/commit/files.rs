@@ -31,7 +31,7 @@ mod temporary;
 mod tree;
 
 pub use apply::{Applied, ApplyError, apply, confirm};
-pub use check::{Witnessed, check};
+pub use check::{Witnessed, check, unchanged};
 pub use fault::{CommitError, Difference, Remnant, Stale, SyncFailed};
 pub use former::Former;
 pub use inverse::{Inverse, NoInverse, inverse};

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::oneshot;
-use toolkeep_core::call::{Outcome, Reply, Status, Usage};
+use toolkeep_core::call::{Detour, Outcome, Reply, Status, Usage};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Effect, FileState};
 use toolkeep_core::id::{CallId, ReceiptId};
@@ -86,6 +86,7 @@ fn panicked(call: CallId) -> Reply {
         approval: None,
         receipt: None,
         transaction: None,
+        detour: Detour::default(),
         usage: Usage::default(),
         warnings: Vec::new(),
         labels: Vec::new(),

@@ -8,9 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use toolkeep_core::call::{CallRequest, Mode, ReportedUsage};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{
-    ApprovalId, CallId, DeliveryId, PlanId, RunId, SessionId, TenantName, ToolName, TransactionId,
-};
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, SessionId, TenantName, ToolName, TransactionId};
 use toolkeep_core::json;
 use toolkeep_core::kill::{KillLevel, KillMode};
 use toolkeep_core::receipt::Receipt;
@@ -20,6 +18,7 @@ use super::reply::{Fault, INVALID_PARAMS};
 use crate::host::{
     BeginTransaction, CommitTransaction, CredentialName, KillRequest, PlanName, PolicyFile, Supposed, UndoTarget,
 };
+use crate::ledger::DeadId;
 
 mod runs;
 
@@ -216,7 +215,7 @@ pub(super) struct ListDeadletters {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfDelivery {
-    pub(super) delivery: DeliveryId,
+    pub(super) delivery: DeadId,
 }
 
 /// `kill.set`.
@@ -433,6 +432,8 @@ struct CallParams {
     #[serde(default)]
     idempotency_key: Option<String>,
     #[serde(default)]
+    auto_key: bool,
+    #[serde(default)]
     deadline_ms: Option<u64>,
     #[serde(default)]
     expect_plan: Option<Digest>,
@@ -477,6 +478,7 @@ pub(super) fn call(mut params: Map<String, Value>, fixed: Option<Mode>) -> Resul
             run: rest.run,
             step: rest.step,
             idempotency_key: rest.idempotency_key,
+            auto_key: rest.auto_key,
             deadline_ms: rest.deadline_ms,
             expect_plan: rest.expect_plan,
             transaction: rest.transaction,

@@ -48,6 +48,7 @@ use crate::load::Loader;
 use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
 use crate::policy::PolicyHandle;
+use crate::results::Results;
 use crate::secrets::Secrets;
 use crate::standing::StandingBook;
 use crate::throttle::Throttle;
@@ -141,14 +142,10 @@ impl Host {
             egress: egress.clone(),
             kill: kill.clone(),
         };
-        let notes = state.join("attempts");
-        let committer = Committer::new(stores, workspaces.roots(), &notes, config.limits.undo_bytes)
-            .map_err(|source| StartError::Folder { path: notes, source })?;
         let channels = Channels::new(config.channels.clone(), egress.clone());
         let notify = Notify::new(config.notify.clone(), channels.clone(), ledger.clone(), ambient.clone());
         let breakers = Breakers::new(config.breaker, &ambient, ledger.clone(), notify.clone());
-        let committer = committer.with_quotas(&config.quotas).with_breakers(breakers.clone());
-        let committer = Arc::new(committer);
+        let committer = Arc::new(committer(&config, stores, &workspaces)?.with_breakers(breakers.clone()));
         let left = committer.recover().await?;
         let sandbox = Arc::new(Sandbox::new(SandboxConfig::default())?);
         let program = std::env::current_exe().map_err(StartError::Program)?;
@@ -177,6 +174,7 @@ impl Host {
             budgets,
             executor,
             breakers,
+            results: Results::default(),
             workspaces,
             committer,
             ledger,
@@ -459,6 +457,13 @@ impl Host {
 /// Run something that reads and writes files where blocking is allowed.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::new(Code::Internal, "BUG: the work panicked"))
+}
+
+fn committer(config: &Config, stores: Stores, workspaces: &Workspaces) -> Result<Committer, StartError> {
+    let notes = config.state_dir.join("attempts");
+    let committer = Committer::new(stores, workspaces.roots(), &notes, config.limits.undo_bytes);
+    let committer = committer.map_err(|source| StartError::Folder { path: notes, source })?;
+    Ok(committer.with_quotas(&config.quotas))
 }
 
 /// The kill switch as the last life left it, and as the file says.

@@ -241,7 +241,7 @@ impl Host {
             let mut entry = Entry::resume(row);
             entry.suspended();
             let passage = host.go_on(&mut entry, request, (continuation, sent), &line).await;
-            let answer = host.end(entry, passage);
+            let answer = host.end(entry, passage).await;
             drop(flight);
             answer
         };
@@ -301,20 +301,13 @@ impl Host {
 }
 
 /// The request that a stored call was made by.
-fn request_of(row: &crate::ledger::CallRow) -> Result<CallRequest, Refusal> {
+pub(super) fn request_of(row: &crate::ledger::CallRow) -> Result<CallRequest, Refusal> {
     let input = serde_json::from_str(&row.input)
         .map_err(|_| Refusal::new(Code::Internal, "the stored input of the call cannot be read"))?;
     Ok(CallRequest {
-        tool: row.tool.clone(),
-        input,
         mode: row.mode,
         run: row.run,
         step: row.step.as_deref().map(str::to_owned),
-        idempotency_key: None,
-        deadline_ms: None,
-        expect_plan: None,
-        transaction: None,
-        usage: None,
-        meta: None,
+        ..CallRequest::of(row.tool.clone(), input)
     })
 }

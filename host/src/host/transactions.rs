@@ -384,6 +384,7 @@ impl Host {
             run: stored.row.run,
             step: None,
             idempotency_key: None,
+            auto_key: false,
             deadline_ms: None,
             expect_plan: None,
             transaction: None,

@@ -189,6 +189,7 @@ impl Host {
             run: None,
             step: None,
             idempotency_key: None,
+            auto_key: false,
             deadline_ms: None,
             expect_plan: None,
             transaction: None,

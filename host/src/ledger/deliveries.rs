@@ -8,7 +8,8 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row, params};
 use tokio::sync::Notify as Signal;
 use toolkeep_core::delivery::{DeliveryEvent, DeliveryKind, DeliveryState, Message, Progress};
-use toolkeep_core::id::{AgentName, CallId, ChannelName, DeliveryId, RunId, TenantName, ToolName, UserName};
+use toolkeep_core::id::{AgentName, CallId, ChannelName, DeliveryId, NotAnId, RunId, TenantName, ToolName, UserName};
+use uuid::Uuid;
 
 use super::Ledger;
 use super::column::{Reading, id_bytes, integer};
@@ -130,17 +131,101 @@ impl DeadState {
     }
 }
 
-/// Something that could not be delivered.
+/// What is given up: a delivery, or a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DeadId {
+    /// A delivery.
+    Delivery(DeliveryId),
+    /// A call.
+    Call(CallId),
+}
+
+impl DeadId {
+    /// What is in the row.
+    const fn uuid(&self) -> &Uuid {
+        match self {
+            Self::Delivery(id) => id.uuid(),
+            Self::Call(id) => id.uuid(),
+        }
+    }
+}
+
+impl From<DeliveryId> for DeadId {
+    fn from(id: DeliveryId) -> Self {
+        Self::Delivery(id)
+    }
+}
+
+impl TryFrom<String> for DeadId {
+    type Error = NotAnId;
+
+    fn try_from(text: String) -> Result<Self, NotAnId> {
+        if text.starts_with(CallId::PREFIX) { text.parse().map(Self::Call) } else { text.parse().map(Self::Delivery) }
+    }
+}
+
+impl From<DeadId> for String {
+    fn from(id: DeadId) -> Self {
+        match id {
+            DeadId::Delivery(id) => id.to_string(),
+            DeadId::Call(id) => id.to_string(),
+        }
+    }
+}
+
+/// What kind of thing was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeadKind {
+    /// A message of a tool.
+    Message,
+    /// The host tells its operators of something.
+    Alert,
+    /// A call, after all its attempts.
+    Call,
+}
+
+impl DeadKind {
+    /// The word for it, in rows and replies.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Alert => "alert",
+            Self::Call => "call",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Message, Self::Alert, Self::Call].into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+/// A call that is given up.
+#[derive(Debug, Clone)]
+pub struct DeadCall {
+    /// Which one. Its row holds everything that is needed to make it again.
+    pub call: CallId,
+    /// For whom.
+    pub tenant: TenantName,
+    /// Why, in one line.
+    pub reason: Arc<str>,
+    /// How often it was executed.
+    pub attempts: u32,
+}
+
+/// Something that could not be delivered, or done.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
     /// What; also its name for operators.
-    pub id: DeliveryId,
-    /// Why it was to be delivered.
-    pub kind: DeliveryKind,
+    pub id: DeadId,
+    /// What kind of thing.
+    pub kind: DeadKind,
     /// For whom.
     pub tenant: TenantName,
-    /// By which way.
-    pub channel: ChannelName,
+    /// By which way; nothing for a call.
+    pub channel: Option<ChannelName>,
     /// Why it could not, in one line.
     pub reason: Arc<str>,
     /// Attempts that were made.
@@ -175,6 +260,10 @@ pub(super) enum OutboxWork {
     Change(DeliveryChange),
     /// A person decides about a dead letter.
     Resolve { scope: Scope, id: DeliveryId, retry: bool, by: UserName },
+    /// A call is given up.
+    BuryCall(DeadCall),
+    /// A person decides about one.
+    ResolveCall { scope: Scope, call: CallId, retry: bool, by: UserName },
 }
 
 /// What a write to the outbox came to.
@@ -256,11 +345,13 @@ fn due_of(row: &Row<'_>) -> Result<Due, LedgerError> {
 
 fn dead_of(row: &Row<'_>) -> Result<DeadLetter, LedgerError> {
     let reading = Reading::new(row, "dead_letters");
+    let (item, kind) = (reading.uuid("item")?, reading.word("kind", DeadKind::from_word)?);
+    let call = kind == DeadKind::Call;
     Ok(DeadLetter {
-        id: DeliveryId::new(reading.uuid("item")?),
-        kind: reading.word("kind", DeliveryKind::from_word)?,
+        id: if call { DeadId::Call(CallId::new(item)) } else { DeadId::Delivery(DeliveryId::new(item)) },
+        kind,
         tenant: reading.name("tenant")?,
-        channel: reading.name("channel")?,
+        channel: if call { None } else { Some(reading.name("channel")?) },
         reason: Arc::from(reading.text("reason")?),
         attempts: reading.number("attempts")?,
         died_ms: reading.number("died_ms")?,
@@ -422,9 +513,9 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn dead_letter(&self, scope: &Scope, id: DeliveryId) -> Result<Option<DeadLetter>, LedgerError> {
+    pub async fn dead_letter(&self, scope: &Scope, id: impl Into<DeadId>) -> Result<Option<DeadLetter>, LedgerError> {
         self.settled().await?;
-        let scope = scope.clone();
+        let (scope, id) = (scope.clone(), id.into());
         let sql = "SELECT * FROM dead_letters WHERE item = ?1 ORDER BY seq DESC LIMIT 1";
         let found = self.read(move |conn| row(conn, sql, params![id_bytes(id.uuid())], dead_of));
         Ok(found.await?.filter(|letter| scope.sees(&letter.tenant)))
@@ -447,6 +538,34 @@ impl Ledger {
                 self.shared.outbox.notify_one();
                 Ok(())
             }
+            OutboxDone::Resolved(false) => Err(DeadLetterRefused::NotFound),
+            _ => Err(LedgerError::Closed.into()),
+        }
+    }
+
+    /// Put a call to rest that was given up: on the disk, with the call's own row, when this returns.
+    ///
+    /// # Errors
+    /// The queue is full, or the ledger is poisoned, full or closed.
+    pub async fn bury_call(&self, dead: DeadCall) -> Result<(), LedgerError> {
+        self.outbox(OutboxWork::BuryCall(dead), true).await.map(|_done| ())
+    }
+
+    /// Have a dead call made again, or throw it away; durable, and on record with who decided. Making it again is the
+    /// caller's.
+    ///
+    /// # Errors
+    /// No dead call of this id rests in this scope, or the ledger failed.
+    pub async fn resolve_dead_call(
+        &self,
+        scope: &Scope,
+        call: CallId,
+        retry: bool,
+        by: &UserName,
+    ) -> Result<(), DeadLetterRefused> {
+        let work = OutboxWork::ResolveCall { scope: scope.clone(), call, retry, by: by.clone() };
+        match self.outbox(work, true).await? {
+            OutboxDone::Resolved(true) => Ok(()),
             OutboxDone::Resolved(false) => Err(DeadLetterRefused::NotFound),
             _ => Err(LedgerError::Closed.into()),
         }

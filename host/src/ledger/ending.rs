@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use toolkeep_core::call::{Outcome, Reply, Status, Usage};
+use toolkeep_core::call::{Detour, Outcome, Reply, Status, Usage};
 use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
 
@@ -106,6 +106,7 @@ impl Ending {
             approval: None,
             receipt: None,
             transaction: None,
+            detour: Detour::default(),
             usage: Usage::default(),
             warnings: Vec::new(),
             labels: Vec::new(),

@@ -34,6 +34,16 @@ pub struct Witnessed<'a> {
     pub since_ns: i64,
 }
 
+/// Whether everything that was read is as it was, and nothing else is wanted of the world.
+///
+/// # Errors
+/// As [`check`].
+pub fn unchanged(read_set: &[ReadEntry], witnessed: Witnessed<'_>, roots: &Roots) -> Result<(), CommitError> {
+    let tuples = witnessed.entries.iter().map(|w| ((&w.workspace, &w.path), w.tuple)).collect();
+    let check = Check { roots, tuples, since_ns: witnessed.since_ns };
+    read_set.iter().try_for_each(|entry| check.observation(entry))
+}
+
 struct Check<'a> {
     roots: &'a Roots,
     tuples: BTreeMap<(&'a WorkspaceName, &'a WorkspacePath), StatTuple>,

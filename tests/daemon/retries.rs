@@ -1,0 +1,146 @@
+//! G6: one key, 64 threads that try it again and again, and a daemon that is killed all the while: one commit, and the same
+//! bytes for everybody.
+//!
+//! The call adds one to a counter, so a second commit would be seen. `TOOLKEEP_HARD=1` retries and kills as often as promised;
+//! `TOOLKEEP_SEED` repeats a run.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::kill::{Dice, tell};
+use super::scenery::manifest;
+use super::world::{Plot, World, component};
+
+/// Threads that try one key.
+const THREADS: usize = 64;
+/// Longest life of a daemon after it is ready, in microseconds.
+const LIFE_MAX_US: u64 = 200_000;
+/// How long a thread waits for an answer, or for a daemon.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How much is done: retries of each thread, and kills in all.
+struct Measure {
+    retries: usize,
+    kills: usize,
+}
+
+fn counting() -> World {
+    let mut world = World::asleep(Plot { daemon: "", limits: "waiting = 4096\nwait_ms = 60000" });
+    std::fs::copy(component("counter"), world.path("tools/counter.wasm")).expect("component");
+    let rest = "tier = 1\n[tiers]\nget = 0\nlist = 0\n[[keys]]\nbucket = \"counts\"\naccess = \"write\"\n";
+    manifest(&world, ("counter", "counter", rest));
+    world.start();
+    world
+}
+
+/// One answer to the call, as the text of its reply and whether it was replayed; nothing if the daemon is gone.
+fn ask(socket: &std::path::Path, line: &str) -> Option<(String, bool)> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.write_all(line.as_bytes()).ok()?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).ok()?;
+    let (_, rest) = answer.split_once("\"reply\":")?;
+    let (reply, after) = rest.rsplit_once(",\"replayed\":").or_else(|| rest.rsplit_once("},\"replayed\":"))?;
+    Some((reply.to_owned(), after.starts_with("true")))
+}
+
+/// What all threads of one key have seen.
+#[derive(Default)]
+struct Seen {
+    /// The one final reply, byte for byte.
+    told: Mutex<Option<String>>,
+    /// Final answers.
+    finals: AtomicUsize,
+    /// Answers that were given for the first time.
+    fresh: AtomicUsize,
+}
+
+impl Seen {
+    fn note(&self, reply: &str, replayed: bool) {
+        let value: Value = serde_json::from_str(reply).unwrap_or_else(|error| panic!("{error}: {reply}"));
+        match value["error"]["code"].as_str() {
+            Some("in_flight" | "overloaded" | "unknown_outcome") => return,
+            _ => assert_eq!(value["outcome"], "committed", "{reply}"),
+        }
+        self.finals.fetch_add(1, Ordering::Relaxed);
+        self.fresh.fetch_add(usize::from(!replayed), Ordering::Relaxed);
+        let mut told = self.told.lock().expect("told");
+        match &*told {
+            Some(before) => assert_eq!(before, reply, "two replies under one key"),
+            None => *told = Some(reply.to_owned()),
+        }
+    }
+}
+
+/// Try one key from all threads while the daemon is killed. Returns how often it was.
+fn one_key(world: &mut World, number: usize, measure: &Measure, kills_left: usize, dice: &mut Dice) -> usize {
+    let params = json!({"tool": "counter.add", "input": {"name": format!("n{number}")}, "idempotency_key": format!("key-{number}")});
+    let line = format!("{}\n", json!({"jsonrpc": "2.0", "id": 1, "method": "calls.execute", "params": params}));
+    let socket = world.path("run/agent/agent.sock");
+    let (seen, done, working) = (Seen::default(), AtomicBool::new(false), AtomicUsize::new(THREADS));
+    let mut kills = 0;
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let (seen, done, working, line, socket) = (&seen, &done, &working, &line, &socket);
+            scope.spawn(move || {
+                let mut tries = 0;
+                while tries < measure.retries && !done.load(Ordering::Relaxed) {
+                    match ask(socket, line) {
+                        Some((reply, replayed)) => {
+                            seen.note(&reply, replayed);
+                            tries += 1;
+                        }
+                        None => thread::sleep(Duration::from_millis(2)),
+                    }
+                }
+                working.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        // A failed thread ends the others, and the scope tells of it.
+        while working.load(Ordering::Relaxed) > 0 {
+            thread::sleep(Duration::from_micros(dice.below(LIFE_MAX_US)));
+            if kills < kills_left && working.load(Ordering::Relaxed) > 0 {
+                world.kill();
+                kills += 1;
+                world.start();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let count = world.agent().execute("counter.get", json!({"name": format!("n{number}")}));
+    assert_eq!(count.value["output"]["value"], 1, "committed once: {}", count.value);
+    assert!(seen.finals.load(Ordering::Relaxed) > 0, "nobody was told");
+    assert!(seen.fresh.load(Ordering::Relaxed) <= 1, "at most one is told for the first time");
+    kills
+}
+
+#[test]
+fn g6_r32_one_key_under_64_threads_and_kills_is_committed_once_and_told_in_the_same_bytes() {
+    let hard = std::env::var_os("TOOLKEEP_HARD").is_some_and(|value| value == "1");
+    let measure = if hard { Measure { retries: 1_000, kills: 500 } } else { Measure { retries: 30, kills: 8 } };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let seed = std::env::var("TOOLKEEP_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(now);
+    tell(&format!("G6 retries seed {seed}"));
+    let mut dice = Dice(seed);
+    let mut world = counting();
+    world.agent().execute("counter.get", json!({"name": "none"}));
+    let (mut kills, mut keys) = (0, 0);
+    while kills < measure.kills {
+        kills += one_key(&mut world, keys, &measure, measure.kills - kills, &mut dice);
+        keys += 1;
+    }
+    world.verified();
+    tell(&format!(
+        "G6 {THREADS} threads x {} retries of each of {keys} keys over {kills} kills: 0 of {keys} committed twice, 0 replies \
+         that differ (95 % bound {:.4} for each kill), seed {seed}",
+        measure.retries,
+        3.0 / kills as f64
+    ));
+}

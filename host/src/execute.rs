@@ -7,6 +7,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use toolkeep_core::call::Usage;
 use toolkeep_core::digest::{DIGEST_BYTES, Digest};
 use toolkeep_core::id::TenantName;
 use toolkeep_core::json;
@@ -158,6 +159,7 @@ pub struct Executed {
     execution: Execution,
     attempts: u32,
     exhausted: bool,
+    repeated: u64,
 }
 
 /// Why there is no execution: the component cannot be loaded, or the host failed with every attempt.
@@ -175,13 +177,19 @@ impl Executed {
     /// A result that was kept, for a call that holds a ticket.
     #[must_use]
     pub const fn kept(ticket: Box<Ticket>, execution: Execution) -> Self {
-        Self { ticket, execution, attempts: 1, exhausted: false }
+        Self { ticket, execution, attempts: 1, exhausted: false, repeated: 0 }
     }
 
     /// How often it was executed, and whether the last attempt failed as those before it.
     #[must_use]
     pub const fn attempts(&self) -> (u32, bool) {
         (self.attempts, self.exhausted)
+    }
+
+    /// How many requests its failed attempts made, which are not among the exchanges of the last one.
+    #[must_use]
+    pub const fn repeated(&self) -> u64 {
+        self.repeated
     }
 
     /// The ticket it ran on.
@@ -269,8 +277,10 @@ pub async fn execute(
     let rules = ticket.grant().call().tool().manifest.retry;
     let deadline_ms = u64::try_from(ticket.grant().deadline().as_millis()).unwrap_or(u64::MAX);
     let mut tried = Tried { attempts: 0, spent_ms: 0, deadline_ms, asked_ms: None };
+    let mut failed = Usage::default();
     let (mut attempted, exhausted) = loop {
-        let attempted = once(executor, &ticket, line, given, (ground.as_ref(), tried.spent_ms)).await;
+        let spent = Spent { wall_ms: tried.spent_ms, fuel: failed.fuel };
+        let attempted = once(executor, &ticket, line, given, (ground.as_ref(), spent)).await;
         tried.attempts += 1;
         if !passing(&attempted, &mut tried) {
             break (attempted, false);
@@ -284,13 +294,39 @@ pub async fn execute(
             () = cancel.cancelled() => break (attempted, false),
         }
         tried.spent_ms = tried.spent_ms.saturating_add(pause_ms);
+        if let Ok(execution) = &attempted {
+            let known = u64::try_from(given.exchanges.len()).unwrap_or(u64::MAX);
+            let requests = execution.usage.http_requests.saturating_sub(known);
+            failed = sum(&failed, &Usage { http_requests: requests, ..execution.usage });
+        }
     };
     if let Ok(execution) = &mut attempted {
         execution.recording.layer = ground.map(|ground| ground.digest);
+        execution.usage = sum(&failed, &execution.usage);
     }
+    let repeated = failed.http_requests;
     match attempted {
-        Ok(execution) => Ok(Executed { ticket, execution, attempts: tried.attempts, exhausted }),
+        Ok(execution) => Ok(Executed { ticket, execution, attempts: tried.attempts, exhausted, repeated }),
         Err(refusal) => Err(Unexecuted { refusal, attempts: tried.attempts, exhausted }),
+    }
+}
+
+/// What the attempts of a call used so far of what all of them share.
+#[derive(Debug, Clone, Copy)]
+struct Spent {
+    wall_ms: u64,
+    fuel: u64,
+}
+
+/// What several attempts used together.
+fn sum(one: &Usage, other: &Usage) -> Usage {
+    Usage {
+        fuel: one.fuel.saturating_add(other.fuel),
+        wall_ms: one.wall_ms.saturating_add(other.wall_ms),
+        memory_peak: one.memory_peak.max(other.memory_peak),
+        host_calls: one.host_calls.saturating_add(other.host_calls),
+        http_requests: one.http_requests.saturating_add(other.http_requests),
+        cost_usd: one.cost_usd.plus(other.cost_usd),
     }
 }
 
@@ -310,13 +346,13 @@ fn passing(attempted: &Result<Execution, Refusal>, tried: &mut Tried) -> bool {
     }
 }
 
-/// One attempt. `spent_ms` of the deadline are used up.
+/// One attempt, with what is left of the deadline and of the fuel.
 async fn once(
     executor: &Executor,
     ticket: &Ticket,
     line: &Line,
     given: &Given,
-    (ground, spent_ms): (Option<&Ground>, u64),
+    (ground, spent): (Option<&Ground>, Spent),
 ) -> Result<Execution, Refusal> {
     let call = ticket.grant().call();
     let tool = call.tool();
@@ -324,7 +360,8 @@ async fn once(
     loop {
         let loaded = executor.loader.load(&call.caller().principal().tenant, &tool.component).await?;
         let mut order = order(executor, ticket, line, given, loaded, ground);
-        order.deadline = order.deadline.saturating_sub(Duration::from_millis(spent_ms));
+        order.deadline = order.deadline.saturating_sub(Duration::from_millis(spent.wall_ms));
+        order.limits.fuel = order.limits.fuel.saturating_sub(spent.fuel).max(1);
         match executor.sandbox.execute(order).await {
             Ok(execution) => return Ok(execution),
             // Another tenant needed the pool in this moment: load into a new one.

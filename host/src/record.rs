@@ -435,7 +435,7 @@ impl Entry {
             cost_usd: used.cost_usd,
         };
         if let Some(charge) = &self.charge {
-            charge.executed(&used, execution.exchanges.len());
+            charge.executed(&used, execution.exchanges.len(), executed.repeated());
         }
         self.row.recording = serde_json::to_string(&execution.recording).ok().map(Into::into);
     }

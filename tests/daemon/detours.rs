@@ -125,22 +125,30 @@ fn r34_a_fallback_is_called_while_the_tool_rests_and_the_reply_says_so() {
 
 #[test]
 fn r34_a_fallback_stands_in_for_a_tool_that_was_given_up() {
-    let trade = Trade::with("solo = true");
-    let rest = format!(
-        "tier = 2\nfallback = \"writer\"\n[[http]]\nname = \"tracker\"\norigin = \"{}\"\nmethods = [\"GET\", \"POST\"]\n\
-         allow_private = true\n[retry]\nattempts = 2\nbase_ms = 1\n",
+    let mut trade = Trade::with("solo = true");
+    let grant = format!(
+        "tier = 2\n{{}}[[http]]\nname = \"tracker\"\norigin = \"{}\"\nmethods = [\"GET\", \"POST\", \"DELETE\"]\n\
+         allow_private = true\n[http.compensation]\nmethod = \"DELETE\"\npath = \"/comments/{{response:/id}}\"\n",
         trade.service.origin()
     );
-    manifest(&trade.world, ("ticket", "ticket", Box::leak(rest.into_boxed_str())));
+    let first = "fallback = \"again.comment\"\n[retry]\nattempts = 2\nbase_ms = 1\n";
+    for (name, rest) in [("ticket", first), ("again", "")] {
+        let rest = grant.replace("{}", rest);
+        manifest(&trade.world, (name, "ticket", Box::leak(rest.into_boxed_str())));
+    }
     trade.world.admin().ok("tools.reload", json!({}));
-    trade.service.is_busy_for(ALWAYS);
-    let reply = trade.agent().execute("ticket.comment", trade.comment("Hm.")).must("ok", "committed", "");
-    assert_eq!((&detour(&reply)["fallback"], &detour(&reply)["because"]), (&json!("writer"), &json!("tool_failed")));
+    trade.service.is_busy_for(2);
+    let held = trade.agent().execute("ticket.comment", trade.comment("Hm."));
+    assert_eq!(held.text("/error/code"), "approval_required", "{}", held.value);
     assert_eq!(
-        trade.world.admin().ok("deadletters.list", json!({}))["dead_letters"],
-        json!([]),
-        "nothing is left to do"
+        (&detour(&held)["fallback"], &detour(&held)["because"]),
+        (&json!("again.comment"), &json!("tool_failed"))
     );
+    let done = trade.agree(&held);
+    assert_eq!(done["outcome"], "committed", "{done}");
+    assert_eq!(done["detour"]["fallback"], "again.comment", "{done}");
+    let letters = trade.world.admin().ok("deadletters.list", json!({}));
+    assert_eq!(letters["dead_letters"], json!([]), "nothing is left to do");
 }
 
 #[test]

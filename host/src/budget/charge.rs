@@ -154,10 +154,12 @@ impl Charge {
         self.progress().exchanges = exchanges;
     }
 
-    /// An execution ended; `exchanges` is how many it saw, earlier ones included.
-    pub fn executed(&self, usage: &Usage, exchanges: usize) {
+    /// An execution ended; `exchanges` is how many it saw, earlier ones included, and `repeated` how many its failed
+    /// attempts made besides.
+    pub fn executed(&self, usage: &Usage, exchanges: usize, repeated: u64) {
         let mut progress = self.progress();
-        let requests = u64::try_from(exchanges.saturating_sub(progress.exchanges)).unwrap_or(u64::MAX);
+        let requests =
+            u64::try_from(exchanges.saturating_sub(progress.exchanges)).unwrap_or(u64::MAX).saturating_add(repeated);
         progress.exchanges = progress.exchanges.max(exchanges);
         let before = progress.execution;
         let (fuel, requests) = (before.fuel.saturating_add(usage.fuel), before.requests.saturating_add(requests));
@@ -307,8 +309,8 @@ mod tests {
     fn r26_a_call_is_charged_what_its_row_says_and_the_rest_is_free_again() {
         let account = account(3);
         let charge = charge(&account, 1);
-        charge.executed(&usage(20), 2);
-        charge.executed(&usage(5), 2);
+        charge.executed(&usage(20), 2, 0);
+        charge.executed(&usage(5), 2, 0);
         let row = charge.row(7, Outcome::None);
         assert_eq!(
             (row.execution.fuel, row.execution.requests, row.execution.cost, row.execution.wall_ms),
@@ -367,13 +369,13 @@ mod tests {
     fn r26_a_part_takes_its_plan_with_it_and_its_answer_is_no_second_request() {
         let account = account(3);
         let whole = charge(&account, 1);
-        whole.executed(&usage(1), 1);
+        whole.executed(&usage(1), 1, 0);
         whole.plan(Amounts { requests: 1, cost: 5, ..Amounts::default() }).expect("room");
         let part = whole.part(Uuid::from_u128(9), CallId::new(Uuid::from_u128(9)));
         part.intend();
         assert_eq!(part.row(0, Outcome::Unknown).plan.requests, 1);
         part.close();
-        whole.executed(&usage(1), 2);
+        whole.executed(&usage(1), 2, 0);
         let row = whole.row(1, Outcome::None);
         assert_eq!((row.execution.requests, row.execution.cost, row.plan.requests), (1, 15, 0));
         whole.close();

@@ -110,7 +110,7 @@ impl Host {
         let catalog = self.catalog().current();
         let call = validate::validate(&catalog, caller, request, entry.call(), self.workspaces())?;
         entry.validated(&call);
-        line.calls(call.tool());
+        line.calls(call.tool(), call.options().run);
         if call.options().run.is_some() {
             self.budgets().look_up(call.options().run).await?;
         }
@@ -125,7 +125,7 @@ impl Host {
         if let Ok(Admitted::Fresh(ticket)) = &admitted {
             entry.admitted(ticket);
         }
-        self.may_run(caller.principal(), &tool)?;
+        self.may_run(caller.principal(), &tool, entry.row().run)?;
         let ticket = match admitted? {
             Admitted::Fresh(ticket) => ticket,
             Admitted::Replay { reply, .. } => return Ok(Passage::Recorded(Answer::stored(reply, true))),
@@ -242,7 +242,7 @@ impl Host {
                 Ok(executed)
             }
             Err(Unexecuted { refusal, attempts, exhausted }) => {
-                self.may_run(&entry.row().principal, tool)?;
+                self.may_run(&entry.row().principal, tool, entry.row().run)?;
                 entry.attempted(attempts, exhausted && alone);
                 Err(refusal)
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use toolkeep_core::call::Usage;
 use toolkeep_core::digest::{DIGEST_BYTES, Digest};
-use toolkeep_core::id::TenantName;
+use toolkeep_core::id::{RunId, TenantName};
 use toolkeep_core::json;
 use toolkeep_core::manifest::Manifest;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -107,14 +107,20 @@ pub struct Aboard {
     /// Set when nobody waits for the call any more, or it was stopped.
     pub cancel: Cancel,
     /// What it calls, from the moment that this is known.
-    tool: OnceLock<Arc<Tool>>,
+    tool: OnceLock<(Arc<Tool>, Option<RunId>)>,
 }
 
 impl Aboard {
     /// What it calls, if that is known yet.
     #[must_use]
     pub fn tool(&self) -> Option<&Arc<Tool>> {
-        self.tool.get()
+        self.tool.get().map(|(tool, _)| tool)
+    }
+
+    /// The run that it belongs to, as far as that is known.
+    #[must_use]
+    pub fn run(&self) -> Option<RunId> {
+        self.tool.get().and_then(|(_, run)| *run)
     }
 }
 
@@ -131,9 +137,9 @@ impl Line {
         Arc::clone(&self.aboard)
     }
 
-    /// This is called.
-    pub fn calls(&self, tool: &Arc<Tool>) {
-        let _known_already = self.aboard.tool.set(Arc::clone(tool));
+    /// This is called, maybe for a run.
+    pub fn calls(&self, tool: &Arc<Tool>, run: Option<RunId>) {
+        let _known_already = self.aboard.tool.set((Arc::clone(tool), run));
     }
 
     /// What cancels the execution.

@@ -13,13 +13,17 @@ pub mod file;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use moka::sync::Cache;
 use toolkeep_core::display::visible;
-use toolkeep_core::id::{AgentName, TenantName, ToolName, WorkflowName};
+use toolkeep_core::id::{AgentName, RunId, TenantName, ToolName, WorkflowName};
 use toolkeep_core::kill::{KillMode, Standing, Subject, Switch};
 use toolkeep_core::plan::Plan;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::egress::Clearance;
+
+/// How many runs that have a workflow are known to the switch at a time, the most recently used ones.
+pub const RUNS_KNOWN_MAX: u64 = 100_000;
 
 /// The kill switch. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +36,17 @@ struct Board {
     standing: RwLock<Arc<Standing>>,
     /// Whom to ask, beside who set a switch.
     contact: Option<Arc<str>>,
+    workflows: Workflows,
+}
+
+/// The workflows of runs, as far as they have one.
+#[derive(Debug, Clone)]
+struct Workflows(Cache<RunId, WorkflowName>);
+
+impl Default for Workflows {
+    fn default() -> Self {
+        Self(Cache::new(RUNS_KNOWN_MAX))
+    }
 }
 
 /// What a plan is the work of: everything that a switch can be about.
@@ -98,7 +113,29 @@ impl KillSwitch {
     #[must_use]
     pub fn new(standing: Standing, contact: Option<Arc<str>>) -> Self {
         let armed = AtomicBool::new(!standing.is_clear());
-        Self(Arc::new(Board { armed, standing: RwLock::new(Arc::new(standing)), contact }))
+        Self(Arc::new(Board {
+            armed,
+            standing: RwLock::new(Arc::new(standing)),
+            contact,
+            workflows: Workflows::default(),
+        }))
+    }
+
+    /// A run belongs to a workflow.
+    pub fn knows(&self, run: RunId, workflow: WorkflowName) {
+        self.0.workflows.0.insert(run, workflow);
+    }
+
+    /// The workflow of a run, if it has one.
+    #[must_use]
+    pub fn workflow_of(&self, run: Option<RunId>) -> Option<WorkflowName> {
+        run.and_then(|run| self.0.workflows.0.get(&run))
+    }
+
+    /// To commit a plan.
+    #[must_use]
+    pub fn deed(&self, plan: &Plan) -> Deed {
+        Deed::of_plan(plan, self.workflow_of(plan.binding().run))
     }
 
     /// Whether nothing is stopped.

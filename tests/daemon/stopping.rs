@@ -89,6 +89,38 @@ fn r25_every_level_stops_what_is_beneath_it_and_clearing_lets_it_run_again() {
 }
 
 #[test]
+fn r25_a_workflow_is_stopped_in_all_of_its_runs_and_nowhere_else() {
+    let mut world = World::new();
+    let mut agent = world.agent();
+    let mut open = |workflow: &str| agent.ok("runs.open", json!({"workflow": workflow}))["run"].take();
+    let (billing, support) = (open("billing"), open("support"));
+    let add = |run: &Value, title: &str| json!({"tool": "notes.add", "input": note(title), "run": run});
+    let shown = agent.reply("calls.preview", add(&billing, "Shown")).must("ok", "previewed", "");
+    let held = json!({"tool": "notes2.add", "input": note("Held"), "run": billing});
+    let held = agent.reply("calls.execute", held).must("held", "pending", "approval_required");
+    set(&world, "workflow", Some("billing"), "stop");
+    for _ in 0..2 {
+        let mut agent = world.agent();
+        let before = world.snapshot();
+        killed(agent.reply("calls.execute", add(&billing, "No")));
+        let refused = agent.reply("plans.commit", json!({"plan": shown.plan()}));
+        assert_eq!(refused.text("/error/code"), "killed", "{}", refused.value);
+        let params = json!({"approval": held.approval(), "reason": "fine"});
+        assert_eq!(world.admin().no("approvals.approve", params)["code"], "killed");
+        assert_eq!(world.snapshot(), before);
+        world.restart();
+    }
+    let mut agent = world.agent();
+    agent.reply("calls.preview", add(&support, "Yes")).must("ok", "previewed", "");
+    agent.preview("notes.add", note("Of no run")).must("ok", "previewed", "");
+    clear(&world, "workflow", Some("billing"));
+    agent.commit(shown.plan()).must("ok", "committed", "");
+    assert_eq!(approve(&mut world.admin(), held.approval())["reply"]["outcome"], "committed");
+    agent.reply("calls.execute", add(&billing, "Again")).must("ok", "committed", "");
+    world.verified();
+}
+
+#[test]
 fn r25_read_only_lets_tools_of_tier_0_run_and_nothing_else() {
     let world = World::new();
     let mut agent = world.agent();
@@ -143,6 +175,8 @@ fn r25_a_signal_and_a_file_stop_everything_without_a_connection() {
     until("the signal counts", || reads(&mut agent).ended().2 == "killed");
     let told = reads(&mut agent);
     assert!(told.text("/error/hint").contains("`signal` (ops@example.com)"), "{}", told.value);
+    // A signal waits for no disk. What an operator sets is written after it, and waits.
+    set(&world, "tool", Some("other"), "stop");
     world.restart();
     assert_eq!(reads(&mut world.agent()).ended().2, "killed", "it survives a restart");
     clear(&world, "global", None);

@@ -55,7 +55,7 @@ const ROWS: &[(u8, State, &str)] = &[
     ),
     (23, Done, "two-person rule and approver is not requester"),
     (24, Done, "escalation: out of scope, repeated failure, breach attempts are recorded events and can hold the run"),
-    (25, Begun, "kill switch at five levels, two modes"),
+    (25, Done, "kill switch at five levels, two modes"),
     (26, Done, "run budgets: steps, calls, time, fuel, tokens, cost; hard stops"),
     (27, Done, "tenant, workflow and day ceilings, hold or degrade when reached; cost per outcome"),
     (28, Done, "spike detection that can pause"),

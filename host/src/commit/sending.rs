@@ -98,7 +98,7 @@ impl<'c> Sending<'c> {
         sends: Vec<StoredSend>,
         contents: &'c dyn Fn(&Digest) -> Option<Vec<u8>>,
     ) -> Self {
-        let (deed, withheld) = (Deed::of_plan(plan, None), Cell::new(false));
+        let (deed, withheld) = (committer.kill.deed(plan), Cell::new(false));
         Self { committer, plan: plan.id(), deed, sends, contents, withheld }
     }
 

@@ -32,7 +32,6 @@ use super::files::{
 use super::outside::{Carried, Metered, Outside, Passed, Stop};
 use super::{Committer, halted_refusal};
 use crate::approve::{Approved, ApprovedParts, Contents};
-use crate::kill::Deed;
 use crate::ledger::{
     BlobSet, CallRow, Discard, Durability, FileBlob, InlineBlob, Intent, IntentId, IntentRefused, LedgerError,
     OutcomePromise, OutcomeRow, PlanState, Proposal, Scope, SendRow, Settled,
@@ -107,7 +106,7 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<(Made, Unflus
     if let Some(why) = committer.poisoned.get() {
         return Err(Refusal::new(Code::Halted, format!("nothing is committed until the daemon is restarted: {why}")));
     }
-    committer.kill.check_deed(&Deed::of_plan(&parts.plan, None))?;
+    committer.kill.check_deed(&committer.kill.deed(&parts.plan))?;
     let stored;
     let contents = match &parts.contents {
         Contents::Staged(contents) => contents,
@@ -187,7 +186,7 @@ fn intend(committer: &Committer, parts: ApprovedParts, made: Made, unflushed: Un
         Ok(intent) => intent,
         Err(refusal) => return (forget(committer, parts, &made, refusal), None),
     };
-    let deed = Deed::of_plan(&parts.plan, None);
+    let deed = committer.kill.deed(&parts.plan);
     let mut asked = pin!(committer.ledger.intent(intent));
     let first = {
         // From here until the intent is handed over nothing is stopped; what is stopped before has its answer here.

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use toolkeep_core::id::CallId;
-use toolkeep_core::kill::{Standing, Subject};
+use toolkeep_core::kill::Subject;
 use toolkeep_core::tier::Tier;
 
 use crate::authenticate::Caller;
 use crate::execute::Aboard;
+use crate::kill::KillSwitch;
 
 /// All calls in flight.
 #[derive(Debug, Clone, Default)]
@@ -82,16 +83,17 @@ impl Flights {
     }
 
     /// Cancel everything that is stopped. What is not known yet of a call is asked when it is. Returns how many there were.
-    pub fn cancel_stopped(&self, standing: &Standing) -> usize {
+    pub fn cancel_stopped(&self, kill: &KillSwitch) -> usize {
+        let standing = kill.standing();
         let mut stopped = 0;
         for (owner, aboard) in self.lock().values() {
             let principal = owner.principal();
-            let tool = aboard.tool();
+            let (tool, workflow) = (aboard.tool(), kill.workflow_of(aboard.run()));
             let subject = Subject {
                 tenant: &principal.tenant,
                 agent: Some(&principal.agent),
                 tool: tool.map(|tool| &tool.name),
-                workflow: None,
+                workflow: workflow.as_ref(),
                 reads: tool.map(|tool| tool.tier == Tier::ReadOnly),
             };
             if standing.of_subject(&subject).is_some() {

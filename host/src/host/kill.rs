@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use toolkeep_core::delivery::DeliveryKind;
 use toolkeep_core::display::visible;
-use toolkeep_core::id::TenantName;
+use toolkeep_core::id::{RunId, TenantName};
 use toolkeep_core::kill::{KILL_REASON_MAX_BYTES, KillLevel, KillMode, KillTarget, Standing, Subject, Switch, TooMany};
 use toolkeep_core::plan::Plan;
 use toolkeep_core::principal::Principal;
@@ -22,7 +22,7 @@ use toolkeep_core::tier::Tier;
 use super::Host;
 use crate::authenticate::Operator;
 use crate::catalog::Tool;
-use crate::kill::{Deed, KillSwitch};
+use crate::kill::KillSwitch;
 use crate::ledger::{CallRow, Due, KillChange, KillWritten, LedgerError};
 use crate::notify::Event;
 use crate::outbox::Gate;
@@ -60,35 +60,29 @@ impl Host {
 
     /// Whether a call may go on to its next stage.
     pub(crate) fn may_go_on(&self, call: &Call) -> Result<(), Refusal> {
+        self.may_run(call.caller().principal(), call.tool(), call.options().run)
+    }
+
+    /// Whether a tool may run, maybe for a run.
+    pub(crate) fn may_run(&self, principal: &Principal, tool: &Tool, run: Option<RunId>) -> Result<(), Refusal> {
         if self.kill().is_clear() {
             return Ok(());
         }
-        let (principal, tool, workflow) =
-            (call.caller().principal(), call.tool(), self.budgets().workflow(call.options().run));
-        let (workflow, reads) = (workflow.as_ref(), Some(tool.tier == Tier::ReadOnly));
+        let (reads, workflow) = (Some(tool.tier == Tier::ReadOnly), self.kill().workflow_of(run));
+        let workflow = workflow.as_ref();
         self.kill().check(|| Subject { tool: Some(&tool.name), workflow, reads, ..of_principal(principal) })
-    }
-
-    /// Whether a tool may run.
-    pub(crate) fn may_run(&self, principal: &Principal, tool: &Tool) -> Result<(), Refusal> {
-        let reads = Some(tool.tier == Tier::ReadOnly);
-        self.kill().check(|| Subject { tool: Some(&tool.name), reads, ..of_principal(principal) })
     }
 
     /// Whether a plan may be committed.
     pub(crate) fn may_settle(&self, plan: &Plan) -> Result<(), Refusal> {
-        if self.kill().is_clear() {
-            Ok(())
-        } else {
-            self.kill().check_deed(&Deed::of_plan(plan, self.budgets().workflow(plan.binding().run)))
-        }
+        if self.kill().is_clear() { Ok(()) } else { self.kill().check_deed(&self.kill().deed(plan)) }
     }
 
     /// Whether a call that waits is stopped.
     pub(crate) fn stops_row(&self, row: &CallRow) -> bool {
         let tool = self.catalog().current().tool(&row.tool);
         let reads = tool.map(|tool| tool.tier == Tier::ReadOnly);
-        let workflow = self.budgets().workflow(row.run);
+        let workflow = self.kill().workflow_of(row.run);
         let workflow = workflow.as_ref();
         let subject = || Subject { tool: Some(&row.tool), workflow, reads, ..of_principal(&row.principal) };
         self.kill().check(subject).is_err()
@@ -137,7 +131,7 @@ impl Host {
 
     /// End what is stopped now, and tell the operators.
     fn end_stopped(&self, switch: &Switch, set: bool) -> usize {
-        let ended = if set { self.flights().cancel_stopped(&self.kill().standing()) } else { 0 };
+        let ended = if set { self.flights().cancel_stopped(self.kill()) } else { 0 };
         let mut facts = line(switch, false);
         if let Value::Object(members) = &mut facts {
             members.insert("set".to_owned(), json!(set));
@@ -317,11 +311,12 @@ pub(super) fn gate(kill: &KillSwitch) -> Gate {
         }
         match &due.sender {
             Some(sender) if !sender.tool.as_str().starts_with(RESERVED) => {
+                let workflow = kill.workflow_of(sender.run);
                 let subject = || Subject {
                     tenant: &due.tenant,
                     agent: Some(&sender.agent),
                     tool: Some(&sender.tool),
-                    workflow: None,
+                    workflow: workflow.as_ref(),
                     reads: Some(false),
                 };
                 kill.check(subject).is_ok()

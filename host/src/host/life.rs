@@ -41,7 +41,7 @@ use crate::egress::{Egress, Resolver, TlsError};
 use crate::execute::Executor;
 use crate::exposure::Exposures;
 use crate::install::Candidate;
-use crate::kill::{self, KillSwitch};
+use crate::kill::{self, KillSwitch, RUNS_KNOWN_MAX};
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{ApprovalFilter, Keep, Ledger, LedgerError, LedgerOptions, PAGE_BYTES, Page, Scope};
 use crate::load::Loader;
@@ -474,7 +474,11 @@ async fn kill_switch(config: &Config, ledger: &Ledger, now_ms: u64) -> Result<Ki
         let (target, mode, by) = (&switch.target, switch.mode.word(), &switch.by);
         tracing::warn!(%target, mode, %by, "is stopped: {}", visible(&switch.reason));
     }
-    Ok(KillSwitch::new(standing, config.kill.contact.clone()))
+    let kill = KillSwitch::new(standing, config.kill.contact.clone());
+    for (run, workflow) in ledger.runs_with_workflow(RUNS_KNOWN_MAX).await? {
+        kill.knows(run, workflow);
+    }
+    Ok(kill)
 }
 
 fn executor(

@@ -10,7 +10,7 @@ use rusqlite::{Row, params};
 use serde_json::json;
 use tokio::sync::oneshot;
 use toolkeep_core::audit::{AuditKind, canonical_body};
-use toolkeep_core::id::TenantName;
+use toolkeep_core::id::{RunId, TenantName, WorkflowName};
 use toolkeep_core::kill::{KillLevel, KillMode, KillTarget, Switch};
 
 use super::Ledger;
@@ -143,5 +143,20 @@ impl Ledger {
     pub async fn kill_switches(&self) -> Result<Vec<Switch>, LedgerError> {
         self.barrier().await?;
         self.read(move |conn| rows(conn, "SELECT * FROM kill_switches", &[], switch_of)).await
+    }
+
+    /// The newest runs that belong to a workflow, with it.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn runs_with_workflow(&self, limit: u64) -> Result<Vec<(RunId, WorkflowName)>, LedgerError> {
+        let sql = "SELECT id, workflow FROM runs WHERE workflow <> '' ORDER BY id DESC LIMIT ?1";
+        self.read(move |conn| {
+            rows(conn, sql, params![integer(limit)], |row| {
+                let reading = Reading::new(row, "runs");
+                Ok((RunId::new(reading.uuid("id")?), reading.name("workflow")?))
+            })
+        })
+        .await
     }
 }

@@ -15,13 +15,15 @@ use crate::capability::{Access, ClockGrant, FileGrant, PathGlobs, SensitiveClass
 use crate::digest::Digest;
 use crate::effect::Effect;
 use crate::grant::{GRANTS_MAX, HttpGrant, HttpText, KeysGrant, KeysText, MessageGrant, MessageText};
-use crate::id::{NAME_MAX_BYTES, ToolName, WorkspaceName};
+use crate::id::{ToolName, WorkspaceName};
 use crate::limit::{CONCURRENT_MAX, ExecutionLimits};
 use crate::price::Usd;
 use crate::rate::{self, QuotaRule, QuotaText, RateRule, RateText};
 use crate::retry::{RetryRules, RetryText};
 use crate::taint::Marks;
 use crate::tier::Tier;
+
+mod rare;
 
 /// The only format that this version reads.
 pub const FORMAT: u32 = 1;
@@ -418,49 +420,6 @@ impl ManifestText {
             message: price.message_usd.micro(),
             request: http.iter().map(|grant| grant.price.micro()).max().unwrap_or(0),
         }
-    }
-
-    fn fallback(&self) -> Result<Option<ToolName>, BadManifest> {
-        let own = |name: &&ToolName| {
-            let rest = name.as_str().strip_prefix(self.name.as_str());
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        match self.fallback.as_ref().filter(own) {
-            Some(_) => Err(BadManifest::new("fallback", "is a tool of this manifest; name one of another")),
-            None => Ok(self.fallback.clone()),
-        }
-    }
-
-    fn deterministic(&self, read_only: bool) -> Result<bool, BadManifest> {
-        let changes = [
-            (!read_only, "has tools above tier 0"),
-            (self.clock == Some(ClockText::Real), "sees the real clock"),
-            (!self.http.is_empty(), "sends requests"),
-            (!self.messages.is_empty(), "sends messages"),
-            (!self.keys.is_empty(), "reads keys"),
-        ];
-        match changes.into_iter().find(|(applies, _)| self.deterministic && *applies) {
-            Some((_, what)) => Err(BadManifest::new("deterministic", format!("the manifest {what}; leave it out"))),
-            None => Ok(self.deterministic),
-        }
-    }
-
-    fn amounts(&self) -> Result<Arc<[Amount]>, BadManifest> {
-        if self.amounts.len() > AMOUNTS_MAX {
-            return Err(BadManifest::new("amounts", format!("{} amounts; at most {AMOUNTS_MAX}", self.amounts.len())));
-        }
-        let amount = |(name, place): (&String, &String)| {
-            let wrong = |problem: &str| BadManifest::new(format!("amounts.{name}"), problem);
-            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-            if name.is_empty() || name.len() > NAME_MAX_BYTES || !name.bytes().all(plain) {
-                return Err(wrong("the name has 1 to 64 characters of a-z, 0-9 and `_`"));
-            }
-            match place.strip_prefix("/input") {
-                Some(pointer) if pointer.starts_with('/') => Ok(Amount { name: name.clone(), pointer: pointer.into() }),
-                _ => Err(wrong("write a JSON Pointer into the input, for example `/input/total`")),
-            }
-        };
-        self.amounts.iter().map(amount).collect()
     }
 }
 

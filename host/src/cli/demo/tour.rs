@@ -93,6 +93,7 @@ impl<'a> Tour<'a> {
         self.order()?;
         self.runs()?;
         self.hostile()?;
+        self.stop()?;
         self.run("Every call, decision and commit above is in a hash-chained audit.", &["audit", "verify"], 0)?;
         self.close();
         Ok(())
@@ -254,6 +255,27 @@ impl<'a> Tour<'a> {
         self.run(
             "A tool that tries to leave its workspace: every attempt is refused and on record.",
             &["call", "path-escape", "--input", "{}"],
+            0,
+        )
+    }
+
+    fn stop(&mut self) -> Result<(), Stop> {
+        let target = ["--level", "tool", "--name", "csv-report", "--reason"];
+        self.run(
+            "Something is wrong with a tool. An operator stops it at once, whatever runs.",
+            &[&["kill", "set"], &target[..], &["its totals look wrong"]].concat(),
+            0,
+        )?;
+        let input = r#"{"input":"ledger","output":"reports/summary.md"}"#;
+        self.run(
+            "Whoever calls it is told why, and whom to ask. Other tools run on.",
+            &["call", "csv-report", "--input", input],
+            3,
+        )?;
+        self.run("What is stopped, by whom and why.", &["kill", "list"], 0)?;
+        self.run(
+            "The switch holds after a restart, too, until somebody clears it.",
+            &[&["kill", "clear"], &target[..], &["looked at"]].concat(),
             0,
         )
     }

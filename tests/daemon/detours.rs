@@ -125,7 +125,7 @@ fn r34_a_fallback_is_called_while_the_tool_rests_and_the_reply_says_so() {
 
 #[test]
 fn r34_a_fallback_stands_in_for_a_tool_that_was_given_up() {
-    let mut trade = Trade::with("solo = true");
+    let trade = Trade::with("solo = true");
     let grant = format!(
         "tier = 2\n{{}}[[http]]\nname = \"tracker\"\norigin = \"{}\"\nmethods = [\"GET\", \"POST\", \"DELETE\"]\n\
          allow_private = true\n[http.compensation]\nmethod = \"DELETE\"\npath = \"/comments/{{response:/id}}\"\n",

@@ -22,7 +22,6 @@ use toolkeep_core::audit::AuditKind;
 use toolkeep_core::budget::{Amounts, Exceeded, Limits, Meter, OverBudget};
 use toolkeep_core::call::{Mode, ReportedUsage};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::effect::Effect;
 use toolkeep_core::id::{CallId, ContractName, RunId, ToolName, WorkflowName};
 use toolkeep_core::limit::ExecutionLimits;
 use toolkeep_core::manifest::Manifest;
@@ -38,6 +37,7 @@ use crate::notify::{Event, Notify};
 use crate::policy::RunFacts;
 use account::{Account, Slot, Wanted, Whose};
 use ceiling::Ceiling;
+pub use charge::plan_amounts;
 use charge::{Charge, Narrowed, Opening};
 use contracts::ContractHandle;
 use run::{Asked, Run, no_open_run};
@@ -592,28 +592,5 @@ impl Budgets {
     /// Refunds that nobody waits for reach their balances.
     pub fn keep_house(&self) {
         self.0.shelf.settle_refunds();
-    }
-}
-
-/// What the effects of a plan use and cost, by the manifests of the tools that made it.
-#[must_use]
-pub fn plan_amounts(effects: &[Effect], manifests: &[&Manifest]) -> Amounts {
-    let price = |effect: &Effect| match effect {
-        Effect::HttpRequest(request) => manifests
-            .iter()
-            .flat_map(|manifest| manifest.http.iter())
-            .filter(|grant| grant.name == request.grant)
-            .map(|grant| grant.price.micro())
-            .max()
-            .unwrap_or(0),
-        Effect::MessageSend(_) => manifests.iter().map(|manifest| manifest.price.message).max().unwrap_or(0),
-        _ => 0,
-    };
-    let totals = toolkeep_core::plan::Totals::of(effects);
-    Amounts {
-        bytes_written: totals.bytes_written,
-        requests: totals.requests,
-        cost: effects.iter().map(price).fold(0, u64::saturating_add),
-        ..Amounts::default()
     }
 }

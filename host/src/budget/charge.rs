@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use toolkeep_core::budget::{Amounts, Exceeded, Price};
 use toolkeep_core::call::{Outcome, Usage};
+use toolkeep_core::effect::Effect;
 use toolkeep_core::id::{CallId, ToolName};
+use toolkeep_core::manifest::Manifest;
 use uuid::Uuid;
 
 use super::account::{self, Account, Slot};
@@ -263,6 +265,29 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// What the effects of a plan use and cost, by the manifests of the tools that made it.
+#[must_use]
+pub fn plan_amounts(effects: &[Effect], manifests: &[&Manifest]) -> Amounts {
+    let price = |effect: &Effect| match effect {
+        Effect::HttpRequest(request) => manifests
+            .iter()
+            .flat_map(|manifest| manifest.http.iter())
+            .filter(|grant| grant.name == request.grant)
+            .map(|grant| grant.price.micro())
+            .max()
+            .unwrap_or(0),
+        Effect::MessageSend(_) => manifests.iter().map(|manifest| manifest.price.message).max().unwrap_or(0),
+        _ => 0,
+    };
+    let totals = toolkeep_core::plan::Totals::of(effects);
+    Amounts {
+        bytes_written: totals.bytes_written,
+        requests: totals.requests,
+        cost: effects.iter().map(price).fold(0, u64::saturating_add),
+        ..Amounts::default()
     }
 }
 

@@ -218,3 +218,31 @@ fn r08_a_file_that_cannot_be_put_in_place_takes_the_requests_back() {
     assert_eq!(world.text("books/order.txt"), "somebody else");
     world.verified();
 }
+
+#[test]
+fn t_o3_a_plan_that_is_stopped_between_two_of_its_requests_sends_no_more_and_says_what_stays() {
+    let peer = Peer::new();
+    let world = world(&peer);
+    let steps = ["/booked/a", "/booked/b", "/booked/c"].map(|path| book(&peer, path));
+    let waits = held(world.agent().execute("order", json!({"steps": steps})));
+    let line = json!({"jsonrpc": "2.0", "id": 9, "method": "approvals.approve", "params": consent(&waits)});
+    let mut admin = world.admin();
+    peer.stop_at_path("/booked/b", Moment::Read);
+    admin.0.send(format!("{line}\n").as_bytes());
+    assert!(peer.stands(Duration::from_secs(60)));
+    let stop = json!({"level": "tool", "name": "order", "mode": "stop", "reason": "it does too much"});
+    world.admin().ok("kill.set", stop);
+    peer.stop_at(None);
+    until("it has ended", || now(&world, waits.call()).text("/status") == "failed");
+    let reply = now(&world, waits.call());
+    assert_eq!(reply.text("/outcome"), "halted", "{}", reply.value);
+    assert!(reply.text("/error/message").contains("/booked/a"), "{}", reply.value);
+    assert_eq!(
+        lines(&peer),
+        ["POST /booked/a", "POST /booked/b"],
+        "nothing is sent after it, not even to take it back"
+    );
+    assert_eq!(states(&world, &reply), ["sent", "sent", "pending"]);
+    assert!(!world.path("books/order.txt").exists());
+    world.verified();
+}

@@ -308,6 +308,7 @@ pub fn whole_only() -> Refusal {
 }
 
 /// What a stored plan uses up when it is committed.
+#[derive(Clone, Copy)]
 enum Lease {
     None,
     Approval(ApprovalUse),

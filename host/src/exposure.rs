@@ -28,7 +28,7 @@ pub struct Exposures(Arc<RwLock<HashMap<RunId, Exposure>>>);
 impl Exposures {
     /// As they were when the daemon stopped.
     #[must_use]
-    pub fn of_marks(marks: Vec<RunMark>) -> Self {
+    pub fn of_marks(marks: &[RunMark]) -> Self {
         let exposure = |mark: &RunMark| Exposure { taint: mark.taint, breaches: mark.breaches };
         Self(Arc::new(RwLock::new(marks.iter().map(|mark| (mark.run, exposure(mark))).collect())))
     }
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(runs.saw(run, Taint::PRIVATE).map(|seen| seen.taint), Some(both));
         assert_eq!((runs.tried(run).breaches, runs.tried(run).breaches), (1, 2));
         assert_eq!((runs.of(Some(other)), runs.of(None)), (Exposure::default(), Exposure::default()));
-        let again = Exposures::of_marks(vec![RunMark { run, taint: both, breaches: 2 }]);
+        let again = Exposures::of_marks(&[RunMark { run, taint: both, breaches: 2 }]);
         assert_eq!(again.of(Some(run)), runs.of(Some(run)));
         runs.pardon(run);
         assert_eq!(runs.of(Some(run)), Exposure { taint: both, breaches: 0 });

@@ -41,7 +41,6 @@ impl Taint {
 
     /// Whether there is none.
     #[must_use]
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
     pub const fn is_none(&self) -> bool {
         !self.untrusted && !self.private
     }

@@ -312,6 +312,10 @@ impl Host {
     }
 
     async fn expire(&self) {
+        // The turn may have come while the daemon stops: the ledger closes then, and the next start looks through it.
+        if self.admission().draining() {
+            return;
+        }
         if let Err(error) = self.ledger().sync_outcomes().await {
             tracing::error!(%error, "outcomes could not be flushed; the next start judges their intents again");
         }
@@ -494,7 +498,7 @@ fn executor(
 
 /// What runs have seen, how far agents may go, and what people agreed to in advance, as the last life left it.
 async fn oversight(config: &Config, ledger: &Ledger) -> Result<(Exposures, Arc<Autonomies>, StandingBook), StartError> {
-    let exposures = Exposures::of_marks(ledger.run_marks().await?);
+    let exposures = Exposures::of_marks(&ledger.run_marks().await?);
     let autonomy = Arc::new(Autonomies::new(config.autonomy, ledger.autonomies().await?));
     let standing = StandingBook::default();
     standing.fill(ledger.standing(&Scope::Operator, false).await?);

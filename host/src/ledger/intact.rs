@@ -21,7 +21,7 @@ const COLUMN: &str = "row_digest";
 /// The digest of a row of `table`: names, types and values of its columns in their order.
 fn digest_of(row: &Row<'_>, table: &str) -> Result<Digest, LedgerError> {
     let damaged = |_| LedgerError::Damaged(format!("a row of `{table}` cannot be read").into());
-    let names: Vec<String> = row.as_ref().column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = row.as_ref().column_names().map(str::to_owned).collect();
     let mut parts: Vec<Vec<u8>> = vec![table.as_bytes().to_vec()];
     for (at, name) in names.iter().enumerate().filter(|(_, name)| *name != COLUMN) {
         let (kind, value) = match row.get_ref(at).map_err(damaged)? {

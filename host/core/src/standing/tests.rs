@@ -138,7 +138,7 @@ fn requests_messages_and_keys_are_covered_by_origin_method_channel_and_bucket() 
         request("POST", "no url"),
         message("pager"),
     ] {
-        assert!(covers(&web, &[wrong.clone()]).is_err(), "{wrong:?}");
+        assert!(covers(&web, std::slice::from_ref(&wrong)).is_err(), "{wrong:?}");
     }
 }
 

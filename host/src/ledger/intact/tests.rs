@@ -134,7 +134,7 @@ struct Column {
 impl Column {
     fn all(conn: &Connection, table: &'static str) -> Vec<Self> {
         let mut statement = conn.prepare(&format!("SELECT * FROM {table}")).expect("statement");
-        let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut rows = statement.query([]).expect("rows");
         let row = rows.next().expect("row").expect("one row");
         let columns = names.into_iter().enumerate().filter_map(|(at, name)| {
@@ -163,6 +163,7 @@ impl Column {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "how many bits were flipped is the measured figure")]
 async fn g11_whichever_bit_of_a_plan_or_an_approval_is_flipped_it_is_refused() {
     let place = Place(std::env::temp_dir().join(format!("toolkeep-bits-{}", Ambient::real().uuid_v7())));
     let ambient = Ambient::fixed(NOW_MS, 1, BTreeMap::new());

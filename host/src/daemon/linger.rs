@@ -13,7 +13,6 @@ use std::time::Duration;
 use rustix::buffer::spare_capacity;
 use rustix::net::{RecvFlags, recv};
 use tokio::net::UnixStream;
-use tokio::time::Instant;
 
 /// The longest that a connection looks, from its reply on: what it costs to be woken, twice.
 const LINGER: Duration = Duration::from_micros(50);
@@ -47,14 +46,14 @@ impl Drop for Underway {
 /// Look for what the peer sends next and append it to `input`. Returns whether there was anything; an end or an error of
 /// the socket is left for whoever reads it in the ordinary way.
 pub(super) async fn linger(busy: &Busy, stream: &UnixStream, input: &mut Vec<u8>) -> bool {
-    let until = Instant::now() + LINGER;
+    let until = tokio::time::Instant::now() + LINGER;
     while busy.is_idle() {
         if take(stream, input).is_ok_and(|taken| taken > 0) {
             // A client that is always quick must not keep the others of this worker waiting.
             tokio::task::consume_budget().await;
             return true;
         }
-        if Instant::now() >= until {
+        if tokio::time::Instant::now() >= until {
             return false;
         }
         std::thread::yield_now();

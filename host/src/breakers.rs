@@ -84,7 +84,7 @@ impl Watched {
 
     fn end(&mut self, event: BreakerEvent) {
         if let Some(name) = self.name.take() {
-            self.breakers.happened(name, self.rules, event);
+            self.breakers.happened(&name, self.rules, event);
         }
     }
 }
@@ -134,7 +134,7 @@ impl Breakers {
     /// A call of a tool failed of whose circuit nothing was known.
     pub fn tool_failed(&self, tenant: &TenantName, tool: &ToolName, rules: Option<BreakerRules>) {
         let name = (tenant.clone(), Circuit::Tool(tool.clone()));
-        self.happened(name, rules.unwrap_or(self.0.defaults), BreakerEvent::Failure(Let::Through));
+        self.happened(&name, rules.unwrap_or(self.0.defaults), BreakerEvent::Failure(Let::Through));
     }
 
     /// Let a request through.
@@ -190,28 +190,28 @@ impl Breakers {
         }
     }
 
-    fn happened(&self, name: (TenantName, Circuit), rules: BreakerRules, event: BreakerEvent) {
+    fn happened(&self, name: &(TenantName, Circuit), rules: BreakerRules, event: BreakerEvent) {
         let failed = matches!(event, BreakerEvent::Failure(_) | BreakerEvent::Open);
         if !failed && self.0.known.load(Ordering::Acquire) == 0 {
             return;
         }
         let now_ms = self.now_ms();
         let mut circuits = self.circuits();
-        let before = match circuits.get(&name) {
+        let before = match circuits.get(name) {
             Some(breaker) => *breaker,
             None if failed && circuits.len() < CIRCUITS_MAX => Breaker::new(rules),
             None => return,
         };
         let after = before.after(event, now_ms);
         if after.is_quiet() {
-            circuits.remove(&name);
+            circuits.remove(name);
         } else {
             circuits.insert(name.clone(), after);
         }
         self.0.known.store(circuits.len(), Ordering::Release);
         drop(circuits);
         if is_open(after.phase()) && !is_open(before.phase()) && event != BreakerEvent::Open {
-            self.opened(&name, &after);
+            self.opened(name, &after);
         }
     }
 
@@ -243,7 +243,7 @@ impl Breakers {
         let name = (tenant.clone(), circuit);
         let stood = self.circuits().get(&name).map_or("closed", |breaker| breaker.phase().word());
         let event = if open { BreakerEvent::Open } else { BreakerEvent::Close };
-        self.happened(name.clone(), self.0.defaults, event);
+        self.happened(&name, self.0.defaults, event);
         let mut facts = describe(&name.1);
         if let Value::Object(members) = &mut facts {
             members.insert("by".to_owned(), json!(by));

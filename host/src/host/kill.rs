@@ -98,8 +98,7 @@ impl Host {
         let by: Arc<str> = operator.user().as_str().into();
         let switch = Switch { target, mode, reason: reason(&wanted.reason)?, by, set_ms: self.ambient().now_ms() };
         let unknown = self.names_nothing(&switch.target);
-        let (place, ended) =
-            self.engage(switch.clone()).map_err(|full| Refusal::new(Code::Overloaded, full.to_string()))?;
+        let (place, ended) = self.engage(&switch).map_err(|full| Refusal::new(Code::Overloaded, full.to_string()))?;
         let seq = match place {
             Ok(written) => written.durable().await,
             Err(error) => Err(error),
@@ -121,12 +120,12 @@ impl Host {
     }
 
     /// Set a switch: from here on it counts. Says where its record is written and how many calls were ended.
-    fn engage(&self, switch: Switch) -> Result<(Result<KillWritten, LedgerError>, usize), TooMany> {
+    fn engage(&self, switch: &Switch) -> Result<(Result<KillWritten, LedgerError>, usize), TooMany> {
         let change = KillChange::Set(switch.clone());
         let place =
             self.kill().change(|standing| standing.with(switch.clone()), || self.ledger().begin_kill(change))?;
         tracing::warn!(target = %switch.target, mode = switch.mode.word(), by = %switch.by, "a kill switch is set: {}", visible(&switch.reason));
-        Ok((place, self.end_stopped(&switch, true)))
+        Ok((place, self.end_stopped(switch, true)))
     }
 
     /// End what is stopped now, and tell the operators.
@@ -207,7 +206,7 @@ impl Host {
             by: SIGNAL.into(),
             set_ms: self.ambient().now_ms(),
         };
-        match self.engage(switch) {
+        match self.engage(&switch) {
             Ok((Ok(_written), _)) => {}
             Ok((Err(error), _)) => tracing::error!(%error, "the kill switch is in force and not on the disk"),
             Err(full) => tracing::error!(%full, "BUG: the global switch takes the place of the global switch"),

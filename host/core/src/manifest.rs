@@ -560,13 +560,7 @@ mod tests {
             (|v| v["workspace"][0]["write"] = json!(["../x"]), "`workspace.books.write`"),
             (|v| v["workspace"][0]["sensitive"] = json!(["all"]), "`all` is not a class"),
             (|v| v["network"] = json!(true), "unknown field `network`"),
-            (
-                |v| {
-                    v["http"] =
-                        ["https://o.example", "https://p.example"].map(|at| json!({"name": "a", "origin": at})).into()
-                },
-                "granted twice",
-            ),
+            (|v| v["http"] = json!(vec![json!({"name": "a", "origin": "https://o.example"}); 2]), "granted twice"),
             (|v| v["limits"] = json!({"fule": 1}), "unknown field `fule`"),
             (|v| v["plan_ttl_s"] = json!(0), "`plan_ttl_s`"),
             (|v| v["hold"] = json!(["file.burn"]), "`file.burn` is not an effect kind"),

@@ -349,7 +349,7 @@ mod tests {
     use serde_json::json;
     use uuid::Uuid;
 
-    fn run(terms: Value) -> Run {
+    fn run(terms: &Value) -> Run {
         let mut whole = serde_json::to_value(Terms::free()).expect("terms");
         whole.as_object_mut().expect("object").extend(terms.as_object().expect("object").clone());
         let principal: Principal =
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn r31_the_same_call_is_made_n_times_and_not_once_more() {
-        let run = run(json!({"loops": {"same_call": 3}}));
+        let run = run(&json!({"loops": {"same_call": 3}}));
         for _ in 0..3 {
             assert_eq!(code(&run, "a", "{}"), None);
         }
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn r31_repetitions_are_remembered_up_to_a_bound_and_the_frequent_ones_stay() {
-        let run = run(json!({"loops": {"same_call": 2}}));
+        let run = run(&json!({"loops": {"same_call": 2}}));
         assert_eq!((code(&run, "a", "often"), code(&run, "a", "often")), (None, None));
         for other in 0..2 * REPEATED_MAX {
             assert_eq!(code(&run, "a", &other.to_string()), None);
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn r31_n_failures_in_a_row_stop_a_tool_and_a_success_begins_anew() {
-        let run = run(json!({"loops": {"failures": 2}}));
+        let run = run(&json!({"loops": {"failures": 2}}));
         let tool: ToolName = "a".parse().expect("a name");
         run.failed(&tool);
         assert_eq!(code(&run, "a", "{}"), None);
@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn r19_a_gate_opens_after_a_success_with_the_same_arguments_and_shuts_when_that_is_undone() {
         let gate = json!({"tool": "pay", "after": ["check"], "bind": [{"here": "/invoice", "there": "/id"}]});
-        let run = run(json!({"gates": [gate], "required": ["pay"]}));
+        let run = run(&json!({"gates": [gate], "required": ["pay"]}));
         assert_eq!(code(&run, "pay", r#"{"invoice":7}"#), Some(Code::GateUnmet));
         succeed(&run, 1, "check", r#"{"id":8}"#);
         assert_eq!(code(&run, "pay", r#"{"invoice":7}"#), Some(Code::GateUnmet));
@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn r24_enough_escalations_hold_a_run_until_it_is_released() {
-        let run = run(json!({"loops": {"escalations": 3}}));
+        let run = run(&json!({"loops": {"escalations": 3}}));
         assert_eq!((run.escalated(None), run.escalated(None)), (None, None));
         assert_eq!(code(&run, "a", "{}"), None);
         assert!(run.escalated(None).is_some());

@@ -39,6 +39,7 @@ pub struct RunHold {
 }
 
 /// Changes of runs, charges, pauses and allowances.
+#[expect(clippy::large_enum_variant, reason = "most of them are charges, and each is in a box of its own")]
 #[derive(Debug)]
 pub(super) enum RunWork {
     Charge(ChargeRow),

@@ -15,12 +15,12 @@ fn worked(breaker: Breaker, now_ms: u64) -> Breaker {
 }
 
 fn opened() -> Breaker {
-    (0..3).fold(Breaker::new(RULES), |breaker, at| failed(breaker, at))
+    (0..3).fold(Breaker::new(RULES), failed)
 }
 
 #[test]
 fn r30_n_minus_one_failures_leave_it_closed_and_the_nth_opens_it() {
-    let almost = (0..2).fold(Breaker::new(RULES), |breaker, at| failed(breaker, at));
+    let almost = (0..2).fold(Breaker::new(RULES), failed);
     assert!(almost.look(2).is_ok());
     let open = failed(almost, 2);
     assert_eq!(open.phase(), Phase::Open { until_ms: Some(502) });

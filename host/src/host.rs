@@ -30,7 +30,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use serde_json::json;
-use toolkeep_core::call::{Detour, Outcome, Reply, Status, Usage};
+use toolkeep_core::call::{Outcome, Reply, Status};
 use toolkeep_core::id::{CallId, TenantName};
 use toolkeep_core::principal::Plane;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -314,21 +314,7 @@ impl Host {
     pub(crate) fn refused_now(&self, call: CallId, refusal: Refusal) -> Answer {
         let status = status_of(refusal.code);
         let outcome = if status == Status::Held { Outcome::Pending } else { Outcome::None };
-        Answer::of(&Reply {
-            status,
-            outcome,
-            call_id: call,
-            output: None,
-            error: Some(refusal),
-            plan: None,
-            approval: None,
-            receipt: None,
-            transaction: None,
-            detour: Detour::default(),
-            usage: Usage::default(),
-            warnings: Vec::new(),
-            labels: Vec::new(),
-        })
+        Answer::of(&Reply { error: Some(refusal), ..Reply::of(call, status, outcome) })
     }
 
     /// The answer to a call whose task panicked.

@@ -368,6 +368,28 @@ pub struct Reply {
     pub labels: Vec<String>,
 }
 
+impl Reply {
+    /// How a call stands, and nothing else said.
+    #[must_use]
+    pub fn of(call_id: CallId, status: Status, outcome: Outcome) -> Self {
+        Self {
+            status,
+            outcome,
+            call_id,
+            output: None,
+            error: None,
+            plan: None,
+            approval: None,
+            receipt: None,
+            transaction: None,
+            detour: Detour::default(),
+            usage: Usage::default(),
+            warnings: Vec::new(),
+            labels: Vec::new(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

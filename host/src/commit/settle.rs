@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::oneshot;
-use toolkeep_core::call::{Detour, Outcome, Reply, Status, Usage};
+use toolkeep_core::call::{Outcome, Reply, Status};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Effect, FileState};
 use toolkeep_core::id::{CallId, ReceiptId};
@@ -75,21 +75,8 @@ fn commit_blocking(committer: &Committer, mut parts: ApprovedParts) -> Told {
 
 fn panicked(call: CallId) -> Reply {
     let message = "BUG: a commit panicked; the next start decides what happened";
-    Reply {
-        status: Status::Unknown,
-        outcome: Outcome::Unknown,
-        call_id: call,
-        output: None,
-        error: Some(Refusal::new(Code::UnknownOutcome, message)),
-        plan: None,
-        approval: None,
-        receipt: None,
-        transaction: None,
-        detour: Detour::default(),
-        usage: Usage::default(),
-        warnings: Vec::new(),
-        labels: Vec::new(),
-    }
+    let error = Some(Refusal::new(Code::UnknownOutcome, message));
+    Reply { error, ..Reply::of(call, Status::Unknown, Outcome::Unknown) }
 }
 
 /// What was made ready, what the undo store holds for it, and what recovery needs of it.

@@ -377,20 +377,7 @@ impl Host {
         let input = TransactionInput { transaction: stored.row.id };
         let input = serde_json::to_value(input).map_err(|e| bug(e.to_string()))?;
         let (canonical, digest) = json::input_digest(&input).map_err(|e| bug(e.to_string()))?;
-        let request = CallRequest {
-            tool: tool()?,
-            input: Value::Null,
-            mode,
-            run: stored.row.run,
-            step: None,
-            idempotency_key: None,
-            auto_key: false,
-            deadline_ms: None,
-            expect_plan: None,
-            transaction: None,
-            usage: None,
-            meta: None,
-        };
+        let request = CallRequest { mode, run: stored.row.run, ..CallRequest::of(tool()?, Value::Null) };
         let id = CallId::new(self.ambient().uuid_v7());
         let mut entry = Entry::open(caller.who(), &request, id, self.ambient().now_ms());
         entry.input(canonical.into(), digest);

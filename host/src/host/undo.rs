@@ -182,20 +182,8 @@ impl Host {
         let bug = |what: String| Refusal::new(Code::Internal, what);
         let input = serde_json::to_value(UndoInput { call }).map_err(|e| bug(e.to_string()))?;
         let (canonical, digest) = json::input_digest(&input).map_err(|e| bug(e.to_string()))?;
-        let request = CallRequest {
-            tool: UNDO_TOOL.parse().map_err(|_| bug("BUG: the undo tool's name".to_owned()))?,
-            input: Value::Null,
-            mode: Mode::Preview,
-            run: None,
-            step: None,
-            idempotency_key: None,
-            auto_key: false,
-            deadline_ms: None,
-            expect_plan: None,
-            transaction: None,
-            usage: None,
-            meta: None,
-        };
+        let tool = UNDO_TOOL.parse().map_err(|_| bug("BUG: the undo tool's name".to_owned()))?;
+        let request = CallRequest { mode: Mode::Preview, ..CallRequest::of(tool, Value::Null) };
         let id = CallId::new(self.ambient().uuid_v7());
         let mut entry = Entry::open(who, &request, id, self.ambient().now_ms());
         entry.input(canonical.into(), digest);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use toolkeep_core::call::{Detour, Outcome, Reply, Status, Usage};
+use toolkeep_core::call::{Outcome, Reply, Status};
 use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
 
@@ -96,21 +96,8 @@ impl Ending {
 
     /// The final reply, from the one that the caller got before.
     pub(super) fn reply(&self, call: CallId, before: &str) -> Arc<str> {
-        let mut reply: Reply = serde_json::from_str(before).unwrap_or_else(|_| Reply {
-            status: Status::Ok,
-            outcome: Outcome::Discarded,
-            call_id: call,
-            output: None,
-            error: None,
-            plan: None,
-            approval: None,
-            receipt: None,
-            transaction: None,
-            detour: Detour::default(),
-            usage: Usage::default(),
-            warnings: Vec::new(),
-            labels: Vec::new(),
-        });
+        let mut reply: Reply =
+            serde_json::from_str(before).unwrap_or_else(|_| Reply::of(call, Status::Ok, Outcome::Discarded));
         reply.status = self.status();
         reply.outcome = Outcome::Discarded;
         reply.approval = None;

@@ -1,4 +1,4 @@
-//! The path of one call, on one screen. Every stage is one file; each consumes the proof that the stage before it made, so
+//! The path of one call, in one file. Every stage is one file; each consumes the proof that the stage before it made, so
 //! a skipped stage does not compile.
 //!
 //! A call has two halves, [`Host::call`] (propose) and `Host::settle`, that an allowed plan runs through in one go. A held
@@ -197,7 +197,7 @@ impl Host {
         }
     }
 
-    /// Execute, unless it was stopped in the meantime, or its result is kept; what was stopped while it ran says so.
+    /// Execute, unless it was stopped in the meantime, or its result is kept.
     async fn attempt(
         &self,
         entry: &mut Entry,
@@ -210,24 +210,28 @@ impl Host {
         self.may_go_on(call)?;
         let tool = Arc::clone(call.tool());
         let (name, alone) = (ResultName::of(call).filter(|_| ground.is_none()), ground.is_none());
-        let Some(name) = name else {
-            let executed = execute::execute(self.executor(), ticket, line, given, ground).await;
-            return self.attempted(entry, executed, &tool, alone);
+        let ticket = match name {
+            None => ticket,
+            Some(name) => match Box::pin(self.kept(name, ticket)).await {
+                Ok(kept) => {
+                    entry.cached();
+                    return Ok(kept);
+                }
+                Err(ticket) => ticket,
+            },
         };
-        let ticket = match Box::pin(self.kept(name, ticket)).await {
-            Ok(kept) => {
-                entry.cached();
-                return Ok(kept);
-            }
-            Err(ticket) => ticket,
-        };
-        let given = given.with_seed(name.seed());
-        let executed = execute::execute(self.executor(), ticket, line, &given, None).await;
+        // What is kept has a seed of its own, so that it is what anybody would get.
+        let seeded = name.map(|name| given.with_seed(name.seed()));
+        let given = seeded.as_ref().unwrap_or(given);
+        let executed = execute::execute(self.executor(), ticket, line, given, ground).await;
         let executed = self.attempted(entry, executed, &tool, alone)?;
-        self.keep_result(name, &executed, entry);
+        if let Some(name) = name {
+            self.keep_result(name, &executed, entry);
+        }
         Ok(executed)
     }
 
+    /// Note how often it was tried. What was stopped while it ran says that it was.
     fn attempted(
         &self,
         entry: &mut Entry,

@@ -361,7 +361,7 @@ impl Ledger {
     }
 
     /// Record a call that ended without a stored plan: its row, recording, audit entry and terminal reply under its
-    /// key. Returns at once; written within about 5 ms. The key is let go either way.
+    /// key. Returns at once; written within about 20 ms. The key is let go either way.
     ///
     /// # Errors
     /// The queue is full (deny the call as `overloaded`), or the ledger is poisoned or closed.

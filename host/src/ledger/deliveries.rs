@@ -384,7 +384,7 @@ fn due(conn: &Connection, now_ms: u64, each: u32) -> Result<Vec<Due>, Failed> {
 }
 
 impl Ledger {
-    /// Enqueue something that belongs to no commit. Returns at once; written within about 5 ms. A delivery of this id that
+    /// Enqueue something that belongs to no commit. Returns at once; written within about 20 ms. A delivery of this id that
     /// is there already stays as it is.
     ///
     /// # Errors

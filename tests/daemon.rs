@@ -11,6 +11,7 @@ mod contracts;
 mod delegation;
 mod detours;
 mod environments;
+mod exposure;
 mod foreign;
 mod full;
 mod hostile;

@@ -247,6 +247,11 @@ pub fn rehydrate(consent: Consent, in_force: &InForce) -> Result<Approved, Refus
                 approval.state == ApprovalState::Approved && approval.seal == stored.plan.seal_digest()
             });
             let Some(approval) = approval else { return Err(required("the plan is not approved")) };
+            let wanted = need.map_or(1, |need| people(&need, in_force.solo));
+            if approval.row.approvers < wanted {
+                let message = format!("{} agreed to it, and by now {wanted} people have to", approval.row.approvers);
+                return Err(Refusal::new(Code::StalePlan, message).hint("call again, so that they are asked"));
+            }
             let lease = ApprovalUse { id: approval.row.id, seal: approval.seal };
             open(*stored, Lease::Approval(lease), catalog)
         }
@@ -280,6 +285,12 @@ pub fn possible_now(consent: &Consent, in_force: &InForce) -> Result<(), Refusal
 /// As [`rehydrate`].
 pub fn need(stored: &StoredPlan, in_force: &InForce) -> Result<Option<Need>, Refusal> {
     possible(Review::of(stored, in_force)?.verdict())
+}
+
+/// How many people have to agree where policy has this need.
+#[must_use]
+pub const fn people(need: &Need, solo: bool) -> u8 {
+    if solo { 1 } else { need.approvers }
 }
 
 /// What a plan needs before it may be committed, if it may be at all.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use toolkeep_core::call::Mode;
 use toolkeep_core::capability::{Access, FileGrant};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::limit::ExecutionLimits;
@@ -77,10 +78,32 @@ impl Grant {
         self.policy_set
     }
 
+    /// Whether the call may be answered although it changes nothing.
+    ///
+    /// # Errors
+    /// `denied`: the policies demand consent to it, and there is no plan that somebody could consent to.
+    pub fn without_plan(&self) -> Result<(), Refusal> {
+        match self.call.options().mode {
+            Mode::Commit => consentless(&self.judgement),
+            Mode::Preview => Ok(()),
+        }
+    }
+
     /// What the policies said to the call: it is allowed, be it with obligations.
     #[must_use]
     pub fn judgement(&self) -> &Judgement {
         &self.judgement
+    }
+}
+
+/// Consent is given to a plan. A call that has none must not be answered as if nobody had asked for consent.
+fn consentless(judgement: &Judgement) -> Result<(), Refusal> {
+    match judgement.verdict() {
+        Verdict::Hold(_) => {
+            Err(Refusal::new(Code::Denied, "the policies demand consent to a call that changes nothing")
+                .hint("consent is given to plans, and this call has none; ask the operator to permit or forbid it"))
+        }
+        Verdict::Nothing | Verdict::Commit | Verdict::Preview { .. } | Verdict::Deny { .. } => Ok(()),
     }
 }
 
@@ -103,6 +126,9 @@ pub fn authorize(
     if !judgement.allowed() {
         return Err(Refusal::new(Code::Denied, judgement.why_not())
             .hint("nothing was run; ask the operator if you should be allowed to call this"));
+    }
+    if tool.tier == Tier::ReadOnly {
+        consentless(&judgement)?;
     }
     // A transaction is consented to as a whole, so what is demanded for one call of it would be lost.
     if call.options().transaction.is_some() && judgement.verdict() != Verdict::Commit {

@@ -119,6 +119,7 @@ impl Host {
         self.check_hold(call.options().run)?;
         let around = self.circumstances((caller.principal(), caller.origin()), &call.tool().name, call.options());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
+        self.note_hidden(entry, &grant);
         self.may_go_on(grant.call())?;
         let tool = Arc::clone(grant.call().tool());
         let admitted = admit::admit(self.admission(), self.ledger(), self.budgets(), grant, &line.cancel()).await;
@@ -128,8 +129,14 @@ impl Host {
         self.may_run(caller.principal(), &tool, entry.row().run)?;
         let ticket = match admitted? {
             Admitted::Fresh(ticket) => ticket,
-            Admitted::Replay { reply, .. } => return Ok(Passage::Recorded(Answer::stored(reply, true))),
-            Admitted::Unfinished { reply, .. } => return Ok(Passage::Recorded(Answer::stored(reply, false))),
+            Admitted::Replay { call, reply } => {
+                self.hear(entry, call).await?;
+                return Ok(Passage::Recorded(Answer::stored(reply, true)));
+            }
+            Admitted::Unfinished { call, reply } => {
+                self.hear(entry, call).await?;
+                return Ok(Passage::Recorded(Answer::stored(reply, false)));
+            }
         };
         let given = Given::fresh(self.ambient());
         // What most calls do not need is boxed, so that their future stays small: it is moved more than once.
@@ -177,11 +184,13 @@ impl Host {
             self.may_go_on(executed.ticket().grant().call())?;
             let output = looked.output.map_err(|refusal| executed.ticket().blamed(refusal))?;
             entry.spilled(&output);
-            let around = self.circumstances_of(entry).tainted(seen.taint);
+            let tool = &executed.ticket().grant().call().tool().name;
+            let around = self.circumstances_of(entry, tool).tainted(seen.taint);
             let naming = self.naming(entry, &executed, boundary.as_ref(), &given, around.taint);
             let call = naming.call;
+            let without_plan = executed.ticket().grant().without_plan();
             let planned = match seal::seal(executed, output, self.ambient(), naming)? {
-                Sealed::Nothing(output) => return Ok(Passage::unchanged(&output)),
+                Sealed::Nothing(output) => return without_plan.map(|()| Passage::unchanged(&output)),
                 Sealed::Planned(planned) => planned,
             };
             self.may_go_on(planned.ticket().grant().call())?;
@@ -256,7 +265,9 @@ impl Host {
     /// What is decided about the plan of a whole call.
     async fn conclude(&self, entry: &mut Entry, decision: Decision) -> Result<Passage, Refusal> {
         match decision {
-            Decision::Nothing(planned) => Ok(Passage::unchanged(planned.output())),
+            Decision::Nothing(planned) => {
+                planned.ticket().grant().without_plan().map(|()| Passage::unchanged(planned.output()))
+            }
             Decision::Deny { planned, breach } => Ok(self.denied(entry, &planned, breach)),
             Decision::Preview(planned) => {
                 let store = self.plan_store();

@@ -23,40 +23,64 @@ pub struct Exposure {
 
 /// What all open runs have seen and tried. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Exposures(Arc<RwLock<HashMap<RunId, Exposure>>>);
+pub struct Exposures(Arc<RwLock<HashMap<RunId, Known>>>);
+
+/// What is known of one run.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    exposure: Exposure,
+    /// What of its taint is on the disk.
+    kept: Taint,
+}
 
 impl Exposures {
     /// As they were when the daemon stopped.
     #[must_use]
     pub fn of_marks(marks: &[RunMark]) -> Self {
-        let exposure = |mark: &RunMark| Exposure { taint: mark.taint, breaches: mark.breaches };
-        Self(Arc::new(RwLock::new(marks.iter().map(|mark| (mark.run, exposure(mark))).collect())))
+        let known = |mark: &RunMark| {
+            let exposure = Exposure { taint: mark.taint, breaches: mark.breaches };
+            (mark.run, Known { exposure, kept: mark.taint })
+        };
+        Self(Arc::new(RwLock::new(marks.iter().map(known).collect())))
     }
 
     /// What a run has seen and tried; nothing for no run.
     #[must_use]
     pub fn of(&self, run: Option<RunId>) -> Exposure {
         let Some(run) = run else { return Exposure::default() };
+        self.known(run).exposure
+    }
+
+    fn known(&self, run: RunId) -> Known {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&run).copied().unwrap_or_default()
     }
 
-    /// A run has seen this. Gives what it has seen and tried by now, if that is more than before.
+    /// A run has seen this. Gives what it has seen and tried by now, if that is more than is on the disk: whoever gets it
+    /// writes it, and says so to [`Self::kept`], before anybody is answered.
     #[must_use]
     pub fn saw(&self, run: RunId, taint: Taint) -> Option<Exposure> {
-        if self.of(Some(run)).taint.covers(taint) {
+        if self.known(run).kept.covers(taint) {
             return None;
         }
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let exposure = all.entry(run).or_default();
-        exposure.taint = exposure.taint.and(taint);
-        Some(*exposure)
+        let known = all.entry(run).or_default();
+        known.exposure.taint = known.exposure.taint.and(taint);
+        Some(known.exposure)
+    }
+
+    /// That a run has seen this is on the disk.
+    pub fn kept(&self, run: RunId, taint: Taint) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get_mut(&run) {
+            known.kept = known.kept.and(taint);
+        }
     }
 
     /// A run tried what it may not. Gives what it has seen and tried by now.
     #[must_use]
     pub fn tried(&self, run: RunId) -> Exposure {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let exposure = all.entry(run).or_default();
+        let exposure = &mut all.entry(run).or_default().exposure;
         exposure.breaches = exposure.breaches.saturating_add(1);
         *exposure
     }
@@ -64,8 +88,8 @@ impl Exposures {
     /// An operator lets a run go on: what it tried is forgotten, what it has seen is not.
     pub fn pardon(&self, run: RunId) {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(exposure) = all.get_mut(&run) {
-            exposure.breaches = 0;
+        if let Some(known) = all.get_mut(&run) {
+            known.exposure.breaches = 0;
         }
     }
 
@@ -86,6 +110,11 @@ mod tests {
         assert_eq!(runs.of(Some(run)), Exposure::default());
         assert_eq!(runs.saw(run, Taint::NONE), None, "nothing is no more than nothing");
         assert_eq!(runs.saw(run, Taint::UNTRUSTED).map(|seen| seen.taint), Some(Taint::UNTRUSTED));
+        assert!(
+            runs.saw(run, Taint::UNTRUSTED).is_some(),
+            "it is known, but not on the disk: whoever saw it writes too"
+        );
+        runs.kept(run, Taint::UNTRUSTED);
         assert_eq!(runs.saw(run, Taint::UNTRUSTED), None, "it is known");
         let both = Taint { untrusted: true, private: true };
         assert_eq!(runs.saw(run, Taint::PRIVATE).map(|seen| seen.taint), Some(both));

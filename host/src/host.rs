@@ -183,6 +183,7 @@ impl Host {
             catalog: self.0.catalog.current(),
             policies: self.policies(),
             environment: self.0.config.environment,
+            solo: self.0.config.solo,
             undo_bytes: self.undo_bytes(),
             now_ms: self.0.ambient.now_ms(),
             exposures: self.0.exposures.clone(),

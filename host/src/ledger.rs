@@ -84,11 +84,12 @@ pub use options::{LedgerOptions, PAGE_BYTES};
 pub use oversight::{AutonomyRow, RunMark, TrackRecord};
 pub use promise::OutcomePromise;
 pub use quotas::QuotaCharge;
+pub use resolve::{Raised, Resolution, Resolved};
 pub use retention::Keep;
 pub use rows::{
     ApprovalFilter, ApprovalRow, ApprovalUse, BlobSet, CallKey, CallRow, Discard, Durability, FileBlob, InlineBlob,
-    Intent, IntentId, OpenIntent, OutcomeRow, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, Proposal, Resolution,
-    Resolved, RunRow, RunTotals, Scope, Settled, StoredApproval, StoredCall, StoredPlan, UndoInfo, Vote,
+    Intent, IntentId, OpenIntent, OutcomeRow, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, Proposal, RunRow,
+    RunTotals, Scope, Settled, StoredApproval, StoredCall, StoredPlan, UndoInfo, Vote,
 };
 pub use run_terms::{FAILURES, PauseRow, RunHold, RunPast, Success};
 pub use sends::{SendMove, SendRow, SendVerdict, StoredSend};

@@ -16,6 +16,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::scan::{self, Findings};
 
 use crate::ambient::Ambient;
+use crate::authorize::Grant;
 use crate::catalog::Tool;
 use crate::execute::Executed;
 use crate::schema;
@@ -82,20 +83,29 @@ pub struct Looked {
     pub findings: Findings,
 }
 
+/// What policies and the schemas of the tool hide of a call.
+fn hidden_of(grant: &Grant) -> BTreeSet<String> {
+    let redact = &grant.judgement().obligations().redact;
+    redact.iter().chain(grant.call().tool().sensitive()).cloned().collect()
+}
+
 /// Check and scan what an execution ended with.
 #[must_use]
 pub fn screen(executed: &Executed, ambient: &Ambient) -> Looked {
     let grant = executed.ticket().grant();
     let (call, size) = (grant.call(), executed.output().map_or(0, str::len));
+    let hidden = hidden_of(grant);
     let look = || {
         let output = output_of(executed, ambient);
+        // What is found is put on record for good, so what surrounds it must not show what is hidden.
         let mut findings = match &output {
-            Ok(screened) => screened.value().map(scan::value).unwrap_or_default(),
-            Err(refusal) => scan_refusal(refusal),
+            Ok(screened) => screened.value().map(scan::value).unwrap_or_default().hiding("/output", &hidden),
+            Err(refusal) if hidden.is_empty() => scan_refusal(refusal),
+            Err(refusal) => scan_refusal(refusal).hiding("", &BTreeSet::from([String::new()])),
         };
         if call.tool().manifest.screen.input {
             let input: Value = serde_json::from_str(call.input()).unwrap_or_default();
-            findings = findings.and(scan::value(&input));
+            findings = findings.and(scan::value(&input).hiding("/input", &hidden));
         }
         Looked { output, findings }
     };

@@ -70,15 +70,15 @@ impl Active {
     ///
     /// # Errors
     /// The first thing that it does not cover.
-    pub fn serves(&self, plan: &Waiting<'_>, need: &Need) -> Result<(), String> {
+    pub fn serves(&self, plan: &Waiting<'_>, need: &Need, solo: bool) -> Result<(), String> {
         if need.person {
             return Err("a person has to look at every plan of this agent with this tool".to_owned());
         }
-        let row = &self.row;
-        if usize::from(need.approvers) > row.makers.len() {
-            return Err(format!("it was made by {}; {} have to agree", row.makers.len(), need.approvers));
+        let (row, people) = (&self.row, if solo { 1 } else { need.approvers });
+        if usize::from(people) > row.makers.len() {
+            return Err(format!("it was made by {}; {people} have to agree", row.makers.len()));
         }
-        if need.approvers > 1 && row.makers.contains(&plan.principal.user) {
+        if people > 1 && row.makers.contains(&plan.principal.user) {
             return Err("the requester is one of those who made it".to_owned());
         }
         if let Some(group) = need.groups.iter().find(|group| !row.groups.contains(*group)) {
@@ -128,15 +128,15 @@ impl StandingBook {
         self.0.store(all.into());
     }
 
-    /// One that covers a plan which waits with this need, oldest first. Whoever does not use it has to fill the book anew.
+    /// One that covers a plan which waits with this need, oldest first; with `solo` one person agrees alone. Whoever does not use it has to fill the book anew.
     #[must_use]
-    pub fn find(&self, plan: &Waiting<'_>, need: &Need, now_ms: u64) -> Option<StandingUse> {
+    pub fn find(&self, plan: &Waiting<'_>, need: &Need, solo: bool, now_ms: u64) -> Option<StandingUse> {
         let all = self.0.load();
         if all.is_empty() {
             return None;
         }
         let own = all.get(&(plan.principal.tenant.clone(), plan.tool.clone()))?;
-        let fits = |active: &&Arc<Active>| active.row.expires_ms > now_ms && active.serves(plan, need).is_ok();
+        let fits = |active: &&Arc<Active>| active.row.expires_ms > now_ms && active.serves(plan, need, solo).is_ok();
         own.iter().rev().filter(fits).find(|active| active.take()).map(|active| StandingUse { id: active.row.id })
     }
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::Effect;
-use toolkeep_core::id::{ToolName, TransactionId};
+use toolkeep_core::id::{RunId, ToolName, TransactionId};
 use toolkeep_core::limit::{EFFECTS_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_CALLS_MAX, TRANSACTION_READS_MAX};
 use toolkeep_core::plan::{KeyRead, PlanBody, PlanStep, ReadEntry};
 use toolkeep_core::principal::Principal;
@@ -74,8 +74,20 @@ pub struct Layer {
     pub keys_read: Vec<KeyRead>,
     /// Stat tuples of those files whose last change was settled when they were first read.
     pub witnesses: Vec<Witness>,
-    /// What the calls have seen.
+    /// What the calls have seen, and their runs before them.
     #[serde(default, skip_serializing_if = "Taint::is_none")]
+    pub taint: Taint,
+    /// The runs that the calls belong to: what they see until the commit counts too.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub runs: BTreeSet<RunId>,
+}
+
+/// What a call has seen, and in which run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Exposed {
+    /// The run that it belongs to.
+    pub run: Option<RunId>,
+    /// What it has seen, its run before it included.
     pub taint: Taint,
 }
 
@@ -91,7 +103,7 @@ pub struct Step<'a> {
     /// When it arrived, in nanoseconds since the Unix epoch: nothing was read earlier.
     pub since_ns: i64,
     /// What it has seen.
-    pub taint: Taint,
+    pub seen: Exposed,
 }
 
 impl Layer {
@@ -101,7 +113,7 @@ impl Layer {
     /// `stale_plan`: the call saw another world than calls before it. `denied`: its own effects are above the tier of its
     /// tool. `memory_exceeded`: the transaction is full.
     pub fn after(&self, step: Step<'_>, undo_bytes: u64, room: Room) -> Result<Self, Refusal> {
-        let Step { step, tier, staged, since_ns, taint } = step;
+        let Step { step, tier, staged, since_ns, seen } = step;
         let own = Difference::between(&self.effects, &staged.effects).map_err(|thing| world::moved(&thing))?;
         let own_tier = own.tier(undo_bytes);
         if own_tier > tier {
@@ -118,7 +130,8 @@ impl Layer {
         }
         let mut next = self.clone();
         next.observe(staged, since_ns)?;
-        next.taint = next.taint.and(taint);
+        next.taint = next.taint.and(seen.taint);
+        next.runs.extend(seen.run);
         next.steps.push(step);
         next.effects.clone_from(&staged.effects);
         next.fits(room)?;

@@ -124,6 +124,18 @@ fn r34_a_fallback_is_called_while_the_tool_rests_and_the_reply_says_so() {
 }
 
 #[test]
+fn r34_r46_a_tool_that_stands_in_for_another_goes_no_further_than_its_own_autonomy() {
+    let world = with_fallback("writer");
+    let draft = json!({"agent": "local", "tool": "writer", "level": "draft", "reason": "it is new"});
+    world.admin().ok("autonomy.set", draft);
+    let before = world.snapshot();
+    let shown = world.agent().execute("trap", json!({})).must("ok", "previewed", "");
+    assert_eq!(detour(&shown)["fallback"], "writer", "{}", shown.value);
+    assert_eq!(world.snapshot(), before, "the agent may only draft with what stood in");
+    world.verified();
+}
+
+#[test]
 fn r34_a_fallback_stands_in_for_a_tool_that_was_given_up() {
     let trade = Trade::with("solo = true");
     let grant = format!(

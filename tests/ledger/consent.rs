@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toolkeep::ledger::approval::ApprovalState;
 use toolkeep::ledger::{
-    ApprovalFilter, ApprovalUse, Discard, DiscardRefused, Durability, IntentRefused, Page, PlanState, Proposal,
+    ApprovalFilter, ApprovalUse, Discard, DiscardRefused, Durability, IntentRefused, Page, PlanState, Proposal, Raised,
     Resolution, ResolveRefused, Resolved, Scope, Settled,
 };
 use toolkeep_core::call::{Outcome, Reply, Status};
@@ -17,7 +17,13 @@ use super::fixture::{Fixture, acme, outcome, reply};
 
 fn answer(proposal: &Proposal, approver: &str, approve: bool) -> Resolution {
     let id = proposal.approval.as_ref().expect("approval").id;
-    Resolution { id, approver: approver.parse().expect("name"), approve, reason: Arc::from("because") }
+    Resolution {
+        id,
+        approver: approver.parse().expect("name"),
+        approve,
+        reason: Arc::from("because"),
+        need: Raised::NOT,
+    }
 }
 
 fn lease(proposal: &Proposal) -> ApprovalUse {
@@ -90,6 +96,30 @@ async fn r23_two_people_have_to_agree_and_neither_is_the_requester() {
     }
     let third = fixture.ledger.resolve(answer(&proposal, "zoe", true)).await;
     assert!(matches!(third, Err(ResolveRefused::NotPending(ApprovalState::Approved))), "{third:?}");
+}
+
+#[tokio::test]
+async fn r23_a_plan_that_needs_more_people_than_when_it_was_held_gets_no_fewer() {
+    let fixture = Fixture::new("raised").await;
+    let proposal = keep(&fixture, b"x", 3).await;
+    let raised = |approver: &str| Resolution {
+        need: Raised { approvers: 2, barred: Some("ada".parse().expect("name")) },
+        ..answer(&proposal, approver, true)
+    };
+    // One person was enough when it was held, and the requester was not barred: nobody has answered yet.
+    let one = keep(&fixture, b"y", 1).await;
+    let barred = Resolution { id: lease(&one).id, ..raised("ada") };
+    assert!(matches!(fixture.ledger.resolve(barred).await, Err(ResolveRefused::Barred)));
+    let first = Resolution { id: lease(&one).id, ..raised("eve") };
+    let counted = fixture.ledger.resolve(first).await.expect("counted");
+    assert_eq!(counted, Resolved::Counted { have: 1, need: 2 });
+    // What was raised stays, also where the next answer does not know of it.
+    let requester = fixture.ledger.resolve(answer(&one, "ada", true)).await;
+    assert!(matches!(requester, Err(ResolveRefused::Barred)), "{requester:?}");
+    assert_eq!(fixture.ledger.resolve(answer(&one, "bob", true)).await.expect("counted"), Resolved::Approved);
+    // It never lowers what was asked for.
+    let low = fixture.ledger.resolve(raised("eve")).await.expect("counted");
+    assert_eq!(low, Resolved::Counted { have: 1, need: 3 });
 }
 
 #[tokio::test]

@@ -51,8 +51,11 @@ async fn r22_each_use_of_a_standing_approval_is_counted_once_also_over_restarts(
     assert!(matches!(again, Err(IntentRefused::StandingNotUsable(StandingState::UsedUp))), "{again:?}");
     let nobody = wants(&fixture, b"five", StandingId::new(fixture.ambient.uuid_v7())).await;
     assert!(matches!(nobody, Err(IntentRefused::StandingNotUsable(_))), "{nobody:?}");
-    let open = fixture.ledger.standing(&acme(), false).await.expect("read");
-    assert!(open.is_empty() && fixture.ledger.standing(&acme(), true).await.expect("read").len() == 1);
+    let open = fixture.ledger.standing(&acme(), false, fixture.ambient.now_ms()).await.expect("read");
+    assert!(
+        open.is_empty()
+            && fixture.ledger.standing(&acme(), true, fixture.ambient.now_ms()).await.expect("read").len() == 1
+    );
 }
 
 #[tokio::test]

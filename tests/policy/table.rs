@@ -93,6 +93,6 @@ fn t_f9_no_policy_frees_sensitive_paths_or_tier_3_or_what_exceeds_a_tier() {
     let (plain, hook) = ("kind = \"file.write\"\npath = \"a\"", "kind = \"file.write\"\npath = \".git/hooks/a\"");
     assert_eq!(of(2, plain), Verdict::Commit, "a policy frees tier 2");
     assert!(matches!(of(2, hook), Verdict::Hold(Need { approvers: 1, .. })));
-    assert!(matches!(of(3, plain), Verdict::Hold(Need { approvers: 1, .. })), "never without anybody");
+    assert!(matches!(of(3, plain), Verdict::Hold(Need { approvers: 2, .. })), "never without two people");
     assert!(matches!(of(1, hook), Verdict::Deny { .. }) && matches!(of(0, plain), Verdict::Deny { .. }));
 }

@@ -70,7 +70,7 @@ impl Transaction {
         let step = PlanStep { tool: "t".parse().expect("name"), component: digest, manifest: digest, input: digest };
         let tier = Tier::Consequential;
         let since_ns = i64::try_from(NOW_NS).expect("a time");
-        let step = Step { step, tier, staged: &staged, since_ns, taint: toolkeep_core::taint::Taint::NONE };
+        let step = Step { step, tier, staged: &staged, since_ns, seen: toolkeep::transaction::Exposed::default() };
         let next = self.layer.after(step, u64::MAX, Room::ORDINARY).map_err(|refusal| fail(refusal.message))?;
         // As the ledger keeps it between two calls.
         let (text, digest) = next.encode().map_err(|refusal| fail(refusal.message))?;

@@ -170,7 +170,7 @@ pub fn floor(facts: &Facts<'_>) -> Verdict {
     }
     let mut floor = Verdict::Commit;
     if facts.declared == Tier::Irreversible {
-        floor = floor.stricter(Verdict::Hold(Need::one("the tool is tier 3")));
+        floor = floor.stricter(Verdict::Hold(Need { approvers: 2, ..Need::one("the tool is tier 3") }));
     }
     if facts.effects.iter().any(is_sensitive) {
         floor = floor.stricter(Verdict::Hold(Need::one("the plan touches a sensitive path")));
@@ -272,7 +272,7 @@ mod tests {
         assert!(matches!(check(&effects, 0, &[], 100), Verdict::Deny { .. }));
         assert_eq!(check(&effects, 1, &[], 100), Verdict::Commit);
         assert_eq!(check(&effects, 2, &[], 100), Verdict::Commit, "a policy may free it");
-        assert!(matches!(check(&effects, 3, &[], 100), Verdict::Hold(Need { approvers: 1, .. })), "never one click");
+        assert!(matches!(check(&effects, 3, &[], 100), Verdict::Hold(Need { approvers: 2, .. })), "never one click");
     }
 
     #[test]

@@ -51,6 +51,13 @@ pub fn hide_under<'p>(value: &mut Value, prefix: &str, pointers: impl IntoIterat
     own.filter(|rest| rest.is_empty() || rest.starts_with('/')).fold(false, |hidden, rest| hide(value, rest) | hidden)
 }
 
+/// Whether a part of a value may hold, or be held by, what one of the pointers hides.
+pub fn may_touch<'p>(part: &str, pointers: impl IntoIterator<Item = &'p String>) -> bool {
+    let same =
+        |pointer: &str| pointer.split('/').zip(part.split('/')).all(|(hidden, at)| hidden == "*" || hidden == at);
+    pointers.into_iter().any(|pointer| same(pointer))
+}
+
 /// The parts that a schema marks with `"x-sensitive": true`, as pointers that begin with `prefix`.
 #[must_use]
 pub fn sensitive(schema: &Value, prefix: &str) -> Vec<String> {

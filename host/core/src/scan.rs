@@ -10,10 +10,13 @@ mod fold;
 mod link;
 mod phrase;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::display::visible;
+use crate::redact;
 
 /// Bytes of text that one scan looks at; more than any reply may hold.
 pub const SCAN_MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -135,6 +138,19 @@ impl Findings {
     #[must_use]
     pub fn has(&self, suspicion: Suspicion) -> bool {
         self.0.iter().any(|finding| finding.suspicion == suspicion)
+    }
+
+    /// Without what stands around what was found in a part that is hidden: pointers that begin with `prefix` name such
+    /// parts of what was scanned.
+    #[must_use]
+    pub fn hiding(mut self, prefix: &str, hidden: &BTreeSet<String>) -> Self {
+        for finding in &mut self.0 {
+            let at = format!("{prefix}{}", finding.pointer);
+            if redact::may_touch(&at, hidden) {
+                redact::HIDDEN.clone_into(&mut finding.excerpt);
+            }
+        }
+        self
     }
 }
 

@@ -17,7 +17,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::render::{subject, warnings};
 
 use crate::ambient::Ambient;
-use crate::approve::{output_of, transaction_of};
+use crate::approve::{output_of, people, transaction_of};
 use crate::blobs::Blobs;
 use crate::ledger::{ApprovalRow, DiscardRefused, Durability, Ledger, Proposal, StoredPlan};
 use crate::notify::{Event, Notify};
@@ -129,7 +129,7 @@ pub fn approval_request(
     let id = ApprovalId::new(store.ambient.uuid_v7());
     let ttl_ms = need.ttl_ms.map_or(store.approval_ttl_ms, |ttl| ttl.min(store.approval_ttl_ms));
     let expires_at_ms = store.ambient.now_ms().saturating_add(ttl_ms).min(plan_expires_ms);
-    let approvers = if store.solo { 1 } else { need.approvers };
+    let approvers = people(need, store.solo);
     let row = ApprovalRow {
         id,
         approvers,

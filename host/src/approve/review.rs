@@ -33,6 +33,8 @@ pub struct InForce {
     pub policies: Arc<Policies>,
     /// The kind of deployment.
     pub environment: Environment,
+    /// Whether one person agrees alone.
+    pub solo: bool,
     /// Bytes of before-contents that may be kept for undo.
     pub undo_bytes: u64,
     /// Milliseconds since the Unix epoch.
@@ -131,7 +133,8 @@ impl<'a> Review<'a> {
     #[must_use]
     pub fn taint(&self) -> Taint {
         let plan = &self.stored.plan;
-        plan.body().taint.and(self.in_force.exposures.of(plan.binding().run).taint)
+        // A run that is closed is in memory no more; what it has seen is on record.
+        plan.body().taint.and(self.stored.run_taint).and(self.in_force.exposures.of(plan.binding().run).taint)
     }
 
     /// How far the agent may go with all of the tools.

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use toolkeep_core::display::visible_json;
+use toolkeep_core::display::{visible, visible_json};
 
 use super::context::Context;
 use super::exit::Exit;
@@ -149,7 +149,8 @@ fn preview(context: &Context<'_>, shown: &Value) -> String {
     let covers = shown.pointer("/standing/covers").map(ToString::to_string).unwrap_or_default();
     let calls = shown.get("calls").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let others = shown.get("not_covered").and_then(Value::as_object);
-    let others: String = others.into_iter().flatten().map(|(why, count)| format!("  {count} not: {why}\n")).collect();
+    let others: String =
+        others.into_iter().flatten().map(|(why, count)| format!("  {count} not: {}\n", visible(why))).collect();
     let table = if calls.is_empty() { String::new() } else { format!("{}\n", context.ui.table(calls, &CALLS)) };
     format!(
         "covers     {}\nuses       {}\nstands     {} s\npeople     {}\nof the last {} calls, {} had a plan of this tool, and it would have let through {}\n{others}{table}confirm    {}",

@@ -22,7 +22,7 @@ use crate::approve::{self, Consent};
 use crate::authenticate::{Caller, Operator};
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{
-    ApprovalFilter, Discard, DiscardRefused, Page, PlanState, Resolution, ResolveRefused, Resolved, Scope,
+    ApprovalFilter, Discard, DiscardRefused, Page, PlanState, Raised, Resolution, ResolveRefused, Resolved, Scope,
     StoredApproval, StoredPlan,
 };
 use crate::notes::Notes;
@@ -218,7 +218,7 @@ impl Host {
             )
             .hint("ask somebody of that group; `[[operator]] groups` in the configuration says who is in it"));
         }
-        if need.is_some_and(|need| need.approvers > 1) && confirm != Some(digest.as_str()) {
+        if need.as_ref().is_some_and(|need| need.approvers > 1) && confirm != Some(digest.as_str()) {
             return Err(Refusal::new(Code::Denied, "this plan cannot be undone, so it needs a typed confirmation")
                 .hint(format!("look at the plan, then repeat with the confirmation `{digest}`")));
         }
@@ -232,7 +232,9 @@ impl Host {
         let resolved = if approval.state == ApprovalState::Approved {
             Resolved::Approved
         } else {
-            self.resolve(operator, id, reason, true).await?
+            let approvers = need.as_ref().map_or(1, |need| approve::people(need, self.0.config.solo));
+            let barred = (approvers > 1).then(|| stored.plan.body().principal.user.clone());
+            self.resolve(operator, id, reason, Some(Raised { approvers, barred })).await?
         };
         match resolved {
             Resolved::Counted { have, need } => {
@@ -270,18 +272,19 @@ impl Host {
         let (_, approval) = self.tenant_approval(operator, id).await?;
         still_pending(&approval)?;
         wanted_reason(reason)?;
-        self.resolve(operator, id, reason, false).await?;
+        self.resolve(operator, id, reason, None).await?;
         self.resume(approval.call).await;
         self.0.notices.announce();
         Ok(json!({"approval": id, "state": "rejected"}))
     }
 
+    /// Count an answer: an agreement with what the plan needs by now, or a refusal without it.
     async fn resolve(
         &self,
         operator: &Operator,
         id: ApprovalId,
         reason: &str,
-        approve: bool,
+        agrees: Option<Raised>,
     ) -> Result<Resolved, Refusal> {
         if reason.len() > REASON_MAX_BYTES {
             return Err(Refusal::new(Code::InvalidInput, "the reason is too long").field(
@@ -290,7 +293,8 @@ impl Host {
                 "at most 2000 bytes",
             ));
         }
-        let resolution = Resolution { id, approver: operator.user().clone(), approve, reason: reason.into() };
+        let (approve, need) = (agrees.is_some(), agrees.unwrap_or(Raised::NOT));
+        let resolution = Resolution { id, approver: operator.user().clone(), approve, reason: reason.into(), need };
         let resolved = self.ledger().resolve(resolution).await.map_err(|e| resolve_refusal(&e))?;
         if !matches!(resolved, Resolved::Counted { .. }) {
             let facts = json!({"approval": id, "approved": approve, "by": operator.user(), "reason": visible(reason)});

@@ -155,7 +155,7 @@ impl Host {
         issuers.start(&egress, &ambient).await;
         let outbox = Outbox::start(ledger.clone(), channels, notify.clone(), ambient.clone(), gate(&kill)).await?;
         let catalog = CatalogHandle::open(&config.tools_dir, known, Configured::of(&config));
-        let (exposures, autonomy, standing) = oversight(&config, &ledger).await?;
+        let (exposures, autonomy, standing) = oversight(&config, &ledger, ambient.now_ms()).await?;
         let budgets = Budgets::open(config.budgets.clone(), ledger.clone(), notify.clone(), ambient.clone()).await?;
         let loader = Loader::new(Arc::clone(&sandbox), artifacts, program);
         let executor = executor((sandbox, loader, blobs.spool()), &ambient, &egress, &ledger, &breakers);
@@ -497,11 +497,15 @@ fn executor(
 }
 
 /// What runs have seen, how far agents may go, and what people agreed to in advance, as the last life left it.
-async fn oversight(config: &Config, ledger: &Ledger) -> Result<(Exposures, Arc<Autonomies>, StandingBook), StartError> {
+async fn oversight(
+    config: &Config,
+    ledger: &Ledger,
+    now_ms: u64,
+) -> Result<(Exposures, Arc<Autonomies>, StandingBook), StartError> {
     let exposures = Exposures::of_marks(&ledger.run_marks().await?);
     let autonomy = Arc::new(Autonomies::new(config.autonomy, ledger.autonomies().await?));
     let standing = StandingBook::default();
-    standing.fill(ledger.standing(&Scope::Operator, false).await?);
+    standing.fill(ledger.standing(&Scope::Operator, false, now_ms).await?);
     Ok((exposures, autonomy, standing))
 }
 

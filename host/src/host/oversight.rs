@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::autonomy::Autonomy;
-use toolkeep_core::id::{AgentName, RunId, ToolName};
+use toolkeep_core::id::{AgentName, CallId, RunId, ToolName};
 use toolkeep_core::policy::{Need, Verdict};
 use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_core::refusal::{Code, Refusal};
@@ -20,12 +20,13 @@ use toolkeep_sandbox::execution::Ended;
 use super::Host;
 use super::consent::REASON_MAX_BYTES;
 use crate::authenticate::Operator;
+use crate::authorize::Grant;
 use crate::catalog::Tool;
 use crate::decide::Decision;
 use crate::execute::Executed;
 use crate::exposure::Exposure;
-use crate::ledger::{AutonomyRow, CallRow, Durability, RunMark, StandingUse};
-use crate::notes::RulingNote;
+use crate::ledger::{AutonomyRow, CallRow, Durability, RunMark, Scope, StandingUse};
+use crate::notes::{Notes, RulingNote};
 use crate::notify::Event;
 use crate::policy::set::word;
 use crate::policy::{Circumstances, Judgement, Ruling};
@@ -41,7 +42,6 @@ pub(crate) struct Seen {
     /// What it saw, findings included.
     pub(crate) taint: Taint,
     findings: Findings,
-    redact: bool,
 }
 
 impl Seen {
@@ -57,13 +57,12 @@ impl Seen {
         if !looked.findings.is_empty() {
             taint = taint.and(Taint::UNTRUSTED);
         }
-        let redact = !grant.judgement().obligations().redact.is_empty() || grant.call().tool().is_sensitive();
-        Self { taint, findings: looked.findings.clone(), redact }
+        Self { taint, findings: looked.findings.clone() }
     }
 
     /// Whether there is nothing to say about it.
     pub(crate) fn is_ordinary(&self) -> bool {
-        self.taint.is_none() && self.findings.is_empty() && !self.redact
+        self.taint.is_none() && self.findings.is_empty()
     }
 }
 
@@ -108,11 +107,21 @@ impl Host {
             .knowing(self.budgets().facts(principal, origin, options.run))
     }
 
-    /// The same, of a call under way.
-    pub(crate) fn circumstances_of(&self, entry: &Entry) -> Circumstances {
+    /// The same, of a call under way, about the tool that ran: it may stand in for the one that was called.
+    pub(crate) fn circumstances_of(&self, entry: &Entry, tool: &ToolName) -> Circumstances {
         let row = entry.row();
         let options = CallOptions { mode: row.mode, run: row.run, ..CallOptions::default() };
-        self.circumstances((&row.principal, &row.origin), &row.tool, &options)
+        self.circumstances((&row.principal, &row.origin), tool, &options)
+    }
+
+    /// Note what is hidden of a call wherever it is shown, however it ends.
+    pub(crate) fn note_hidden(&self, entry: &mut Entry, grant: &Grant) {
+        let (redact, sensitive) = (&grant.judgement().obligations().redact, grant.call().tool().sensitive());
+        if !redact.is_empty() || !sensitive.is_empty() {
+            let notes = entry.notes();
+            notes.redact.extend(redact.iter().cloned());
+            notes.sensitive.extend(sensitive.iter().cloned());
+        }
     }
 
     /// What a run has seen.
@@ -149,7 +158,22 @@ impl Host {
         let Some(exposure) = self.0.exposures.saw(run, taint) else { return Ok(()) };
         let mark = RunMark { run, taint: exposure.taint, breaches: exposure.breaches };
         let tenant = &entry.row().principal.tenant;
-        self.ledger().mark_run(tenant, mark, Durability::Durable).await.map_err(|error| error.refusal())
+        self.ledger().mark_run(tenant, mark, Durability::Durable).await.map_err(|error| error.refusal())?;
+        self.0.exposures.kept(run, exposure.taint);
+        Ok(())
+    }
+
+    /// A run gets the reply of an earlier call: it has seen what that call saw.
+    ///
+    /// # Errors
+    /// The ledger failed: what the run read must not be answered.
+    pub(crate) async fn hear(&self, entry: &Entry, earlier: CallId) -> Result<(), Refusal> {
+        let row = entry.row();
+        let Some(run) = row.run else { return Ok(()) };
+        let scope = Scope::Tenant(row.principal.tenant.clone());
+        let notes = self.ledger().notes(&scope, earlier).await.map_err(|error| error.refusal())?;
+        let taint = notes.as_deref().map_or(Taint::NONE, |notes| Notes::read(notes).taint);
+        if taint.is_none() { Ok(()) } else { self.mark(entry, run, taint).await }
     }
 
     fn report_findings(&self, entry: &mut Entry, findings: &Findings) {
@@ -251,7 +275,7 @@ impl Host {
             effects: &planned.plan().body().effects,
             taint,
         };
-        self.0.standing.find(&waiting, need, self.ambient().now_ms())
+        self.0.standing.find(&waiting, need, self.0.config.solo, self.ambient().now_ms())
     }
 
     /// Note what was decided about a plan, and by what.
@@ -267,9 +291,7 @@ impl Host {
         let grant = planned.ticket().grant();
         let notes = entry.notes();
         notes.run_taint = around.taint;
-        notes.redact.extend(grant.judgement().obligations().redact.iter().cloned());
         notes.redact.extend(ruling.plan.iter().flat_map(|said| said.obligations().redact.iter().cloned()));
-        notes.sensitive.extend(grant.call().tool().sensitive().iter().cloned());
         notes.ruling = Some(RulingNote {
             decision: word(&ruling.verdict, true).to_owned(),
             because,

@@ -13,7 +13,6 @@ use toolkeep_core::limit::TRANSACTION_CALLS_MAX;
 use toolkeep_core::plan::{PlanStep, Totals};
 use toolkeep_core::policy::plan_tier;
 use toolkeep_core::refusal::{Code, Refusal};
-use toolkeep_core::taint::Taint;
 use toolkeep_sandbox::execution::{self, Ended};
 use toolkeep_sandbox::stage::Content;
 
@@ -26,7 +25,7 @@ use crate::ledger::{BlobSet, LayerText, Scope, StagedCall, StoredTransaction, Tr
 use crate::record::{Answer, Ending, Entry};
 use crate::screen;
 use crate::seal;
-use crate::transaction::{Layer, Room, Step, Turn};
+use crate::transaction::{Exposed, Layer, Room, Step, Turn};
 use crate::validate::Call;
 
 const NS_PER_MS: u64 = 1_000_000;
@@ -139,7 +138,9 @@ impl Host {
         }
         let output = looked.output.map_err(|refusal| executed.ticket().blamed(refusal))?;
         entry.spilled(&output);
-        let next = self.next_layer(&staging, &executed, entry, seen.taint)?;
+        let run = entry.row().run;
+        let seen = Exposed { run, taint: self.taint_of(run).and(seen.taint) };
+        let next = self.next_layer(&staging, &executed, entry, seen)?;
         let options = executed.ticket().grant().call().options();
         if options.mode == Mode::Preview && next.effects.is_empty() && options.expect_plan.is_none() {
             return Ok(self.record(entry.clone(), Status::Ok, Outcome::None, Ending::output(&output)));
@@ -168,7 +169,7 @@ impl Host {
         staging: &Staging,
         executed: &Executed,
         entry: &Entry,
-        taint: Taint,
+        seen: Exposed,
     ) -> Result<Layer, Refusal> {
         let call = executed.ticket().grant().call();
         let tool = call.tool();
@@ -181,7 +182,7 @@ impl Host {
             },
             tier: tool.tier,
             staged: &executed.execution().staged,
-            taint,
+            seen,
             since_ns: i64::try_from(entry.row().started_ms.saturating_mul(NS_PER_MS)).unwrap_or(i64::MAX),
         };
         let next = staging.layer.after(step, self.undo_bytes(), Room::ORDINARY)?;

@@ -177,7 +177,7 @@ impl Host {
     /// The ledger cannot be read.
     pub async fn standing_approvals(&self, operator: &Operator, all: bool) -> Result<Value, Refusal> {
         let scope = Scope::Tenant(operator.tenant().clone());
-        let rows = self.ledger().standing(&scope, all).await.map_err(|e| e.refusal())?;
+        let rows = self.ledger().standing(&scope, all, self.ambient().now_ms()).await.map_err(|e| e.refusal())?;
         Ok(json!({"standing": rows.iter().map(|row| self.line(row)).collect::<Vec<_>>()}))
     }
 
@@ -190,7 +190,8 @@ impl Host {
 
     /// Compare plans with what the ledger says from now on.
     async fn refill_standing(&self) -> Result<(), Refusal> {
-        let rows = self.ledger().standing(&Scope::Operator, false).await.map_err(|e| e.refusal())?;
+        let rows =
+            self.ledger().standing(&Scope::Operator, false, self.ambient().now_ms()).await.map_err(|e| e.refusal())?;
         self.0.standing.fill(rows);
         Ok(())
     }
@@ -218,7 +219,7 @@ impl Host {
             effects: &stored.plan.body().effects,
             taint: stored.plan.body().taint.and(self.taint_of(stored.plan.binding().run)),
         };
-        self.0.standing.find(&waiting, need, self.ambient().now_ms())
+        self.0.standing.find(&waiting, need, self.0.config.solo, self.ambient().now_ms())
     }
 }
 

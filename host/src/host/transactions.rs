@@ -18,6 +18,7 @@ use toolkeep_core::limit::{
 };
 use toolkeep_core::plan::{Plan, SealBinding, Totals};
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::taint::Taint;
 
 use super::staging::{transaction_refusal, view};
 use super::{Host, PlanName};
@@ -195,6 +196,7 @@ impl Host {
             tracing::error!(%error, "what a transaction staged cannot be found");
             Refusal::new(Code::Internal, "what the transaction staged cannot be read")
         })?;
+        let layer = self.exposed(layer).await?;
         let (plan, witnesses) = self.seal_transaction(&stored, layer, entry.call())?;
         let ending = Ending { transaction: Some(shown), ..Ending::default() }.plan(&plan);
         let row = entry.close(Status::Ok, Outcome::Previewed, ending, self.ambient().now_ms());
@@ -298,6 +300,7 @@ impl Host {
             ended.map_err(|error| transaction_refusal(&error))?;
             return Ok(Sealed::Nothing(answer));
         }
+        let layer = self.exposed(layer).await?;
         let (plan, witnesses) = self.seal_transaction(stored, layer, entry.call())?;
         if let Some(expected) = expected.filter(|expected| *expected != plan.digest()) {
             let message = format!("this transaction makes plan {}, not the expected {expected}", plan.digest());
@@ -341,6 +344,16 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// The layer with what the runs of its calls have seen by now: they may have seen more since they staged.
+    async fn exposed(&self, mut layer: Layer) -> Result<Layer, Refusal> {
+        for run in &layer.runs {
+            let mark = self.ledger().run_mark(*run).await.map_err(|error| error.refusal())?;
+            let on_record = mark.map_or(Taint::NONE, |mark| mark.taint);
+            layer.taint = layer.taint.and(on_record).and(self.taint_of(Some(*run)));
+        }
+        Ok(layer)
     }
 
     /// All that a transaction staged as one plan, and the witnesses that go with it.

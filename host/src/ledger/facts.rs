@@ -14,7 +14,8 @@ use toolkeep_core::principal::SessionPath;
 use toolkeep_core::refusal::Code;
 
 use super::column::{outcome_word, status_word};
-use super::rows::{CallRow, Intent, OutcomeRow, Proposal, Resolution, Settled};
+use super::resolve::Resolution;
+use super::rows::{CallRow, Intent, OutcomeRow, Proposal, Settled};
 
 /// The facts of a call. Members stand in the order of RFC 8785.
 #[derive(Serialize)]

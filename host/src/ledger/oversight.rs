@@ -81,7 +81,10 @@ pub(super) enum OversightWork {
     Standing(Box<StandingWork>),
 }
 
-fn mark_of(row: &Row<'_>) -> Result<RunMark, LedgerError> {
+/// What a run has seen and tried.
+pub(super) const RUN_MARK: &str = "SELECT * FROM run_marks WHERE run = ?1";
+
+pub(super) fn mark_of(row: &Row<'_>) -> Result<RunMark, LedgerError> {
     let reading = Reading::new(row, "run_marks");
     Ok(RunMark {
         run: RunId::new(reading.uuid("run")?),
@@ -182,8 +185,7 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn run_mark(&self, run: RunId) -> Result<Option<RunMark>, LedgerError> {
         self.caught_up().await?;
-        let sql = "SELECT * FROM run_marks WHERE run = ?1";
-        self.read(move |conn| row(conn, sql, params![id_bytes(run.uuid())], mark_of)).await
+        self.read(move |conn| row(conn, RUN_MARK, params![id_bytes(run.uuid())], mark_of)).await
     }
 
     /// An operator says how far an agent may go with a tool. Durable when it returns.

@@ -17,10 +17,9 @@ use super::credentials::CredentialWork;
 use super::deliveries::{OutboxDone, OutboxWork};
 use super::failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 use super::oversight::OversightWork;
+use super::resolve::{Resolution, Resolved};
 use super::retention::{Keep, Swept};
-use super::rows::{
-    ApprovalRow, CallRow, Discard, Intent, IntentId, OutcomeRow, Proposal, Resolution, Resolved, RunRow, Scope,
-};
+use super::rows::{ApprovalRow, CallRow, Discard, Intent, IntentId, OutcomeRow, Proposal, RunRow, Scope};
 use super::run_terms::RunWork;
 use super::sends::{SendMove, SendVerdict};
 use super::standing::Overseen;

@@ -13,11 +13,13 @@ use toolkeep_core::plan::{Plan, SealBinding};
 use toolkeep_core::price::Usd;
 use toolkeep_core::principal::Principal;
 use toolkeep_core::receipt::Receipt;
+use toolkeep_core::taint::Taint;
 
 use super::column::{Reading, code_of, digest_bytes, id_bytes, integer, mode_of, worded};
 use super::failure::LedgerError;
 use super::inbox::approval_row;
 use super::intact::intact;
+use super::oversight::{RUN_MARK, mark_of};
 use super::rows::{
     CallRow, IntentId, OpenIntent, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, RunRow, RunTotals, Scope,
     StoredCall, StoredPlan, UndoInfo,
@@ -194,7 +196,13 @@ fn stored_plan(
         Some(id) => approval_row(conn, &Scope::Operator, id)?,
         None => None,
     };
-    Ok(Some(StoredPlan { plan, state, witnesses, call, approval }))
+    let run_taint = match plan.binding().run {
+        Some(run) => {
+            row(conn, RUN_MARK, params![id_bytes(run.uuid())], mark_of)?.map_or(Taint::NONE, |mark| mark.taint)
+        }
+        None => Taint::NONE,
+    };
+    Ok(Some(StoredPlan { plan, state, witnesses, call, approval, run_taint }))
 }
 
 fn line_of(row: &Row<'_>) -> Result<PlanLine, LedgerError> {

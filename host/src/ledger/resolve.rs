@@ -10,7 +10,7 @@ use rusqlite::{Row, params};
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Outcome, Status};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{CallId, PlanId, RunId, TenantName, UserName, WorkflowName};
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName, UserName, WorkflowName};
 use toolkeep_core::principal::Principal;
 
 use super::approval::{ApprovalEvent, ApprovalState};
@@ -22,11 +22,56 @@ use super::failure::{DiscardRefused, LedgerError, ResolveRefused};
 use super::insert::Role;
 use super::intact::{Kept, intact};
 use super::read;
-use super::rows::{ApprovalRow, Discard, PlanState, Resolution, Resolved, RunRow, Scope};
+use super::rows::{ApprovalRow, Discard, PlanState, RunRow, Scope};
 use super::settle::Final;
 
 /// Plans that one job expires, at most: the others of the batch must not wait long.
 pub(super) const EXPIRED_AT_ONCE: usize = 64;
+
+/// A person's answer to a request for consent.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// The approval.
+    pub id: ApprovalId,
+    /// Who answers. The admin plane has authenticated them.
+    pub approver: UserName,
+    /// Agree or not.
+    pub approve: bool,
+    /// Why.
+    pub reason: Arc<str>,
+    /// What the plan needs by now: what was asked for when it was held may be less.
+    pub need: Raised,
+}
+
+/// How much consent a plan needs at the moment when somebody answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raised {
+    /// How many people, at least one.
+    pub approvers: u8,
+    /// Who may not be one of them.
+    pub barred: Option<UserName>,
+}
+
+impl Raised {
+    /// No more than was asked for.
+    pub const NOT: Self = Self { approvers: 1, barred: None };
+}
+
+/// What an answer came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolved {
+    /// Counted; more people have to agree.
+    Counted {
+        /// How many agreed.
+        have: u8,
+        /// How many have to.
+        need: u8,
+    },
+    /// Enough people agreed: the plan may be settled.
+    Approved,
+    /// The plan and the call are discarded.
+    Rejected,
+}
 
 /// What the writer needs to know of an approval.
 struct Asked {
@@ -67,23 +112,25 @@ impl Batch<'_> {
             Asked::of(row)
         })?;
         let Some(asked) = asked else { return Err(Stop::Refused(ResolveRefused::NotFound)) };
-        let (state, need) = (asked.state, asked.approvers);
+        let need = asked.approvers.max(answer.need.approvers);
+        let barred = asked.barred.or_else(|| answer.need.barred.clone());
+        let state = asked.state;
         if state != ApprovalState::Pending || asked.expires_ms <= self.now_ms {
             // Before anything about the person: what is over is over for everybody.
             let state = if state == ApprovalState::Pending { ApprovalState::Expired } else { state };
             return Err(Stop::Refused(ResolveRefused::NotPending(state)));
         }
-        if answer.approve && asked.barred.as_ref() == Some(&answer.approver) {
+        if answer.approve && barred.as_ref() == Some(&answer.approver) {
             return Err(Stop::Refused(ResolveRefused::Barred));
         }
-        let have = self.agreed(answer, id)?;
+        let have = self.agreed(answer, id, barred.as_ref())?;
         let event = if answer.approve { ApprovalEvent::Agree { have, need } } else { ApprovalEvent::Refuse };
         let next = state.after(event).map_err(|no| Stop::Refused(ResolveRefused::NotPending(no.0)))?;
         self.vote(answer, id)?;
         let resolved_ms = (next != ApprovalState::Pending).then_some(integer(self.now_ms));
         self.execute(
-            "UPDATE approvals SET state = ?1, resolved_ms = ?2 WHERE id = ?3 AND state = ?4",
-            params![next.word(), resolved_ms, id, state.word()],
+            "UPDATE approvals SET state = ?1, resolved_ms = ?2, approvers = ?5, barred = ?6 WHERE id = ?3 AND state = ?4",
+            params![next.word(), resolved_ms, id, state.word(), need, barred.as_ref().map(UserName::as_str)],
         )?;
         self.keep_intact(Kept::Approval(id))?;
         let plan = asked.plan;
@@ -100,8 +147,8 @@ impl Batch<'_> {
         }
     }
 
-    /// How many distinct people agree, this answer included.
-    fn agreed(&mut self, answer: &Resolution, id: &[u8]) -> Step<u8, ResolveRefused> {
+    /// How many distinct people agree, this answer included. Who is barred by now may have agreed before that.
+    fn agreed(&mut self, answer: &Resolution, id: &[u8], barred: Option<&UserName>) -> Step<u8, ResolveRefused> {
         let sql = "SELECT * FROM approval_votes WHERE approval = ?1";
         let votes = self.rows(sql, params![id], |row| {
             intact(row, "approval_votes")?;
@@ -113,7 +160,7 @@ impl Batch<'_> {
             if approver == answer.approver {
                 return Err(Stop::Refused(ResolveRefused::AlreadyAnswered));
             }
-            have = have.saturating_add(u8::from(approved));
+            have = have.saturating_add(u8::from(approved && barred != Some(&approver)));
         }
         Ok(have)
     }

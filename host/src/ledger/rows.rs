@@ -16,6 +16,7 @@ use toolkeep_core::plan::Plan;
 use toolkeep_core::principal::{Origin, Principal, SessionPath};
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::taint::Taint;
 
 use super::approval::ApprovalState;
 use super::buckets::KeyChange;
@@ -376,6 +377,8 @@ pub struct StoredPlan {
     pub call: StoredCall,
     /// Its approval, for a held plan.
     pub approval: Option<StoredApproval>,
+    /// What its run has seen by now, be it open or closed.
+    pub run_taint: Taint,
 }
 
 /// One line of a list of plans.
@@ -442,35 +445,6 @@ pub struct StoredApproval {
 pub struct ApprovalFilter {
     /// Only those in this state.
     pub state: Option<ApprovalState>,
-}
-
-/// A person's answer to a request for consent.
-#[derive(Debug, Clone)]
-pub struct Resolution {
-    /// The approval.
-    pub id: ApprovalId,
-    /// Who answers. The admin plane has authenticated them.
-    pub approver: UserName,
-    /// Agree or not.
-    pub approve: bool,
-    /// Why.
-    pub reason: Arc<str>,
-}
-
-/// What an answer came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resolved {
-    /// Counted; more people have to agree.
-    Counted {
-        /// How many agreed.
-        have: u8,
-        /// How many have to.
-        need: u8,
-    },
-    /// Enough people agreed: the plan may be settled.
-    Approved,
-    /// The plan and the call are discarded.
-    Rejected,
 }
 
 /// Why a plan is thrown away without having been committed.

@@ -286,7 +286,8 @@ impl Batch<'_> {
             intact(row, "approvals")?;
             let reading = Reading::new(row, "approvals");
             let (id, state) = (reading.uuid("id")?, reading.word("state", ApprovalState::from_word)?);
-            let need = reading.number("approvers")?;
+            let barred = reading.text_or_null("barred")?.map(|_| reading.name("barred")).transpose()?;
+            let need = (reading.number("approvers")?, barred);
             Ok((ApprovalId::new(id), state, reading.digest("seal")?, reading.number("expires_ms")?, need))
         })?;
         let ((id, state, seal, expires_ms, need), lease) = match (found, intent.approval) {
@@ -303,7 +304,7 @@ impl Batch<'_> {
             expired: expires_ms <= self.now_ms,
         };
         let next = state.after(event).map_err(|no| Stop::Refused(IntentRefused::ApprovalNotUsable(no.0)))?;
-        self.agreement(lease.id, need)?;
+        self.agreement(lease.id, &need)?;
         let swapped = self.execute(
             "UPDATE approvals SET state = ?1 WHERE id = ?2 AND state = ?3",
             params![next.word(), id_bytes(lease.id.uuid()), state.word()],
@@ -316,14 +317,16 @@ impl Batch<'_> {
     }
 
     /// Whether the answers of people, as they are kept, are enough for what is used up now.
-    fn agreement(&self, approval: ApprovalId, need: u64) -> Step<(), IntentRefused> {
+    fn agreement(&self, approval: ApprovalId, (need, barred): &(u64, Option<UserName>)) -> Step<(), IntentRefused> {
         let sql = "SELECT * FROM approval_votes WHERE approval = ?1";
         let votes = self.rows(sql, params![id_bytes(approval.uuid())], |row| {
             intact(row, "approval_votes")?;
-            Ok(Reading::new(row, "approval_votes").number("approved")? == 1)
+            let reading = Reading::new(row, "approval_votes");
+            Ok((reading.name::<UserName>("approver")?, reading.number("approved")? == 1))
         })?;
-        let agreed = votes.iter().filter(|approved| **approved).count() as u64;
-        if agreed == votes.len() as u64 && agreed >= need.max(1) {
+        let counts = |(approver, approved): &&(UserName, bool)| *approved && barred.as_ref() != Some(approver);
+        let agreed = votes.iter().filter(counts).count() as u64;
+        if votes.iter().all(|(_, approved)| *approved) && agreed >= (*need).max(1) {
             return Ok(());
         }
         Err(Stop::Refused(IntentRefused::ApprovalNotUsable(ApprovalState::Pending)))

@@ -23,6 +23,8 @@ use super::statement::{row, rows};
 
 /// Most rows of one list: an operator keeps a handful.
 pub const STANDING_LISTED_MAX: u32 = 500;
+/// Most standing approvals of all tenants together that are in force at once. What is beyond waits for people instead.
+const STANDING_OPEN_MAX: u32 = 100_000;
 
 /// Where a standing approval stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -362,15 +364,23 @@ impl Ledger {
         self.stand(StandingWork::Revoke { id, tenant: tenant.clone(), by, reason }).await
     }
 
-    /// Standing approvals of a scope, newest first: those that may still be used, or all.
+    /// Standing approvals of a scope, newest first: those that may still be used at `now_ms`, or all.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn standing(&self, scope: &Scope, all: bool) -> Result<Vec<StandingRow>, LedgerError> {
+    pub async fn standing(&self, scope: &Scope, all: bool, now_ms: u64) -> Result<Vec<StandingRow>, LedgerError> {
         self.caught_up().await?;
-        let sql = "SELECT * FROM standing WHERE ?1 OR state IN ('pending', 'active') ORDER BY seq DESC LIMIT ?2";
-        let found = self.read(move |conn| rows(conn, sql, params![all, STANDING_LISTED_MAX], standing_of)).await?;
-        Ok(found.into_iter().filter(|standing| scope.sees(&standing.tenant)).collect())
+        let (tenant, most) = match scope {
+            Scope::Operator => (None, STANDING_OPEN_MAX),
+            Scope::Tenant(tenant) => (Some(tenant.clone()), STANDING_LISTED_MAX),
+        };
+        let sql = "SELECT * FROM standing WHERE (?1 OR (state IN ('pending', 'active') AND expires_ms > ?2)) \
+                   AND (?3 IS NULL OR tenant = ?3) ORDER BY seq DESC LIMIT ?4";
+        self.read(move |conn| {
+            let tenant = tenant.as_ref().map(TenantName::as_str);
+            rows(conn, sql, params![all, integer(now_ms), tenant, most], standing_of)
+        })
+        .await
     }
 
     /// One standing approval.

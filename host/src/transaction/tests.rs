@@ -91,7 +91,7 @@ fn step(staged: &Staged, tier: u8) -> Step<'_> {
         tier: Tier::try_from(tier).expect("tier"),
         staged,
         since_ns: NOW_NS,
-        taint: toolkeep_core::taint::Taint::NONE,
+        seen: Exposed::default(),
     }
 }
 

@@ -171,7 +171,13 @@ async fn g11_whichever_bit_of_a_plan_or_an_approval_is_flipped_it_is_refused() {
     let proposal = held(&ambient);
     ledger.propose(proposal.clone(), Durability::Durable).await.expect("kept");
     let id = proposal.approval.as_ref().expect("approval").id;
-    let answer = Resolution { id, approver: "ann".parse().expect("name"), approve: true, reason: "fine".into() };
+    let answer = Resolution {
+        id,
+        approver: "ann".parse().expect("name"),
+        approve: true,
+        reason: "fine".into(),
+        need: crate::ledger::Raised::NOT,
+    };
     assert_eq!(ledger.resolve(answer).await.expect("resolved"), Resolved::Approved);
     ledger.barrier().await.expect("written");
     let conn = Connection::open(place.0.join("ledger.sqlite")).expect("another connection");

@@ -126,7 +126,7 @@ impl Ledger {
         self.caught_up().await?;
         let sql = format!(
             "SELECT tenant, workflow, {SUMS} FROM charges WHERE day BETWEEN ?1 AND ?2 AND at_ms >= ?3 AND at_ms < ?4 \
-             GROUP BY tenant, workflow"
+             AND state <> 'reserved' GROUP BY tenant, workflow"
         );
         self.read(move |conn| {
             let (first, last) = (integer(from_ms / DAY_MS), integer(to_ms / DAY_MS));

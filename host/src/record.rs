@@ -25,7 +25,7 @@ use crate::admit::Ticket;
 use crate::budget::charge::Charge;
 use crate::catalog::Tool;
 use crate::execute::Executed;
-use crate::ledger::{CallKey, CallRow};
+use crate::ledger::{CallKey, CallRow, ChargeRow};
 use crate::notes::Notes;
 use crate::screen::Screened;
 use crate::validate::Call;
@@ -357,6 +357,16 @@ impl Entry {
         if let Some(charge) = &self.charge {
             charge.shrink(self.clock.now(now_ms).saturating_sub(self.clock.before_ms));
         }
+    }
+
+    /// What the call is charged to closes, and another one follows: the row that says what this stretch of the call came to, and
+    /// the charge. Its time is not counted again.
+    pub fn give_up_charge(&mut self, now_ms: u64) -> Option<(Arc<Charge>, ChargeRow)> {
+        let charge = self.charge.take()?;
+        let all_ms = self.clock.now(now_ms);
+        let row = charge.row(all_ms.saturating_sub(self.clock.before_ms), Outcome::None);
+        self.clock = Clock { before_ms: all_ms, since_ms: Some(now_ms) };
+        Some((charge, row))
     }
 
     /// The tool is known and the input valid.

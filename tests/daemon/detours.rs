@@ -135,8 +135,8 @@ fn r34_r46_a_tool_that_stands_in_for_another_goes_no_further_than_its_own_autono
     world.verified();
 }
 
-#[test]
-fn r34_a_fallback_stands_in_for_a_tool_that_was_given_up() {
+/// A world whose `ticket` is given up after two attempts, and has a fallback that works.
+fn given_up() -> Trade {
     let trade = Trade::with("solo = true");
     let grant = format!(
         "tier = 2\n{{}}[[http]]\nname = \"tracker\"\norigin = \"{}\"\nmethods = [\"GET\", \"POST\", \"DELETE\"]\n\
@@ -150,6 +150,12 @@ fn r34_a_fallback_stands_in_for_a_tool_that_was_given_up() {
     }
     trade.world.admin().ok("tools.reload", json!({}));
     trade.service.is_busy_for(2);
+    trade
+}
+
+#[test]
+fn r34_a_fallback_stands_in_for_a_tool_that_was_given_up() {
+    let trade = given_up();
     let held = trade.agent().execute("ticket.comment", trade.comment("Hm."));
     assert_eq!(held.text("/error/code"), "approval_required", "{}", held.value);
     assert_eq!(
@@ -161,6 +167,22 @@ fn r34_a_fallback_stands_in_for_a_tool_that_was_given_up() {
     assert_eq!(done["detour"]["fallback"], "again.comment", "{done}");
     let letters = trade.world.admin().ok("deadletters.list", json!({}));
     assert_eq!(letters["dead_letters"], json!([]), "nothing is left to do");
+}
+
+#[test]
+fn r26_r34_a_tool_that_was_given_up_costs_what_it_used_and_no_more() {
+    let mut trade = given_up();
+    let mut agent = trade.agent();
+    let run = agent.ok("runs.open", json!({}))["run"].clone();
+    let call = json!({"tool": "ticket.comment", "input": trade.comment("Hm."), "run": run});
+    let held = agent.reply("calls.execute", call).must("held", "pending", "approval_required");
+    assert_eq!(detour(&held)["fallback"], "again.comment", "{}", held.value);
+    let budget = agent.ok("runs.get", json!({"run": run}))["budget"].clone();
+    assert_eq!(budget["used"]["fuel"], held.value["usage"]["fuel"], "{budget}");
+    assert_eq!((&budget["used"]["calls"], &budget["reserved"]["fuel"]), (&json!(2), &json!(0)), "{budget}");
+    trade.world.restart();
+    let again = trade.agent().ok("runs.get", json!({"run": run}))["budget"].clone();
+    assert_eq!(again["used"], budget["used"], "the ledger says the same");
 }
 
 #[test]

@@ -97,12 +97,12 @@ impl Host {
         self.may_go_on(&call)?;
         let around = self.circumstances((caller.principal(), caller.origin()), &call.tool().name, call.options());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
-        if let Some(charge) = entry.charge() {
-            // What the first tool used is spent; the other is a call to the budgets like any other.
-            charge.not_intended();
+        if let Some((charge, spent)) = entry.give_up_charge(self.ambient().now_ms()) {
+            // What the first tool used is spent, and no more than that; the other is a call to the budgets like any other.
+            self.ledger().charge(spent).map_err(|error| error.refusal())?;
             let row = entry.row();
             let ended = Finished { mode: row.mode, succeeded: false, code: Some(refusal.code), input: &row.input };
-            self.budgets().close(charge, &ended);
+            self.budgets().close(&charge, &ended);
         }
         let ticket = admit::substitute(self.admission(), self.budgets(), grant, &line.cancel()).await?;
         entry.admitted(&ticket);

@@ -1,6 +1,6 @@
 //! Stage 4, admit: from a [`Grant`] to a [`Ticket`], the right to use a slot of the daemon now.
 //!
-//! Rates first: who calls too often is refused before it takes any room. Then bounded waiting: a tool that has a number
+//! Rates come first ([`Admission::pace`]): who calls too often is refused before anything is looked up for it. Then bounded waiting: a tool that has a number
 //! of its own, and the slots of the daemon with a line for each tenant; everything beyond is refused with a time to come back. A call with an
 //! idempotency key claims it here; a retry of a finished call is answered with the stored bytes and never executes.
 //! Dropping a ticket frees the slot only; the key is released or settled by the ledger.
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use toolkeep_core::grant::HttpGrant;
 use toolkeep_core::id::CallId;
+use toolkeep_core::principal::Principal;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::execution::Cancel;
 
@@ -21,6 +22,7 @@ use crate::authorize::Grant;
 use crate::breakers::{Breakers, Watched};
 use crate::budget::charge::Charge;
 use crate::budget::{Budgets, Request};
+use crate::catalog::Tool;
 use crate::config::DaemonLimits;
 use crate::ledger::{CallKey, Claimed, KeyClaim, Ledger, LedgerHealth};
 use crate::throttle::Throttle;
@@ -171,6 +173,22 @@ impl Admission {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Count a call against every rate that is about it.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn pace(&self, principal: &Principal, tool: &Tool) -> Result<(), Refusal> {
+        self.throttle.take(principal, tool)
+    }
+
+    /// Count a run that is opened.
+    ///
+    /// # Errors
+    /// `rate_limited`: the tenant opens too many.
+    pub fn pace_run(&self, principal: &Principal) -> Result<(), Refusal> {
+        self.throttle.take_run(principal)
+    }
+
     /// Ask the circuit of the tool.
     fn circuit(&self, grant: &Grant) -> Result<Option<Watched>, Refusal> {
         let (tenant, tool) = (&grant.call().caller().principal().tenant, grant.call().tool());
@@ -239,7 +257,6 @@ pub async fn admit(
     grant: Grant,
     cancel: &Cancel,
 ) -> Result<Admitted, Refusal> {
-    admission.throttle.take(grant.call().caller().principal(), grant.call().tool())?;
     let held = admission.place(&grant, cancel).await?;
     match ledger.health() {
         LedgerHealth::Well | LedgerHealth::DiskFull => {}
@@ -322,7 +339,7 @@ pub async fn substitute(
     grant: Grant,
     cancel: &Cancel,
 ) -> Result<Box<Ticket>, Refusal> {
-    admission.throttle.take(grant.call().caller().principal(), grant.call().tool())?;
+    admission.pace(grant.call().caller().principal(), grant.call().tool())?;
     let watched = admission.circuit(&grant)?;
     let held = admission.place(&grant, cancel).await?;
     ticket(budgets, grant, None, (watched, held)).await

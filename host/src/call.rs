@@ -111,6 +111,7 @@ impl Host {
         let call = validate::validate(&catalog, caller, request, entry.call(), self.workspaces())?;
         entry.validated(&call);
         line.calls(call.tool(), call.options().run);
+        self.admission().pace(caller.principal(), call.tool())?;
         if call.options().run.is_some() {
             self.budgets().look_up(call.options().run).await?;
         }

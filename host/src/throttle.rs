@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use toolkeep_core::bucket::Level;
+use toolkeep_core::bucket::{Allowance, Level};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::principal::Principal;
-use toolkeep_core::rate::RateRule;
+use toolkeep_core::rate::{Per, RateRule};
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::ambient::{Ambient, Stopwatch};
@@ -21,6 +21,10 @@ use crate::catalog::Tool;
 const SHARDS: usize = 16;
 /// Buckets of one part that are not full, at most: beyond it calls that need another one wait until some are full again.
 const BUCKETS_MAX: usize = 16_384;
+/// Runs that a tenant opens in a minute, at most: more than agents have tasks, and few beside what is kept of open runs.
+pub const RUNS_PER_MINUTE: u64 = 10_000;
+/// Where the rule about runs stands: no other stands there.
+const OF_RUNS: usize = usize::MAX;
 /// What a caller is told to wait where there is no room for its bucket, in nanoseconds.
 const CROWDED_NS: u64 = 1_000_000_000;
 const NS_PER_MS: u64 = 1_000_000;
@@ -29,6 +33,7 @@ const NS_PER_MS: u64 = 1_000_000;
 #[derive(Debug)]
 pub struct Throttle {
     rules: Arc<[RateRule]>,
+    runs: RateRule,
     shards: Vec<Mutex<HashMap<BucketName, Level>>>,
     hasher: RandomState,
     clock: Stopwatch,
@@ -57,6 +62,7 @@ impl Throttle {
     pub fn new(rules: Vec<RateRule>, ambient: &Ambient) -> Self {
         Self {
             rules: rules.into(),
+            runs: RateRule { per: Per::Tenant, tool: None, rate: Allowance::per_minute(RUNS_PER_MINUTE).into() },
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             clock: ambient.stopwatch(),
@@ -88,6 +94,19 @@ impl Throttle {
             taken.push((name, rule));
         }
         Ok(())
+    }
+
+    /// Count a run that is opened.
+    ///
+    /// # Errors
+    /// `rate_limited`, with how long to wait.
+    pub fn take_run(&self, principal: &Principal) -> Result<(), Refusal> {
+        let now_ns = u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let name = BucketName::new(None, OF_RUNS, &self.runs, principal);
+        self.take_from(&name, &self.runs, now_ns).map_err(|wait_ns| {
+            Refusal::new(Code::RateLimited, format!("a tenant opens at most {RUNS_PER_MINUTE} runs in a minute"))
+                .after_ms(wait_ns.div_ceil(NS_PER_MS))
+        })
     }
 
     fn take_from(&self, name: &BucketName, rule: &RateRule, now_ns: u64) -> Result<(), u64> {
@@ -131,4 +150,30 @@ fn refusal(rule: &RateRule, wait_ns: u64) -> Refusal {
     let of = rule.tool.as_ref().map_or_else(String::new, |tool| format!(" of `{tool}`"));
     let message = format!("more than {} calls{of} for each {}", rule.rate.allowance(), rule.per.word());
     Refusal::new(Code::RateLimited, message).after_ms(wait_ns.div_ceil(NS_PER_MS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    #[test]
+    fn r29_a_tenant_opens_as_many_runs_in_a_minute_as_it_may_and_others_are_not_in_its_way() {
+        let ambient = Ambient::fixed(1_000, 1, BTreeMap::new());
+        let throttle = Throttle::new(Vec::new(), &ambient);
+        let of = |tenant: &str| Principal {
+            tenant: tenant.parse().expect("a name"),
+            user: "u".parse().expect("a name"),
+            agent: "a".parse().expect("a name"),
+        };
+        let (acme, globex) = (of("acme"), of("globex"));
+        for _ in 0..RUNS_PER_MINUTE {
+            throttle.take_run(&acme).expect("a run");
+        }
+        assert_eq!(throttle.take_run(&acme).expect_err("one more").code, Code::RateLimited);
+        throttle.take_run(&globex).expect("another tenant's");
+        ambient.advance(Duration::from_secs(1));
+        throttle.take_run(&acme).expect("a moment later");
+    }
 }

@@ -59,6 +59,19 @@ pub struct NotAnAllowance {
 }
 
 impl Allowance {
+    /// So much in a minute, at least one and at most [`ALLOWANCE_MAX`].
+    #[must_use]
+    pub const fn per_minute(most: u64) -> Self {
+        let most = if most == 0 {
+            1
+        } else if most > ALLOWANCE_MAX {
+            ALLOWANCE_MAX
+        } else {
+            most
+        };
+        Self { most, period: Period::Minute }
+    }
+
     /// How much.
     #[must_use]
     pub const fn most(self) -> u64 {
@@ -103,6 +116,13 @@ pub struct Rate {
 /// When a bucket is empty of everything taken so far: nanoseconds of a clock that only goes forward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Level(u64);
+
+impl From<Allowance> for Rate {
+    /// All of which may come at once.
+    fn from(allowance: Allowance) -> Self {
+        Self { allowance, burst: allowance.most }
+    }
+}
 
 impl Rate {
     /// A rate of which `burst` may come at once; all of it if absent. Nothing if `burst` is none.

@@ -40,6 +40,7 @@ mod service;
 mod session;
 mod signer;
 mod stopping;
+mod stored;
 mod tenants;
 mod transactions;
 mod undo;

@@ -3,10 +3,12 @@
 mod audit;
 mod blobs;
 mod cache;
+mod charges;
 mod commits;
 mod consent;
 mod credentials;
 mod fixture;
+mod holds;
 mod keys;
 mod outside;
 mod retention;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use toolkeep_core::capability::Access;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{TenantName, UserName, WorkspaceName};
-use toolkeep_core::principal::{Credential, Origin, Principal, SessionPath};
+use toolkeep_core::principal::{Credential, Origin, Principal};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::session::Held;
 
@@ -96,10 +96,13 @@ impl Caller {
         self.0.standing.as_ref()
     }
 
-    /// Whether what `principal` made through `session` is the caller's: its own, or that of a session below its own.
+    /// Whether what `principal` made by `origin` is the caller's: its own, or that of a session below its own. A credential
+    /// that holds less than the principal may do has made only what was made by it: what others made may be more than it holds.
     #[must_use]
-    pub fn owns(&self, principal: &Principal, session: &SessionPath) -> bool {
-        self.0.principal == *principal && session.is_within(&self.0.origin.session)
+    pub fn owns(&self, principal: &Principal, origin: &Origin) -> bool {
+        let own = &self.0.origin;
+        let by_it = self.0.held.is_none() || own.credential == origin.credential;
+        self.0.principal == *principal && origin.session.is_within(&own.session) && by_it
     }
 
     /// The most that the credential lets a call do in a workspace; nothing if it is not held.
@@ -157,6 +160,12 @@ impl Operator {
     #[must_use]
     pub const fn credential(&self) -> &Credential {
         &self.credential
+    }
+
+    /// Until when the credential stands; nothing for what stands as long as the daemon runs.
+    #[must_use]
+    pub const fn standing(&self) -> Option<&Arc<Standing>> {
+        self.standing.as_ref()
     }
 
     /// Whether the credential still stands.

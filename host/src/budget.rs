@@ -9,12 +9,14 @@ pub mod account;
 pub mod ceiling;
 pub mod charge;
 pub mod contracts;
+mod holds;
 pub mod run;
 mod shelf;
 mod spike;
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
@@ -22,16 +24,19 @@ use toolkeep_core::audit::AuditKind;
 use toolkeep_core::budget::{Amounts, Exceeded, Limits, Meter, OverBudget};
 use toolkeep_core::call::{Mode, ReportedUsage};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{CallId, ContractName, RunId, ToolName, WorkflowName};
+use toolkeep_core::id::{CallId, ContractName, RunId, SessionId, ToolName, WorkflowName};
 use toolkeep_core::limit::ExecutionLimits;
 use toolkeep_core::manifest::Manifest;
-use toolkeep_core::principal::{Origin, Principal};
+use toolkeep_core::price::Usd;
+use toolkeep_core::principal::{Origin, Principal, SessionPath};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::spike::SpikeRule;
 use toolkeep_core::tier::Tier;
+use uuid::Uuid;
 
 use crate::ambient::Ambient;
 use crate::authenticate::Caller;
+use crate::authenticate::standing::Standing;
 use crate::ledger::{ChargeRow, ChargeState, Charged, FAILURES, Ledger, LedgerError, PauseRow, RunHold};
 use crate::notify::{Event, Notify};
 use crate::policy::RunFacts;
@@ -40,6 +45,7 @@ use ceiling::Ceiling;
 pub use charge::plan_amounts;
 use charge::{Charge, Narrowed, Opening};
 use contracts::ContractHandle;
+use holds::Owed;
 use run::{Asked, Run, no_open_run};
 use shelf::Shelf;
 use spike::Watched;
@@ -80,6 +86,10 @@ struct Inner {
     /// Something was charged since the last look for spikes.
     active: AtomicBool,
     watched: tokio::sync::Mutex<Watched>,
+    /// What is to be put on record of runs that broke their terms.
+    owed: Mutex<VecDeque<Owed>>,
+    /// One decision of an operator at a time.
+    deciding: tokio::sync::Mutex<()>,
 }
 
 /// A call that asks for room.
@@ -146,6 +156,8 @@ impl Budgets {
             pausing: tokio::sync::Mutex::default(),
             active: AtomicBool::new(false),
             watched: tokio::sync::Mutex::default(),
+            owed: Mutex::default(),
+            deciding: tokio::sync::Mutex::default(),
         })))
     }
 
@@ -168,8 +180,16 @@ impl Budgets {
     }
 
     /// Whether calls without a run are charged to something, too.
-    fn metered(&self) -> bool {
-        !self.0.config.ceilings.is_empty() || self.0.config.spike.is_some()
+    fn metered(&self, session: &SessionPath) -> bool {
+        !self.0.config.ceilings.is_empty()
+            || self.0.config.spike.is_some()
+            || session.ids().any(|session| self.0.shelf.purse(session).is_some())
+    }
+
+    /// A session may spend so much from now on, of which some is spent, in millionths of a dollar.
+    pub fn bound(&self, session: SessionId, most: u64, used: Amounts, standing: Arc<Standing>) {
+        let limits = Limits { cost_usd: Some(Usd::of_micro(most)), ..Limits::default() };
+        self.0.shelf.give_purse(session, Account::new(Whose::Session, OverBudget::Stop, limits, used), standing);
     }
 
     /// A run of the caller's, open or not. Everybody else's looks missing.
@@ -178,7 +198,7 @@ impl Budgets {
     /// `not_found`, or the ledger cannot be read.
     pub async fn run(&self, caller: &Caller, id: RunId) -> Result<Arc<Run>, Refusal> {
         let found = self.0.shelf.run(id).await?;
-        found.filter(|run| caller.owns(&run.principal, &run.session)).ok_or_else(|| Refusal::not_found("run"))
+        found.filter(|run| caller.owns(&run.principal, &run.origin)).ok_or_else(|| Refusal::not_found("run"))
     }
 
     /// A run of whomever, for the operator of its tenant.
@@ -192,7 +212,7 @@ impl Budgets {
     /// What policies are told of a run that is in memory, if it is the principal's own.
     #[must_use]
     pub fn facts(&self, principal: &Principal, origin: &Origin, id: Option<RunId>) -> RunFacts {
-        let own = |run: &Arc<Run>| run.principal == *principal && run.session.is_within(&origin.session);
+        let own = |run: &Arc<Run>| run.principal == *principal && run.origin.session.is_within(&origin.session);
         let Some(run) = id.and_then(|id| self.0.shelf.known(id)).filter(own) else { return RunFacts::default() };
         let balance = run.account.balance();
         let cost_left = balance.limits.left(Meter::Cost, &balance.used, &balance.reserved);
@@ -223,12 +243,13 @@ impl Budgets {
         self.0.shelf.add(Arc::new(run));
     }
 
-    fn charged(&self, principal: &Principal, run: Option<&Run>, at_ms: u64) -> Charged {
+    fn charged(&self, (principal, origin): (&Principal, &Origin), run: Option<&Run>, at_ms: u64) -> Charged {
         Charged {
             tenant: principal.tenant.clone(),
             user: principal.user.clone(),
             workflow: run.and_then(|run| run.workflow.clone()),
             run: run.map(|run| run.id),
+            session: origin.session.clone(),
             day: at_ms / DAY_MS,
         }
     }
@@ -246,6 +267,8 @@ impl Budgets {
                 slots.push(Slot { account, binds: binds(ceiling.over) });
             }
         }
+        let purses = to.session.ids().filter_map(|session| self.0.shelf.purse(session));
+        slots.extend(purses.map(|account| Slot { account, binds: true }));
         Ok(slots)
     }
 
@@ -257,7 +280,8 @@ impl Budgets {
     pub async fn admit(&self, asked: &Request<'_>) -> Result<Option<Arc<Charge>>, Refusal> {
         self.0.shelf.settle_refunds();
         let paused = !self.0.pauses.load().is_empty();
-        if asked.run.is_none() && !self.metered() && !paused {
+        let metered = self.metered(&asked.caller.origin().session);
+        if asked.run.is_none() && !metered && !paused {
             return Ok(None);
         }
         let run = match asked.run {
@@ -268,7 +292,7 @@ impl Budgets {
             None => None,
         };
         let at_ms = self.0.ambient.now_ms();
-        let to = self.charged(asked.caller.principal(), run.as_deref(), at_ms);
+        let to = self.charged(asked.caller.who(), run.as_deref(), at_ms);
         if let Some(run) = &run {
             let terms = Asked {
                 tool: asked.tool,
@@ -282,7 +306,7 @@ impl Budgets {
         if paused {
             self.check_pauses(&to)?;
         }
-        if run.is_none() && !self.metered() {
+        if run.is_none() && !metered {
             return Ok(None);
         }
         if let Some(usage) = asked.usage {
@@ -298,7 +322,7 @@ impl Budgets {
     /// `budget_exceeded`, or the ledger does not take the reservation.
     pub async fn admit_again(&self, asked: &Request<'_>) -> Result<Option<Arc<Charge>>, Refusal> {
         self.0.shelf.settle_refunds();
-        if asked.run.is_none() && !self.metered() {
+        if asked.run.is_none() && !self.metered(&asked.caller.origin().session) {
             return Ok(None);
         }
         let run = match asked.run {
@@ -306,7 +330,7 @@ impl Budgets {
             None => None,
         };
         let at_ms = self.0.ambient.now_ms();
-        let to = self.charged(asked.caller.principal(), run.as_deref(), at_ms);
+        let to = self.charged(asked.caller.who(), run.as_deref(), at_ms);
         self.reserve(asked, run, to, (at_ms, Amounts::default())).await.map(Some)
     }
 
@@ -323,7 +347,7 @@ impl Budgets {
         let price = asked.manifest.price;
         let wanted = Wanted { fixed: counted, most, price };
         let reserved = account::reserve(&slots, &wanted)
-            .map_err(|(account, exceeded)| self.over(&account, &exceeded, run.as_deref(), &to))?;
+            .map_err(|(account, exceeded)| self.over(&account, &exceeded, run.as_ref(), &to))?;
         let less = |most: u64, got: u64| (got < most).then_some(got);
         let charge = Arc::new(Charge::open(Opening {
             id: self.0.ambient.uuid_v7(),
@@ -355,36 +379,36 @@ impl Budgets {
     /// `budget_exceeded`: nothing of the plan may be committed or held.
     pub fn afford(&self, charge: &Charge, plan: Amounts, waits: bool) -> Result<(), Refusal> {
         let plan = Amounts { approvals: u64::from(waits), ..plan };
-        charge
-            .plan(plan)
-            .map_err(|(account, exceeded)| self.over(&account, &exceeded, charge.run().map(|run| &**run), charge.to()))
+        charge.plan(plan).map_err(|(account, exceeded)| self.over(&account, &exceeded, charge.run(), charge.to()))
     }
 
-    /// Charge a stored plan that its owner wants committed; `calls` is 1 if the commit is a call of its own.
+    /// Charge a stored plan that its owner wants committed; `calls` is 1 if the commit is a call of its own. Names the charge, if
+    /// there is one: of several commits of one plan each is charged, and gives back its own.
     ///
     /// # Errors
-    /// `budget_exceeded`, `not_found`: the run is gone; or the ledger does not take the charge.
+    /// `budget_exceeded`: there is no room, or spending is paused. Or the ledger does not take the charge.
     pub async fn charge_stored(
         &self,
-        principal: &Principal,
+        who: (&Principal, &Origin),
         (call, run): (CallId, Option<RunId>),
         plan: Amounts,
         calls: u64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Uuid>, Refusal> {
         self.0.shelf.settle_refunds();
-        if run.is_none() && !self.metered() {
-            return Ok(());
-        }
         let run = match run {
             Some(id) => self.0.shelf.run(id).await?,
             None => None,
         };
         let at_ms = self.0.ambient.now_ms();
-        let to = self.charged(principal, run.as_deref(), at_ms);
+        let to = self.charged(who, run.as_deref(), at_ms);
+        self.check_pauses(&to)?;
+        if run.is_none() && !self.metered(&to.session) {
+            return Ok(None);
+        }
         let slots = self.slots(&to, run.as_deref(), Tier::Irreversible).await?;
         let plan = Amounts { steps: calls, calls, ..plan };
         account::reserve_all(&slots, &plan)
-            .map_err(|(account, exceeded)| self.over(&account, &exceeded, run.as_deref(), &to))?;
+            .map_err(|(account, exceeded)| self.over(&account, &exceeded, run.as_ref(), &to))?;
         let id = self.0.ambient.uuid_v7();
         let none = Amounts::default();
         let state = ChargeState::Settled;
@@ -392,7 +416,8 @@ impl Budgets {
         let charged = self.0.ledger.charge(row);
         let used = if charged.is_ok() { plan } else { none };
         slots.iter().for_each(|slot| slot.account.settle(&plan, &used));
-        charged.map_err(|error| error.refusal())
+        self.0.active.store(true, Ordering::Release);
+        charged.map(|()| Some(id)).map_err(|error| error.refusal())
     }
 
     /// What callers say that their models used. It is added up whatever the limits say; what comes next sees it.
@@ -401,7 +426,7 @@ impl Budgets {
     /// `invalid_input`, or the ledger does not take it.
     pub async fn report(&self, run: &Run, usage: &ReportedUsage) -> Result<(), Refusal> {
         self.0.shelf.settle_refunds();
-        let to = self.charged(&run.principal, Some(run), self.0.ambient.now_ms());
+        let to = self.charged((&run.principal, &run.origin), Some(run), self.0.ambient.now_ms());
         self.report_to(&to, Some(run), usage).await
     }
 
@@ -437,6 +462,8 @@ impl Budgets {
     /// A call ended: its charge is closed, and its run remembers what it has to.
     pub fn close(&self, charge: &Charge, ended: &Ended<'_>) {
         charge.close();
+        // Only now it is spending that a look for spikes sees.
+        self.0.active.store(true, Ordering::Release);
         if let Some(run) = charge.run() {
             self.remember(run, charge.call(), charge.tool(), ended);
         }
@@ -473,7 +500,7 @@ impl Budgets {
     }
 
     /// A call that its run does not take. What breaks the terms is an escalation.
-    fn refused(&self, run: &Run, asked: &Request<'_>, refusal: &Refusal) {
+    fn refused(&self, run: &Arc<Run>, asked: &Request<'_>, refusal: &Refusal) {
         if run.standing().0.is_some() || !matches!(refusal.code, Code::Denied | Code::GateUnmet | Code::LoopDetected) {
             return;
         }
@@ -482,25 +509,11 @@ impl Budgets {
         self.escalate(run, &facts, None);
     }
 
-    /// Something happened that a run is not for: put it on record, and hold the run if it is enough.
-    pub fn escalate(&self, run: &Run, facts: &Value, hold: Option<RunHold>) {
-        let hold = run.escalated(hold);
-        tracing::warn!(run = %run.id, %facts, held = hold.is_some(), "a run broke its terms");
-        let tenant = &run.principal.tenant;
-        if let Some(hold) = &hold {
-            let told = json!({"run": run.id, "principal": run.principal, "code": hold.code, "reason": hold.reason});
-            self.0.notify.event(Event::RunHeld, tenant, told);
-        }
-        self.0.notify.event(Event::RunEscalated, tenant, facts.clone());
-        if let Err(error) = self.0.ledger.escalate(run.id, facts, hold) {
-            tracing::error!(%error, run = %run.id, "an escalation could not be put on record");
-        }
-    }
-
     /// What a call that does not fit is told, and what else becomes of that.
-    fn over(&self, account: &Account, exceeded: &Exceeded, run: Option<&Run>, to: &Charged) -> Refusal {
+    fn over(&self, account: &Account, exceeded: &Exceeded, run: Option<&Arc<Run>>, to: &Charged) -> Refusal {
         let whose = match &account.whose {
             Whose::Run => "the run's budget".to_owned(),
+            Whose::Session => "the session's budget".to_owned(),
             Whose::Ceiling { name, subject, .. } => format!("the ceiling `{name}` of {subject} for today"),
         };
         if exceeded.may_pass() {
@@ -527,6 +540,7 @@ impl Budgets {
             }
         }
         let hint = match (account.over, &account.whose) {
+            (_, Whose::Session) => "whoever delegated the session can delegate another one",
             (OverBudget::Stop, Whose::Run) => "close the run; a larger task needs a run with a larger budget",
             (OverBudget::Stop, Whose::Ceiling { .. }) => "go on tomorrow (UTC), or ask the operator",
             (OverBudget::Hold, Whose::Run) => "the run waits for an operator: `toolkeep runs release`",
@@ -552,36 +566,6 @@ impl Budgets {
         }
     }
 
-    /// Raise the budget of a run and let it go on.
-    ///
-    /// # Errors
-    /// The ledger failed: it stays as it is.
-    pub async fn release(&self, run: &Run, more: &Limits, by: &str) -> Result<(), Refusal> {
-        let raised = run.raised(more);
-        let facts = json!({"by": by, "principal": run.principal, "raised": raised, "run": run.id, "what": "released"});
-        let text = serde_json::to_string(&raised).unwrap_or_default();
-        let at_ms = self.0.ambient.now_ms();
-        self.0.ledger.release_run(run.id, text, at_ms, &facts).await.map_err(|error| error.refusal())?;
-        run.release(raised);
-        Ok(())
-    }
-
-    /// Let a ceiling allow itself once more today, for one subject.
-    ///
-    /// # Errors
-    /// `not_found`: there is no such ceiling for the tenant. Or the ledger failed.
-    pub async fn allow_again(&self, name: &str, to: &Charged, by: &str) -> Result<Value, Refusal> {
-        let ceilings = &self.0.config.ceilings;
-        let found = ceilings.iter().enumerate().find(|(_, ceiling)| &*ceiling.name == name);
-        let found = found.and_then(|(at, ceiling)| Some((at, ceiling, ceiling.subject(to)?)));
-        let Some((at, ceiling, subject)) = found else { return Err(Refusal::not_found("ceiling")) };
-        let facts = json!({"by": by, "ceiling": name, "day": to.day, "subject": subject, "what": "allowed once more"});
-        let account = self.0.shelf.ceiling((at, ceiling), Arc::clone(&subject), to).await?;
-        self.0.ledger.allow(name, &subject, to.day, &facts).await.map_err(|error| error.refusal())?;
-        account.limit(account.balance().limits.raised(&ceiling.limits));
-        Ok(json!({"ceiling": name, "subject": subject, "limits": account.balance().limits}))
-    }
-
     /// The balances of today of ceilings that concern this tenant and somebody has used.
     #[must_use]
     pub fn ceilings_in_use(&self, tenant: &toolkeep_core::id::TenantName) -> Vec<Arc<Account>> {
@@ -589,8 +573,11 @@ impl Budgets {
         self.0.shelf.ceilings_of(tenant, self.0.ambient.now_ms() / DAY_MS)
     }
 
-    /// Refunds that nobody waits for reach their balances.
+    /// Refunds that nobody waits for reach their balances, what is owed to the record reaches it, and sessions that ended are
+    /// forgotten.
     pub fn keep_house(&self) {
         self.0.shelf.settle_refunds();
+        self.pay();
+        self.0.shelf.sweep(self.0.ambient.now_ms());
     }
 }

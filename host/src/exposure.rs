@@ -5,9 +5,9 @@
 //! and nothing else: a connection is not a run, because several tasks may share it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use toolkeep_core::id::RunId;
+use toolkeep_core::id::{RunId, TenantName};
 use toolkeep_core::taint::Taint;
 
 use crate::ledger::RunMark;
@@ -23,7 +23,10 @@ pub struct Exposure {
 
 /// What all open runs have seen and tried. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Exposures(Arc<RwLock<HashMap<RunId, Known>>>);
+pub struct Exposures(Arc<RwLock<HashMap<RunId, Known>>>, Owed);
+
+/// Runs of which more is known than the ledger could be told, with their tenants.
+type Owed = Arc<Mutex<HashMap<RunId, TenantName>>>;
 
 /// What is known of one run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,7 +44,7 @@ impl Exposures {
             let exposure = Exposure { taint: mark.taint, breaches: mark.breaches };
             (mark.run, Known { exposure, kept: mark.taint })
         };
-        Self(Arc::new(RwLock::new(marks.iter().map(known).collect())))
+        Self(Arc::new(RwLock::new(marks.iter().map(known).collect())), Owed::default())
     }
 
     /// What a run has seen and tried; nothing for no run.
@@ -85,12 +88,32 @@ impl Exposures {
         *exposure
     }
 
-    /// An operator lets a run go on: what it tried is forgotten, what it has seen is not.
-    pub fn pardon(&self, run: RunId) {
+    /// An operator lets a run go on: so much of what it tried is forgotten, what it has seen is not.
+    pub fn pardon(&self, run: RunId, tried: u32) {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get_mut(&run) {
-            known.exposure.breaches = 0;
+            known.exposure.breaches = known.exposure.breaches.saturating_sub(tried);
         }
+    }
+
+    /// The ledger could not be told what a run tried: it is owed to it.
+    pub fn owe(&self, run: RunId, tenant: &TenantName) {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).insert(run, tenant.clone());
+    }
+
+    /// What is owed to the ledger, of runs that are still open. It is owed no more.
+    #[must_use]
+    pub fn take_owed(&self) -> Vec<(TenantName, RunMark)> {
+        let owed = std::mem::take(&mut *self.1.lock().unwrap_or_else(PoisonError::into_inner));
+        if owed.is_empty() {
+            return Vec::new();
+        }
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mark = |run: RunId| {
+            let Exposure { taint, breaches } = all.get(&run)?.exposure;
+            Some(RunMark { run, taint, breaches })
+        };
+        owed.into_iter().filter_map(|(run, tenant)| Some((tenant, mark(run)?))).collect()
     }
 
     /// The run is closed: no call names it any more.
@@ -122,9 +145,24 @@ mod tests {
         assert_eq!((runs.of(Some(other)), runs.of(None)), (Exposure::default(), Exposure::default()));
         let again = Exposures::of_marks(&[RunMark { run, taint: both, breaches: 2 }]);
         assert_eq!(again.of(Some(run)), runs.of(Some(run)));
-        runs.pardon(run);
-        assert_eq!(runs.of(Some(run)), Exposure { taint: both, breaches: 0 });
+        assert_eq!(runs.tried(run).breaches, 3, "after the operator looked");
+        runs.pardon(run, 2);
+        assert_eq!(runs.of(Some(run)), Exposure { taint: both, breaches: 1 });
         runs.forget(run);
         assert_eq!(runs.of(Some(run)), Exposure::default());
+    }
+
+    #[test]
+    fn r24_what_the_ledger_did_not_take_is_owed_as_it_is_by_then_and_once() {
+        let (runs, run, closed) =
+            (Exposures::default(), RunId::new(Uuid::from_u128(1)), RunId::new(Uuid::from_u128(2)));
+        let tenant: TenantName = "acme".parse().expect("a name");
+        assert_eq!((runs.tried(run).breaches, runs.tried(closed).breaches), (1, 1));
+        runs.owe(run, &tenant);
+        runs.owe(closed, &tenant);
+        assert_eq!(runs.tried(run).breaches, 2);
+        runs.forget(closed);
+        assert_eq!(runs.take_owed(), [(tenant, RunMark { run, taint: Taint::NONE, breaches: 2 })]);
+        assert!(runs.take_owed().is_empty());
     }
 }

@@ -352,3 +352,31 @@ fn r26_an_operator_hears_of_a_budget_that_is_used_up_once() {
     until("the alert is written", || told().contains("budget.exceeded"));
     assert_eq!(told().matches("\"budget.exceeded\"").count(), 1, "{}", told());
 }
+
+#[test]
+fn r26_what_operators_add_at_one_moment_is_all_added() {
+    let mut world = World::of(Plot { limits: "[[ceiling]]\nname = \"daily\"\ncalls = 4\n", ..Plot::default() });
+    let run = open(&mut world.agent(), json!({"budget": {"calls": 1}}));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut admin = world.admin();
+                for _ in 0..4 {
+                    admin.ok("runs.release", json!({"run": run, "more": {"calls": 1}}));
+                    admin.ok("budgets.resume", json!({"ceiling": "daily"}));
+                }
+            });
+        }
+    });
+    let limits = |world: &World| {
+        let mut admin = world.admin();
+        let budget = admin.ok("runs.show", json!({"run": run}))["budget"]["limits"]["calls"].clone();
+        // The balance of a ceiling is there once somebody wants it.
+        stats(&mut world.agent(), &run, "x").must("ok", "none", "");
+        (budget, admin.ok("budgets.show", json!({}))["today"][0]["limits"]["calls"].clone())
+    };
+    assert_eq!(limits(&world), (json!(33), json!(4 * 33)));
+    assert!(world.stop().success());
+    world.start();
+    assert_eq!(limits(&world), (json!(33), json!(4 * 33)), "the ledger says the same");
+}

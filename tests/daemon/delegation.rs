@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::identity::{mint, shown, stranger};
-use super::world::{Agent, World};
+use super::world::{Agent, Plot, World};
 
 fn delegated(agent: &mut Agent, params: Value) -> Value {
     agent.ok("sessions.delegate", params)
@@ -212,7 +212,6 @@ fn r18_a_plan_of_a_revoked_session_is_settled_by_nobody() {
 
 #[test]
 fn r18_policies_know_who_was_delegated_to_and_how_they_were_known() {
-    use super::world::Plot;
     let mut world = World::asleep(Plot { daemon: "", limits: "[policy]\ndir = \"policies\"\n" });
     let policies = "permit (principal, action, resource) when { context.delegations == 0 };\n\
                     permit (principal, action in Action::\"call\", resource == Tool::\"text-stats\") \
@@ -230,4 +229,118 @@ fn r18_policies_know_who_was_delegated_to_and_how_they_were_known() {
     token_child.execute("notes.list", json!({})).must("denied", "none", "denied");
     let deeper = delegated(&mut token_child, json!({}))["token"].clone();
     shown(&world, &deeper).execute("text-stats", json!({"text": "a"})).must("denied", "none", "denied");
+}
+
+#[test]
+fn r18_a_narrowed_token_sees_and_ends_only_what_was_made_by_it() {
+    let world = World::new();
+    let mut root = world.agent();
+    let done = root.execute("notes.add", note("Done")).must("ok", "committed", "");
+    let shown_plan = root.preview("notes.add", note("Shown")).must("ok", "previewed", "");
+    let held = root.execute("notes2.add", note("Held")).must("held", "pending", "approval_required");
+    let run = root.ok("runs.open", json!({}))["run"].clone();
+    let txn = root.ok("transactions.begin", json!({}))["transaction"].clone();
+    let staged = json!({"tool": "notes.add", "input": note("Staged"), "transaction": txn});
+    root.reply("calls.execute", staged).must("ok", "staged", "");
+    let session = delegated(&mut root, json!({}));
+    let same = json!({"user": "local", "agent": "local"});
+    let mut narrow = same.clone();
+    narrow["max_tier"] = json!(0);
+    let mut token = shown(&world, &world.admin().ok("tokens.mint", narrow)["token"]);
+    let before = world.snapshot();
+    for (method, params) in [
+        ("calls.get", json!({"call": done.call()})),
+        ("plans.get", json!({"plan": shown_plan.plan()})),
+        ("plans.get", json!({"plan": shown_plan.digest()})),
+        ("plans.commit", json!({"plan": shown_plan.plan()})),
+        ("plans.discard", json!({"plan": shown_plan.plan()})),
+        ("approvals.get", json!({"approval": held.approval()})),
+        ("runs.get", json!({"run": run})),
+        ("runs.close", json!({"run": run})),
+        ("transactions.get", json!({"transaction": txn})),
+        ("transactions.preview", json!({"transaction": txn})),
+        ("transactions.commit", json!({"transaction": txn})),
+        ("transactions.rollback", json!({"transaction": txn})),
+        ("undo.propose", json!({"call": done.call()})),
+        ("sessions.revoke", json!({"session": session["session"]})),
+    ] {
+        assert_eq!(token.no(method, params)["code"], "not_found", "{method}");
+    }
+    assert_eq!(token.ok("transactions.list", json!({}))["transactions"], json!([]));
+    assert_eq!(token.ok("sessions.list", json!({}))["sessions"], json!([]));
+    assert_eq!(world.snapshot(), before);
+    let own = token.ok("runs.open", json!({}))["run"].clone();
+    let mut child = shown(&world, &delegated(&mut token, json!({}))["token"]);
+    let made = child.execute("text-stats", json!({"text": "a"})).must("ok", "none", "");
+    token.reply("calls.get", json!({"call": made.call()})).must("ok", "none", "");
+    token.ok("runs.get", json!({"run": own}));
+    assert_eq!(token.ok("sessions.list", json!({}))["sessions"].as_array().map(Vec::len), Some(1));
+    // One that holds everything is another door of the same agent, and so is its uid.
+    let mut whole = shown(&world, &world.admin().ok("tokens.mint", same)["token"]);
+    for peer in [&mut whole, &mut root] {
+        peer.ok("runs.get", json!({"run": own}));
+        peer.reply("calls.get", json!({"call": done.call()})).must("ok", "committed", "");
+    }
+    whole.reply("transactions.commit", json!({"transaction": txn})).must("ok", "committed", "");
+    world.verified();
+}
+
+#[test]
+fn r18_a_session_spends_what_it_may_in_all_and_so_do_those_below_it() {
+    let mut world = World::asleep(Plot::default());
+    let manifest =
+        "format = 1\nname = \"text-stats\"\ncomponent = \"text-stats.wasm\"\ntier = 0\n[price]\ncall_usd = \"0.25\"\n";
+    world.home.put("tools/text-stats.toml", manifest.as_bytes());
+    world.start();
+    let mut root = world.agent();
+    let session = delegated(&mut root, json!({"budget": {"cost_micro_usd": 1_000_000}}));
+    let mut parent = shown(&world, &session["token"]);
+    let below = delegated(&mut parent, json!({"budget": {"cost_micro_usd": 500_000}}));
+    assert_eq!(
+        parent.no("sessions.delegate", json!({"budget": {"cost_micro_usd": 1_000_001}}))["fields"][0]["pointer"],
+        "/budget/cost_micro_usd"
+    );
+    let mut child = shown(&world, &below["token"]);
+    let call = |peer: &mut Agent, run: Option<&Value>| {
+        let mut params = json!({"tool": "text-stats", "input": {"text": "a"}});
+        if let Some(run) = run {
+            params["run"] = run.clone();
+        }
+        peer.ok("calls.execute", params)
+    };
+    assert_eq!(call(&mut child, None)["budget_remaining"]["cost_usd"], "0.25");
+    let run = child.ok("runs.open", json!({}))["run"].clone();
+    assert_eq!(call(&mut child, Some(&run))["budget_remaining"]["cost_usd"], "0");
+    let over = call(&mut child, None)["reply"].clone();
+    assert_eq!(over["error"]["code"], "budget_exceeded", "{over}");
+    assert!(over.to_string().contains("the session's budget"), "{over}");
+    assert_eq!(call(&mut parent, None)["budget_remaining"]["cost_usd"], "0.25", "what a child spends counts above");
+    assert_eq!(call(&mut root, None)["budget_remaining"], Value::Null, "and no further than it is bounded");
+    assert!(world.stop().success());
+    world.start();
+    let (mut parent, mut child) = (shown(&world, &session["token"]), shown(&world, &below["token"]));
+    assert_eq!(call(&mut child, None)["reply"]["error"]["code"], "budget_exceeded", "a restart gives nothing back");
+    assert_eq!(call(&mut parent, None)["budget_remaining"]["cost_usd"], "0");
+    assert_eq!(call(&mut parent, None)["reply"]["error"]["code"], "budget_exceeded");
+    world.verified();
+}
+
+#[test]
+fn r18_what_a_session_left_waiting_ends_with_the_uid_that_it_comes_from() {
+    let mut world = World::new();
+    let mut root = world.agent();
+    let mut child = shown(&world, &delegated(&mut root, json!({}))["token"]);
+    let held = child.execute("notes2.add", note("Held")).must("held", "pending", "approval_required");
+    let own = root.execute("notes2.add", note("Own")).must("held", "pending", "approval_required");
+    assert!(world.stop().success());
+    let config = world.text("toolkeep.toml").replacen("[daemon]\n", "[daemon]\ntokens_only = true\n", 1);
+    world.home.put("toolkeep.toml", config.as_bytes());
+    world.start();
+    let mut admin = world.admin();
+    let answer = admin.ok("approvals.approve", json!({"approval": held.approval(), "reason": "fine"}));
+    assert_eq!(answer["reply"]["error"]["code"], "stale_plan", "{answer}");
+    let answer = admin.ok("approvals.approve", json!({"approval": own.approval(), "reason": "fine"}));
+    assert_eq!(answer["reply"]["outcome"], "committed", "what the agent asked itself is its principal's: {answer}");
+    assert!(!world.path("notes/held.md").exists() && world.path("notes/own.md").exists());
+    world.verified();
 }

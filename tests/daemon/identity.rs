@@ -319,6 +319,46 @@ fn r15_nobody_becomes_somebody_else_by_saying_so() {
     assert_eq!(by_token.no("calls.execute", known)["code"], "invalid_input", "identity is no parameter of anything");
 }
 
+/// A connection to the admin socket that shows a minted token.
+fn admin_by(world: &World, token: &Value) -> Agent {
+    let mut admin = Agent(Client::connect(&world.path("run/admin/admin.sock")));
+    admin.ok("session.authenticate", json!({"token": token}));
+    admin
+}
+
+#[test]
+fn t_i5_what_a_token_mints_does_not_outlive_it() {
+    let mut world = World::new();
+    let operator = json!({"plane": "admin", "user": "operator", "expires_in_s": 600});
+    let first = world.admin().ok("tokens.mint", operator.clone());
+    let mut admin = admin_by(&world, &first["token"]);
+    for (mut params, plane) in [(operator.clone(), "admin"), (json!({"user": "alice", "agent": "one"}), "agent")] {
+        params["expires_in_s"] = json!(601);
+        let refusal = admin.no("tokens.mint", params);
+        assert_eq!(
+            (&refusal["code"], &refusal["fields"][0]["pointer"]),
+            (&json!("denied"), &json!("/expires_in_s")),
+            "{plane}"
+        );
+    }
+    let second = admin.ok("tokens.mint", json!({"plane": "admin", "user": "operator"}));
+    let third = admin_by(&world, &second["token"]).ok("tokens.mint", json!({"user": "alice", "agent": "one"}));
+    let ends = |minted: &Value| minted["expires_at_ms"].as_u64().expect("a time");
+    assert!(ends(&second) <= ends(&first) && ends(&third) <= ends(&first), "{second} {third}");
+    let other = mint(&world, "alice", "two")["token"].clone();
+    world.restart();
+    let (mut admin, mut agent) = (admin_by(&world, &second["token"]), shown(&world, &third["token"]));
+    world.admin().ok("tokens.revoke", json!({"token": first["id"]}));
+    unauthorized(&admin.no("tokens.list", json!({})));
+    unauthorized(&agent.no("tools.list", json!({})));
+    world.restart();
+    unauthorized(&stranger(&world).no("session.authenticate", json!({"token": third["token"]})));
+    let mut late = Agent(Client::connect(&world.path("run/admin/admin.sock")));
+    unauthorized(&late.no("session.authenticate", json!({"token": second["token"]})));
+    shown(&world, &other).ok("tools.list", json!({}));
+    world.verified();
+}
+
 fn mint_again(world: &World) -> String {
     mint(world, "alice", "again")["token"].as_str().expect("a token").to_owned()
 }

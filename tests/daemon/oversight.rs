@@ -252,6 +252,9 @@ fn r36_an_output_that_is_too_long_is_kept_beside_the_reply_and_read_in_parts() {
     assert_eq!((&marker["bytes"], &part["next_offset"]), (&json!(text.len()), &Value::Null), "{part}");
     assert_eq!(marker["sha256"], json!(toolkeep_core::digest::Digest::of(text.as_bytes())));
     assert!(serde_json::from_str::<Value>(text).expect("json")["total"].as_u64().is_some_and(|total| total > 20));
+    let session = agent.ok("sessions.delegate", json!({}))["token"].clone();
+    let refused = super::identity::shown(&world, &session).no("calls.output", json!({"call": reply.call()}));
+    assert_eq!(refused["code"], "not_found", "a session reads its own only");
     let rest = agent.ok("calls.output", json!({"call": reply.call(), "offset": 10}));
     assert_eq!(rest["text"].as_str(), text.get(10..));
     for wrong in [json!({"call": reply.call(), "offset": text.len() + 1}), json!({"call": short.call()})] {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use toolkeep::ledger::{CredentialKind, CredentialRow, Page, Scope};
+use toolkeep::ledger::{CredentialKind, CredentialRow, Keep, Page, Scope};
+use toolkeep_core::call::Mode;
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{SessionId, TokenId};
+use toolkeep_core::id::{CallId, SessionId, TokenId};
 use toolkeep_core::principal::{Credential, Origin, SessionPath};
 use toolkeep_core::session::{Held, SessionBudget};
 use uuid::Uuid;
@@ -23,6 +24,7 @@ fn row(number: u128, kind: CredentialKind, origin: Origin) -> CredentialRow {
         held: Held::default(),
         label: "x".to_owned(),
         secret: Digest::of(&number.to_be_bytes()),
+        parent: None,
         made_by: "bob (admin-uid:0)".to_owned(),
         made_ms: NOW_MS,
         expires_ms: NOW_MS + 1_000,
@@ -42,7 +44,13 @@ fn token(number: u128) -> CredentialRow {
 
 fn session(root: &Credential, numbers: &[u128]) -> CredentialRow {
     let origin = Origin { credential: root.clone(), session: path(numbers) };
-    row(*numbers.last().expect("a session"), CredentialKind::Session, origin)
+    let above = numbers.iter().rev().nth(1).map(|number| Uuid::from_u128(*number));
+    let by_token = match root {
+        Credential::Token(token) => Some(*token.uuid()),
+        _ => None,
+    };
+    let parent = above.or(by_token);
+    CredentialRow { parent, ..row(*numbers.last().expect("a session"), CredentialKind::Session, origin) }
 }
 
 async fn standing(fixture: &Fixture) -> Vec<u128> {
@@ -104,7 +112,21 @@ async fn r18_taking_one_back_takes_back_what_was_delegated_from_it_and_no_more()
 }
 
 #[tokio::test]
-async fn r18_calls_through_a_session_and_those_below_it_are_counted() {
+async fn t_i5_what_a_token_has_minted_ends_with_it_and_so_does_what_came_from_that() {
+    let fixture = Fixture::new("minted").await;
+    let minted = Credential::Token(TokenId::new(Uuid::from_u128(2)));
+    let by_first = CredentialRow { parent: Some(Uuid::from_u128(1)), agent: None, ..token(2) };
+    let by_second = CredentialRow { parent: Some(Uuid::from_u128(2)), ..token(3) };
+    for row in [token(1), by_first, by_second, session(&minted, &[10]), token(4)] {
+        fixture.ledger.add_credential(row).await.expect("kept");
+    }
+    let acme = "acme".parse().expect("name");
+    assert!(fixture.ledger.revoke_credential(&acme, Uuid::from_u128(1), "bob".to_owned()).await.expect("written"));
+    assert_eq!(standing(&fixture).await, [4]);
+}
+
+#[tokio::test]
+async fn r18_calls_through_a_session_and_those_below_it_are_counted_and_pruning_forgets_none() {
     let fixture = Fixture::new("counted").await;
     let uid = Credential::AgentUid(7);
     let budget = SessionBudget { calls: Some(9), cost_micro_usd: None };
@@ -119,7 +141,20 @@ async fn r18_calls_through_a_session_and_those_below_it_are_counted() {
             fixture.ledger.record_call(call).expect("recorded");
         }
     }
-    let found = fixture.ledger.standing_credentials(NOW_MS).await.expect("read");
-    let made: Vec<u64> = found.iter().map(|stored| stored.calls).collect();
-    assert_eq!(made, [4, 3, 3]);
+    // A part of a live call is no call that anybody made, and to look at an undo is none either.
+    let origin = Origin { credential: uid, session: path(&[22]) };
+    let mut part = fixture.call();
+    (part.call, part.origin) = (CallId::new(Uuid::new_v5(&Uuid::nil(), b"live 0")), origin.clone());
+    fixture.ledger.record_call(part).expect("recorded");
+    let mut looked = fixture.call();
+    (looked.tool, looked.mode, looked.origin) = ("toolkeep.undo".parse().expect("name"), Mode::Preview, origin);
+    fixture.ledger.record_call(looked).expect("recorded");
+    let made = async || {
+        let found = fixture.ledger.standing_credentials(NOW_MS).await.expect("read");
+        found.iter().map(|stored| stored.calls).collect::<Vec<u64>>()
+    };
+    assert_eq!(made().await, [4, 3, 3]);
+    let keep = Keep { since_ms: NOW_MS + 24 * 3600 * 1000, undo_since_ms: None };
+    assert_eq!(fixture.ledger.prune(keep).await.expect("pruned"), 14);
+    assert_eq!(made().await, [4, 3, 3]);
 }

@@ -10,7 +10,7 @@ use toolkeep::ledger::{
 use toolkeep_core::call::Outcome;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{RunId, TransactionId};
-use toolkeep_core::principal::{Principal, SessionPath};
+use toolkeep_core::principal::{Origin, Principal};
 
 use super::fixture::{Fixture, NOW_MS, acme, keyed, outcome, principal};
 
@@ -25,7 +25,7 @@ fn row(fixture: &Fixture, principal: &Principal) -> TransactionRow {
     TransactionRow {
         id: TransactionId::new(fixture.ambient.uuid_v7()),
         principal: principal.clone(),
-        session: SessionPath::default(),
+        origin: Origin::record(),
         run: Some(RunId::new(fixture.ambient.uuid_v7())),
         tools: Some(vec!["notes.add".parse().expect("name")]),
         opened_ms: NOW_MS,

@@ -16,6 +16,8 @@ const TRIES: u32 = 8;
 pub enum Whose {
     /// A run's.
     Run,
+    /// That of a session with a budget of money.
+    Session,
     /// That of a ceiling, for this subject and day.
     Ceiling {
         /// The ceiling.

@@ -256,6 +256,7 @@ mod tests {
             user: user.parse().expect("name"),
             workflow: workflow.map(|name| name.parse().expect("name")),
             run: None,
+            session: toolkeep_core::principal::SessionPath::default(),
             day: 7,
         }
     }

@@ -315,6 +315,7 @@ mod tests {
                 user: "u".parse().expect("name"),
                 workflow: None,
                 run: None,
+                session: toolkeep_core::principal::SessionPath::default(),
                 day: 0,
             },
             at_ms: 0,

@@ -11,7 +11,7 @@ use toolkeep_core::budget::{Limits, OverBudget};
 use toolkeep_core::contract::{Gate, Terms};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, RunId, ToolName, WorkflowName};
-use toolkeep_core::principal::{Origin, Principal, SessionPath};
+use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::tier::Tier;
 
@@ -26,8 +26,8 @@ pub struct Run {
     pub id: RunId,
     /// Who opened it: nobody else can name it.
     pub principal: Principal,
-    /// Through which session.
-    pub session: SessionPath,
+    /// By which credential, and through which sessions.
+    pub origin: Origin,
     /// What its spending is added up under.
     pub workflow: Option<WorkflowName>,
     /// What binds it.
@@ -74,8 +74,8 @@ impl Run {
     ) -> Self {
         let account =
             Account::new(Whose::Run, terms.over_budget, terms.budget, toolkeep_core::budget::Amounts::default());
-        let (principal, session) = (principal.clone(), origin.session.clone());
-        Self { id, principal, session, workflow, terms, account: Arc::new(account), track: Mutex::default() }
+        let (principal, origin) = (principal.clone(), origin.clone());
+        Self { id, principal, origin, workflow, terms, account: Arc::new(account), track: Mutex::default() }
     }
 
     /// A run of which the ledger knows.
@@ -101,7 +101,7 @@ impl Run {
         Ok(Self {
             id: row.run,
             principal: row.principal,
-            session: row.session,
+            origin: row.origin,
             workflow: row.workflow,
             terms,
             account: Arc::new(account),
@@ -176,16 +176,27 @@ impl Run {
         raised
     }
 
-    /// An operator lets it go on: nothing counts as repeated any more, and there is more room.
-    pub fn release(&self, raised: Limits) {
+    /// An operator who has `seen` how it stands lets it go on: nothing counts as repeated any more, and there is more room. What
+    /// holds it since then holds on.
+    pub fn release(&self, raised: Limits, seen: &(Option<RunHold>, u64)) {
         let mut track = self.track();
-        track.held = None;
-        track.escalations = 0;
+        if track.held == seen.0 {
+            track.held = None;
+        }
+        track.escalations = track.escalations.saturating_sub(seen.1);
         track.repeated.clear();
         track.failing.clear();
         track.raised = raised;
         drop(track);
         self.account.limit(self.terms.budget.raised(&raised));
+    }
+
+    /// Whether nothing holds it.
+    ///
+    /// # Errors
+    /// What holds it.
+    pub fn goes_on(&self) -> Result<(), Refusal> {
+        unheld(&self.track())
     }
 
     /// Whether a call is within the terms. It counts as made from here on.
@@ -197,10 +208,7 @@ impl Run {
         if track.closed {
             return Err(no_open_run());
         }
-        if let Some(hold) = &track.held {
-            return Err(Refusal::new(hold.code, format!("the run is held: {}", hold.reason))
-                .hint("an operator has to look at it and release it with `toolkeep runs release`"));
-        }
+        unheld(&track)?;
         if let Some(why) = self.terms.refuses(asked.tool, asked.tier) {
             return Err(
                 Refusal::new(Code::Denied, why).hint("use a tool of the run's contract; the attempt is on record")
@@ -304,6 +312,12 @@ impl Run {
     }
 }
 
+fn unheld(track: &Track) -> Result<(), Refusal> {
+    let Some(hold) = &track.held else { return Ok(()) };
+    Err(Refusal::new(hold.code, format!("the run is held: {}", hold.reason))
+        .hint("an operator has to look at it and release it with `toolkeep runs release`"))
+}
+
 /// Whether a tool that a gate asks for succeeded, with the arguments that it binds.
 fn met(track: &Track, gate: &Gate, before: &ToolName, this: &Value) -> bool {
     track.successes.iter().filter(|success| success.tool == *before).any(|success| {
@@ -378,7 +392,7 @@ mod tests {
         }
         assert_eq!(code(&run, "a", "{}"), Some(Code::LoopDetected));
         assert_eq!((code(&run, "a", "[]"), code(&run, "b", "{}")), (None, None), "other calls are other calls");
-        run.release(Limits::default());
+        run.release(Limits::default(), &run.standing());
         assert_eq!(code(&run, "a", "{}"), None, "an operator lets it try again");
     }
 
@@ -430,9 +444,21 @@ mod tests {
         assert!(run.escalated(None).is_some());
         assert_eq!(code(&run, "a", "{}"), Some(Code::Denied));
         assert_eq!(run.escalated(None), None, "it is held once");
-        run.release(Limits::default());
+        run.release(Limits::default(), &run.standing());
         assert_eq!((code(&run, "a", "{}"), run.escalated(None)), (None, None));
         assert!(run.close() && !run.close());
         assert_eq!(code(&run, "a", "{}"), Some(Code::NotFound));
+    }
+
+    #[test]
+    fn r24_a_release_lets_go_of_what_was_seen_and_of_nothing_that_came_since() {
+        let run = run(&json!({"loops": {"escalations": 2}}));
+        let seen = run.standing();
+        assert_eq!(run.escalated(None), None);
+        assert!(run.escalated(None).is_some(), "held while the release is written");
+        run.release(Limits::default(), &seen);
+        assert_eq!(code(&run, "a", "{}"), Some(Code::Denied));
+        run.release(Limits::default(), &run.standing());
+        assert_eq!((code(&run, "a", "{}"), run.standing()), (None, (None, 0)));
     }
 }

@@ -9,8 +9,9 @@ use toolkeep_core::id::{CallId, RunId, UserName, WorkflowName};
 use toolkeep_core::manifest::Manifest;
 use toolkeep_core::plan::Plan;
 use toolkeep_core::policy::Need;
-use toolkeep_core::principal::Principal;
+use toolkeep_core::principal::{Origin, Principal, SessionPath};
 use toolkeep_core::refusal::{Code, Refusal};
+use uuid::Uuid;
 
 use super::Host;
 use crate::approve::{self, Consent, UNDO_TOOL, UndoInput};
@@ -29,6 +30,7 @@ const SPEND_DAYS_MAX: u64 = 3_660;
 #[derive(Debug)]
 struct StoredCharge {
     principal: Principal,
+    origin: Origin,
     call: CallId,
     run: Option<RunId>,
     plan: Amounts,
@@ -114,6 +116,7 @@ impl Host {
         let manifests: Vec<&Manifest> = tools.iter().map(|tool| &*tool.manifest).collect();
         Some(StoredCharge {
             principal: body.principal.clone(),
+            origin: stored.call.row.origin.clone(),
             call: stored.call.row.call,
             run: stored.plan.binding().run,
             plan: plan_amounts(&body.effects, &manifests),
@@ -121,39 +124,53 @@ impl Host {
         })
     }
 
-    async fn charge_stored(&self, charge: &StoredCharge) -> Result<(), Refusal> {
-        let of = (charge.call, charge.run);
-        self.budgets().charge_stored(&charge.principal, of, charge.plan, charge.calls).await
+    async fn charge_stored(&self, charge: &StoredCharge) -> Result<Option<Uuid>, Refusal> {
+        let (who, of) = ((&charge.principal, &charge.origin), (charge.call, charge.run));
+        self.budgets().charge_stored(who, of, charge.plan, charge.calls).await
     }
 
-    async fn give_back(&self, call: CallId) {
-        if let Err(error) = self.ledger().refund(call).await {
-            tracing::error!(%error, %call, "what a plan does not use could not be given back");
+    /// Whether nothing holds the run of a plan that its owner wants committed. Reversals of its calls wait as well.
+    async fn goes_on(&self, stored: &StoredPlan) -> Result<(), Refusal> {
+        let Some(run) = stored.plan.binding().run else { return Ok(()) };
+        self.check_hold(Some(run))?;
+        match self.budgets().any_run(run).await? {
+            Some(run) => run.goes_on(),
+            None => Ok(()),
+        }
+    }
+
+    async fn give_back(&self, charge: Uuid) {
+        if let Err(error) = self.ledger().refund(charge).await {
+            tracing::error!(%error, %charge, "what a plan does not use could not be given back");
         }
     }
 
     /// What the consent to a stored plan charges for. A held plan was charged when it was held, a reversal is not.
     ///
     /// # Errors
-    /// `budget_exceeded`.
-    pub(crate) async fn charge_consent(&self, consent: &Consent) -> Result<Option<CallId>, Refusal> {
-        let charge = match consent {
-            Consent::Owner(stored) | Consent::Standing(stored, _) => self.stored_charge(stored, 0),
-            Consent::Transaction(stored) => self.stored_charge(stored, 1),
-            Consent::People(_) | Consent::Operator(_) => None,
+    /// `budget_exceeded`; or the run is held, and nobody but its owner wants the plan.
+    pub(crate) async fn charge_consent(&self, consent: &Consent) -> Result<Option<Uuid>, Refusal> {
+        let (stored, calls) = match consent {
+            Consent::Owner(stored) | Consent::Standing(stored, _) => (stored, 0),
+            Consent::Transaction(stored) => (stored, 1),
+            Consent::People(_) | Consent::Operator(_) => return Ok(None),
         };
-        match charge {
-            Some(charge) => self.charge_stored(&charge).await.map(|()| Some(charge.call)),
+        self.goes_on(stored).await?;
+        match self.stored_charge(stored, calls) {
+            Some(charge) => self.charge_stored(&charge).await,
             None => Ok(None),
         }
     }
 
-    /// A stored plan was settled, or was not: give back what was charged for it, and let its run remember.
-    pub(crate) async fn after_stored(&self, charged: Option<CallId>, plan: &Plan, input: &Arc<str>, answer: &Answer) {
-        let stands =
-            matches!(answer.outcome, Outcome::Committed | Outcome::Unknown | Outcome::Halted | Outcome::Pending);
-        if let Some(call) = charged.filter(|_| !stands) {
-            self.give_back(call).await;
+    /// A stored plan was settled, or was not: give back what was charged for it, and let its run remember. An answer that is
+    /// given again tells of a commit that was charged by itself.
+    pub(crate) async fn after_stored(&self, charged: Option<Uuid>, plan: &Plan, input: &Arc<str>, answer: &Answer) {
+        let stands = matches!(answer.outcome, Outcome::Committed | Outcome::Unknown | Outcome::Halted);
+        if let Some(charge) = charged.filter(|_| answer.replayed || !stands) {
+            self.give_back(charge).await;
+        }
+        if answer.replayed {
+            return;
         }
         let Some(run) = plan.binding().run else { return };
         let Ok(Some(run)) = self.budgets().any_run(run).await else { return };
@@ -173,15 +190,15 @@ impl Host {
     /// # Errors
     /// `budget_exceeded`, or the plan cannot be held.
     pub(crate) async fn hold_stored(&self, stored: StoredPlan, need: &Need, calls: u64) -> Result<Answer, Refusal> {
+        self.goes_on(&stored).await?;
         let mut charged = None;
         if let Some(mut charge) = self.stored_charge(&stored, calls) {
             charge.plan.approvals = 1;
-            self.charge_stored(&charge).await?;
-            charged = Some(charge.call);
+            charged = self.charge_stored(&charge).await?;
         }
         let held = approve::hold_stored(&self.plan_store(), stored, need).await;
-        if let (Err(_), Some(call)) = (&held, charged) {
-            self.give_back(call).await;
+        if let (Err(_), Some(charge)) = (&held, charged) {
+            self.give_back(charge).await;
         }
         held
     }
@@ -269,6 +286,7 @@ impl Host {
                 user: resume.user.unwrap_or_else(|| operator.user().clone()),
                 workflow: resume.workflow,
                 run: None,
+                session: SessionPath::default(),
                 day: self.ambient().now_ms() / DAY_MS,
             };
             return self.budgets().allow_again(name, &to, by).await;
@@ -294,8 +312,9 @@ impl Host {
                 "less",
             ));
         }
+        let tried = self.0.exposures.of(Some(run.id)).breaches;
         self.budgets().release(&run, &more, operator.user().as_str()).await?;
-        self.0.exposures.pardon(run.id);
+        self.0.exposures.pardon(run.id, tried);
         Ok(json!({"run": run.id, "released": true, "budget": balance(&run.account.balance())}))
     }
 }

@@ -132,7 +132,7 @@ impl Host {
         let Some(approval) = found else { return Err(Refusal::not_found("approval")) };
         // Whose it is stands in the row of its call.
         let call = self.ledger().call(&scope, approval.call).await.map_err(|e| e.refusal())?;
-        let own = call.is_some_and(|call| caller.owns(&approval.requester, &call.row.origin.session));
+        let own = call.is_some_and(|call| caller.owns(&approval.requester, &call.row.origin));
         if own { Ok(approval) } else { Err(Refusal::not_found("approval")) }
     }
 

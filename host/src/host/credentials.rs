@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use toolkeep_core::audit::AuditKind;
+use toolkeep_core::budget::Amounts;
 use toolkeep_core::capability::Access;
 use toolkeep_core::id::{AgentName, SessionId, TokenId, ToolName, UserName, WorkspaceName};
 use toolkeep_core::principal::{Credential, Origin, Plane, Principal};
@@ -152,6 +153,35 @@ pub(super) fn ends_at(now_ms: u64, wanted: Option<u64>, (default_s, most_s): (u6
     Ok(now_ms.saturating_add(seconds * 1_000))
 }
 
+/// As [`ends_at`], and not after the credential that it comes from, if that ends.
+///
+/// # Errors
+/// `invalid_input`; `denied`: it would outlive that.
+pub(super) fn ends_within(
+    now_ms: u64,
+    wanted: Option<u64>,
+    bounds: (u64, u64),
+    until: Option<u64>,
+) -> Result<u64, Refusal> {
+    let expires_ms = ends_at(now_ms, wanted, bounds)?;
+    let Some(until) = until else { return Ok(expires_ms) };
+    if wanted.is_some() && expires_ms > until {
+        let left = until.saturating_sub(now_ms) / 1_000;
+        let refusal = Refusal::new(Code::Denied, "a credential does not outlive the one that it comes from");
+        return Err(refusal.field("/expires_in_s", "is longer than you stand", format!("at most {left}")));
+    }
+    Ok(expires_ms.min(until))
+}
+
+/// The session or the token that something is made through, if it is one.
+pub(super) fn made_through(origin: &Origin) -> Option<Uuid> {
+    match (origin.session.last(), &origin.credential) {
+        (Some(session), _) => Some(*session.uuid()),
+        (None, Credential::Token(token)) => Some(*token.uuid()),
+        (None, _) => None,
+    }
+}
+
 /// A credential as lists show it.
 pub(super) fn line(stored: &StoredCredential, calls_left: Option<u64>) -> Value {
     let row = &stored.row;
@@ -195,7 +225,10 @@ impl Host {
         let plane = mint.plane.unwrap_or(Plane::Agent);
         check_plane(operator, plane, &mint)?;
         let now_ms = self.ambient().now_ms();
-        let expires_ms = ends_at(now_ms, mint.expires_in_s, (TOKEN_TTL_DEFAULT_S, TOKEN_TTL_MAX_S))?;
+        // What a token mints ends with it: whoever had it for an hour has nothing of it after that.
+        let standing = operator.standing();
+        let until = standing.map(|standing| standing.expires_ms());
+        let expires_ms = ends_within(now_ms, mint.expires_in_s, (TOKEN_TTL_DEFAULT_S, TOKEN_TTL_MAX_S), until)?;
         let held = held_of(&mint)?;
         self.0.authenticator.registry().check_room(operator.tenant(), now_ms)?;
         let id = self.ambient().uuid_v7();
@@ -210,11 +243,12 @@ impl Host {
             held,
             label: mint.label,
             secret: toolkeep_core::digest::Digest::of(b""),
+            parent: made_through(&Origin::of(operator.credential().clone())),
             made_by: format!("{} ({})", operator.user(), operator.credential()),
             made_ms: now_ms,
             expires_ms,
         };
-        self.keep_credential(row, None).await
+        self.keep_credential(row, standing.cloned()).await
     }
 
     /// Keep a credential with a fresh secret, let it stand, and tell the secret.
@@ -233,9 +267,18 @@ impl Host {
         {
             members.insert("groups".to_owned(), json!(row.groups));
         }
+        let (session, budget) = (row.origin.session.last(), row.held.budget);
         self.ledger().add_credential(row).await.map_err(|e| e.refusal())?;
+        self.bound(session, budget, &grant.standing, Amounts::default());
         self.0.authenticator.registry().insert(grant);
         Ok(told)
+    }
+
+    /// A session that may spend so much has a balance for as long as it stands.
+    fn bound(&self, session: Option<SessionId>, budget: SessionBudget, standing: &Arc<Standing>, used: Amounts) {
+        if let (Some(session), Some(most)) = (session, budget.cost_micro_usd) {
+            self.budgets().bound(session, most, used, Arc::clone(standing));
+        }
     }
 
     /// Take a token or a session of the operator's tenant back, with everything that was delegated from it. What is connected
@@ -289,12 +332,26 @@ impl Host {
             Err(error) => return tracing::error!(%error, "tokens could not be read; none of them opens anything"),
         };
         let registry = self.0.authenticator.registry();
+        // What was given back before is in what is read now.
+        self.budgets().keep_house();
         for stored in stored {
             let Some(parent) = self.parent_of(&stored.row) else {
                 tracing::info!(id = %stored.row.kind.name(&stored.row.id), "what a session comes from is gone; it stands no more");
                 continue;
             };
-            registry.insert(grant(&stored.row, parent, stored.calls));
+            let grant = grant(&stored.row, parent, stored.calls);
+            if stored.row.held.budget.cost_micro_usd.is_some() {
+                match self.ledger().charged_through(&stored.row.origin.session).await {
+                    Ok(used) => {
+                        self.bound(stored.row.origin.session.last(), stored.row.held.budget, &grant.standing, used)
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "what a session spent could not be read; it stands no more");
+                        continue;
+                    }
+                }
+            }
+            registry.insert(grant);
         }
     }
 
@@ -305,22 +362,31 @@ impl Host {
     )]
     fn parent_of(&self, row: &CredentialRow) -> Option<Option<Arc<Standing>>> {
         let authenticator = &self.0.authenticator;
-        if row.kind == CredentialKind::Token {
-            let stands = row.agent.is_some() || authenticator.has_operator(&row.tenant, &row.user, &row.groups);
-            return stands.then_some(None);
-        }
-        let standing = |id: &Uuid| authenticator.registry().standing(&row.tenant, id).map(Some);
-        let above = row.origin.session.ids().rev().nth(1);
-        match (above, &row.origin.credential) {
-            (Some(session), _) => standing(session.uuid()),
-            (None, Credential::Token(token)) => standing(token.uuid()),
-            (None, Credential::AgentUid(uid)) => {
-                let agent = row.agent.clone()?;
+        let parent = match &row.parent {
+            Some(id) => Some(authenticator.registry().standing(&row.tenant, id)?),
+            None => None,
+        };
+        let stands = match (row.kind, row.agent.clone()) {
+            (CredentialKind::Token, Some(_)) => true,
+            (CredentialKind::Token, None) => authenticator.has_operator(&row.tenant, &row.user, &row.groups),
+            (CredentialKind::Session, Some(agent)) => {
                 let principal = Principal { tenant: row.tenant.clone(), user: row.user.clone(), agent };
-                authenticator.is_mapped(*uid, &principal).then_some(None)
+                self.is_configured(&row.origin.credential, &principal)
             }
-            (None, Credential::Issuer(name)) => authenticator.issuers().has(name).then_some(None),
-            (None, _) => None,
+            (CredentialKind::Session, None) => false,
+        };
+        stands.then_some(parent)
+    }
+
+    /// Whether the configuration still makes this principal of whoever shows a credential at the outer end of a chain. A minted
+    /// token is not of the configuration: its row says whether it stands.
+    fn is_configured(&self, root: &Credential, principal: &Principal) -> bool {
+        let authenticator = &self.0.authenticator;
+        match root {
+            Credential::AgentUid(uid) => authenticator.is_mapped(*uid, principal),
+            Credential::Issuer(name) => authenticator.issuers().has(name),
+            Credential::Token(_) => true,
+            Credential::AdminUid(_) | Credential::AdminToken(_) | Credential::Record => false,
         }
     }
 
@@ -338,17 +404,21 @@ impl Host {
     /// # Errors
     /// `unauthorized`.
     pub(crate) async fn trusted(&self, row: &CallRow) -> Result<Option<Held>, Refusal> {
-        let id = match (row.origin.session.last(), &row.origin.credential) {
-            (Some(session), _) => *session.uuid(),
-            (None, Credential::Token(token)) => *token.uuid(),
-            (None, _) => return Ok(None),
-        };
+        let (origin, hint) = (&row.origin, "make it again with a credential that stands; nothing was changed");
+        // What a uid made itself is its principal's, however that is known today; what it handed on ends with it.
+        let asked = !origin.session.is_root() || matches!(origin.credential, Credential::Issuer(_));
+        if asked && !self.is_configured(&origin.credential, &row.principal) {
+            let message = format!("`{}`, by which this was made, is nobody's any more", origin.credential);
+            return Err(Refusal::new(Code::Unauthorized, message).hint(hint));
+        }
+        let Some(id) = made_through(origin) else { return Ok(None) };
         let scope = Scope::Tenant(row.principal.tenant.clone());
         let stored = self.ledger().credential(&scope, id).await.map_err(|e| e.refusal())?;
         match stored {
             Some(stored) if stored.revoked_ms.is_none() => Ok(Some(stored.row.held)),
-            Some(_) | None => Err(Refusal::new(Code::Unauthorized, "the credential that made this was revoked since")
-                .hint("make it again with a credential that stands; nothing was changed")),
+            Some(_) | None => {
+                Err(Refusal::new(Code::Unauthorized, "the credential that made this was revoked since").hint(hint))
+            }
         }
     }
 }
@@ -435,6 +505,15 @@ mod tests {
         assert_eq!((ends_at(5, None, bounds), ends_at(5, Some(20), bounds)), (Ok(10_005), Ok(20_005)));
         assert!(ends_at(5, Some(0), bounds).is_err() && ends_at(5, Some(21), bounds).is_err());
         assert!(ends_at(5, Some(1), bounds).is_ok());
+    }
+
+    #[test]
+    fn t_i5_nothing_outlives_what_it_comes_from() {
+        let (bounds, denied) = ((10, 20), Some(Code::Denied));
+        let code = |wanted, until| ends_within(5, wanted, bounds, until).err().map(|refusal| refusal.code);
+        assert_eq!((code(Some(15), Some(15_005)), code(Some(15), Some(15_004))), (None, denied));
+        assert_eq!(ends_within(5, None, bounds, Some(9_005)), Ok(9_005), "what nobody asked for is shortened");
+        assert_eq!(ends_within(5, None, bounds, None), Ok(10_005));
     }
 
     #[test]

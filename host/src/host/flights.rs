@@ -54,7 +54,7 @@ impl Flights {
     #[must_use]
     pub fn cancel(&self, caller: &Caller, call: CallId) -> bool {
         match self.lock().get(&call) {
-            Some((owner, aboard)) if caller.owns(owner.principal(), &owner.origin().session) => {
+            Some((owner, aboard)) if caller.owns(owner.principal(), owner.origin()) => {
                 aboard.cancel.cancel();
                 true
             }
@@ -66,7 +66,7 @@ impl Flights {
     #[must_use]
     pub fn contains(&self, caller: &Caller, call: CallId) -> bool {
         let board = self.lock();
-        board.get(&call).is_some_and(|(owner, _)| caller.owns(owner.principal(), &owner.origin().session))
+        board.get(&call).is_some_and(|(owner, _)| caller.owns(owner.principal(), owner.origin()))
     }
 
     /// How many calls are in flight.

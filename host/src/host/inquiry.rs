@@ -86,7 +86,7 @@ impl Host {
         }
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let stored = self.ledger().call(&scope, call).await.map_err(|e| e.refusal())?;
-        match stored.filter(|stored| caller.owns(&stored.row.principal, &stored.row.origin.session)) {
+        match stored.filter(|stored| caller.owns(&stored.row.principal, &stored.row.origin)) {
             Some(stored) => Ok(Answer::of_row(&stored.row)),
             None => Err(Refusal::not_found("call")),
         }
@@ -100,7 +100,8 @@ impl Host {
     pub async fn output(&self, caller: &Caller, call: CallId, offset: u64) -> Result<Value, Refusal> {
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let stored = self.ledger().call(&scope, call).await.map_err(|e| e.refusal())?;
-        stored.filter(|s| s.row.principal == *caller.principal()).ok_or_else(|| Refusal::not_found("output"))?;
+        let own = stored.filter(|stored| caller.owns(&stored.row.principal, &stored.row.origin));
+        own.ok_or_else(|| Refusal::not_found("output"))?;
         let text = self.ledger().output(&scope, call).await.map_err(|e| e.refusal())?;
         let text = text.ok_or_else(|| Refusal::not_found("output"))?;
         let notes = self.ledger().notes(&scope, call).await.map_err(|e| e.refusal())?;
@@ -152,7 +153,7 @@ impl Host {
     pub(crate) async fn own_plan(&self, caller: &Caller, name: PlanName) -> Result<StoredPlan, Refusal> {
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let stored = self.stored_plan(&scope, name).await?;
-        let owned = caller.owns(&stored.plan.body().principal, &stored.call.row.origin.session);
+        let owned = caller.owns(&stored.plan.body().principal, &stored.call.row.origin);
         if owned { Ok(stored) } else { Err(Refusal::not_found("plan")) }
     }
 

@@ -278,6 +278,7 @@ impl Host {
                     _ = sweep.tick() => {
                         host.expire().await;
                         host.budgets().keep_house();
+                        host.mark_owed();
                         host.budgets().look_for_spikes().await;
                     }
                     _ = settle.tick() => host.settle_approved().await,

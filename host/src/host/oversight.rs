@@ -176,6 +176,15 @@ impl Host {
         if taint.is_none() { Ok(()) } else { self.mark(entry, run, taint).await }
     }
 
+    /// Put on record what runs tried, where the ledger did not take it at once.
+    pub(super) fn mark_owed(&self) {
+        for (tenant, mark) in self.0.exposures.take_owed() {
+            if self.ledger().mark_run_soon(&tenant, mark).is_err() {
+                self.0.exposures.owe(mark.run, &tenant);
+            }
+        }
+    }
+
     fn report_findings(&self, entry: &mut Entry, findings: &Findings) {
         let words: Vec<&str> = findings.entries().iter().map(|finding| finding.suspicion.word()).collect();
         let told: Vec<&str> = findings.entries().iter().map(|finding| finding.suspicion.text()).collect();
@@ -221,7 +230,8 @@ impl Host {
         let exposure = self.0.exposures.tried(run);
         let mark = RunMark { run, taint: exposure.taint, breaches: exposure.breaches };
         if let Err(error) = self.ledger().mark_run_soon(&row.principal.tenant, mark) {
-            tracing::error!(%error, %run, "what a run tried could not be put on record");
+            tracing::error!(%error, %run, "what a run tried could not be put on record; it is tried again");
+            self.0.exposures.owe(run, &row.principal.tenant);
         }
         if exposure.breaches == most {
             self.hold_run(row, run, exposure);

@@ -47,8 +47,8 @@ impl Host {
     /// Open a run.
     ///
     /// # Errors
-    /// `invalid_input`: a parameter makes no sense. `not_found`: there is no such contract. `overloaded`: the ledger is
-    /// behind.
+    /// `invalid_input`: a parameter makes no sense. `not_found`: there is no such contract. `rate_limited`: the tenant opens too
+    /// many. `overloaded`: the ledger is behind.
     pub fn open_run(&self, caller: &Caller, open: OpenRun) -> Result<Value, Refusal> {
         if open.label.len() > LABEL_MAX_BYTES {
             return Err(Refusal::new(Code::InvalidInput, "the label is too long").field(
@@ -57,6 +57,7 @@ impl Host {
                 "at most 256 bytes",
             ));
         }
+        self.admission().pace_run(caller.principal())?;
         let (terms, workflow) = self.terms(caller, &open)?;
         let terms = terms.narrowed(&open.narrowing).map_err(|bad| {
             let pointer = format!("/{}", bad.key.replace('.', "/"));
@@ -66,7 +67,7 @@ impl Host {
         let kept = serde_json::to_string(&terms)
             .map_err(|_| Refusal::new(Code::Internal, "the terms of the run could not be written"))?;
         let row = RunRow {
-            session: caller.origin().session.clone(),
+            origin: caller.origin().clone(),
             workflow: workflow.clone(),
             terms: kept.into(),
             ..RunRow::new(run, caller.principal().clone(), open.label, self.ambient().now_ms())
@@ -120,7 +121,7 @@ impl Host {
     pub async fn run(&self, caller: &Caller, run: RunId, cursor: Option<u64>) -> Result<Value, Refusal> {
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let (row, totals) = self.run_row(&scope, run).await?;
-        if !caller.owns(&row.principal, &row.session) {
+        if !caller.owns(&row.principal, &row.origin) {
             return Err(Refusal::not_found("run"));
         }
         self.run_page(&scope, &row, totals, cursor).await
@@ -224,7 +225,7 @@ impl Host {
             members.insert("missing".to_owned(), json!(run.missing()));
             // A refused call of somebody else, or of a session below, may have named the run.
             let own = |stored: &&StoredCall| {
-                stored.row.principal == row.principal && row.session.is_within(&stored.row.origin.session)
+                stored.row.principal == row.principal && row.origin.session.is_within(&stored.row.origin.session)
             };
             members.insert("calls".to_owned(), calls.items.iter().filter(own).map(call_line).collect());
             members.insert("next_cursor".to_owned(), json!(calls.next));

@@ -16,7 +16,7 @@ use toolkeep_core::session::{DELEGATIONS_MAX, Part, SessionBudget};
 use toolkeep_core::tier::Tier;
 
 use super::Host;
-use super::credentials::{check_label, ends_at, line};
+use super::credentials::{check_label, ends_within, line, made_through};
 use crate::authenticate::Caller;
 use crate::ledger::{CredentialKind, CredentialRow, Page, Scope, StoredCredential};
 
@@ -67,15 +67,8 @@ impl Host {
         check_label(&wanted.label)?;
         let now_ms = self.ambient().now_ms();
         let until = caller.standing().map(|standing| standing.expires_ms());
-        let default_s = until.map_or(SESSION_TTL_DEFAULT_S, |until| {
-            (until.saturating_sub(now_ms) / 1_000).clamp(1, SESSION_TTL_DEFAULT_S)
-        });
-        let expires_ms = ends_at(now_ms, wanted.expires_in_s, (default_s, SESSION_TTL_MAX_S))?;
-        if let Some(until) = until.filter(|until| wanted.expires_in_s.is_some() && expires_ms > *until) {
-            let left = until.saturating_sub(now_ms) / 1_000;
-            let refusal = Refusal::new(Code::Denied, "a session does not outlive the one that it comes from");
-            return Err(refusal.field("/expires_in_s", "is longer than you stand", format!("at most {left}")));
-        }
+        let bounds = (SESSION_TTL_DEFAULT_S, SESSION_TTL_MAX_S);
+        let expires_ms = ends_within(now_ms, wanted.expires_in_s, bounds, until)?;
         let part = Part {
             tools: wanted.tools,
             workspaces: wanted.workspaces,
@@ -101,9 +94,10 @@ impl Host {
             held,
             label: wanted.label,
             secret: Digest::of(b""),
+            parent: made_through(origin),
             made_by: by(origin),
             made_ms: now_ms,
-            expires_ms: until.map_or(expires_ms, |until| expires_ms.min(until)),
+            expires_ms,
         };
         let mut told = self.keep_credential(row, caller.standing().cloned()).await?;
         if let Value::Object(members) = &mut told {
@@ -151,7 +145,7 @@ fn owns(caller: &Caller, stored: &StoredCredential) -> bool {
     let row = &stored.row;
     row.agent.clone().is_some_and(|agent| {
         let principal = Principal { tenant: row.tenant.clone(), user: row.user.clone(), agent };
-        caller.owns(&principal, &row.origin.session)
+        caller.owns(&principal, &row.origin)
     })
 }
 

@@ -115,7 +115,7 @@ impl Host {
     ) -> Result<StoredTransaction, Refusal> {
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let found = self.ledger().transaction(&scope, id).await.map_err(|e| e.refusal())?;
-        let own = |stored: &StoredTransaction| caller.owns(&stored.row.principal, &stored.row.session);
+        let own = |stored: &StoredTransaction| caller.owns(&stored.row.principal, &stored.row.origin);
         found.filter(own).ok_or_else(|| Refusal::not_found("transaction"))
     }
 

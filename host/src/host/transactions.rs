@@ -71,7 +71,7 @@ impl Host {
         let row = TransactionRow {
             id: TransactionId::new(self.ambient().uuid_v7()),
             principal: caller.principal().clone(),
-            session: caller.origin().session.clone(),
+            origin: caller.origin().clone(),
             run: begin.run,
             tools: begin.tools,
             opened_ms: now_ms,
@@ -135,7 +135,7 @@ impl Host {
         let page = Page { cursor, ..Page::default() };
         let found = self.ledger().transactions(&scope, Some(caller.principal()), page).await;
         let found = found.map_err(|e| e.refusal())?;
-        let own = |stored: &&StoredTransaction| caller.owns(&stored.row.principal, &stored.row.session);
+        let own = |stored: &&StoredTransaction| caller.owns(&stored.row.principal, &stored.row.origin);
         let lines: Vec<Value> = found.items.iter().filter(own).map(line).collect();
         Ok(json!({"transactions": lines, "next_cursor": found.next}))
     }
@@ -216,6 +216,10 @@ impl Host {
         self.may_begin(caller.principal())?;
         let turn = self.0.turns.take(caller.principal(), commit.transaction).await?;
         let stored = self.own_transaction(caller, commit.transaction).await?;
+        // What became of one that was sealed before is told again for nothing.
+        if stored.state == TransactionState::Open {
+            caller.spend_call()?;
+        }
         let (mut entry, input) = self.transaction_entry(caller, &stored, Mode::Commit)?;
         if let Some(key) = commit.key.as_deref() {
             let claim = key_claim(&entry, input, key)?;

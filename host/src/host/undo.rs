@@ -102,7 +102,7 @@ impl Host {
         };
         let info = self.ledger().undo_of(scope, call).await.map_err(|e| e.refusal())?;
         let row = self.ledger().call(scope, call).await.map_err(|e| e.refusal())?.ok_or_else(missing)?.row;
-        let own = |_: &UndoInfo| owner.is_none_or(|owner| owner.owns(&row.principal, &row.origin.session));
+        let own = |_: &UndoInfo| owner.is_none_or(|owner| owner.owns(&row.principal, &row.origin));
         let info = info.filter(own).ok_or_else(missing)?;
         match info.undone_by {
             Some(by) => Err(Refusal::new(Code::Denied, format!("the call was undone before, by {by}"))),

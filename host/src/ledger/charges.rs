@@ -11,11 +11,12 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::{Connection, Row, ToSql, params};
 use toolkeep_core::budget::Amounts;
 use toolkeep_core::id::{CallId, RunId, TenantName, ToolName, UserName, WorkflowName};
+use toolkeep_core::principal::SessionPath;
 use uuid::Uuid;
 
 use super::Ledger;
 use super::batch::{Batch, Step};
-use super::column::{Reading, id_bytes, integer};
+use super::column::{Reading, after, id_bytes, integer, path_bytes};
 use super::failure::LedgerError;
 use super::queue::{Job, Work};
 use super::run_terms::RunWork;
@@ -33,6 +34,8 @@ pub struct Charged {
     pub workflow: Option<WorkflowName>,
     /// The run, if the call has one.
     pub run: Option<RunId>,
+    /// The sessions through which they act.
+    pub session: SessionPath,
     /// The day on which it was admitted, in days since the Unix epoch.
     pub day: u64,
 }
@@ -97,10 +100,6 @@ impl Refunds {
     }
 
     fn take(&self) -> Vec<Refund> {
-        if self.any.load(Ordering::Acquire) { self.take_all() } else { Vec::new() }
-    }
-
-    fn take_all(&self) -> Vec<Refund> {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         self.any.store(false, Ordering::Release);
         std::mem::take(&mut list)
@@ -108,16 +107,20 @@ impl Refunds {
 }
 
 const CHARGE: &str = "INSERT INTO charges (id, call, run, tenant, user, workflow, tool, day, at_ms, state, steps, calls, \
-                      wall_ms, fuel, cost, tokens, reported_cost, requests, plan_bytes, plan_requests, plan_cost, held) \
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, \
-                      ?20, ?21, ?22) ON CONFLICT (id) DO UPDATE SET state = excluded.state, steps = excluded.steps, \
+                      wall_ms, fuel, cost, tokens, reported_cost, requests, plan_bytes, plan_requests, plan_cost, held, \
+                      session) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, \
+                      ?20, ?21, ?22, ?23) ON CONFLICT (id) DO UPDATE SET state = excluded.state, steps = excluded.steps, \
                       calls = excluded.calls, wall_ms = excluded.wall_ms, fuel = excluded.fuel, cost = excluded.cost, \
                       requests = excluded.requests, plan_bytes = excluded.plan_bytes, \
                       plan_requests = excluded.plan_requests, plan_cost = excluded.plan_cost, held = excluded.held";
 /// Charges of a call whose plan would give something back.
-const REFUNDABLE: &str = "SELECT id, run, tenant, user, workflow, day, plan_bytes, plan_requests, plan_cost, held \
+const REFUNDABLE: &str = "SELECT id, run, session, tenant, user, workflow, day, plan_bytes, plan_requests, plan_cost, held \
                           FROM charges WHERE call = ?1 \
                           AND (plan_bytes > 0 OR plan_requests > 0 OR plan_cost > 0 OR held > 0)";
+/// The charge of this name, if it is such a one.
+const REFUNDABLE_ONE: &str = "SELECT id, run, session, tenant, user, workflow, day, plan_bytes, plan_requests, plan_cost, \
+                              held FROM charges WHERE id = ?1 \
+                              AND (plan_bytes > 0 OR plan_requests > 0 OR plan_cost > 0 OR held > 0)";
 /// What charges add up to. A total of more than 64 bits sticks at the most.
 pub(super) const SUMS: &str = "CAST(TOTAL(steps) AS INTEGER) AS steps, CAST(TOTAL(calls) AS INTEGER) AS calls, \
                                CAST(TOTAL(wall_ms) AS INTEGER) AS wall_ms, CAST(TOTAL(fuel) AS INTEGER) AS fuel, \
@@ -184,6 +187,7 @@ pub(super) fn charge(conn: &Connection, charge: &ChargeRow) -> Result<(), rusqli
             integer(plan.requests),
             integer(plan.cost),
             integer(plan.approvals),
+            path_bytes(&to.session),
         ],
     )?;
     Ok(())
@@ -202,6 +206,7 @@ fn charged_of(reading: &Reading<'_>) -> Result<Charged, LedgerError> {
         user: reading.name("user")?,
         workflow: if workflow.is_empty() { None } else { Some(reading.name("workflow")?) },
         run: reading.uuid_or_null("run")?.map(RunId::new),
+        session: reading.path("session")?,
         day: reading.number("day")?,
     })
 }
@@ -221,7 +226,17 @@ fn refundable_of(row: &Row<'_>) -> Result<(Uuid, Refund), LedgerError> {
 impl Batch<'_> {
     /// A plan is not committed: what it alone would have used is given back.
     pub(super) fn refund(&mut self, call: CallId) -> Step<(), LedgerError> {
-        let found = self.rows(REFUNDABLE, params![id_bytes(call.uuid())], refundable_of)?;
+        self.refund_all(REFUNDABLE, call.uuid())
+    }
+
+    /// What one charge was for did not happen: what the plan alone would have used is given back, and nothing of other charges of
+    /// the same call.
+    pub(super) fn refund_charge(&mut self, charge: &Uuid) -> Step<(), LedgerError> {
+        self.refund_all(REFUNDABLE_ONE, charge)
+    }
+
+    fn refund_all(&mut self, sql: &str, of: &Uuid) -> Step<(), LedgerError> {
+        let found = self.rows(sql, params![id_bytes(of)], refundable_of)?;
         for (id, refund) in found {
             self.execute(
                 "UPDATE charges SET plan_bytes = 0, plan_requests = 0, plan_cost = 0, held = 0 WHERE id = ?1",
@@ -266,25 +281,24 @@ impl Ledger {
         self.shared.queue.push(Job::lazy(Work::Run(Box::new(RunWork::Charge(charge)))))
     }
 
-    /// Give back what the plan of a call would have used. A second time gives back nothing.
+    /// Give back what a charge holds for its plan. A second time gives back nothing.
     ///
     /// # Errors
     /// The ledger failed.
-    pub async fn refund(&self, call: CallId) -> Result<(), LedgerError> {
-        self.change(RunWork::Refund(call), false).await.map(drop)
+    pub async fn refund(&self, charge: Uuid) -> Result<(), LedgerError> {
+        self.change(RunWork::Refund(charge), false).await.map(drop)
     }
 
-    /// Refunds since the last time, each of which is on record.
+    /// Whether there are refunds that nobody took. What is told at this moment may be missing.
+    #[must_use]
+    pub fn has_refunds(&self) -> bool {
+        self.shared.refunds.any.load(Ordering::Acquire)
+    }
+
+    /// Refunds since the last time, each of which is on record; waits for whatever gives something back at this moment.
     #[must_use]
     pub fn take_refunds(&self) -> Vec<Refund> {
         self.shared.refunds.take()
-    }
-
-    /// As [`Ledger::take_refunds`], after whatever gives something back at this moment: for whoever has just read charges and
-    /// must know whether they were changed before or after.
-    #[must_use]
-    pub fn take_all_refunds(&self) -> Vec<Refund> {
-        self.shared.refunds.take_all()
     }
 
     /// What the charges of a day add up to.
@@ -312,6 +326,17 @@ impl Ledger {
             Ok(row(conn, &sql, &values, sums_of)?.unwrap_or_default())
         })
         .await
+    }
+
+    /// What everything that was done through a session, and those below it, was charged.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn charged_through(&self, session: &SessionPath) -> Result<Amounts, LedgerError> {
+        self.caught_up().await?;
+        let path = session.to_bytes();
+        let sql = format!("SELECT {SUMS} FROM charges WHERE session >= ?1 AND (?2 IS NULL OR session < ?2)");
+        self.read(move |conn| Ok(row(conn, &sql, params![path, after(&path)], sums_of)?.unwrap_or_default())).await
     }
 
     /// How many charges are reserved at this moment, for whoever looks for leaks.

@@ -30,6 +30,16 @@ pub(super) fn path_bytes(path: &SessionPath) -> Option<Vec<u8>> {
     (!path.is_root()).then(|| path.to_bytes())
 }
 
+/// One past the last byte string that starts with `bytes`; nothing where there is none, or no bound is needed.
+pub(super) fn after(bytes: &[u8]) -> Option<Vec<u8>> {
+    let kept = bytes.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = bytes.get(..=kept)?.to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    Some(end)
+}
+
 /// The bytes of a digest.
 pub(super) const fn digest_bytes(digest: &Digest) -> &[u8] {
     digest.as_bytes().as_slice()
@@ -226,5 +236,15 @@ mod tests {
         assert_eq!(code_of("stale_plan"), Some(Code::StalePlan));
         assert_eq!((mode_of("preview"), mode_of("Preview")), (Some(Mode::Preview), None));
         assert_eq!(integer(u64::MAX), i64::MAX);
+    }
+
+    #[test]
+    fn the_end_of_a_prefix_is_one_past_everything_that_starts_with_it() {
+        assert_eq!(after(&[1, 2]), Some(vec![1, 3]));
+        assert_eq!(after(&[1, 255]), Some(vec![2]));
+        assert_eq!(after(&[255, 255]), None);
+        let prefix = [7, 255, 255];
+        let end = after(&prefix).expect("an end");
+        assert!(prefix.to_vec() < end && vec![7, 255, 255, 255, 255] < end && vec![8] >= end);
     }
 }

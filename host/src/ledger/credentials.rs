@@ -10,7 +10,7 @@ use serde_json::json;
 use toolkeep_core::audit::{AuditKind, canonical_body};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{AgentName, SessionId, TenantName, TokenId, UserName};
-use toolkeep_core::principal::{Credential, Origin};
+use toolkeep_core::principal::Origin;
 use toolkeep_core::session::Held;
 use uuid::Uuid;
 
@@ -82,6 +82,8 @@ pub struct CredentialRow {
     pub label: String,
     /// SHA-256 of what is shown.
     pub secret: Digest,
+    /// The token or session that made it, if one did: it ends with that.
+    pub parent: Option<Uuid>,
     /// Who made it: a credential.
     pub made_by: String,
     /// When.
@@ -99,7 +101,7 @@ pub struct StoredCredential {
     pub revoked_by: Option<String>,
     /// When.
     pub revoked_ms: Option<u64>,
-    /// Calls on record that were made through the session, or one below it.
+    /// Calls that were put on record through the session, or one below it, since it was made.
     pub calls: u64,
 }
 
@@ -119,16 +121,6 @@ impl CredentialWork {
             Self::Revoke { .. } | Self::Forget { .. } => 0,
         }
     }
-}
-
-/// One past the last byte string that starts with `bytes`; nothing where there is none, or no bound is needed.
-fn after(bytes: &[u8]) -> Option<Vec<u8>> {
-    let kept = bytes.iter().rposition(|byte| *byte != u8::MAX)?;
-    let mut end = bytes.get(..=kept)?.to_vec();
-    if let Some(last) = end.last_mut() {
-        *last += 1;
-    }
-    Some(end)
 }
 
 impl Batch<'_> {
@@ -151,7 +143,7 @@ impl Batch<'_> {
         let (groups, held) = (groups.map_err(written)?, held.map_err(written)?);
         self.execute(
             "INSERT INTO credentials (id, kind, root, path, tenant, user, agent, groups, held, label, secret, made_by, \
-             made_ms, expires_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             made_ms, expires_ms, parent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             params![
                 id_bytes(&row.id),
                 row.kind.word(),
@@ -167,6 +159,7 @@ impl Batch<'_> {
                 row.made_by,
                 integer(row.made_ms),
                 integer(row.expires_ms),
+                row.parent.as_ref().map(id_bytes),
             ],
         )?;
         let what = if row.kind == CredentialKind::Token { "minted" } else { "delegated" };
@@ -183,24 +176,14 @@ impl Batch<'_> {
         let Some(found) = self.row(sql, params![id_bytes(id), tenant.as_str()], credential_of)? else {
             return Ok(false);
         };
-        let (kind, path) = (found.kind, found.origin.session.to_bytes());
-        let mut ended = self.execute(
-            "UPDATE credentials SET revoked_ms = ?1, revoked_by = ?2 WHERE id = ?3",
-            params![integer(self.now_ms), by, id_bytes(id)],
+        let ended = self.execute(
+            "WITH RECURSIVE ends (id) AS (SELECT ?3 UNION SELECT c.id FROM credentials c JOIN ends ON c.parent = ends.id) \
+             UPDATE credentials SET revoked_ms = ?1, revoked_by = ?2 \
+             WHERE id IN (SELECT id FROM ends) AND revoked_ms IS NULL AND tenant = ?4",
+            params![integer(self.now_ms), by, id_bytes(id), tenant.as_str()],
         )?;
-        let below = "UPDATE credentials SET revoked_ms = ?1, revoked_by = ?2 WHERE revoked_ms IS NULL AND tenant = ?3";
-        ended += match kind {
-            CredentialKind::Token => {
-                let root = Credential::Token(TokenId::new(*id)).to_string();
-                let sql = format!("{below} AND root = ?4 AND path IS NOT NULL");
-                self.execute(&sql, params![integer(self.now_ms), by, tenant.as_str(), root])?
-            }
-            CredentialKind::Session => {
-                let sql = format!("{below} AND path > ?4 AND (?5 IS NULL OR path < ?5)");
-                self.execute(&sql, params![integer(self.now_ms), by, tenant.as_str(), path, after(&path)])?
-            }
-        };
-        let facts = json!({"what": "revoked", "id": kind.name(id), "tenant": tenant, "by": by, "with_children": ended});
+        let name = found.kind.name(id);
+        let facts = json!({"what": "revoked", "id": name, "tenant": tenant, "by": by, "with_children": ended});
         self.append(AuditKind::Identity, canonical_body(&facts));
         Ok(true)
     }
@@ -221,6 +204,7 @@ fn credential_of(row: &Row<'_>) -> Result<CredentialRow, LedgerError> {
         held: serde_json::from_str(reading.text("held")?).map_err(|_| damaged("held"))?,
         label: reading.text("label")?.to_owned(),
         secret: reading.digest("secret")?,
+        parent: reading.uuid_or_null("parent")?,
         made_by: reading.text("made_by")?.to_owned(),
         made_ms: reading.number("made_ms")?,
         expires_ms: reading.number("expires_ms")?,
@@ -233,7 +217,7 @@ fn stored_of(row: &Row<'_>) -> Result<StoredCredential, LedgerError> {
         row: credential_of(row)?,
         revoked_by: reading.text_or_null("revoked_by")?.map(str::to_owned),
         revoked_ms: reading.number_or_null("revoked_ms")?,
-        calls: 0,
+        calls: reading.number("calls")?,
     })
 }
 
@@ -280,15 +264,7 @@ impl Ledger {
         self.caught_up().await?;
         self.read(move |conn| {
             let sql = "SELECT * FROM credentials WHERE revoked_ms IS NULL AND expires_ms > ?1 ORDER BY seq";
-            let mut found = rows(conn, sql, params![integer(now_ms)], stored_of)?;
-            for stored in found.iter_mut().filter(|stored| stored.row.held.budget.calls.is_some()) {
-                let path = stored.row.origin.session.to_bytes();
-                let sql = "SELECT count(*) AS calls FROM calls WHERE session >= ?1 AND (?2 IS NULL OR session < ?2)";
-                let calls =
-                    row(conn, sql, params![path, after(&path)], |row| Reading::new(row, "calls").number("calls"))?;
-                stored.calls = calls.unwrap_or(0);
-            }
-            Ok(found)
+            rows(conn, sql, params![integer(now_ms)], stored_of)
         })
         .await
     }
@@ -324,20 +300,5 @@ impl Ledger {
             page(conn, sql, params![from, ask, tenant.as_str(), kind.word(), now_ms], limit, stored_of)
         })
         .await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_prefix_is_one_past_everything_that_starts_with_it() {
-        assert_eq!(after(&[1, 2]), Some(vec![1, 3]));
-        assert_eq!(after(&[1, 255]), Some(vec![2]));
-        assert_eq!(after(&[255, 255]), None);
-        let prefix = [7, 255, 255];
-        let end = after(&prefix).expect("an end");
-        assert!(prefix.to_vec() < end && vec![7, 255, 255, 255, 255] < end && vec![8] >= end);
     }
 }

@@ -4,8 +4,9 @@
 //! keep a journal of its own for it, so that it could take back the rows before a refused one.
 
 use rusqlite::{Connection, params};
+use toolkeep_core::call::Mode;
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::PlanId;
+use toolkeep_core::id::{PlanId, SessionId};
 
 use super::charges;
 use super::column::{digest_bytes, id_bytes, integer, outcome_word, path_bytes, status_word};
@@ -22,6 +23,9 @@ pub(super) const NOTES: &str = "INSERT INTO call_notes (call_seq, body) VALUES (
 pub(super) const OUTPUT: &str = "INSERT INTO call_outputs (call_seq, body) VALUES (?1, ?2) \
                                  ON CONFLICT (call_seq) DO UPDATE SET body = excluded.body";
 const RECORDING: &str = "INSERT INTO recordings (call_seq, body) VALUES (?1, ?2)";
+const COUNT: &str = "UPDATE credentials SET calls = calls + 1 WHERE id = ?1";
+/// How the names of tools begin that no manifest can give.
+const INTERNAL: &str = "toolkeep.";
 const BLOB: &str = "INSERT INTO blobs (digest, size, content) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING";
 const PIN: &str = "INSERT INTO blob_pins (plan_seq, role, blob_seq) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 
@@ -84,7 +88,18 @@ pub(super) fn calls(conn: &Connection, calls: &[Placed<'_>]) -> Result<(), rusql
     let outputs: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.output.as_deref()?))).collect();
     each(conn, OUTPUT, &outputs, |statement, (seq, body)| statement.execute(params![seq, body]))?;
     let recordings: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.recording.as_deref()?))).collect();
-    each(conn, RECORDING, &recordings, |statement, (seq, body)| statement.execute(params![seq, body]))
+    each(conn, RECORDING, &recordings, |statement, (seq, body)| statement.execute(params![seq, body]))?;
+    // Last: calls of which one is refused are inserted again, and counted then.
+    let through: Vec<SessionId> =
+        calls.iter().filter(|call| counts(call.row)).flat_map(|call| call.row.origin.session.ids()).collect();
+    each(conn, COUNT, &through, |statement, session| statement.execute(params![id_bytes(session.uuid())]))
+}
+
+/// Whether a call is one that the budget of its session counts: no part of a live call, whose id is of version 5, and nothing
+/// that only looks at what an undo or a transaction would do.
+fn counts(row: &CallRow) -> bool {
+    let looks = row.mode == Mode::Preview && row.tool.as_str().starts_with(INTERNAL);
+    !looks && row.call.uuid().get_version_num() != 5
 }
 
 /// Why a plan pins a blob.

@@ -48,8 +48,8 @@ impl Batch<'_> {
         let tools = row.tools.as_ref().and_then(|tools| serde_json::to_string(tools).ok());
         self.execute(
             "INSERT INTO transactions (id, tenant, user, agent, run, tools, state, layer, digest, calls, bytes, \
-             opened_ms, expires_ms, host_id, lease_epoch, fence, session) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open', ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, ?14)",
+             opened_ms, expires_ms, host_id, lease_epoch, fence, session, \
+             credential) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open', ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, ?14, ?15)",
             params![
                 id_bytes(row.id.uuid()),
                 tenant,
@@ -64,7 +64,8 @@ impl Batch<'_> {
                 integer(row.opened_ms),
                 integer(row.expires_at_ms),
                 self.host_id,
-                path_bytes(&row.session),
+                path_bytes(&row.origin.session),
+                row.origin.credential.to_string(),
             ],
         )?;
         Ok(())

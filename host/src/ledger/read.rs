@@ -11,7 +11,7 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName};
 use toolkeep_core::plan::{Plan, SealBinding};
 use toolkeep_core::price::Usd;
-use toolkeep_core::principal::Principal;
+use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::taint::Taint;
 
@@ -142,7 +142,7 @@ pub(super) fn run_of(row: &Row<'_>) -> Result<RunRow, LedgerError> {
     Ok(RunRow {
         run: RunId::new(reading.uuid("id")?),
         principal: principal_of(&reading)?,
-        session: reading.path("session")?,
+        origin: Origin { credential: reading.name("credential")?, session: reading.path("session")? },
         label: Arc::from(reading.text("label")?),
         opened_ms: reading.number("opened_ms")?,
         closed_ms: reading.number_or_null("closed_ms")?,
@@ -347,7 +347,7 @@ impl Ledger {
             // A refused call of somebody else may have named the run; it is no call of it.
             let Principal { tenant, user, agent } = &run.principal;
             let (tenant, user, agent) = (tenant.as_str(), user.as_str(), agent.as_str());
-            let totals = row(conn, sql, params![id, tenant, user, agent, run.session.to_bytes()], |row| {
+            let totals = row(conn, sql, params![id, tenant, user, agent, run.origin.session.to_bytes()], |row| {
                 let reading = Reading::new(row, "calls");
                 let (fuel, wall_ms) = (reading.number("fuel")?, reading.number("wall_ms")?);
                 Ok(RunTotals { calls: reading.number("calls")?, fuel, wall_ms })

@@ -292,8 +292,8 @@ impl Batch<'_> {
     /// A run begins.
     pub(super) fn open_run(&mut self, run: &RunRow) -> Step<(), LedgerError> {
         self.execute(
-            "INSERT INTO runs (id, tenant, user, agent, label, opened_ms, closed_ms, workflow, terms, session) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO runs (id, tenant, user, agent, label, opened_ms, closed_ms, workflow, terms, session, \
+             credential) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
                 id_bytes(run.run.uuid()),
                 run.principal.tenant.as_str(),
@@ -304,7 +304,8 @@ impl Batch<'_> {
                 run.closed_ms.map(integer),
                 run.workflow.as_ref().map_or("", WorkflowName::as_str),
                 run.terms,
-                path_bytes(&run.session),
+                path_bytes(&run.origin.session),
+                run.origin.credential.to_string(),
             ],
         )?;
         Ok(())

@@ -100,9 +100,12 @@ const SMALL: [&str; 9] = [
      ORDER BY seq LIMIT ?2) WHERE plan IS NULL AND state NOT IN ('open', 'sealed') AND settled_ms < ?1)",
     "DELETE FROM quota_uses WHERE seq IN (SELECT seq FROM (SELECT seq, at_ms FROM quota_uses ORDER BY seq LIMIT ?2) \
      WHERE at_ms < ?1)",
-    // What an open run was charged stays as long as it: its budget must not fill up again.
+    // What an open run, or a session that stands, was charged stays as long as it: its budget must not fill up again. A path of
+    // sessions begins with the outermost, which outlives the others.
     "DELETE FROM charges WHERE id IN (SELECT c.id FROM charges c LEFT JOIN runs r ON r.id = c.run \
-     WHERE c.day < ?1 / 86400000 AND c.state <> 'reserved' AND (r.id IS NULL OR r.closed_ms < ?1) LIMIT ?2)",
+     WHERE c.day < ?1 / 86400000 AND c.state <> 'reserved' AND (r.id IS NULL OR r.closed_ms < ?1) \
+     AND NOT EXISTS (SELECT 1 FROM credentials k WHERE k.id = substr(c.session, 1, 16) AND k.revoked_ms IS NULL \
+     AND k.expires_ms >= ?1) LIMIT ?2)",
     "DELETE FROM allowances WHERE (ceiling, subject, day) IN (SELECT ceiling, subject, day FROM allowances \
      WHERE day < ?1 / 86400000 LIMIT ?2)",
 ];

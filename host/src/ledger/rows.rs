@@ -13,7 +13,7 @@ use toolkeep_core::id::{
     ApprovalId, CallId, PlanId, RunId, TenantName, ToolName, TransactionId, UserName, WorkflowName,
 };
 use toolkeep_core::plan::Plan;
-use toolkeep_core::principal::{Origin, Principal, SessionPath};
+use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::taint::Taint;
@@ -478,8 +478,8 @@ pub struct RunRow {
     pub run: RunId,
     /// Who opened it.
     pub principal: Principal,
-    /// The sessions through which they acted.
-    pub session: SessionPath,
+    /// By which credential, and through which sessions.
+    pub origin: Origin,
     /// What it is for, in the agent's words; at most 256 bytes.
     pub label: Arc<str>,
     /// When it was opened.
@@ -509,7 +509,7 @@ impl RunRow {
         Self {
             run,
             principal,
-            session: SessionPath::default(),
+            origin: Origin::record(),
             label: label.into(),
             opened_ms,
             closed_ms: None,

@@ -11,6 +11,7 @@ use toolkeep_core::budget::Amounts;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, RunId, TenantName, ToolName, WorkflowName};
 use toolkeep_core::refusal::Code;
+use uuid::Uuid;
 
 use super::Ledger;
 use super::batch::{Batch, Step};
@@ -43,7 +44,8 @@ pub struct RunHold {
 #[derive(Debug)]
 pub(super) enum RunWork {
     Charge(ChargeRow),
-    Refund(CallId),
+    /// What was charged for a plan did not happen.
+    Refund(Uuid),
     /// An escalation of a run, with its facts, that may hold the run.
     Escalate {
         run: RunId,
@@ -162,7 +164,7 @@ impl Batch<'_> {
     pub(super) fn run_work(&mut self, work: &RunWork) -> Step<Done, LedgerError> {
         match work {
             RunWork::Charge(charge) => charges::charge(self.conn, charge)?,
-            RunWork::Refund(call) => self.refund(*call)?,
+            RunWork::Refund(charge) => self.refund_charge(charge)?,
             RunWork::Escalate { run, facts, hold } => {
                 let (code, reason) = (hold.as_ref().map(|hold| hold.code.word()), hold.as_ref().map(|h| &h.reason));
                 self.execute(

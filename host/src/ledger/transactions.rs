@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rusqlite::{Row, params};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, PlanId, RunId, ToolName, TransactionId};
-use toolkeep_core::principal::{Principal, SessionPath};
+use toolkeep_core::principal::{Origin, Principal};
 
 use super::Ledger;
 use super::column::{Reading, id_bytes};
@@ -69,8 +69,8 @@ pub struct TransactionRow {
     pub id: TransactionId,
     /// The only one who may use it.
     pub principal: Principal,
-    /// The sessions through which it was begun.
-    pub session: SessionPath,
+    /// By which credential, and through which sessions, it was begun.
+    pub origin: Origin,
     /// The run that its commit belongs to.
     pub run: Option<RunId>,
     /// The tools that it may call; nothing for all.
@@ -247,7 +247,7 @@ fn stored_of(row: &Row<'_>) -> Result<StoredTransaction, LedgerError> {
                 user: reading.name("user")?,
                 agent: reading.name("agent")?,
             },
-            session: reading.path("session")?,
+            origin: Origin { credential: reading.name("credential")?, session: reading.path("session")? },
             run: reading.uuid_or_null("run")?.map(RunId::new),
             tools,
             opened_ms: reading.number("opened_ms")?,

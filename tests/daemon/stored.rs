@@ -97,10 +97,13 @@ fn r24_nothing_of_a_held_run_is_committed_before_its_operator_released_it() {
     let mut staged = note("notes.add", "Staged", &run);
     staged["transaction"] = begun.clone();
     agent.reply("calls.execute", staged).must("ok", "staged", "");
-    for _ in 0..2 {
-        let read = json!({"tool": "text-stats", "input": {"text": "x"}, "run": run});
-        agent.reply("calls.execute", read).must("ok", "none", "");
-    }
+    // One that belongs to no run, with a call that does.
+    let free = agent.ok("transactions.begin", json!({}))["transaction"].clone();
+    let mut staged = note("notes.add", "Of the run", &run);
+    staged["transaction"] = free.clone();
+    agent.reply("calls.execute", staged).must("ok", "staged", "");
+    let read = json!({"tool": "text-stats", "input": {"text": "x"}, "run": run});
+    agent.reply("calls.execute", read).must("ok", "none", "");
     let over = json!({"tool": "text-stats", "input": {"text": "y"}, "run": run});
     agent.reply("calls.execute", over).must("denied", "none", "budget_exceeded");
     assert_eq!(admin.ok("runs.show", json!({"run": run}))["held"]["code"], "budget_exceeded");
@@ -109,12 +112,16 @@ fn r24_nothing_of_a_held_run_is_committed_before_its_operator_released_it() {
     refused(&agent.commit(plain.plan()).value);
     refused(&agent.commit(undo.plan()).value);
     refused(&agent.no("plans.commit", json!({"plan": tier2.plan()})));
-    refused(&agent.reply("transactions.commit", json!({"transaction": begun})).value);
+    for transaction in [&begun, &free] {
+        refused(&agent.reply("transactions.commit", json!({"transaction": transaction})).value);
+    }
     assert_eq!(world.snapshot(), before);
     assert_eq!(admin.ok("approvals.list", json!({}))["approvals"], json!([]), "nobody is asked either");
     admin.ok("runs.release", json!({"run": run, "more": {"calls": 1}}));
     agent.commit(plain.plan()).must("ok", "committed", "");
-    agent.reply("transactions.commit", json!({"transaction": begun})).must("ok", "committed", "");
+    for transaction in [begun, free] {
+        agent.reply("transactions.commit", json!({"transaction": transaction})).must("ok", "committed", "");
+    }
     agent.commit(undo.plan()).must("ok", "committed", "");
     world.verified();
 }

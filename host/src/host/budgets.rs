@@ -129,9 +129,12 @@ impl Host {
         self.budgets().charge_stored(who, of, charge.plan, charge.calls).await
     }
 
-    /// Whether nothing holds the run of a plan that its owner wants committed. Reversals of its calls wait as well.
-    async fn goes_on(&self, stored: &StoredPlan) -> Result<(), Refusal> {
-        let Some(run) = stored.plan.binding().run else { return Ok(()) };
+    /// Whether nothing holds a run of which something is to be committed by its owner. Reversals of its calls wait as well.
+    ///
+    /// # Errors
+    /// What holds it.
+    pub(super) async fn goes_on(&self, run: Option<RunId>) -> Result<(), Refusal> {
+        let Some(run) = run else { return Ok(()) };
         self.check_hold(Some(run))?;
         match self.budgets().any_run(run).await? {
             Some(run) => run.goes_on(),
@@ -155,7 +158,7 @@ impl Host {
             Consent::Transaction(stored) => (stored, 1),
             Consent::People(_) | Consent::Operator(_) => return Ok(None),
         };
-        self.goes_on(stored).await?;
+        self.goes_on(stored.plan.binding().run).await?;
         match self.stored_charge(stored, calls) {
             Some(charge) => self.charge_stored(&charge).await,
             None => Ok(None),
@@ -190,7 +193,7 @@ impl Host {
     /// # Errors
     /// `budget_exceeded`, or the plan cannot be held.
     pub(crate) async fn hold_stored(&self, stored: StoredPlan, need: &Need, calls: u64) -> Result<Answer, Refusal> {
-        self.goes_on(&stored).await?;
+        self.goes_on(stored.plan.binding().run).await?;
         let mut charged = None;
         if let Some(mut charge) = self.stored_charge(&stored, calls) {
             charge.plan.approvals = 1;

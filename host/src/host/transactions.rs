@@ -304,6 +304,9 @@ impl Host {
             ended.map_err(|error| transaction_refusal(&error))?;
             return Ok(Sealed::Nothing(answer));
         }
+        for run in &layer.runs {
+            self.goes_on(Some(*run)).await?;
+        }
         let layer = self.exposed(layer).await?;
         let (plan, witnesses) = self.seal_transaction(stored, layer, entry.call())?;
         if let Some(expected) = expected.filter(|expected| *expected != plan.digest()) {

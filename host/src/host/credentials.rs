@@ -343,7 +343,7 @@ impl Host {
             if stored.row.held.budget.cost_micro_usd.is_some() {
                 match self.ledger().charged_through(&stored.row.origin.session).await {
                     Ok(used) => {
-                        self.bound(stored.row.origin.session.last(), stored.row.held.budget, &grant.standing, used)
+                        self.bound(stored.row.origin.session.last(), stored.row.held.budget, &grant.standing, used);
                     }
                     Err(error) => {
                         tracing::error!(%error, "what a session spent could not be read; it stands no more");

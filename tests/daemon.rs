@@ -31,6 +31,7 @@ mod plans;
 mod policies;
 mod previews;
 mod rates;
+mod readiness;
 mod requests;
 mod retries;
 mod run_policies;

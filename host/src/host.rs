@@ -25,6 +25,7 @@ mod staging;
 mod standing;
 mod transactions;
 mod undo;
+mod warm;
 
 use std::future::Future;
 use std::sync::Arc;

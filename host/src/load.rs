@@ -81,6 +81,13 @@ impl Loader {
         }
     }
 
+    /// How many components are ready to run, each counted once for every tenant.
+    #[must_use]
+    pub fn ready(&self) -> u64 {
+        self.loaded.run_pending_tasks();
+        self.loaded.entry_count()
+    }
+
     /// The component ready to run for this tenant. First calls of it at the same time load it once.
     ///
     /// # Errors

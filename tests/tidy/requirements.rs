@@ -65,7 +65,7 @@ const ROWS: &[(u8, State, &str)] = &[
     (32, Done, "idempotency keys for every call with effects"),
     (33, Done, "bounded retries with backoff, dead-letter queue"),
     (34, Done, "fallback tools, visible in the reply"),
-    (35, Begun, "parallel calls, progress, pre-warmed components, caching of deterministic tools"),
+    (35, Done, "parallel calls, progress, pre-warmed components, caching of deterministic tools"),
     (36, Done, "output screening: caps, detection, delimiting, redaction"),
     (37, Done, "taint-based refusal of sensitive effects"),
     (38, Done, "what is executed after approval is exactly what was approved"),

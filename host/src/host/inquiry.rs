@@ -274,6 +274,7 @@ impl Host {
             "ledger": ledger, "commit": self.0.committer.health(), "halted": self.0.committer.halted(),
             "tools": self.catalog().current().tools().count(), "problems": self.catalog().current().problems(),
             "policy": self.policy_state(), "kill_switches": self.kill().standing().switches().count(),
+            "components_ready": self.ready_components(),
             "engine": self.executor().sandbox.fingerprint(), "solo": self.0.config.solo,
             "environment": self.0.config.environment, "issuers": self.0.authenticator.issuers().health(),
         }))

@@ -202,18 +202,6 @@ impl Host {
         self.warm_up();
     }
 
-    /// Compile the schemas of tools that were known already, so that their first calls need not. Nobody waits for it.
-    fn warm_up(&self) {
-        let catalog = self.catalog().current();
-        let warm = move || {
-            for tool in catalog.tools() {
-                // What is wrong with a schema is said to whoever calls the tool.
-                let _unheard = (tool.input().is_ok(), tool.output().is_ok());
-            }
-        };
-        drop(tokio::task::spawn_blocking(warm));
-    }
-
     /// Commits that were interrupted while they sent requests, then calls that wait for one. What is left for people then,
     /// they are told.
     fn go_on_with(&self, left: Left) {
@@ -351,6 +339,7 @@ impl Host {
         self.report_problems();
         let policy = self.reload_policies(None);
         self.budgets().contracts().reload();
+        self.warm_up();
         json!({"tools": catalog.tools().map(|tool| tool.name.clone()).collect::<Vec<_>>(),
             "problems": catalog.problems(), "policy": policy})
     }

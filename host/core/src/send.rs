@@ -3,7 +3,7 @@
 //! Pure functions, so that the same code decides while a plan is committed, after a crash and after an operator looked.
 //! Requests are sent in the order of the plan, before anything else of the plan is applied: while one can still be
 //! refused, nothing has changed here. A request is attempted once, unless its endpoint promises that a repetition with
-//! the same `Idempotency-Key` has no further effect; what is not known stays so until a person says.
+//! the same `Idempotency-Key` has no further effect; what is not known stays so until a repetition is done or a person says.
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ impl Dispatch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SendState {
-    /// No byte has left.
+    /// It is to be sent. No byte has left, unless an attempt was made before a crash and may be repeated.
     Pending,
     /// Bytes may have left; the answer is not known yet.
     Sending,
@@ -123,6 +123,16 @@ impl SendState {
             (Self::Sending, false) => Self::Unknown,
             (Self::Compensating, true) => Self::Sent,
             (Self::Compensating, false) => Self::Stuck,
+            (other, _) => other,
+        }
+    }
+
+    /// What the end of an attempt says about the request, where an attempt before it may have arrived: an answer that
+    /// refuses is about the repetition alone, and so is a connection that nobody takes.
+    #[must_use]
+    pub const fn of_attempt(self, repeated: bool) -> Self {
+        match (self, repeated) {
+            (Self::Refused, true) => Self::Unknown,
             (other, _) => other,
         }
     }
@@ -286,6 +296,15 @@ mod tests {
         assert_eq!(SendState::Sending.after_crash(false), SendState::Unknown);
         assert_eq!(SendState::Sending.after_crash(true), SendState::Pending);
         assert_eq!(SendState::Compensating.after_crash(false), SendState::Stuck);
+    }
+
+    #[test]
+    fn g07_what_refuses_a_repetition_says_nothing_about_the_attempt_before_it() {
+        for state in SendState::ALL {
+            assert_eq!(state.of_attempt(false), state, "{state:?}");
+            let repeated = state.of_attempt(true);
+            assert_eq!(repeated, if state == SendState::Refused { SendState::Unknown } else { state });
+        }
     }
 
     #[test]

@@ -83,6 +83,12 @@ impl Attempted {
 /// The requests of one plan on their way.
 pub(super) struct Sending<'c> {
     committer: &'c Committer,
+    /// Not repeated, because it is stopped.
+    fn stopped() -> Self {
+        let problem = "an attempt was cut off, and a kill switch keeps it from being repeated".to_owned();
+        Self { problem: Some(problem), ..Self::only(SendState::Unknown) }
+    }
+
     plan: PlanId,
     deed: Deed,
     sends: Vec<StoredSend>,
@@ -116,7 +122,10 @@ impl<'c> Sending<'c> {
             let states: Vec<_> = self.sends.iter().map(|send| (send.state, send.dispatch.reversal)).collect();
             let step = next(goal, &states);
             if let Some(killed) = self.killed(&step) {
-                return Ok(killed);
+                let Some(at) = self.sends.iter().position(StoredSend::may_have_arrived) else { return Ok(killed) };
+                // It will not be repeated, and what was sent of it before a crash cannot be called nothing.
+                self.note(at, Attempted::stopped())?;
+                continue;
             }
             match step {
                 Next::Send(at) => self.send(at)?,
@@ -175,10 +184,7 @@ impl<'c> Sending<'c> {
             self.note(at, Attempted::only(SendState::Sending))?;
             let Some(send) = self.sends.get(at) else { return Ok(()) };
             let mut attempted = self.attempt(send);
-            if attempt > 1 && attempted.answer.is_none() && attempted.state == SendState::Refused {
-                // This attempt did not leave, but one before it may have arrived.
-                attempted.state = SendState::Unknown;
-            }
+            attempted.state = attempted.state.of_attempt(send.attempts > 1);
             let again = attempted.state == SendState::Unknown
                 && send.dispatch.idempotent
                 && attempt < ATTEMPTS_MAX
@@ -295,6 +301,7 @@ impl<'c> Sending<'c> {
         send.state = attempted.state;
         if attempted.answer.is_some() {
             (send.answer, send.took_ns) = (attempted.answer, attempted.took_ns);
+        send.attempts += u64::from(send.state == SendState::Sending);
         }
         if attempted.problem.is_some() {
             send.problem = attempted.problem;

@@ -13,7 +13,7 @@ use toolkeep_core::effect::Effect;
 use toolkeep_core::id::{CallId, PlanId, UserName};
 use toolkeep_core::refusal::Code;
 use toolkeep_core::render::subject;
-use toolkeep_core::send::{Dispatch, SendState};
+use toolkeep_core::send::{Dispatch, Judgement, SendState, judge};
 use toolkeep_sandbox::port::{Exchange, HttpAnswer, HttpFailure};
 
 use super::Ledger;
@@ -45,6 +45,8 @@ pub struct StoredSend {
     pub dispatch: Dispatch,
     /// How far it has come.
     pub state: SendState,
+    /// How many attempts at it were begun, in this life and those before.
+    pub attempts: u64,
     /// What was answered.
     pub answer: Option<HttpAnswer>,
     /// Why it is not sent, or not known to be.
@@ -54,6 +56,12 @@ pub struct StoredSend {
 }
 
 impl StoredSend {
+    /// Whether it is to be sent and an attempt at it that was cut off may have arrived.
+    #[must_use]
+    pub const fn may_have_arrived(&self) -> bool {
+        matches!(self.state, SendState::Pending) && self.attempts > 0
+    }
+
     /// The request as people read it.
     #[must_use]
     pub fn subject(&self) -> String {
@@ -61,10 +69,10 @@ impl StoredSend {
     }
 
     /// The exchange that an execution is given, once the request was sent. Where only an operator knows that it was, there
-    /// is no answer to give.
+    /// is no answer to give, whatever an attempt was told.
     #[must_use]
     pub fn exchange(&self) -> Option<Exchange> {
-        let answer = self.answer.clone().filter(|_| self.state == SendState::Sent);
+        let answer = self.answer.clone().filter(|answer| judge(answer.status) == Judgement::Done);
         let lost = || HttpFailure::Broken("the request was done, but its answer is lost".to_owned());
         let answer = if self.state == SendState::Sent { answer.ok_or_else(lost) } else { return None };
         Some(Exchange { call: self.dispatch.request, answer, took_ns: self.took_ns })
@@ -231,6 +239,7 @@ fn send_of(row: &Row<'_>, effects: &[Effect]) -> Result<StoredSend, LedgerError>
         effect,
         dispatch: serde_json::from_str(reading.text("dispatch")?).map_err(|_| damaged("dispatch"))?,
         state: reading.word("state", worded)?,
+        attempts: reading.number("attempts")?,
         answer,
         problem: reading.text_or_null("problem")?.map(str::to_owned),
         took_ns: reading.number("took_ns")?,

@@ -51,6 +51,7 @@ use files::{CommitError, Prepared, Recovered, Roots};
 use locks::PathLocks;
 use outside::{Metered, Outside, bytes_of};
 
+pub use outside::Finished;
 pub use settle::commit;
 pub use undo::Reversal;
 
@@ -298,7 +299,7 @@ impl Committer {
             }
             Recovered::Halted(remnants) => {
                 self.halted.fetch_add(1, Ordering::Relaxed);
-                let list: Vec<String> = remnants.iter().map(ToString::to_string).collect();
+                let list = remaining(&remnants, Vec::new());
                 tracing::error!(%plan, call = %intent.call, ?list, "a commit is halted: look at these targets");
                 let refusal = halted_refusal(&list);
                 (
@@ -337,11 +338,16 @@ fn promised(found: Result<(), BlobError>) -> Result<(), BlobError> {
     }
 }
 
+/// What a halted commit leaves: targets that are neither as before nor as after, and requests that were sent.
+fn remaining(targets: &[files::Remnant], requests: Vec<String>) -> Vec<String> {
+    targets.iter().map(ToString::to_string).chain(requests).collect()
+}
+
 /// What a caller is told of a halted commit.
 fn halted_refusal(list: &[String]) -> Refusal {
     Refusal::new(
         Code::Halted,
-        format!("{} target(s) could be neither applied nor taken back: {}", list.len(), list.join("; ")),
+        format!("{} part(s) could be neither applied nor taken back: {}", list.len(), list.join("; ")),
     )
 }
 

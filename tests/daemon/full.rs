@@ -17,14 +17,14 @@ use crate::doors::running::until;
 /// Files that fill up the names of a small file system: more than it has.
 const NAMES_MAX: usize = 2_000;
 /// Commits after which a full ledger must have refused one: what it wrote before leaves some room to write again.
-const ATTEMPTS: usize = 400;
+pub(super) const ATTEMPTS: usize = 400;
 
 /// A small file system over a directory; gone when dropped.
-struct Small(PathBuf);
+pub(super) struct Small(PathBuf);
 
 impl Small {
     /// Nothing where mounting is not allowed.
-    fn over(path: &Path, size: &str) -> Option<Self> {
+    pub(super) fn over(path: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(path).expect("directory");
         let options = format!("size={size},nr_inodes=64,mode=0700");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "toolkeep-test"]).arg(path).output();
@@ -42,7 +42,7 @@ impl Small {
     }
 
     /// Take all bytes that are left.
-    fn fill(&self) {
+    pub(super) fn fill(&self) {
         let mut file = File::create(self.0.join("filler")).expect("a file");
         let block = [0; 4_096];
         let full = (0..100_000).find_map(|_| file.write_all(&block).err()).expect("it is small");
@@ -56,7 +56,7 @@ impl Small {
     }
 
     /// Give everything back.
-    fn free(&self) {
+    pub(super) fn free(&self) {
         for entry in std::fs::read_dir(&self.0).expect("directory").filter_map(Result::ok) {
             if entry.file_name().to_string_lossy().starts_with("filler") {
                 std::fs::remove_file(entry.path()).expect("removed");
@@ -83,7 +83,7 @@ impl Drop for Small {
     }
 }
 
-fn note(agent: &mut Agent, title: &str) -> (String, String) {
+pub(super) fn note(agent: &mut Agent, title: &str) -> (String, String) {
     let reply = agent.execute("notes.add", json!({"title": title, "body": "all work and no play ".repeat(200)}));
     (reply.text("/outcome").to_owned(), reply.text("/error/code").to_owned())
 }

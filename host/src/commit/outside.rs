@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use toolkeep_core::call::{Outcome, Reply, Status, Usage};
 use toolkeep_core::delivery::{DeliveryKind, Message, delivery_id};
@@ -24,8 +25,8 @@ use toolkeep_sandbox::port::HttpCall;
 use toolkeep_sandbox::stage::Content;
 
 use super::files::{self, CommitError, Prepared, Recovered};
-use super::sending::{Dispatched, Sending};
-use super::{Committer, RecoverError, halted_refusal, unsettled_reply};
+use super::sending::{self, Dispatched, Sending};
+use super::{Committer, RecoverError, halted_refusal, remaining, unsettled_reply};
 use crate::approve::{ApprovedParts, Contents};
 use crate::breakers::Watched;
 use crate::ledger::{
@@ -288,6 +289,29 @@ impl Carried {
 }
 
 impl Committer {
+/// What came of going on with a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    /// It has its outcome, or waits for an operator.
+    Done,
+    /// It could not go on now. Everything that it needs is there.
+    Later,
+    /// Only the next start can go on.
+    AtStart,
+}
+
+impl Finished {
+    /// What an error says about the next time.
+    fn of(error: &RecoverError) -> Self {
+        match error {
+            RecoverError::Ledger(LedgerError::Overloaded | LedgerError::DiskFull | LedgerError::Storage { .. })
+            | RecoverError::Log { .. }
+            | RecoverError::World { source: CommitError::System { .. }, .. } => Self::Later,
+            _ => Self::AtStart,
+        }
+    }
+}
+
     /// What a stored plan changes in the ledger itself. Blocks.
     ///
     /// # Errors
@@ -373,19 +397,38 @@ impl Committer {
         Receipt::sign(statement, &self.key).map_err(|e| Refusal::new(Code::Internal, e.to_string()))
     }
 
-    /// Go on with a commit that has requests and was interrupted: by a crash, or by a request of which nobody knew.
-    pub async fn finish(self: &Arc<Self>, intent: OpenIntent) {
+    /// Go on with a commit that has requests and was interrupted: by a crash, or by a request of which nobody knew. `again`
+    /// says that it was tried before in this life, and was cut off wherever that was.
+    pub async fn finish(self: &Arc<Self>, intent: OpenIntent, again: bool) -> Finished {
+        let call = intent.call;
+        if let Some(why) = self.poisoned.get() {
+            tracing::error!(%call, why, "an interrupted commit goes on at the next start");
+            return Finished::AtStart;
+        }
+        if again && let Err(error) = self.judge_sends(&intent.plan).await {
+            tracing::error!(%error, %call, "an interrupted commit could not go on");
+            return Finished::of(&error.into());
+        }
         let body = intent.plan.body();
         let paths = self.locks.lock(&body.effects, &body.read_set, &body.keys_read).await;
-        let (committer, call) = (Arc::clone(self), intent.call);
+        let committer = Arc::clone(self);
         let finished = tokio::task::spawn_blocking(move || {
             let _paths = paths;
             committer.finish_blocking(&intent)
         });
         match finished.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, %call, "an interrupted commit could not go on"),
-            Err(_) => tracing::error!(%call, "BUG: going on with a commit panicked"),
+            Ok(Ok(())) => Finished::Done,
+            Ok(Err(error)) => {
+                tracing::error!(%error, %call, "an interrupted commit could not go on");
+                if let RecoverError::World { source: CommitError::Poisoned(failed), .. } = &error {
+                    self.poison(&failed.to_string());
+                }
+                Finished::of(&error)
+            }
+            Err(_) => {
+                tracing::error!(%call, "BUG: going on with a commit panicked");
+                Finished::AtStart
+            }
         }
     }
 
@@ -411,7 +454,7 @@ impl Committer {
                         }
                     }
                     Recovered::Halted(remnants) => {
-                        let list: Vec<String> = remnants.iter().map(ToString::to_string).collect();
+                        let list = remaining(&remnants, sending::remnants(&sends));
                         Stop {
                             status: Status::Failed,
                             outcome: Outcome::Halted,
@@ -423,7 +466,11 @@ impl Committer {
             }
         };
         if stop.settled.is_some() {
-            files::discard(&steps, &self.roots).map_err(world)?;
+            match files::discard(&steps, &self.roots) {
+                // The folder is another one: nothing of this commit is in it.
+                Ok(()) | Err(CommitError::Stale(_)) => {}
+                Err(error) => return Err(world(error)),
+            }
         }
         Ok(self.stopped(intent, stop, Metered::of(&sends))?)
     }
@@ -485,6 +532,10 @@ impl Committer {
     pub(super) async fn judge_sends(&self, plan: &Plan) -> Result<bool, LedgerError> {
         let sends = self.ledger.sends(plan.id()).await?;
         for send in &sends {
+        if let Some(Settled::Halted(list)) = &stop.settled {
+            self.halted.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(call = %intent.call, ?list, "a commit is halted: look at what it left");
+        }
             let state = send.state.after_crash(send.dispatch.idempotent);
             if state != send.state {
                 let problem = match state {

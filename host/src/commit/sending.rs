@@ -59,6 +59,16 @@ pub(super) enum Dispatched {
         refusal: Box<Refusal>,
     },
 }
+/// The requests that were sent and stay where the rest of the plan is neither applied nor taken back, as people read them.
+pub(super) fn remnants(sends: &[StoredSend]) -> Vec<String> {
+    let stays = |send: &&StoredSend| match send.state {
+        SendState::Stuck => true,
+        SendState::Sent => send.dispatch.reversal != Reversal::Reversible,
+        _ => false,
+    };
+    sends.iter().filter(stays).map(StoredSend::subject).collect()
+}
+
 
 /// What became of one attempt.
 struct Attempted {
@@ -159,13 +169,7 @@ impl<'c> Sending<'c> {
             Ok(()) if withheld => Refusal::new(Code::Killed, "a kill switch was set while it was sent"),
             _ => return None,
         };
-        let stays = |send: &&StoredSend| match send.state {
-            SendState::Stuck => true,
-            SendState::Sent => send.dispatch.reversal != Reversal::Reversible,
-            _ => false,
-        };
-        let remnants = self.sends.iter().filter(stays).map(StoredSend::subject).collect();
-        Some(Dispatched::Killed { remnants, refusal: Box::new(refusal) })
+        Some(Dispatched::Killed { remnants: remnants(&self.sends), refusal: Box::new(refusal) })
     }
 
     /// Why it does not go on, in the words of the request that stopped it.

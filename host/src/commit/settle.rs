@@ -30,7 +30,7 @@ use super::files::{
     self, Applied, ApplyError, Attempt, CommitError, Former, Prepared, Ready, TransactionId, Undo, Unflushed, Witnessed,
 };
 use super::outside::{Carried, Metered, Outside, Passed, Stop};
-use super::{Committer, halted_refusal};
+use super::{Committer, halted_refusal, remaining, sending};
 use crate::approve::{Approved, ApprovedParts, Contents};
 use crate::ledger::{
     BlobSet, CallRow, Discard, Durability, FileBlob, InlineBlob, Intent, IntentId, IntentRefused, LedgerError,
@@ -262,7 +262,7 @@ fn intent(committer: &Committer, parts: &ApprovedParts, made: &Made, now_ms: u64
     };
     // Without requests the receipt of the intent is the last word.
     let receipt = if made.sends.is_empty() { None } else { intent.receipt.clone() };
-    Ok((intent, Done { row: done, receipt }))
+    Ok((intent, Done { row: done, receipt, sent: Vec::new() }))
 }
 
 /// What the outcome of a commit brings besides.
@@ -280,6 +280,8 @@ struct Done {
     receipt: Option<Receipt>,
 }
 
+    /// Requests that were sent and stay, if the rest can be neither applied nor taken back.
+    sent: Vec<String>,
 /// The requests, then the world.
 fn send(committer: &Committer, mut parts: ApprovedParts, made: Made, intent: IntentId, mut done: Done) -> Told {
     let now_ms = committer.ambient.now_ms();
@@ -297,6 +299,7 @@ fn send(committer: &Committer, mut parts: ApprovedParts, made: Made, intent: Int
             done.receipt = done.receipt.and_then(|receipt| committer.with_responses(&receipt, &sends).ok());
             let mut ending = parts.ending.clone();
             ending.receipt.clone_from(&done.receipt);
+            done.sent = sending::remnants(&sends);
             done.row = parts.entry.clone().close(Status::Ok, Outcome::Committed, ending, now_ms);
             apply(committer, parts, made, intent, done)
         }
@@ -338,7 +341,7 @@ fn apply(committer: &Committer, parts: ApprovedParts, made: Made, intent: Intent
             }
             let promise = committer.ledger.promise(done.row.call);
             let answer = Answer::of_row(&done.row);
-            let Done { row, receipt } = done;
+            let Done { row, receipt, sent: _ } = done;
             let extra = Extra { receipt, outside: made.outside };
             return (answer, Some(Standing { applied, prepared: made.prepared, intent, row, extra, promise }));
         }
@@ -353,8 +356,8 @@ fn apply(committer: &Committer, parts: ApprovedParts, made: Made, intent: Intent
         }
         Err(ApplyError::Halted { remnants, .. }) => {
             committer.halted.fetch_add(1, Ordering::Relaxed);
-            let list: Vec<String> = remnants.iter().map(ToString::to_string).collect();
-            tracing::error!(call = %parts.entry.call(), ?list, "a commit is halted: look at these targets");
+            let list = remaining(&remnants, done.sent);
+            tracing::error!(call = %parts.entry.call(), ?list, "a commit is halted: look at what it left");
             let refusal = halted_refusal(&list);
             (Settled::Halted(list), close(parts, Outcome::Halted, refusal, now_ms))
         }
@@ -527,7 +530,7 @@ impl Committer {
     }
 
     /// Commit nothing more until the next start.
-    fn poison(&self, why: &str) {
+    pub(super) fn poison(&self, why: &str) {
         tracing::error!(why, "commits stop: the disk cannot be trusted; restart the daemon after checking it");
         let _first = self.poisoned.set(why.to_owned());
     }

@@ -3,6 +3,8 @@
 //! What the operator says is on record with a reason, and the commit goes on from there: the rest of the plan is sent and
 //! applied, or what was sent before is undone and the plan thrown away. A call that waited for its answer ends, too.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use toolkeep_core::display::visible;
 use toolkeep_core::id::CallId;
@@ -12,8 +14,12 @@ use toolkeep_core::send::SendState;
 use super::Host;
 use super::consent::REASON_MAX_BYTES;
 use crate::authenticate::Operator;
+use crate::commit::Finished;
 use crate::ledger::{OpenIntent, Page, PlanState, Scope, SendVerdict, StoredSend};
 use crate::record::Answer;
+
+/// How long a commit that cannot go on waits before it is tried again: what keeps it is a disk or a ledger that is full.
+const FINISH_AGAIN: Duration = Duration::from_secs(2);
 
 impl Host {
     /// Calls of the operator's tenant with a request of which nobody knows what became of it.
@@ -50,7 +56,7 @@ impl Host {
         sent: bool,
         reason: &str,
     ) -> Result<Value, Refusal> {
-        let _open = self.accepting()?;
+        let open = self.accepting()?;
         if reason.trim().is_empty() || reason.len() > REASON_MAX_BYTES {
             return Err(Refusal::new(Code::InvalidInput, "say how you know").field(
                 "/reason",
@@ -69,27 +75,54 @@ impl Host {
         let unknown = sends.iter().find(|send| send.state == SendState::Unknown);
         let ordinal = unknown.map(|send| send.ordinal).ok_or_else(|| Refusal::not_found("unknown request"))?;
         let verdict = SendVerdict { plan, ordinal, sent, user: operator.user().clone(), reason: reason.to_owned() };
-        self.ledger().say(verdict).await.map_err(|e| e.refusal())?;
-        self.finish_intent(intent).await;
-        let now = self.ledger().call(&Scope::Operator, call).await.map_err(|e| e.refusal())?;
-        let reply = now.and_then(|now| serde_json::from_str::<Value>(&now.row.reply).ok());
-        Ok(json!({"call_id": call, "said": if sent { "sent" } else { "not_sent" }, "reply": reply}))
+        let host = self.clone();
+        let going_on = async move {
+            let _open = open;
+            host.ledger().say(verdict).await.map_err(|e| e.refusal())?;
+            host.finish_intent(intent).await;
+            let now = host.ledger().call(&Scope::Operator, call).await.map_err(|e| e.refusal())?;
+            let reply = now.and_then(|now| serde_json::from_str::<Value>(&now.row.reply).ok());
+            Ok(json!({"call_id": call, "said": if sent { "sent" } else { "not_sent" }, "reply": reply}))
+        };
+        self.to_the_end(going_on).await
     }
 
-    /// Go on with a commit that was interrupted while it sent, and with the call that waits for it.
+    /// Go on with a commit that was interrupted while it sent, and with the call that waits for it. What cannot be done now
+    /// is tried again until it can, without anybody waiting for it.
     pub(crate) async fn finish_intent(&self, intent: OpenIntent) {
-        let (call, committer, told) = (intent.call, self.committer().clone(), intent.clone());
-        let settling = self.flights().settle();
-        let finished = self.spawn(async move {
-            committer.finish(intent).await;
-            drop(settling);
+        if self.try_to_finish(&intent, false).await {
+            return;
+        }
+        let host = self.clone();
+        self.spawn(async move {
+            loop {
+                tokio::time::sleep(FINISH_AGAIN).await;
+                // A stop does not wait for it: the next start takes it up.
+                if host.admission().draining() || host.try_to_finish(&intent, true).await {
+                    return;
+                }
+            }
         });
-        if finished.await.is_err() {
-            tracing::error!(%call, "BUG: finishing a commit panicked");
+    }
+
+    /// Try to finish a commit. False if it may be possible later.
+    async fn try_to_finish(&self, intent: &OpenIntent, again: bool) -> bool {
+        let (call, committer, taken) = (intent.call, self.committer().clone(), intent.clone());
+        let settling = self.flights().settle();
+        let finishing = self.spawn(async move {
+            let finished = committer.finish(taken, again).await;
+            drop(settling);
+            finished
+        });
+        match finishing.await {
+            Ok(Finished::Later) => return false,
+            Ok(Finished::Done | Finished::AtStart) => {}
+            Err(_) => tracing::error!(%call, "BUG: finishing a commit panicked"),
         }
         self.resume(call).await;
-        self.tell_end_of(&told).await;
+        self.tell_end_of(intent).await;
         self.0.notices.announce();
+        true
     }
 
     /// Tell operators of a commit that went on after an interruption and that a person has to look at.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::super::full::{ATTEMPTS, Small, note};
 use super::super::world::{Agent, Reply, World};
 use super::peer::{Fault, Moment, Peer};
-use super::{agree, awake, consent, grant, held, now, resolve, send, write};
+use super::{agree, asleep, consent, grant, held, now, resolve, send, write};
 use crate::doors::running::until;
 
 /// Three requests that can be taken back, one that may stay, and one that can only stay.
@@ -17,6 +18,13 @@ fn world(peer: &Peer) -> World {
 
 /// The same, with more lines of the grant of what can be taken back.
 fn world_of(peer: &Peer, more: &str) -> World {
+    let mut world = world_asleep(peer, more);
+    world.start();
+    world
+}
+
+/// The same, and it does not run yet.
+fn world_asleep(peer: &Peer, more: &str) -> World {
     let undo = format!(
         "{more}\n{}",
         "[http.compensation]\nmethod = \"DELETE\"\npath = \"/undo/{request:/n}/{response:/id}\"\n"
@@ -29,7 +37,7 @@ fn world_of(peer: &Peer, more: &str) -> World {
         "tier = 3\n[limits]\nfuel = 1_000_000_000\n[[workspace]]\nname = \"books\"\naccess = \"write\"\n{}",
         grants.concat()
     );
-    awake("", &[("order", "reach", rest)])
+    asleep("", &[("order", "reach", rest)])
 }
 
 fn book(peer: &Peer, path: &str) -> Value {
@@ -217,6 +225,40 @@ fn r08_a_file_that_cannot_be_put_in_place_takes_the_requests_back() {
     assert_eq!(lines(&peer), ["POST /booked/a", "DELETE /undo/a/r-1"]);
     assert_eq!(world.text("books/order.txt"), "somebody else");
     world.verified();
+}
+
+#[test]
+fn r08_g4_where_taking_back_cannot_be_recorded_nobody_says_that_it_was_taken_back() {
+    let peer = Peer::new();
+    let mut world = world_asleep(&peer, "first_byte_ms = 20000");
+    let Some(disk) = Small::over(&world.path("state/ledger"), "16m") else { return };
+    world.start();
+    let waits =
+        held(world.agent().execute("order", json!({"steps": [book(&peer, "/booked/a"), write("order.txt", "x")]})));
+    peer.stop_at(Some(Moment::Read));
+    let line = json!({"jsonrpc": "2.0", "id": 9, "method": "approvals.approve", "params": consent(&waits)});
+    let mut admin = world.admin();
+    admin.0.send(format!("{line}\n").as_bytes());
+    assert!(peer.stands(Duration::from_secs(60)));
+    world.home.put("books/order.txt", b"somebody else");
+    // The file cannot be put in place. While the request is taken back the disk of the ledger becomes full.
+    peer.stop_at_path("/undo/a/r-1", Moment::HalfAnswered);
+    assert!(peer.stands(Duration::from_secs(60)));
+    disk.fill();
+    let mut agent = world.agent();
+    let full = (0..ATTEMPTS).any(|number| note(&mut agent, &format!("note {number}")).0 != "committed");
+    assert!(full, "a full ledger takes no more");
+    peer.stop_at(None);
+    let answer = admin.0.line().expect("an answer");
+    let reply = Reply { value: answer["result"]["reply"].clone(), replayed: false };
+    reply.must("unknown", "unknown", "unknown_outcome");
+    disk.free();
+    world.restart();
+    until("it has ended", || now(&world, waits.call()).text("/status") == "failed");
+    let reply = now(&world, waits.call()).must("failed", "halted", "halted");
+    assert!(reply.text("/error/message").contains("/booked/a"), "{}", reply.value);
+    world.verified();
+    world.kill();
 }
 
 #[test]

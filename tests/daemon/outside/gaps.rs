@@ -114,6 +114,13 @@ fn blob(folder: &Path, bytes: u64) -> Option<PathBuf> {
 
 #[test]
 fn g1_an_interrupted_commit_does_not_go_on_while_a_content_of_it_cannot_be_read() {
+    for restarts in [true, false] {
+        interrupted(restarts);
+    }
+}
+
+/// A commit that cannot go on at first, and then does: by a restart, or by itself.
+fn interrupted(restarts: bool) {
     const BYTES: usize = 100_000;
     let peer = Peer::new();
     let rest = format!(
@@ -138,7 +145,9 @@ fn g1_an_interrupted_commit_does_not_go_on_while_a_content_of_it_cannot_be_read(
     assert!(world.log().contains("an interrupted commit could not go on"), "{}", world.log());
     fs::remove_dir(&place).expect("gone");
     fs::rename(&aside, &place).expect("back");
-    world.restart();
+    if restarts {
+        world.restart();
+    }
     until("it goes on", || now(&world, waits.call()).text("/outcome") == "committed");
     assert_eq!(peer.reads_of("/second").len(), 1);
     assert_eq!(world.text("books/f.txt"), "x");

@@ -180,18 +180,19 @@ impl Peer {
 
     /// Stand still at this moment of the next request.
     pub(super) fn stop_at(&self, moment: Option<Moment>) {
-        let mut state = self.lock();
-        state.stop = moment;
-        state.only = None;
-        state.reached = false;
-        drop(state);
-        self.state.1.notify_all();
+        self.stop(moment, None);
     }
 
     /// Stand still at this moment of the next request to this path.
     pub(super) fn stop_at_path(&self, path: &str, moment: Moment) {
-        self.stop_at(Some(moment));
-        self.lock().only = Some(path.to_owned());
+        self.stop(Some(moment), Some(path.to_owned()));
+    }
+
+    fn stop(&self, moment: Option<Moment>, only: Option<String>) {
+        let mut state = self.lock();
+        (state.stop, state.only, state.reached) = (moment, only, false);
+        drop(state);
+        self.state.1.notify_all();
     }
 
     /// Wait until it stands still. False if it does not come to that.

@@ -110,11 +110,9 @@ impl Host {
         let catalog = self.catalog().current();
         let call = validate::validate(&catalog, caller, request, entry.call(), self.workspaces())?;
         entry.validated(&call);
-        line.calls(call.tool(), call.options().run);
         self.admission().pace(caller.principal(), call.tool())?;
-        if call.options().run.is_some() {
-            self.budgets().look_up(call.options().run).await?;
-        }
+        self.know_run(call.options().run).await?;
+        line.calls(call.tool(), call.options().run);
         self.may_go_on(&call)?;
         let turn = self.turn(&call).await?;
         self.check_hold(call.options().run)?;
@@ -304,7 +302,7 @@ impl Host {
     pub(crate) async fn settle_stored(&self, consent: Consent) -> Answer {
         let stored = consent.stored();
         let (plan, call, input) = (stored.plan.clone(), consent.call(), Arc::clone(&stored.call.row.input));
-        if let Err(killed) = self.may_settle(&plan) {
+        if let Err(killed) = self.may_settle(&plan).await {
             return self.not_settled(plan.id(), call, killed).await;
         }
         if let Err(refusal) = self.trusted(&stored.call.row).await {

@@ -4,7 +4,7 @@
 //! result that says whose fault it was, and only the host's fault is an error of this stage. Whatever the end, a failed
 //! execution stages nothing.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use toolkeep_core::call::Usage;
@@ -106,21 +106,15 @@ pub struct Line {
 pub struct Aboard {
     /// Set when nobody waits for the call any more, or it was stopped.
     pub cancel: Cancel,
-    /// What it calls, from the moment that this is known.
-    tool: OnceLock<(Arc<Tool>, Option<RunId>)>,
+    /// What it calls now, from the moment that this is known.
+    calls: Mutex<Option<(Arc<Tool>, Option<RunId>)>>,
 }
 
 impl Aboard {
-    /// What it calls, if that is known yet.
+    /// What it calls, and the run that it belongs to, if that is known yet.
     #[must_use]
-    pub fn tool(&self) -> Option<&Arc<Tool>> {
-        self.tool.get().map(|(tool, _)| tool)
-    }
-
-    /// The run that it belongs to, as far as that is known.
-    #[must_use]
-    pub fn run(&self) -> Option<RunId> {
-        self.tool.get().and_then(|(_, run)| *run)
+    pub fn calls(&self) -> Option<(Arc<Tool>, Option<RunId>)> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -137,9 +131,9 @@ impl Line {
         Arc::clone(&self.aboard)
     }
 
-    /// This is called, maybe for a run.
+    /// This is called from now on, maybe for a run.
     pub fn calls(&self, tool: &Arc<Tool>, run: Option<RunId>) {
-        let _known_already = self.aboard.tool.set((Arc::clone(tool), run));
+        *self.aboard.calls.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(tool), run));
     }
 
     /// What cancels the execution.

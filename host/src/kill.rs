@@ -13,16 +13,17 @@ pub mod file;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use toolkeep_core::display::visible;
 use toolkeep_core::id::{AgentName, RunId, TenantName, ToolName, WorkflowName};
-use toolkeep_core::kill::{KillMode, Standing, Subject, Switch};
+use toolkeep_core::kill::{KillMode, Standing, Subject, Switch, Workflow};
 use toolkeep_core::plan::Plan;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use crate::egress::Clearance;
 
-/// How many runs that have a workflow are known to the switch at a time, the most recently used ones.
+/// How many runs the switch knows the workflow of at a time, the most recently used ones. The ledger knows all.
 pub const RUNS_KNOWN_MAX: u64 = 100_000;
 
 /// The kill switch. Cheap to clone; all clones are the same.
@@ -39,13 +40,14 @@ struct Board {
     workflows: Workflows,
 }
 
-/// The workflows of runs, as far as they have one.
+/// The workflows of runs, and which have none. Whoever uses a run has it known again, so the least recently used go first:
+/// opening many runs does not keep the switch from one that runs.
 #[derive(Debug, Clone)]
-struct Workflows(Cache<RunId, WorkflowName>);
+struct Workflows(Cache<RunId, Option<WorkflowName>>);
 
 impl Default for Workflows {
     fn default() -> Self {
-        Self(Cache::new(RUNS_KNOWN_MAX))
+        Self(Cache::builder().max_capacity(RUNS_KNOWN_MAX).eviction_policy(EvictionPolicy::lru()).build())
     }
 }
 
@@ -53,25 +55,24 @@ impl Default for Workflows {
 #[derive(Debug, Clone)]
 pub struct Deed {
     tenant: TenantName,
-    agent: AgentName,
-    tools: Vec<ToolName>,
-    workflow: Option<WorkflowName>,
+    /// Whose work it is: which agent's, with which tool.
+    work: Vec<(AgentName, ToolName)>,
+    workflow: Workflow,
     reads: bool,
 }
 
 impl Deed {
     /// To commit a plan.
     #[must_use]
-    pub fn of_plan(plan: &Plan, workflow: Option<WorkflowName>) -> Self {
-        let body = plan.body();
-        let steps = body.steps.iter().map(|step| step.tool.clone());
-        Self {
-            tenant: body.principal.tenant.clone(),
-            agent: body.principal.agent.clone(),
-            tools: std::iter::once(body.tool.clone()).chain(steps).collect(),
-            workflow,
-            reads: false,
-        }
+    pub fn of_plan(plan: &Plan, workflow: Workflow) -> Self {
+        Self { tenant: plan.body().principal.tenant.clone(), work: work(plan).collect(), workflow, reads: false }
+    }
+
+    /// It is the work of this plan, too.
+    #[must_use]
+    pub fn and_of(mut self, plan: &Plan) -> Self {
+        self.work.extend(work(plan));
+        self
     }
 
     /// For whom it is done.
@@ -81,14 +82,21 @@ impl Deed {
     }
 
     fn subjects(&self) -> impl Iterator<Item = Subject<'_>> {
-        self.tools.iter().map(|tool| Subject {
+        self.work.iter().map(|(agent, tool)| Subject {
             tenant: &self.tenant,
-            agent: Some(&self.agent),
+            agent: Some(agent),
             tool: Some(tool),
-            workflow: self.workflow.as_ref(),
+            workflow: &self.workflow,
             reads: Some(self.reads),
         })
     }
+}
+
+/// Whose work a plan is: that of its tool, and of the tools of its steps.
+fn work(plan: &Plan) -> impl Iterator<Item = (AgentName, ToolName)> {
+    let body = plan.body();
+    let tools = std::iter::once(&body.tool).chain(body.steps.iter().map(|step| &step.tool));
+    tools.map(|tool| (body.principal.agent.clone(), tool.clone()))
 }
 
 /// No switch is set while this is held, and none was forgotten before.
@@ -121,15 +129,25 @@ impl KillSwitch {
         }))
     }
 
-    /// A run belongs to a workflow.
-    pub fn knows(&self, run: RunId, workflow: WorkflowName) {
+    /// A run belongs to a workflow, or to none.
+    pub fn learn(&self, run: RunId, workflow: Option<WorkflowName>) {
         self.0.workflows.0.insert(run, workflow);
     }
 
-    /// The workflow of a run, if it has one.
+    /// Whether it is known which workflow a run belongs to.
     #[must_use]
-    pub fn workflow_of(&self, run: Option<RunId>) -> Option<WorkflowName> {
-        run.and_then(|run| self.0.workflows.0.get(&run))
+    pub fn knows(&self, run: RunId) -> bool {
+        self.0.workflows.0.contains_key(&run)
+    }
+
+    /// The workflow of a run, as far as it is known.
+    #[must_use]
+    pub fn workflow_of(&self, run: Option<RunId>) -> Workflow {
+        let Some(run) = run else { return Workflow::None };
+        match self.0.workflows.0.get(&run) {
+            Some(workflow) => workflow.map_or(Workflow::None, Workflow::Of),
+            None => Workflow::Unknown,
+        }
     }
 
     /// To commit a plan.
@@ -229,7 +247,8 @@ impl KillSwitch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use toolkeep_core::kill::{KillTarget, TooMany};
+    use toolkeep_core::kill::{KillTarget, SetAgain, TooMany};
+    use uuid::Uuid;
 
     fn stop(target: KillTarget, mode: KillMode) -> Switch {
         Switch { target, mode, reason: "a\u{202e}leak".into(), by: "ann".into(), set_ms: 1 }
@@ -238,9 +257,8 @@ mod tests {
     fn deed(tools: &[&str], reads: bool) -> Deed {
         Deed {
             tenant: "acme".parse().expect("name"),
-            agent: "bot".parse().expect("name"),
-            tools: tools.iter().map(|tool| tool.parse().expect("name")).collect(),
-            workflow: None,
+            work: tools.iter().map(|tool| ("bot".parse().expect("name"), tool.parse().expect("name"))).collect(),
+            workflow: Workflow::None,
             reads,
         }
     }
@@ -263,7 +281,8 @@ mod tests {
         assert!(kill.pass().allows(&both).is_err() && !clearance.allows());
         assert!(kill.check_deed(&deed(&["books.sum"], false)).is_ok());
         assert!(kill.check_deed(&deed(&["notes.list"], true)).is_ok(), "reading goes on");
-        let cleared: Result<(), TooMany> = kill.change(|standing| Ok(standing.without(&tool)), || ());
+        let cleared: Result<(), SetAgain> =
+            kill.change(|standing| standing.without(&stop(tool, KillMode::ReadOnly)), || ());
         cleared.expect("cleared");
         assert!(kill.is_clear() && clearance.allows());
     }
@@ -294,5 +313,42 @@ mod tests {
         });
         let queue = queue.lock().expect("queue");
         assert_eq!(queue.iter().position(|what| *what == "switch"), Some(queue.len() - 1), "the switch is the last");
+    }
+    #[test]
+    fn t_o3_opening_many_runs_does_not_hide_a_run_from_the_switch_of_its_workflow() {
+        const MORE: u64 = 2_000;
+        let kill = KillSwitch::default();
+        let run = |number: u64| RunId::new(Uuid::from_u128(u128::from(number)));
+        let billing: WorkflowName = "billing".parse().expect("name");
+        for number in 0..RUNS_KNOWN_MAX + MORE {
+            kill.learn(run(number), Some(billing.clone()));
+        }
+        let newest = RUNS_KNOWN_MAX + MORE - 1;
+        assert_eq!(kill.workflow_of(Some(run(newest))), Workflow::Of(billing.clone()), "the newest is known");
+        let target = KillTarget::Workflow("acme".parse().expect("name"), billing);
+        let set: Result<(), TooMany> = kill.change(|standing| standing.with(stop(target, KillMode::Stop)), || ());
+        set.expect("set");
+        for number in 0..=newest {
+            let deed = Deed { workflow: kill.workflow_of(Some(run(number))), ..deed(&["notes.add"], false) };
+            assert!(kill.check_deed(&deed).is_err(), "run {number} is not stopped");
+        }
+        kill.learn(run(0), None);
+        let other = Deed { workflow: kill.workflow_of(Some(run(0))), ..deed(&["notes.add"], false) };
+        assert!(kill.check_deed(&other).is_ok(), "a run of which it is known that it has none goes on");
+    }
+
+    #[test]
+    fn t_o3_a_deed_that_is_the_work_of_two_is_stopped_with_either() {
+        let acme: TenantName = "acme".parse().expect("name");
+        let mut both = deed(&["toolkeep.undo"], false);
+        both.work.push(("other".parse().expect("name"), "pay".parse().expect("name")));
+        for target in [
+            KillTarget::Tool(acme.clone(), "pay".parse().expect("name")),
+            KillTarget::Agent(acme.clone(), "other".parse().expect("name")),
+            KillTarget::Agent(acme, "bot".parse().expect("name")),
+        ] {
+            let kill = KillSwitch::new(Standing::of([stop(target.clone(), KillMode::Stop)]), None);
+            assert!(kill.check_deed(&both).is_err(), "{target}");
+        }
     }
 }

@@ -218,6 +218,84 @@ fn t_o3_a_running_guest_ends_when_its_tool_is_stopped_and_others_go_on() {
 }
 
 #[test]
+fn t_o3_a_tool_that_stands_in_for_another_is_ended_by_its_own_switch() {
+    let mut world = World::asleep(Plot::default());
+    super::scenery::manifest(
+        &world,
+        ("endless", "spin", "tier = 0\n[limits]\nfuel = 1_000_000_000_000\ndeadline_ms = 600_000\n"),
+    );
+    let rest = "tier = 1\nfallback = \"endless\"\n[breaker]\nfailures = 1\nopen_s = 86400\n";
+    super::scenery::manifest(&world, ("trap", "trap", rest));
+    world.start();
+    let mut agent = world.agent();
+    assert_eq!(agent.execute("trap", json!({})).text("/error/code"), "tool_trapped");
+    let running = std::thread::spawn(move || agent.execute("trap", json!({})));
+    let mut admin = world.admin();
+    until("it runs", || admin.ok("health.get", json!({}))["in_flight"] == 1);
+    // What it calls is known a moment after it is in flight.
+    until("its switch ends it", || {
+        set(&world, "tool", Some("endless"), "stop");
+        running.is_finished()
+    });
+    // It has ten minutes: only the switch can have ended it.
+    killed(running.join().expect("the call"));
+}
+
+/// Rounds in which a switch is set and cleared at one time.
+const RACES: usize = 60;
+
+#[test]
+fn t_o3_of_setting_and_clearing_at_one_time_the_later_in_the_record_holds() {
+    let mut world = World::new();
+    let (mut setting, mut clearing) = (world.admin(), world.admin());
+    let mut held = false;
+    for round in 0..RACES {
+        if !held {
+            set(&world, "tool", Some("notes"), "stop");
+        }
+        let params = json!({"level": "tool", "name": "notes", "mode": "stop", "reason": format!("round {round}")});
+        let (set, cleared) = std::thread::scope(|scope| {
+            let set = scope.spawn(|| setting.ok("kill.set", params)["audit_seq"].as_u64().expect("a number"));
+            let clear = || clearing.0.ask("kill.clear", json!({"level": "tool", "name": "notes", "reason": "r"}));
+            let cleared = scope.spawn(clear);
+            (set.join().expect("set"), cleared.join().expect("cleared"))
+        });
+        let listed = world.admin().ok("kill.list", json!({}))["switches"].as_array().map(Vec::len);
+        // A switch that was set is not cleared unless that was answered, and on record, after it.
+        held = cleared["result"]["audit_seq"].as_u64().is_none_or(|cleared| cleared < set);
+        assert_eq!(listed, Some(usize::from(held)), "round {round}: set as {set}, {cleared}");
+        if round % 20 == 0 {
+            world.restart();
+            (setting, clearing) = (world.admin(), world.admin());
+            let listed = world.admin().ok("kill.list", json!({}))["switches"].as_array().map(Vec::len);
+            assert_eq!(listed, Some(usize::from(held)), "round {round}: the disk says the same");
+        }
+    }
+    world.verified();
+}
+
+#[test]
+fn r25_a_run_of_no_workflow_or_of_another_is_not_stopped_because_the_daemon_has_forgotten_it() {
+    let mut world = World::new();
+    let mut agent = world.agent();
+    let mut open = |params: Value| agent.ok("runs.open", params)["run"].take();
+    let runs = [open(json!({})), open(json!({"workflow": "support"}))];
+    let shown = runs.each_ref().map(|run| {
+        let call = json!({"tool": "notes.add", "input": note(&format!("Shown {run}").replace('"', "")), "run": run});
+        world.agent().reply("calls.preview", call).must("ok", "previewed", "")
+    });
+    set(&world, "workflow", Some("billing"), "stop");
+    // A restart knows runs that have a workflow; of the others it has to look.
+    world.restart();
+    for (number, (run, shown)) in runs.iter().zip(&shown).enumerate() {
+        let add = json!({"tool": "notes.add", "input": note(&format!("Made {number}")), "run": run});
+        world.agent().commit(shown.plan()).must("ok", "committed", "");
+        world.agent().reply("calls.execute", add).must("ok", "committed", "");
+    }
+    world.verified();
+}
+
+#[test]
 fn r25_what_is_no_switch_is_refused_with_what_would_be_one() {
     let world = World::new();
     let mut admin = world.admin();

@@ -2,7 +2,8 @@
 //!
 //! A pure set of switches and one question: what stops this? A switch of a tenant says nothing about another tenant; the
 //! global one is about everybody. Of all switches that match, the strictest is the answer. What a switch has to be told and
-//! is not known yet never matches by itself; [`Standing::of_unknown`] is the question for what can never be known.
+//! is not known yet never matches by itself; [`Standing::of_unknown`] is the question for what can never be known, and a run
+//! whose workflow nobody can say may be one of any ([`Workflow::Unknown`]).
 //!
 //! Not here: who may set a switch, how it survives a restart, and where it is asked.
 
@@ -16,7 +17,8 @@ use crate::id::{AgentName, NotAnId, TenantName, ToolName, WorkflowName};
 
 /// Bytes of the reason of a switch: a few sentences, shown with every refusal.
 pub const KILL_REASON_MAX_BYTES: usize = 500;
-/// Switches at one time: each call is held against all of its tenant.
+/// Switches of workflows, agents and tools that one tenant has at one time: each call is held against all of them. Those that
+/// stop a whole tenant, or everything, do not count: nobody can use up the room for them.
 pub const SWITCHES_MAX: usize = 1_000;
 
 /// What may still run.
@@ -173,7 +175,15 @@ impl KillTarget {
         match self {
             Self::Global => true,
             Self::Tenant(tenant) => tenant == subject.tenant,
-            Self::Workflow(tenant, name) => tenant == subject.tenant && subject.workflow == Some(name),
+            Self::Workflow(tenant, name) => {
+                tenant == subject.tenant
+                    && match subject.workflow {
+                        Workflow::None => false,
+                        Workflow::Of(own) => own == name,
+                        // It may be this one.
+                        Workflow::Unknown => true,
+                    }
+            }
             Self::Agent(tenant, name) => tenant == subject.tenant && subject.agent == Some(name),
             Self::Tool(tenant, name) => {
                 tenant == subject.tenant && subject.tool.is_some_and(|tool| is_or_belongs_to(tool, name))
@@ -200,6 +210,18 @@ impl fmt::Display for KillTarget {
     }
 }
 
+/// The workflow that something is part of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Workflow {
+    /// None, or it is not known yet and asked about again when it is.
+    #[default]
+    None,
+    /// This one.
+    Of(WorkflowName),
+    /// It belongs to a run, and nobody can say now to which workflow.
+    Unknown,
+}
+
 /// What wants to go on, as far as it is known.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
@@ -210,7 +232,7 @@ pub struct Subject<'a> {
     /// With which tool.
     pub tool: Option<&'a ToolName>,
     /// In a run of which workflow.
-    pub workflow: Option<&'a WorkflowName>,
+    pub workflow: &'a Workflow,
     /// Whether it only reads: a tool of tier 0 that has nothing to commit. Nothing while that is not known.
     pub reads: Option<bool>,
 }
@@ -242,10 +264,14 @@ impl Switch {
     }
 }
 
-/// There are as many switches as there may be.
+/// The tenant has as many switches of workflows, agents and tools as there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there are {SWITCHES_MAX} switches; clear some, or stop a wider level")]
+#[error("the tenant has {SWITCHES_MAX} switches of workflows, agents and tools; clear some, or stop the tenant")]
 pub struct TooMany;
+
+/// The switch of a target is not the one that was looked at any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAgain(pub Switch);
 
 /// All switches at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -289,19 +315,29 @@ impl Standing {
     /// With one more switch. It takes the place of one of the same target.
     ///
     /// # Errors
-    /// There are too many.
+    /// The tenant has too many. A switch of a whole tenant, or of everything, is always taken.
     pub fn with(&self, switch: Switch) -> Result<Self, TooMany> {
+        let of_same = |target: &&KillTarget| target.name().is_some() && target.tenant() == switch.target.tenant();
+        let counts = switch.target.name().is_some() && !self.switches.contains_key(&switch.target);
+        if counts && self.switches.keys().filter(of_same).count() >= SWITCHES_MAX {
+            return Err(TooMany);
+        }
         let mut next = self.clone();
         next.switches.insert(switch.target.clone(), switch);
-        if next.switches.len() > SWITCHES_MAX { Err(TooMany) } else { Ok(next) }
+        Ok(next)
     }
 
-    /// Without the switch of a target.
-    #[must_use]
-    pub fn without(&self, target: &KillTarget) -> Self {
+    /// Without this switch.
+    ///
+    /// # Errors
+    /// Its target has another one by now, which stays.
+    pub fn without(&self, switch: &Switch) -> Result<Self, SetAgain> {
+        if let Some(other) = self.switches.get(&switch.target).filter(|other| *other != switch) {
+            return Err(SetAgain(other.clone()));
+        }
         let mut next = self.clone();
-        next.switches.remove(target);
-        next
+        next.switches.remove(&switch.target);
+        Ok(next)
     }
 
     /// With what the file says: a switch while it is there.

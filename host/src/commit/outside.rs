@@ -14,7 +14,7 @@ use toolkeep_core::delivery::{DeliveryKind, Message, delivery_id};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{BodyState, Effect};
 use toolkeep_core::grant::HttpGrant;
-use toolkeep_core::id::{GrantName, TenantName};
+use toolkeep_core::id::{CallId, GrantName, TenantName};
 use toolkeep_core::net::origin::Origin;
 use toolkeep_core::plan::Plan;
 use toolkeep_core::price::Usd;
@@ -29,9 +29,10 @@ use super::sending::{self, Dispatched, Sending};
 use super::{Committer, RecoverError, halted_refusal, remaining, unsettled_reply};
 use crate::approve::{ApprovedParts, Contents};
 use crate::breakers::Watched;
+use crate::kill::Deed;
 use crate::ledger::{
-    BlobSet, Durability, Enqueue, FileBlob, InlineBlob, KeyChange, LedgerError, OpenIntent, OutcomeRow, SendMove,
-    SendRow, Settled, StoredSend,
+    BlobSet, Durability, Enqueue, FileBlob, InlineBlob, KeyChange, LedgerError, OpenIntent, OutcomeRow, Scope,
+    SendMove, SendRow, Settled, StoredSend,
 };
 use crate::record::{Entry, encode};
 
@@ -374,14 +375,37 @@ impl Finished {
         self.breakers.as_ref().map(|breakers| breakers.enter_grant(tenant, grant, origin)).transpose()
     }
 
+    /// What a plan is the work of, as far as a kill switch can be about it. What a reversal asks of other systems is the work
+    /// of the call that it reverses, too: a tool that is stopped does not reach them that way either. Blocks.
+    ///
+    /// # Errors
+    /// The ledger cannot say.
+    pub(super) fn deed(&self, plan: &Plan, undoes: Option<CallId>) -> Result<Deed, LedgerError> {
+        if let Some(run) = plan.binding().run.filter(|run| !self.kill.knows(*run))
+            && let Some(workflow) = self.runtime.block_on(self.ledger.workflow_of_run(run))?
+        {
+            self.kill.learn(run, workflow);
+        }
+        let deed = self.kill.deed(plan);
+        let asks = plan.body().effects.iter().any(|effect| matches!(effect, Effect::HttpRequest(_)));
+        let Some(undone) = undoes.filter(|_| asks) else { return Ok(deed) };
+        let undone = self.runtime.block_on(self.ledger.undo_of(&Scope::Operator, undone))?;
+        Ok(undone.iter().fold(deed, |deed, undone| deed.and_of(&undone.plan)))
+    }
+
     /// Send the requests of a plan whose intent is durable.
     ///
     /// # Errors
     /// The ledger cannot record a step: only the next start can go on.
-    pub(super) fn send_all(&self, plan: &Plan, goal: Goal) -> Result<(Passed, Vec<StoredSend>), LedgerError> {
+    pub(super) fn send_all(
+        &self,
+        plan: &Plan,
+        deed: &Deed,
+        goal: Goal,
+    ) -> Result<(Passed, Vec<StoredSend>), LedgerError> {
         let sends = self.runtime.block_on(self.ledger.sends(plan.id()))?;
         let contents = |digest: &Digest| self.blobs.content_blocking(digest).ok().flatten().as_ref().and_then(bytes_of);
-        let mut sending = Sending::new(self, plan, sends, &contents);
+        let mut sending = Sending::new(self, (plan.id(), deed.clone()), sends, &contents);
         let passed = Stop::of(sending.run(goal)?).map_or(Passed::Apply, Passed::Stopped);
         Ok((passed, sending.into_sends()))
     }
@@ -438,7 +462,8 @@ impl Finished {
             serde_json::from_str(&intent.steps).map_err(|e| RecoverError::Steps { plan, problem: e.to_string() })?;
         let world = |source| RecoverError::World { plan, source };
         self.can_be_read(intent, &steps)?;
-        let (passed, mut sends) = self.send_all(&intent.plan, Goal::Apply)?;
+        let deed = self.deed(&intent.plan, intent.undoes)?;
+        let (passed, mut sends) = self.send_all(&intent.plan, &deed, Goal::Apply)?;
         let stop = match passed {
             Passed::Stopped(stop) => stop,
             Passed::Apply => {
@@ -446,7 +471,7 @@ impl Finished {
                 match files::recover(&steps, &self.roots, &contents).map_err(world)? {
                     Recovered::RolledForward => return Ok(self.finished(intent, &sends)?),
                     Recovered::RolledBack => {
-                        let (passed, taken) = self.send_all(&intent.plan, Goal::TakeBack)?;
+                        let (passed, taken) = self.send_all(&intent.plan, &deed, Goal::TakeBack)?;
                         sends = taken;
                         match passed {
                             Passed::Stopped(stop) => stop,

@@ -11,7 +11,6 @@ use serde_json::Value;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{BodyState, Delivery, Effect, Header, HttpEffect, Reversal};
 use toolkeep_core::id::{GrantName, PlanId};
-use toolkeep_core::plan::Plan;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::send::{ATTEMPTS_MAX, Dispatch, Goal, Judgement, Next, SendState, judge, next};
 use toolkeep_sandbox::port::HttpAnswer;
@@ -110,12 +109,11 @@ pub(super) struct Sending<'c> {
 impl<'c> Sending<'c> {
     pub(super) fn new(
         committer: &'c Committer,
-        plan: &Plan,
+        (plan, deed): (PlanId, Deed),
         sends: Vec<StoredSend>,
         contents: &'c dyn Fn(&Digest) -> Option<Vec<u8>>,
     ) -> Self {
-        let (deed, withheld) = (committer.kill.deed(plan), Cell::new(false));
-        Self { committer, plan: plan.id(), deed, sends, contents, withheld }
+        Self { committer, plan, deed, sends, contents, withheld: Cell::new(false) }
     }
 
     /// The requests with what became of them.

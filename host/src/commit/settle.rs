@@ -32,6 +32,7 @@ use super::files::{
 use super::outside::{Carried, Metered, Outside, Passed, Stop};
 use super::{Committer, halted_refusal, remaining, sending};
 use crate::approve::{Approved, ApprovedParts, Contents};
+use crate::kill::Deed;
 use crate::ledger::{
     BlobSet, CallRow, Discard, Durability, FileBlob, InlineBlob, Intent, IntentId, IntentRefused, LedgerError,
     OutcomePromise, OutcomeRow, PlanState, Proposal, Scope, SendRow, Settled,
@@ -87,13 +88,15 @@ struct Made {
     sends: Vec<SendRow>,
     outside: Outside,
     note: Note,
+    deed: Deed,
 }
 
 fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<(Made, Unflushed), Refusal> {
     if let Some(why) = committer.poisoned.get() {
         return Err(Refusal::new(Code::Halted, format!("nothing is committed until the daemon is restarted: {why}")));
     }
-    committer.kill.check_deed(&committer.kill.deed(&parts.plan))?;
+    let deed = committer.deed(&parts.plan, parts.undoes).map_err(|error| error.refusal())?;
+    committer.kill.check_deed(&deed)?;
     let stored;
     let contents = match &parts.contents {
         Contents::Staged(contents) => contents,
@@ -151,7 +154,7 @@ fn prepare(committer: &Committer, parts: &ApprovedParts) -> Result<(Made, Unflus
     };
     logged.extend(beyond.inline);
     let logged = BlobSet { inline: logged, files: beyond.files };
-    Ok((Made { prepared, undo, logged, sends, outside, note }, unflushed))
+    Ok((Made { prepared, undo, logged, sends, outside, note, deed }, unflushed))
 }
 
 /// A content that travels in the intent transaction. It was read a moment ago, so it can be read now; without it the
@@ -173,12 +176,11 @@ fn intend(committer: &Committer, parts: ApprovedParts, made: Made, unflushed: Un
         Ok(intent) => intent,
         Err(refusal) => return (forget(committer, parts, &made, refusal), None),
     };
-    let deed = committer.kill.deed(&parts.plan);
     let mut asked = pin!(committer.ledger.intent(intent));
     let first = {
         // From here until the intent is handed over nothing is stopped; what is stopped before has its answer here.
         let pass = committer.kill.pass();
-        match pass.allows(&deed) {
+        match pass.allows(&made.deed) {
             // The first look hands the intent to the ledger's writer, which goes on by itself.
             Ok(()) => asked.as_mut().poll(&mut Context::from_waker(Waker::noop())),
             Err(killed) => {
@@ -285,7 +287,7 @@ struct Done {
 /// The requests, then the world.
 fn send(committer: &Committer, mut parts: ApprovedParts, made: Made, intent: IntentId, mut done: Done) -> Told {
     let now_ms = committer.ambient.now_ms();
-    let (passed, sends) = match committer.send_all(&parts.plan, Goal::Apply) {
+    let (passed, sends) = match committer.send_all(&parts.plan, &made.deed, Goal::Apply) {
         Ok(passed) => passed,
         Err(error) => {
             committer.poison(&error.to_string());
@@ -346,10 +348,16 @@ fn apply(committer: &Committer, parts: ApprovedParts, made: Made, intent: Intent
             return (answer, Some(Standing { applied, prepared: made.prepared, intent, row, extra, promise }));
         }
         Err(ApplyError::RolledBack(cause)) => {
-            if !made.sends.is_empty()
-                && let Ok((Passed::Stopped(stop), _)) = committer.send_all(&parts.plan, Goal::TakeBack)
-            {
-                return (stopped(committer, parts, &made, intent, stop), None);
+            if !made.sends.is_empty() {
+                match committer.send_all(&parts.plan, &made.deed, Goal::TakeBack) {
+                    Ok((Passed::Stopped(stop), _)) => return (stopped(committer, parts, &made, intent, stop), None),
+                    Ok((Passed::Apply, _)) => {}
+                    Err(error) => {
+                        // What was sent may stand, or be half taken back: nobody says that it was.
+                        committer.poison(&error.to_string());
+                        return (unknown(committer, parts, now_ms), None);
+                    }
+                }
             }
             let refusal = Refusal::new(Code::StalePlan, format!("{cause}; what was applied was taken back"));
             (Settled::RolledBack, close(parts, Outcome::Discarded, refusal, now_ms))

@@ -202,7 +202,7 @@ impl Host {
         }
         let stored = self.stored_plan(&scope, PlanName::Id(approval.plan)).await?;
         // Consent is not counted for what may not be done now.
-        self.may_settle(&stored.plan)?;
+        self.may_settle(&stored.plan).await?;
         let digest = stored.plan.digest().short();
         let need = match approve::need(&stored, &self.in_force()) {
             Ok(need) => need,

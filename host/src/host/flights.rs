@@ -88,13 +88,15 @@ impl Flights {
         let mut stopped = 0;
         for (owner, aboard) in self.lock().values() {
             let principal = owner.principal();
-            let (tool, workflow) = (aboard.tool(), kill.workflow_of(aboard.run()));
+            let calls = aboard.calls();
+            let (tool, run) = calls.map_or((None, None), |(tool, run)| (Some(tool), run));
+            let workflow = kill.workflow_of(run);
             let subject = Subject {
                 tenant: &principal.tenant,
                 agent: Some(&principal.agent),
-                tool: tool.map(|tool| &tool.name),
-                workflow: workflow.as_ref(),
-                reads: tool.map(|tool| tool.tier == Tier::ReadOnly),
+                tool: tool.as_ref().map(|tool| &tool.name),
+                workflow: &workflow,
+                reads: tool.as_ref().map(|tool| tool.tier == Tier::ReadOnly),
             };
             if standing.of_subject(&subject).is_some() {
                 aboard.cancel.cancel();

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use toolkeep_core::delivery::DeliveryKind;
 use toolkeep_core::display::visible;
 use toolkeep_core::id::{RunId, TenantName};
-use toolkeep_core::kill::{KILL_REASON_MAX_BYTES, KillLevel, KillMode, KillTarget, Standing, Subject, Switch, TooMany};
+use toolkeep_core::kill::{
+    KILL_REASON_MAX_BYTES, KillLevel, KillMode, KillTarget, SetAgain, Standing, Subject, Switch, TooMany, Workflow,
+};
 use toolkeep_core::plan::Plan;
 use toolkeep_core::principal::Principal;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -68,22 +70,39 @@ impl Host {
         if self.kill().is_clear() {
             return Ok(());
         }
-        let (reads, workflow) = (Some(tool.tier == Tier::ReadOnly), self.kill().workflow_of(run));
-        let workflow = workflow.as_ref();
+        let (reads, workflow) = (Some(tool.tier == Tier::ReadOnly), &self.kill().workflow_of(run));
         self.kill().check(|| Subject { tool: Some(&tool.name), workflow, reads, ..of_principal(principal) })
     }
 
+    /// Bring a run into memory, if something names one, so that what is asked about it next is known: its balances, and to the
+    /// kill switch its workflow.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub(crate) async fn know_run(&self, run: Option<RunId>) -> Result<(), Refusal> {
+        let Some(id) = run else { return Ok(()) };
+        if let Some(run) = self.budgets().any_run(id).await?
+            && !self.kill().knows(id)
+        {
+            self.kill().learn(id, run.workflow.clone());
+        }
+        Ok(())
+    }
+
     /// Whether a plan may be committed.
-    pub(crate) fn may_settle(&self, plan: &Plan) -> Result<(), Refusal> {
-        if self.kill().is_clear() { Ok(()) } else { self.kill().check_deed(&self.kill().deed(plan)) }
+    pub(crate) async fn may_settle(&self, plan: &Plan) -> Result<(), Refusal> {
+        if self.kill().is_clear() {
+            return Ok(());
+        }
+        self.know_run(plan.binding().run).await?;
+        self.kill().check_deed(&self.kill().deed(plan))
     }
 
     /// Whether a call that waits is stopped.
     pub(crate) fn stops_row(&self, row: &CallRow) -> bool {
         let tool = self.catalog().current().tool(&row.tool);
         let reads = tool.map(|tool| tool.tier == Tier::ReadOnly);
-        let workflow = self.kill().workflow_of(row.run);
-        let workflow = workflow.as_ref();
+        let workflow = &self.kill().workflow_of(row.run);
         let subject = || Subject { tool: Some(&row.tool), workflow, reads, ..of_principal(&row.principal) };
         self.kill().check(subject).is_err()
     }
@@ -152,20 +171,26 @@ impl Host {
     pub async fn kill_clear(&self, operator: &Operator, wanted: KillRequest) -> Result<Value, Refusal> {
         let target = self.kill_target(operator, &wanted)?;
         let reason = if wanted.reason.is_empty() { "".into() } else { reason(&wanted.reason)? };
-        let standing = self.kill().standing();
-        let Some(switch) = standing.get(&target).cloned() else {
-            let missing = Refusal::not_found("kill switch");
-            return Err(if target == KillTarget::Global && standing.switches().any(|s| standing.is_of_file(s)) {
-                missing.hint("a file sets it: remove the file, `kill.list` names it")
-            } else {
-                missing.hint("`kill.list` says what is stopped")
-            });
-        };
         let by: Arc<str> = operator.user().as_str().into();
-        let written = self.ledger().begin_kill(KillChange::Clear { target: target.clone(), by, reason });
-        let written = written.map_err(|error| error.refusal())?;
-        let seq = written.durable().await.map_err(|error| error.refusal())?;
-        let Ok(()) = self.kill().change::<(), Infallible>(|standing| Ok(standing.without(&target)), || ());
+        let mut found = None;
+        // Its place in the order of writing is between the switch that is looked at here and one that is set from now on.
+        let written = self.kill().change(
+            |standing| {
+                found = standing.get(&target).cloned();
+                if found.is_some() { Ok(standing.clone()) } else { Err(not_set(&target, standing)) }
+            },
+            || self.ledger().begin_kill(KillChange::Clear { target: target.clone(), by, reason }),
+        )?;
+        let switch = found.ok_or_else(|| Refusal::not_found("kill switch"))?;
+        let seq = match written {
+            Ok(written) => written.durable().await,
+            Err(error) => Err(error),
+        };
+        let seq = seq.map_err(|error| error.refusal())?;
+        self.kill().change(|standing| standing.without(&switch), || ()).map_err(|SetAgain(other)| {
+            Refusal::new(Code::Denied, format!("`{}` set it again in the meantime: {target} is stopped", other.by))
+                .hint("look at `kill.list` before you clear it again")
+        })?;
         tracing::warn!(%target, by = %operator.user(), "a kill switch is cleared");
         self.end_stopped(&switch, false);
         self.go_on_after_stop();
@@ -292,7 +317,8 @@ impl Host {
         }]);
         let catalog = self.catalog().current();
         let stops = |tool: &Arc<Tool>| {
-            let subject = Subject { tenant, agent: None, tool: Some(&tool.name), workflow: None, reads: Some(false) };
+            let workflow = &Workflow::None;
+            let subject = Subject { tenant, agent: None, tool: Some(&tool.name), workflow, reads: Some(false) };
             alone.of_subject(&subject).is_some()
         };
         // Tools of other tenants are nobody's business.
@@ -310,12 +336,11 @@ pub(super) fn gate(kill: &KillSwitch) -> Gate {
         }
         match &due.sender {
             Some(sender) if !sender.tool.as_str().starts_with(RESERVED) => {
-                let workflow = kill.workflow_of(sender.run);
                 let subject = || Subject {
                     tenant: &due.tenant,
                     agent: Some(&sender.agent),
                     tool: Some(&sender.tool),
-                    workflow: workflow.as_ref(),
+                    workflow: &sender.workflow,
                     reads: Some(false),
                 };
                 kill.check(subject).is_ok()
@@ -328,7 +353,18 @@ pub(super) fn gate(kill: &KillSwitch) -> Gate {
 
 /// What is known of an agent before it says what it wants.
 fn of_principal(principal: &Principal) -> Subject<'_> {
-    Subject { tenant: &principal.tenant, agent: Some(&principal.agent), tool: None, workflow: None, reads: None }
+    let workflow = &Workflow::None;
+    Subject { tenant: &principal.tenant, agent: Some(&principal.agent), tool: None, workflow, reads: None }
+}
+
+/// What somebody is told who wants to clear what is not set.
+fn not_set(target: &KillTarget, standing: &Standing) -> Refusal {
+    let missing = Refusal::not_found("kill switch");
+    if *target == KillTarget::Global && standing.switches().any(|switch| standing.is_of_file(switch)) {
+        missing.hint("a file sets it: remove the file, `kill.list` names it")
+    } else {
+        missing.hint("`kill.list` says what is stopped")
+    }
 }
 
 /// The switch of a kill file that says this.

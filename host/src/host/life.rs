@@ -470,7 +470,7 @@ async fn kill_switch(config: &Config, ledger: &Ledger, now_ms: u64) -> Result<Ki
     }
     let kill = KillSwitch::new(standing, config.kill.contact.clone());
     for (run, workflow) in ledger.runs_with_workflow(RUNS_KNOWN_MAX).await? {
-        kill.knows(run, workflow);
+        kill.learn(run, Some(workflow));
     }
     Ok(kill)
 }

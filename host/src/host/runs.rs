@@ -76,9 +76,7 @@ impl Host {
         let begun = Run::begin(run, caller.who(), workflow.clone(), terms);
         let told =
             json!({"run": run, "contract": begun.terms.contract, "workflow": workflow, "budget": begun.terms.budget});
-        if let Some(workflow) = workflow {
-            self.kill().knows(run, workflow);
-        }
+        self.kill().learn(run, workflow);
         self.budgets().begin(begun);
         Ok(told)
     }

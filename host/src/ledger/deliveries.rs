@@ -8,7 +8,8 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row, params};
 use tokio::sync::Notify as Signal;
 use toolkeep_core::delivery::{DeliveryEvent, DeliveryKind, DeliveryState, Message, Progress};
-use toolkeep_core::id::{AgentName, CallId, ChannelName, DeliveryId, NotAnId, RunId, TenantName, ToolName, UserName};
+use toolkeep_core::id::{AgentName, CallId, ChannelName, DeliveryId, NotAnId, TenantName, ToolName, UserName};
+use toolkeep_core::kill::Workflow;
 use uuid::Uuid;
 
 use super::Ledger;
@@ -71,8 +72,8 @@ pub struct Sender {
     pub agent: AgentName,
     /// The tool.
     pub tool: ToolName,
-    /// The run.
-    pub run: Option<RunId>,
+    /// The workflow of its run.
+    pub workflow: Workflow,
 }
 
 /// What happened to a delivery.
@@ -284,7 +285,8 @@ const COLUMNS: &str = "id, tenant, kind, channel, call, receivers, subject, medi
 
 /// What is due, with whose call it is of.
 const DUE: &str = "SELECT o.id AS id, o.tenant AS tenant, o.channel AS channel, o.kind AS kind, c.agent AS agent, \
-                   c.tool AS tool, c.run AS run FROM outbox o LEFT JOIN calls c ON c.id = o.call";
+                   c.tool AS tool, c.run AS run, r.workflow AS workflow FROM outbox o LEFT JOIN calls c ON c.id = o.call \
+                   LEFT JOIN runs r ON r.id = c.run";
 
 /// The statement for one delivery by its id, with the columns of [`delivery_of`].
 pub(super) fn one_delivery() -> String {
@@ -328,11 +330,12 @@ fn due_of(row: &Row<'_>) -> Result<Due, LedgerError> {
     let reading = Reading::new(row, "outbox");
     let sender = match reading.text_or_null("tool")? {
         None => None,
-        Some(_) => Some(Sender {
-            agent: reading.name("agent")?,
-            tool: reading.name("tool")?,
-            run: reading.uuid_or_null("run")?.map(RunId::new),
-        }),
+    let workflow = match (reading.uuid_or_null("run")?, reading.text_or_null("workflow")?) {
+        (None, _) | (Some(_), Some("")) => Workflow::None,
+        (Some(_), Some(_)) => Workflow::Of(reading.name("workflow")?),
+        (Some(_), None) => Workflow::Unknown,
+    };
+        Some(_) => Some(Sender { agent: reading.name("agent")?, tool: reading.name("tool")?, workflow }),
     };
     Ok(Due {
         id: DeliveryId::new(reading.uuid("id")?),

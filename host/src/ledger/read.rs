@@ -230,6 +230,7 @@ fn open_intent_of(row: &Row<'_>) -> Result<OpenIntent, LedgerError> {
         steps: Arc::from(reading.text("steps")?),
         reply_when_done: Arc::from(reading.text("reply")?),
         receipt: reading.text_or_null("receipt")?.map(receipt_from).transpose()?,
+        undoes: reading.uuid_or_null("undoes")?.map(CallId::new),
         made_ms: reading.number("intent_ms")?,
     })
 }

@@ -292,6 +292,8 @@ pub struct OpenIntent {
     pub reply_when_done: Arc<str>,
     /// The receipt that `Committed` releases.
     pub receipt: Option<Receipt>,
+    /// The call that it reverses, if it is a reversal.
+    pub undoes: Option<CallId>,
     /// When the intent was made.
     pub made_ms: u64,
 }

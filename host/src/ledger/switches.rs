@@ -15,10 +15,10 @@ use toolkeep_core::kill::{KillLevel, KillMode, KillTarget, Switch};
 
 use super::Ledger;
 use super::batch::{Batch, Step};
-use super::column::{Reading, integer};
+use super::column::{Reading, id_bytes, integer};
 use super::failure::LedgerError;
 use super::queue::{Done, Work};
-use super::statement::rows;
+use super::statement::{row, rows};
 
 /// A change of the kill switches.
 #[derive(Debug, Clone)]
@@ -143,6 +143,22 @@ impl Ledger {
     pub async fn kill_switches(&self) -> Result<Vec<Switch>, LedgerError> {
         self.barrier().await?;
         self.read(move |conn| rows(conn, "SELECT * FROM kill_switches", &[], switch_of)).await
+    }
+
+    /// The workflow of a run, if there is such a run; an inner nothing if it has none.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn workflow_of_run(&self, run: RunId) -> Result<Option<Option<WorkflowName>>, LedgerError> {
+        self.caught_up().await?;
+        let sql = "SELECT workflow FROM runs WHERE id = ?1";
+        self.read(move |conn| {
+            row(conn, sql, params![id_bytes(run.uuid())], |row| {
+                let reading = Reading::new(row, "runs");
+                if reading.text("workflow")?.is_empty() { Ok(None) } else { reading.name("workflow").map(Some) }
+            })
+        })
+        .await
     }
 
     /// The newest runs that belong to a workflow, with it.

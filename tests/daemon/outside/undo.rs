@@ -173,3 +173,29 @@ fn r09_what_nothing_undoes_is_refused_by_name_and_what_may_stay_stays() {
     assert!(!world.path("books/left.txt").exists(), "its request does no harm where it is");
     assert_eq!(peer.reads().len(), 2, "nothing more was sent");
 }
+
+#[test]
+fn t_o3_a_tool_that_is_stopped_reaches_nobody_by_the_undo_of_its_calls() {
+    let peer = Peer::new();
+    let world = world(&peer);
+    let (mut agent, mut admin) = (world.agent(), world.admin());
+    let steps = [send("POST", &format!("{}/a", peer.origin()), r#"{"n": 1}"#)];
+    let waits = held(reach(&mut agent, "paid", &steps));
+    let done = agree(&mut admin, &waits).must("ok", "committed", "");
+    let files = reach(&mut agent, "keys", &[write("k.txt", "x")]).must("ok", "committed", "");
+    for (level, name) in [("tool", "paid"), ("agent", "local")] {
+        let switch = json!({"level": level, "name": name, "mode": "stop", "reason": "it does too much"});
+        admin.ok("kill.set", switch);
+        let refused = admin.reply("undo.call", json!({"call": done.call()}));
+        assert_eq!(refused.text("/error/code"), "killed", "{level}: {}", refused.value);
+        assert!(peer.reads_of("/undo/r-1").is_empty(), "{level}");
+        admin.ok("kill.clear", json!({"level": level, "name": name}));
+    }
+    // What an operator takes back in the workspace reaches nobody: that is what a tool is stopped for.
+    admin.ok("kill.set", json!({"level": "tool", "name": "keys", "mode": "stop", "reason": "it does too much"}));
+    admin.reply("undo.call", json!({"call": files.call()})).must("ok", "committed", "");
+    assert!(!world.path("books/k.txt").exists());
+    admin.reply("undo.call", json!({"call": done.call()})).must("ok", "committed", "");
+    assert_eq!(peer.reads_of("/undo/r-1").len(), 1);
+    world.verified();
+}

@@ -21,11 +21,11 @@ struct Names {
     tenant: TenantName,
     agent: AgentName,
     tool: ToolName,
-    workflow: WorkflowName,
+    workflow: Workflow,
 }
 
 fn names(tenant: &str, of: &str) -> Names {
-    Names { tenant: name(tenant), agent: name(of), tool: name(of), workflow: name(of) }
+    Names { tenant: name(tenant), agent: name(of), tool: name(of), workflow: Workflow::Of(name(of)) }
 }
 
 impl Names {
@@ -34,7 +34,7 @@ impl Names {
             tenant: &self.tenant,
             agent: Some(&self.agent),
             tool: Some(&self.tool),
-            workflow: Some(&self.workflow),
+            workflow: &self.workflow,
             reads,
         }
     }
@@ -63,7 +63,7 @@ fn r25_what_is_not_known_is_not_matched_but_what_never_can_be_is() {
     let acme: TenantName = name("acme");
     for level in [KillLevel::Workflow, KillLevel::Agent, KillLevel::Tool] {
         let standing = Standing::of([switch(target(level, "acme", "one"), KillMode::Stop)]);
-        let bare = Subject { tenant: &acme, agent: None, tool: None, workflow: None, reads: None };
+        let bare = Subject { tenant: &acme, agent: None, tool: None, workflow: &Workflow::None, reads: None };
         assert!(standing.of_subject(&bare).is_none(), "{level:?}");
         assert!(standing.of_unknown(&acme).is_some(), "{level:?}");
         assert!(standing.of_unknown(&name("other")).is_none(), "{level:?}");
@@ -73,12 +73,27 @@ fn r25_what_is_not_known_is_not_matched_but_what_never_can_be_is() {
 }
 
 #[test]
+fn t_o3_a_run_whose_workflow_nobody_can_say_is_stopped_with_any_workflow_of_its_tenant_and_by_no_more() {
+    let unknown = Names { workflow: Workflow::Unknown, ..names("acme", "one") };
+    for (level, tenant, of, wanted) in [
+        (KillLevel::Workflow, "acme", "one", true),
+        (KillLevel::Workflow, "acme", "other", true),
+        (KillLevel::Workflow, "other", "one", false),
+        (KillLevel::Tool, "acme", "other", false),
+        (KillLevel::Agent, "acme", "other", false),
+    ] {
+        let standing = Standing::of([switch(target(level, tenant, of), KillMode::Stop)]);
+        assert_eq!(standing.of_subject(&unknown.subject(Some(true))).is_some(), wanted, "{level:?} {tenant} {of}");
+    }
+}
+
+#[test]
 fn r25_the_name_of_a_manifest_is_about_all_of_its_tools_and_of_no_other() {
     let acme: TenantName = name("acme");
     let standing = Standing::of([switch(target(KillLevel::Tool, "acme", "notes"), KillMode::Stop)]);
     let stopped = |tool: &str| {
         let tool: ToolName = name(tool);
-        let subject = Subject { tenant: &acme, agent: None, tool: Some(&tool), workflow: None, reads: None };
+        let subject = Subject { tenant: &acme, agent: None, tool: Some(&tool), workflow: &Workflow::None, reads: None };
         standing.of_subject(&subject).is_some()
     };
     assert!(stopped("notes") && stopped("notes.add") && stopped("notes.list.all"));
@@ -113,8 +128,38 @@ fn r25_there_are_as_many_switches_as_may_be_and_not_one_more() {
     let full = Standing::of((0..SWITCHES_MAX).map(at));
     assert_eq!(full.with(at(SWITCHES_MAX)), Err(TooMany));
     assert_eq!(full.with(at(0)).map(|same| same.switches().count()), Ok(SWITCHES_MAX), "in the place of its own");
-    let less = full.without(&at(7).target);
+    let less = full.without(&at(7)).expect("the same");
     assert!(less.with(at(SWITCHES_MAX)).is_ok());
+}
+
+#[test]
+fn t_o3_no_tenant_uses_up_the_room_of_another_or_of_a_stop_of_everything() {
+    let of = |level, tenant: &str, number: usize| switch(target(level, tenant, &format!("n{number}")), KillMode::Stop);
+    let named = [KillLevel::Workflow, KillLevel::Agent, KillLevel::Tool];
+    let full = Standing::of((0..SWITCHES_MAX).map(|at| of(named[at % 3], "acme", at)));
+    for level in named {
+        assert_eq!(full.with(of(level, "acme", SWITCHES_MAX)), Err(TooMany), "{level:?}");
+        assert!(full.with(of(level, "other", 0)).is_ok(), "{level:?}");
+    }
+    for level in [KillLevel::Global, KillLevel::Tenant] {
+        for tenant in ["acme", "other"] {
+            let stopped = full.with(of(level, tenant, 0)).expect("always room");
+            assert!(stopped.of_unknown(&name(tenant)).is_some(), "{level:?}");
+            // And it does not take the room of the others.
+            let less = stopped.without(&of(named[0], "acme", 0)).expect("the same");
+            assert!(less.with(of(KillLevel::Tool, "acme", SWITCHES_MAX)).is_ok(), "{level:?} {tenant}");
+        }
+    }
+}
+
+#[test]
+fn t_o3_a_switch_that_was_set_again_is_not_removed_with_the_one_before() {
+    let one = switch(target(KillLevel::Tool, "acme", "notes"), KillMode::Stop);
+    let again = Switch { reason: "it goes on".into(), ..one.clone() };
+    let standing = Standing::of([again.clone()]);
+    assert_eq!(standing.without(&one), Err(SetAgain(again.clone())));
+    assert!(standing.without(&again).is_ok_and(|cleared| cleared.is_clear()));
+    assert!(Standing::default().without(&one).is_ok_and(|cleared| cleared.is_clear()), "somebody else removed it");
 }
 
 #[test]
@@ -122,7 +167,7 @@ fn r25_only_its_removal_clears_the_switch_of_a_file() {
     let file = switch(KillTarget::Global, KillMode::Stop);
     let standing = Standing::default().with_file(Some(file.clone()));
     assert!(!standing.is_clear() && standing.is_of_file(&file));
-    assert!(!standing.without(&KillTarget::Global).is_clear());
+    assert!(!standing.without(&file).expect("none of its own").is_clear());
     assert!(standing.with_file(None).is_clear());
 }
 

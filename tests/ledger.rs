@@ -14,4 +14,5 @@ mod outside;
 mod retention;
 mod standing;
 mod transactions;
+mod waiting;
 mod writing;

@@ -273,6 +273,18 @@ impl Host {
         self.0.runtime.spawn(work)
     }
 
+    /// Do something to its end, also if whoever asked for it goes away.
+    ///
+    /// # Errors
+    /// Those of the work; `internal`: it panicked.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let panicked = |_| Err(Refusal::new(Code::Internal, "BUG: what was asked for panicked; look at the log"));
+        self.spawn(work).await.unwrap_or_else(panicked)
+    }
+
     /// Begin something that a stop has to wait for, other than a call: the ledger is not closed before the guard is dropped.
     ///
     /// # Errors

@@ -11,8 +11,10 @@ mod gaps;
 mod killed;
 mod leaks;
 mod peer;
+mod repeated;
 mod saga;
 mod undo;
+mod waiting;
 
 use serde_json::{Value, json};
 

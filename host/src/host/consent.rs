@@ -105,25 +105,25 @@ impl Host {
     /// `not_found`.
     pub async fn wait_approval(&self, caller: &Caller, id: ApprovalId, timeout_ms: u64) -> Result<Answer, Refusal> {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(timeout_ms.min(WAIT_MAX_MS));
+        let mut asking = None;
         loop {
             let notice = self.0.notices.0.notified();
             tokio::pin!(notice);
             notice.as_mut().enable();
             let approval = self.own_approval(caller, id).await?;
             let scope = Scope::Tenant(caller.principal().tenant.clone());
-            let asked = self.ledger().call(&scope, self.asked_by(approval.call).await?).await;
+            // The call of an agent that waits for this one, where this one is a part of it: its reply is told, also when it
+            // does not wait any more.
+            let waiting = self.ledger().continuation_of(approval.call).await.map_err(|e| e.refusal())?;
+            let goes_on = asking.is_some() && waiting.is_none();
+            asking = asking.or(waiting.map(|waiting| waiting.row.call));
+            let asked = self.ledger().call(&scope, asking.unwrap_or(approval.call)).await;
             let call = asked.map_err(|e| e.refusal())?.ok_or_else(|| Refusal::not_found("call"))?;
-            let waits = call.row.outcome == Outcome::Pending;
+            let waits = call.row.outcome == Outcome::Pending && !goes_on;
             if !waits || tokio::time::timeout_at(deadline, notice).await.is_err() {
                 return Ok(Answer::of_row(&call.row));
             }
         }
-    }
-
-    /// The call of an agent that waits for this one, where this one is a part of it.
-    async fn asked_by(&self, call: CallId) -> Result<CallId, Refusal> {
-        let waiting = self.ledger().continuation_of(call).await.map_err(|e| e.refusal())?;
-        Ok(waiting.map_or(call, |waiting| waiting.row.call))
     }
 
     async fn own_approval(&self, caller: &Caller, id: ApprovalId) -> Result<StoredApproval, Refusal> {
@@ -183,7 +183,7 @@ impl Host {
     }
 
     /// Agree to a plan. `confirm` is the start of the plan's digest (12 digits), typed by the operator; irreversible plans
-    /// need it. When enough people agreed, the plan is settled before this returns.
+    /// need it. When enough people agreed, the plan is settled before this returns; it is, too, if the operator does not wait.
     ///
     /// # Errors
     /// `denied`: this operator may not agree, or the confirmation is wrong. `not_found`, `approval_rejected`,
@@ -195,7 +195,7 @@ impl Host {
         reason: &str,
         confirm: Option<&str>,
     ) -> Result<Value, Refusal> {
-        let _open = self.accepting()?;
+        let open = self.accepting()?;
         let (scope, approval) = self.tenant_approval(operator, id).await?;
         if approval.state != ApprovalState::Approved {
             still_pending(&approval)?;
@@ -206,7 +206,14 @@ impl Host {
         let digest = stored.plan.digest().short();
         let need = match approve::need(&stored, &self.in_force()) {
             Ok(need) => need,
-            Err(refusal) if refusal.code == Code::StalePlan => return Err(self.stale(&stored, refusal).await),
+            Err(refusal) if refusal.code == Code::StalePlan => {
+                let host = self.clone();
+                let ending = async move {
+                    let _open = open;
+                    Err(host.stale(&stored, refusal).await)
+                };
+                return self.to_the_end(ending).await;
+            }
             Err(refusal) => return Err(refusal),
         };
         let groups = need.as_ref().map(|need| &need.groups);
@@ -228,20 +235,38 @@ impl Host {
                 return Err(Refusal::new(Code::Denied, "an agent does not approve"));
             }
         }
+        // What the plan needs by now.
+        let approvers = need.as_ref().map_or(1, |need| approve::people(need, self.0.config.solo));
+        let barred = (approvers > 1).then(|| stored.plan.body().principal.user.clone());
+        let (host, operator, reason) = (self.clone(), operator.clone(), reason.to_owned());
+        let deciding = async move {
+            let _open = open;
+            host.agree((&operator, &scope), &approval, &reason, Raised { approvers, barred }).await
+        };
+        self.to_the_end(deciding).await
+    }
+
+    /// Count an agreement, and settle the plan if it is enough.
+    async fn agree(
+        &self,
+        (operator, scope): (&Operator, &Scope),
+        approval: &StoredApproval,
+        reason: &str,
+        raised: Raised,
+    ) -> Result<Value, Refusal> {
+        let id = approval.row.id;
         // People agreed before, and the plan could not be settled then: settle it now, nobody has to agree again.
         let resolved = if approval.state == ApprovalState::Approved {
             Resolved::Approved
         } else {
-            let approvers = need.as_ref().map_or(1, |need| approve::people(need, self.0.config.solo));
-            let barred = (approvers > 1).then(|| stored.plan.body().principal.user.clone());
-            self.resolve(operator, id, reason, Some(Raised { approvers, barred })).await?
+            self.resolve(operator, id, reason, Some(raised)).await?
         };
         match resolved {
             Resolved::Counted { have, need } => {
                 Ok(json!({"approval": id, "state": "pending", "have": have, "need": need}))
             }
             Resolved::Approved => {
-                let stored = self.stored_plan(&scope, PlanName::Id(approval.plan)).await?;
+                let stored = self.stored_plan(scope, PlanName::Id(approval.plan)).await?;
                 let call = stored.call.row.call;
                 let answer = self.settle_stored(Consent::People(Box::new(stored))).await;
                 self.resume(call).await;
@@ -268,14 +293,19 @@ impl Host {
     /// # Errors
     /// As [`Self::approve`].
     pub async fn reject(&self, operator: &Operator, id: ApprovalId, reason: &str) -> Result<Value, Refusal> {
-        let _open = self.accepting()?;
+        let open = self.accepting()?;
         let (_, approval) = self.tenant_approval(operator, id).await?;
         still_pending(&approval)?;
         wanted_reason(reason)?;
-        self.resolve(operator, id, reason, None).await?;
-        self.resume(approval.call).await;
-        self.0.notices.announce();
-        Ok(json!({"approval": id, "state": "rejected"}))
+        let (host, operator, reason) = (self.clone(), operator.clone(), reason.to_owned());
+        let deciding = async move {
+            let _open = open;
+            host.resolve(&operator, id, &reason, None).await?;
+            host.resume(approval.call).await;
+            host.0.notices.announce();
+            Ok(json!({"approval": id, "state": "rejected"}))
+        };
+        self.to_the_end(deciding).await
     }
 
     /// Count an answer: an agreement with what the plan needs by now, or a refusal without it.

@@ -1,6 +1,7 @@
 //! Calls in flight: which calls execute at this moment, so that they can be cancelled and waited for.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,6 +42,23 @@ impl Flights {
     pub fn enter(&self, call: CallId, owner: Caller, aboard: Arc<Aboard>) -> Flight {
         self.lock().insert(call, (owner, aboard));
         Flight { board: Arc::clone(&self.0), call }
+    }
+
+    /// A call that waited goes on. Nothing if it is in flight: it runs once at a time.
+    #[must_use]
+    pub fn enter_again(&self, call: CallId, owner: Caller, aboard: Arc<Aboard>) -> Option<Flight> {
+        match self.lock().entry(call) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(place) => {
+                place.insert((owner, aboard));
+                Some(Flight { board: Arc::clone(&self.0), call })
+            }
+        }
+    }
+
+    /// Wait until a call is not in flight.
+    pub async fn landed(&self, call: CallId) {
+        self.until(|| !self.lock().contains_key(&call)).await;
     }
 
     /// A plan begins to be settled.
@@ -108,12 +126,17 @@ impl Flights {
 
     /// Wait until nothing is in flight.
     pub async fn all_landed(&self) {
+        self.until(|| self.count() == 0 && self.0.settling.load(Ordering::Acquire) == 0).await;
+    }
+
+    /// Wait until this holds, which may become so with every landing.
+    async fn until(&self, holds: impl Fn() -> bool) {
         loop {
             let landed = self.0.landed.notified();
             tokio::pin!(landed);
             // Listens from here on, so that a landing during the look is not missed.
             landed.as_mut().enable();
-            if self.count() == 0 && self.0.settling.load(Ordering::Acquire) == 0 {
+            if holds() {
                 return;
             }
             landed.await;

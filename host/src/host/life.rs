@@ -218,18 +218,6 @@ impl Host {
         });
     }
 
-    /// Go on with every call that waits and whose part has ended.
-    pub(super) async fn resume_all(&self) {
-        match self.ledger().continuations().await {
-            Ok(waiting) => {
-                for suspended in waiting {
-                    self.resume_suspended(suspended).await;
-                }
-            }
-            Err(error) => tracing::error!(%error, "calls that wait could not be looked up"),
-        }
-    }
-
     /// Plans that people approved and that were not settled: the daemon was stopped, or the disk refused.
     pub(super) async fn settle_approved(&self) {
         let filter = ApprovalFilter { state: Some(ApprovalState::Approved) };
@@ -245,7 +233,13 @@ impl Host {
             for approval in approvals.items {
                 if let Ok(Some(stored)) = self.ledger().plan(&Scope::Operator, approval.plan).await {
                     let answer = self.settle_stored(Consent::People(Box::new(stored))).await;
+                    let (host, call) = (self.clone(), stored.call.row.call);
                     tracing::info!(plan = %approval.plan, outcome = ?answer.outcome, "settled a plan that was approved before");
+                    // A call may wait for this one, and nobody else has it go on.
+                    self.spawn(async move {
+                        host.resume(call).await;
+                        host.0.notices.announce();
+                    });
                 }
             }
             match approvals.next {

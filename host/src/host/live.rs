@@ -59,6 +59,14 @@ pub(crate) enum Part {
 }
 
 impl Part {
+/// What became of the wish that a call that waits goes on.
+enum Resumed {
+    /// It went on, or does not go on now.
+    Done,
+    /// It is in flight.
+    InFlight,
+}
+
     fn stopped(passage: Passage) -> Self {
         Self::Stopped(Box::new(passage))
     }
@@ -206,35 +214,57 @@ impl Host {
 
     /// Go on with the call whose part `child` was settled, rejected or resolved, if it is a part of one.
     pub(crate) async fn resume(&self, child: CallId) {
-        let found = match self.ledger().continuation_of(child).await {
-            Ok(found) => found,
-            Err(error) => return tracing::error!(%error, %child, "a call that waits could not be looked up"),
-        };
-        if let Some(suspended) = found {
-            self.resume_suspended(suspended).await;
+        loop {
+            let found = match self.ledger().continuation_of(child).await {
+                Ok(found) => found,
+                Err(error) => return tracing::error!(%error, %child, "a call that waits could not be looked up"),
+            };
+            let Some(Suspended { row, .. }) = found else { return };
+            match self.resume_suspended(&row, child).await {
+                Ok(Resumed::Done) => return,
+                // It has not come to rest yet. What it waits for then may be over by then.
+                Ok(Resumed::InFlight) => self.flights().landed(row.call).await,
+                Err(error) => {
+                    return tracing::error!(error = %error.message, call = %row.call, "a call that waits could not go on");
+                }
+            }
         }
     }
 
-    /// Go on with a call that waits, if its part has ended.
-    pub(crate) async fn resume_suspended(&self, suspended: Suspended) {
-        let Suspended { row, continuation } = suspended;
-        let (parent, child) = (row.call, continuation.child);
-        let part = self.ledger().call(&crate::ledger::Scope::Operator, child).await;
-        let sent = match part {
-            Ok(part) => part.map(|part| Answer::of_row(&part.row)),
-            Err(error) => return tracing::error!(%error, call = %parent, "a call that waits could not go on"),
+    /// Go on with a call that waits for its part `child`, if that has ended. It is in flight from before anything is looked
+    /// at, so that it goes on once, whoever else wants it to.
+    async fn resume_suspended(&self, found: &CallRow, child: CallId) -> Result<Resumed, Refusal> {
+        if self.admission().draining() {
+            // The next start looks for it.
+            return Ok(Resumed::Done);
+        }
+        let (parent, line) = (found.call, Line::new(None));
+        let owner = Caller::resumed((&found.principal, &found.origin), None);
+        let Some(flight) = self.flights().enter_again(parent, owner, line.aboard()) else {
+            tracing::info!(call = %parent, "a call that waits is under way");
+            return Ok(Resumed::InFlight);
         };
         match sent.as_ref().map(|sent| sent.outcome) {
-            Some(Outcome::Pending) => return,
-            Some(Outcome::Unknown) => return self.waits_unknown(row, continuation).await,
+        let failed = |error: LedgerError| error.refusal();
+        let Some(suspended) = self.ledger().continuation_of(child).await.map_err(failed)? else {
+            return Ok(Resumed::Done);
+        };
+        let Suspended { row, continuation } = suspended;
+        let part = self.ledger().call(&Scope::Operator, child).await.map_err(failed)?;
+        let sent = part.map(|part| Answer::of_row(&part.row));
+            Some(Outcome::Pending) => return Ok(Resumed::Done),
+            Some(Outcome::Unknown) => {
+                self.waits_unknown(row, continuation).await;
+                return Ok(Resumed::Done);
+            }
             _ => {}
         }
         if self.stops_row(&row) {
+        self.know_run(row.run).await?;
             // It waits on: whoever clears the switch looks for it.
-            return tracing::info!(call = %parent, "a call that waits does not go on: it is stopped");
+            tracing::info!(call = %parent, "a call that waits does not go on: it is stopped");
+            return Ok(Resumed::Done);
         }
-        let line = Line::new(None);
-        let flight = self.flights().enter(parent, Caller::resumed((&row.principal, &row.origin), None), line.aboard());
         let host = self.clone();
         let work = async move {
             let request = request_of(&row);
@@ -250,6 +280,27 @@ impl Host {
         }
         self.0.notices.announce();
     }
+        Ok(Resumed::Done)
+    }
+
+    /// Go on with every call that waits and whose part has ended.
+    pub(super) async fn resume_all(&self) {
+        let waiting = match self.ledger().continuations().await {
+            Ok(waiting) => waiting,
+            Err(error) => return tracing::error!(%error, "calls that wait could not be looked up"),
+        };
+        for Suspended { row, continuation } in waiting {
+            match self.resume_suspended(&row, continuation.child).await {
+                Ok(Resumed::Done) => {}
+                Ok(Resumed::InFlight) => {
+                    let host = self.clone();
+                    self.spawn(async move { host.resume(continuation.child).await });
+                }
+                Err(error) => {
+                    tracing::error!(error = %error.message, call = %row.call, "a call that waits could not go on");
+                }
+            }
+        }
 
     /// Nobody knows what became of a request of a call: that is what the call says from now on, and it goes on waiting.
     async fn waits_unknown(&self, row: CallRow, continuation: Continuation) {
@@ -291,6 +342,9 @@ impl Host {
             return Err(Refusal::new(Code::StalePlan, "the tool changed while the call waited; nothing more was sent"));
         }
         let who = (caller.principal(), caller.origin());
+        self.know_run(call.options().run).await?;
+        line.calls(call.tool(), call.options().run);
+        self.may_go_on(&call)?;
         let around = self.circumstances(who, &call.tool().name, call.options());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
         let ticket = admit::readmit(self.admission(), self.budgets(), grant, &line.cancel()).await?;

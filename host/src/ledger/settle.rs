@@ -25,6 +25,7 @@ use super::intact::{Kept, intact};
 use super::read;
 use super::rows::{ApprovalRow, CallKey, CallRow, Intent, IntentId, OutcomeRow, PlanState, Proposal, Settled};
 use super::statement::each;
+use super::suspended::not_waiting;
 
 /// What one host writes as its lease (D20): there is nobody to take it from.
 const LEASE_EPOCH: i64 = 0;
@@ -50,7 +51,7 @@ impl Batch<'_> {
     /// Keep a plan that is not committed now.
     pub(super) fn propose(&mut self, proposal: &Proposal) -> Step<(), LedgerError> {
         let state = if proposal.approval.is_some() { PlanState::Held } else { PlanState::Previewed };
-        let seq = self.proposal(proposal, state, None)?;
+        let Some(seq) = self.proposal(proposal, state, None)? else { return Err(not_waiting().into()) };
         self.keep_intact(Kept::Plan(seq))?;
         if let Some(approval) = &proposal.approval {
             self.ask_for(&proposal.plan, approval)?;
@@ -69,17 +70,21 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// The rows of a call, its plan and its contents, and of its intent if it is committed at once. Returns their place.
+    /// The rows of a call, its plan and its contents, and of its intent if it is committed at once. Returns their place;
+    /// nothing if the call waited for a part of it and does not any more.
     fn proposal(
         &mut self,
         proposal: &Proposal,
         state: PlanState,
         intent: Option<&Intent>,
-    ) -> Result<i64, rusqlite::Error> {
+    ) -> Result<Option<i64>, rusqlite::Error> {
         let plan = proposal.plan.as_ref();
         let (body, binding) = (plan.body(), plan.binding());
         let seq = if proposal.call.suspended {
-            self.replace(&proposal.call, Some(plan.id()))?
+            match self.replace(&proposal.call, Some(plan.id()))? {
+                Some(seq) => seq,
+                None => return Ok(None),
+            }
         } else {
             let placed = self.place(&proposal.call, Some(plan.id()));
             insert::calls(self.conn, &[placed])?;
@@ -121,7 +126,7 @@ impl Batch<'_> {
             ],
         )?;
         insert::blobs(self.conn, seq, Role::After, &proposal.blobs)?;
-        Ok(seq)
+        Ok(Some(seq))
     }
 
     /// A request for consent to a plan.
@@ -227,7 +232,9 @@ impl Batch<'_> {
             return Err(Stop::Refused(IntentRefused::Expired));
         }
         buckets::unchanged(self.conn, proposal.plan.body())?.map_err(|changed| Stop::Refused(changed.into()))?;
-        let seq = self.proposal(proposal, PlanState::Committing, Some(intent))?;
+        let Some(seq) = self.proposal(proposal, PlanState::Committing, Some(intent))? else {
+            return Err(Stop::Refused(not_waiting().into()));
+        };
         if let Some(key) = &proposal.call.key
             && !self.keep_key(seq, &proposal.call, key)?
         {

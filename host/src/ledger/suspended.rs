@@ -145,7 +145,7 @@ impl Batch<'_> {
         if row.suspended {
             let sql = "SELECT 1 FROM continuations WHERE call = ?1";
             if self.row(sql, params![id_bytes(row.call.uuid())], |_| Ok(()))?.is_none() {
-                return Err(LedgerError::Refused("the call does not wait any more".into()).into());
+                return Err(not_waiting().into());
             }
             self.rewrite(row, None, false)?;
         } else {
@@ -173,7 +173,7 @@ impl Batch<'_> {
 
     /// A call that waited ends without a plan.
     pub(super) fn end_suspended(&mut self, row: &CallRow) -> Step<(), LedgerError> {
-        let seq = self.replace(row, None)?;
+        let Some(seq) = self.replace(row, None)? else { return Err(not_waiting().into()) };
         if row.key.is_none() {
             // What may go well the next time gives its key back.
             self.give_back_key(seq)?;
@@ -182,10 +182,13 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// A call does not wait any more: this row takes the place of the one that said so. Returns where that is.
-    pub(super) fn replace(&self, row: &CallRow, plan: Option<PlanId>) -> Result<i64, rusqlite::Error> {
-        self.execute("DELETE FROM continuations WHERE call = ?1", params![id_bytes(row.call.uuid())])?;
-        self.rewrite(row, plan, plan.is_none())
+    /// A call does not wait any more: this row takes the place of the one that said so. Returns where that is; nothing, and
+    /// nothing is changed, if the call did not wait: what it came to stands.
+    pub(super) fn replace(&self, row: &CallRow, plan: Option<PlanId>) -> Result<Option<i64>, rusqlite::Error> {
+        match self.execute("DELETE FROM continuations WHERE call = ?1", params![id_bytes(row.call.uuid())])? {
+            0 => Ok(None),
+            _ => self.rewrite(row, plan, plan.is_none()).map(Some),
+        }
     }
 
     fn rewrite(&self, row: &CallRow, plan: Option<PlanId>, is_final: bool) -> Result<i64, rusqlite::Error> {
@@ -231,6 +234,11 @@ impl Batch<'_> {
         }
         Ok(seq)
     }
+}
+
+/// Why a call that ended is not written down as one that waited.
+pub(super) fn not_waiting() -> LedgerError {
+    LedgerError::Refused("the call does not wait any more".into())
 }
 
 fn suspended_of(row: &Row<'_>) -> Result<Suspended, LedgerError> {

@@ -72,7 +72,8 @@ impl Host {
         line: &Line,
         refusal: Refusal,
     ) -> Result<Passage, Refusal> {
-        let passes = refusal.code == Code::CircuitOpen || entry.is_exhausted();
+        // A request that the first tool waited for has left: another tool, which knows nothing of it, would make it again.
+        let passes = !entry.row().suspended && (refusal.code == Code::CircuitOpen || entry.is_exhausted());
         let Some(tool) = Some(()).filter(|()| passes && asked.alone).and_then(|()| self.stand_in(entry)) else {
             return Err(refusal);
         };
@@ -94,6 +95,7 @@ impl Host {
                 return Err(refusal);
             }
         };
+        line.calls(call.tool(), call.options().run);
         self.may_go_on(&call)?;
         let around = self.circumstances((caller.principal(), caller.origin()), &call.tool().name, call.options());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;

@@ -55,7 +55,17 @@ impl Host {
         request: CallRequest,
         progress: Option<mpsc::Sender<Progress>>,
     ) -> Answer {
-        let id = CallId::new(self.ambient().uuid_v7());
+        self.call_as(CallId::new(self.ambient().uuid_v7()), caller, request, progress).await
+    }
+
+    /// The same under an id that was given before.
+    pub(crate) async fn call_as(
+        &self,
+        id: CallId,
+        caller: &Caller,
+        request: CallRequest,
+        progress: Option<mpsc::Sender<Progress>>,
+    ) -> Answer {
         let line = Line::new(progress);
         let cancel = line.cancel();
         let flight = self.flights().enter(id, caller.clone(), line.aboard());

@@ -8,6 +8,7 @@
 
 mod batch;
 mod buckets;
+mod buried;
 mod chain;
 pub(crate) mod charges;
 mod column;

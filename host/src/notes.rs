@@ -32,6 +32,9 @@ pub struct Notes {
     /// What the schemas of its tool mark as sensitive: hidden from eyes, not from the agent that called.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub sensitive: BTreeSet<String>,
+    /// The only plan that its caller wanted committed, for when the call is made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect_plan: Option<Digest>,
     /// What was decided about its plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ruling: Option<RulingNote>,

@@ -375,6 +375,7 @@ impl Entry {
         self.row.manifest = Some(call.tool().manifest.digest);
         let key = |key: &String| CallKey { key: key.as_str().into(), request: call.request_digest() };
         self.asked = call.options().key.as_ref().map(key);
+        self.notes.expect_plan = call.options().expect_plan;
         self.input(Arc::clone(call.input()), call.input_digest());
     }
 

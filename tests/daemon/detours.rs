@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::requests::Trade;
 use super::scenery::manifest;
 use super::world::{Plot, Reply, World};
+use crate::doors::running::until;
 
 fn detour(reply: &Reply) -> &Value {
     &reply.value["detour"]
@@ -83,6 +84,92 @@ fn r33_a_call_that_was_given_up_rests_and_is_made_again_or_thrown_away_by_an_ope
     assert_eq!(admin.ok("deadletters.list", json!({}))["dead_letters"], json!([]));
     let retry = trade.agent().reply("calls.execute", one);
     assert_eq!(retry.text("/error/code"), "approval_required", "its key was free: {}", retry.value);
+    trade.world.verified();
+}
+
+/// A call of the trade that was given up; what was asked for.
+fn given_up(trade: &Trade, expect: Option<&str>) -> Reply {
+    trade.service.is_busy_for(ALWAYS);
+    let mut params = json!({"tool": "ticket.comment", "input": trade.comment("One.")});
+    if let Some(expect) = expect {
+        params["expect_plan"] = json!(expect);
+    }
+    let reply = trade.agent().reply("calls.execute", params);
+    assert_eq!(reply.text("/error/code"), "tool_failed", "{}", reply.value);
+    trade.service.is_busy_for(0);
+    reply
+}
+
+fn resting(world: &World) -> usize {
+    world.admin().ok("deadletters.list", json!({}))["dead_letters"].as_array().expect("letters").len()
+}
+
+#[test]
+fn r33_a_dead_call_that_is_refused_before_it_runs_again_rests_on() {
+    let trade = Trade::with("solo = true");
+    let dead = given_up(&trade, None);
+    let mut admin = trade.world.admin();
+    admin.ok("kill.set", json!({"level": "tool", "name": "ticket", "mode": "stop", "reason": "looking"}));
+    for _ in 0..2 {
+        let refused = admin.ok("deadletters.retry", json!({"delivery": dead.call()}));
+        assert_eq!(refused["reply"]["error"]["code"], "killed", "{refused}");
+        assert_eq!((&refused["state"], resting(&trade.world)), (&json!("resting"), 1), "{refused}");
+    }
+    admin.ok("kill.clear", json!({"level": "tool", "name": "ticket"}));
+    let again = admin.ok("deadletters.retry", json!({"delivery": dead.call()}));
+    assert_eq!(again["reply"]["error"]["code"], "approval_required", "{again}");
+    assert_eq!((&again["state"], resting(&trade.world)), (&json!("retried"), 0), "{again}");
+    trade.world.verified();
+}
+
+#[test]
+fn r33_a_dead_call_that_dies_again_rests_as_the_new_call_alone() {
+    let trade = Trade::with("solo = true");
+    let dead = given_up(&trade, None);
+    trade.service.is_busy_for(ALWAYS);
+    let again = trade.world.admin().ok("deadletters.retry", json!({"delivery": dead.call()}));
+    assert_eq!((&again["state"], resting(&trade.world)), (&json!("retried"), 1), "{again}");
+    let letters = trade.world.admin().ok("deadletters.list", json!({}));
+    assert_eq!(letters["dead_letters"][0]["id"], again["reply"]["call_id"], "{letters}");
+}
+
+#[test]
+fn r33_g1_a_dead_call_is_not_lost_with_a_daemon_that_is_killed_while_it_is_made_again() {
+    let mut trade = Trade::with("solo = true");
+    let dead = given_up(&trade, None);
+    // From now on it waits long before its next attempt.
+    let slow = trade.world.text("tools/ticket.toml")
+        + "[limits]\ndeadline_ms = 600_000\n[retry]\nbase_ms = 60_000\nmost_ms = 60_000\n";
+    trade.world.home.put("tools/ticket.toml", slow.as_bytes());
+    trade.world.admin().ok("tools.reload", json!({}));
+    trade.service.is_busy_for(ALWAYS);
+    let reads = trade.service.reads();
+    let mut admin = trade.world.admin();
+    let line = json!({"jsonrpc": "2.0", "id": 9, "method": "deadletters.retry", "params": {"delivery": dead.call()}});
+    admin.0.send(format!("{line}\n").as_bytes());
+    until("it is made again", || trade.service.reads() > reads);
+    assert_eq!(resting(&trade.world), 0, "nobody makes it twice at one time");
+    trade.world.restart();
+    assert_eq!(resting(&trade.world), 1, "it came to nothing");
+    trade.service.is_busy_for(0);
+    let again = trade.world.admin().ok("deadletters.retry", json!({"delivery": dead.call()}));
+    assert_eq!(again["reply"]["error"]["code"], "approval_required", "{again}");
+    trade.world.restart();
+    assert_eq!(resting(&trade.world), 0, "what was made again does not come back");
+    trade.world.verified();
+}
+
+#[test]
+fn r06_a_dead_call_that_expected_a_plan_expects_it_when_it_is_made_again() {
+    let trade = Trade::with("solo = true");
+    let shown = trade.agent().preview("ticket.comment", trade.comment("Another.")).must("ok", "previewed", "");
+    let dead = given_up(&trade, Some(shown.digest()));
+    let again = trade.world.admin().ok("deadletters.retry", json!({"delivery": dead.call()}));
+    assert_eq!(again["reply"]["error"]["code"], "plan_diverged", "{again}");
+    let shown = trade.agent().preview("ticket.comment", trade.comment("One.")).must("ok", "previewed", "");
+    let dead = given_up(&trade, Some(shown.digest()));
+    let again = trade.world.admin().ok("deadletters.retry", json!({"delivery": dead.call()}));
+    assert_eq!(again["reply"]["error"]["code"], "approval_required", "{again}");
     trade.world.verified();
 }
 

@@ -289,7 +289,6 @@ impl Carried {
     }
 }
 
-impl Committer {
 /// What came of going on with a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
@@ -313,6 +312,7 @@ impl Finished {
     }
 }
 
+impl Committer {
     /// What a stored plan changes in the ledger itself. Blocks.
     ///
     /// # Errors
@@ -532,6 +532,10 @@ impl Finished {
     fn stopped(&self, intent: &OpenIntent, stop: Stop, metered: Metered) -> Result<(), LedgerError> {
         let code = stop.refusal.code;
         let reply = unsettled_reply(intent, (stop.status, stop.outcome), stop.refusal, metered);
+        if let Some(Settled::Halted(list)) = &stop.settled {
+            self.halted.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(call = %intent.call, ?list, "a commit is halted: look at what it left");
+        }
         match stop.settled {
             Some(settled) => self.settle_intent(intent, settled, reply, Some(code), None),
             None => self.runtime.block_on(self.ledger.not_known(intent.plan.id(), reply)),
@@ -557,10 +561,6 @@ impl Finished {
     pub(super) async fn judge_sends(&self, plan: &Plan) -> Result<bool, LedgerError> {
         let sends = self.ledger.sends(plan.id()).await?;
         for send in &sends {
-        if let Some(Settled::Halted(list)) = &stop.settled {
-            self.halted.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(call = %intent.call, ?list, "a commit is halted: look at what it left");
-        }
             let state = send.state.after_crash(send.dispatch.idempotent);
             if state != send.state {
                 let problem = match state {

@@ -58,6 +58,7 @@ pub(super) enum Dispatched {
         refusal: Box<Refusal>,
     },
 }
+
 /// The requests that were sent and stay where the rest of the plan is neither applied nor taken back, as people read them.
 pub(super) fn remnants(sends: &[StoredSend]) -> Vec<String> {
     let stays = |send: &&StoredSend| match send.state {
@@ -67,7 +68,6 @@ pub(super) fn remnants(sends: &[StoredSend]) -> Vec<String> {
     };
     sends.iter().filter(stays).map(StoredSend::subject).collect()
 }
-
 
 /// What became of one attempt.
 struct Attempted {
@@ -83,6 +83,12 @@ impl Attempted {
         Self { state, answer: None, problem: None, took_ns: 0 }
     }
 
+    /// Not repeated, because it is stopped.
+    fn stopped() -> Self {
+        let problem = "an attempt was cut off, and a kill switch keeps it from being repeated".to_owned();
+        Self { problem: Some(problem), ..Self::only(SendState::Unknown) }
+    }
+
     /// Refused here, before anything left.
     fn refused(problem: String) -> Self {
         Self { problem: Some(problem), ..Self::only(SendState::Refused) }
@@ -92,12 +98,6 @@ impl Attempted {
 /// The requests of one plan on their way.
 pub(super) struct Sending<'c> {
     committer: &'c Committer,
-    /// Not repeated, because it is stopped.
-    fn stopped() -> Self {
-        let problem = "an attempt was cut off, and a kill switch keeps it from being repeated".to_owned();
-        Self { problem: Some(problem), ..Self::only(SendState::Unknown) }
-    }
-
     plan: PlanId,
     deed: Deed,
     sends: Vec<StoredSend>,
@@ -301,9 +301,9 @@ impl<'c> Sending<'c> {
     fn note(&mut self, at: usize, attempted: Attempted) -> Result<(), LedgerError> {
         let Some(send) = self.sends.get_mut(at) else { return Ok(()) };
         send.state = attempted.state;
+        send.attempts += u64::from(send.state == SendState::Sending);
         if attempted.answer.is_some() {
             (send.answer, send.took_ns) = (attempted.answer, attempted.took_ns);
-        send.attempts += u64::from(send.state == SendState::Sending);
         }
         if attempted.problem.is_some() {
             send.problem = attempted.problem;

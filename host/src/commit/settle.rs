@@ -280,10 +280,10 @@ struct Done {
     row: CallRow,
     /// The receipt, where it says more than that of the intent.
     receipt: Option<Receipt>,
-}
-
     /// Requests that were sent and stay, if the rest can be neither applied nor taken back.
     sent: Vec<String>,
+}
+
 /// The requests, then the world.
 fn send(committer: &Committer, mut parts: ApprovedParts, made: Made, intent: IntentId, mut done: Done) -> Told {
     let now_ms = committer.ambient.now_ms();
@@ -299,9 +299,9 @@ fn send(committer: &Committer, mut parts: ApprovedParts, made: Made, intent: Int
     match passed {
         Passed::Apply => {
             done.receipt = done.receipt.and_then(|receipt| committer.with_responses(&receipt, &sends).ok());
+            done.sent = sending::remnants(&sends);
             let mut ending = parts.ending.clone();
             ending.receipt.clone_from(&done.receipt);
-            done.sent = sending::remnants(&sends);
             done.row = parts.entry.clone().close(Status::Ok, Outcome::Committed, ending, now_ms);
             apply(committer, parts, made, intent, done)
         }

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use toolkeep_core::id::{CallId, DeliveryId};
 use toolkeep_core::refusal::Refusal;
 
-use super::Host;
-use super::live::request_of;
+use super::{Host, Settling};
 use crate::authenticate::{Caller, Operator};
 use crate::ledger::{CallRow, DeadId, DeadLetter, DeadLetterRefused, Page, Scope};
 
@@ -86,33 +85,49 @@ impl Host {
     }
 
     /// Try a dead letter again from the start, or throw it away. A call is made again as whoever made it, under an id of its
-    /// own; what becomes of it is told.
+    /// own, whether or not the operator waits; what becomes of it is told.
     ///
     /// # Errors
     /// `not_found`: none of this id rests; `killed`, `unauthorized`: the call may not be made now.
     pub async fn resolve_dead_letter(&self, operator: &Operator, id: DeadId, retry: bool) -> Result<Value, Refusal> {
-        let _open = self.accepting()?;
+        let open = self.accepting()?;
         let scope = Scope::Tenant(operator.tenant().clone());
         let state = if retry { "retried" } else { "discarded" };
-        let again = match id {
+        match id {
             DeadId::Delivery(id) => {
                 self.ledger().resolve_dead_letter(&scope, id, retry, operator.user()).await.map_err(refused)?;
-                return Ok(json!({"id": id, "state": state}));
             }
-            DeadId::Call(call) if retry => {
-                let row = self.row_of(&scope, call).await?;
-                self.may_begin(&row.principal)?;
-                let held = self.trusted(&row).await?;
-                Some((Caller::resumed((&row.principal, &row.origin), held), request_of(&row)?))
+            DeadId::Call(call) if retry => return self.retry_dead_call((operator, scope), call, open).await,
+            DeadId::Call(call) => {
+                self.ledger().resolve_dead_call(&scope, call, None, operator.user()).await.map_err(refused)?;
             }
-            DeadId::Call(_) => None,
+        }
+        Ok(json!({"id": id, "state": state}))
+    }
+
+    /// Make a dead call again. If that comes to nothing, because the call is refused before it runs, the letter rests again.
+    async fn retry_dead_call(
+        &self,
+        (operator, scope): (&Operator, Scope),
+        call: CallId,
+        open: Settling,
+    ) -> Result<Value, Refusal> {
+        let row = self.row_of(&scope, call).await?;
+        self.may_begin(&row.principal)?;
+        let held = self.trusted(&row).await?;
+        let caller = Caller::resumed((&row.principal, &row.origin), held);
+        let request = self.request_of(&row).await?;
+        let again = CallId::new(self.ambient().uuid_v7());
+        let (host, by) = (self.clone(), operator.user().clone());
+        let making = async move {
+            let _open = open;
+            host.ledger().resolve_dead_call(&scope, call, Some(again), &by).await.map_err(refused)?;
+            let answer = host.call_as(again, &caller, request, None).await;
+            let rests = host.ledger().end_retry(call).await.map_err(|error| error.refusal())?;
+            let reply: Value = serde_json::from_str(&answer.reply).unwrap_or(Value::Null);
+            Ok(json!({"id": call, "state": if rests { "resting" } else { "retried" }, "reply": reply}))
         };
-        let DeadId::Call(call) = id else { return Err(Refusal::not_found("dead letter that rests")) };
-        self.ledger().resolve_dead_call(&scope, call, retry, operator.user()).await.map_err(refused)?;
-        let Some((caller, request)) = again else { return Ok(json!({"id": id, "state": state})) };
-        let answer = self.call(&caller, request, None).await;
-        let reply: Value = serde_json::from_str(&answer.reply).unwrap_or(Value::Null);
-        Ok(json!({"id": id, "state": state, "reply": reply}))
+        self.to_the_end(making).await
     }
 }
 

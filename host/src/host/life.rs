@@ -147,6 +147,7 @@ impl Host {
         let breakers = Breakers::new(config.breaker, &ambient, ledger.clone(), notify.clone());
         let committer = Arc::new(committer(&config, stores, &workspaces)?.with_breakers(breakers.clone()));
         let left = committer.recover().await?;
+        ledger.end_retries().await?;
         let sandbox = Arc::new(Sandbox::new(SandboxConfig::default())?);
         let program = std::env::current_exe().map_err(StartError::Program)?;
         let known = Known::new(artifacts.clone(), sandbox.fingerprint());
@@ -232,14 +233,14 @@ impl Host {
             };
             for approval in approvals.items {
                 if let Ok(Some(stored)) = self.ledger().plan(&Scope::Operator, approval.plan).await {
-                    let answer = self.settle_stored(Consent::People(Box::new(stored))).await;
                     let (host, call) = (self.clone(), stored.call.row.call);
-                    tracing::info!(plan = %approval.plan, outcome = ?answer.outcome, "settled a plan that was approved before");
+                    let answer = self.settle_stored(Consent::People(Box::new(stored))).await;
                     // A call may wait for this one, and nobody else has it go on.
                     self.spawn(async move {
                         host.resume(call).await;
                         host.0.notices.announce();
                     });
+                    tracing::info!(plan = %approval.plan, outcome = ?answer.outcome, "settled a plan that was approved before");
                 }
             }
             match approvals.next {

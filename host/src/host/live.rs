@@ -26,7 +26,8 @@ use crate::authorize;
 use crate::call::Passage;
 use crate::decide::Decision;
 use crate::execute::{Executed, Given, Line};
-use crate::ledger::{CallRow, Continuation, Suspended};
+use crate::ledger::{CallRow, Continuation, LedgerError, Scope, Suspended};
+use crate::notes::Notes;
 use crate::record::{Answer, Ending, Entry};
 use crate::seal::Naming;
 use crate::validate;
@@ -58,7 +59,6 @@ pub(crate) enum Part {
     Stopped(Box<Passage>),
 }
 
-impl Part {
 /// What became of the wish that a call that waits goes on.
 enum Resumed {
     /// It went on, or does not go on now.
@@ -67,6 +67,7 @@ enum Resumed {
     InFlight,
 }
 
+impl Part {
     fn stopped(passage: Passage) -> Self {
         Self::Stopped(Box::new(passage))
     }
@@ -244,7 +245,6 @@ impl Host {
             tracing::info!(call = %parent, "a call that waits is under way");
             return Ok(Resumed::InFlight);
         };
-        match sent.as_ref().map(|sent| sent.outcome) {
         let failed = |error: LedgerError| error.refusal();
         let Some(suspended) = self.ledger().continuation_of(child).await.map_err(failed)? else {
             return Ok(Resumed::Done);
@@ -252,6 +252,7 @@ impl Host {
         let Suspended { row, continuation } = suspended;
         let part = self.ledger().call(&Scope::Operator, child).await.map_err(failed)?;
         let sent = part.map(|part| Answer::of_row(&part.row));
+        match sent.as_ref().map(|sent| sent.outcome) {
             Some(Outcome::Pending) => return Ok(Resumed::Done),
             Some(Outcome::Unknown) => {
                 self.waits_unknown(row, continuation).await;
@@ -259,15 +260,15 @@ impl Host {
             }
             _ => {}
         }
-        if self.stops_row(&row) {
         self.know_run(row.run).await?;
+        if self.stops_row(&row) {
             // It waits on: whoever clears the switch looks for it.
             tracing::info!(call = %parent, "a call that waits does not go on: it is stopped");
             return Ok(Resumed::Done);
         }
         let host = self.clone();
         let work = async move {
-            let request = request_of(&row);
+            let request = host.request_of(&row).await;
             let mut entry = Entry::resume(row);
             entry.suspended();
             let passage = host.go_on(&mut entry, request, (continuation, sent), &line).await;
@@ -279,7 +280,6 @@ impl Host {
             self.broken(parent);
         }
         self.0.notices.announce();
-    }
         Ok(Resumed::Done)
     }
 
@@ -301,6 +301,7 @@ impl Host {
                 }
             }
         }
+    }
 
     /// Nobody knows what became of a request of a call: that is what the call says from now on, and it goes on waiting.
     async fn waits_unknown(&self, row: CallRow, continuation: Continuation) {
@@ -341,10 +342,10 @@ impl Host {
         if !same {
             return Err(Refusal::new(Code::StalePlan, "the tool changed while the call waited; nothing more was sent"));
         }
-        let who = (caller.principal(), caller.origin());
         self.know_run(call.options().run).await?;
         line.calls(call.tool(), call.options().run);
         self.may_go_on(&call)?;
+        let who = (caller.principal(), caller.origin());
         let around = self.circumstances(who, &call.tool().name, call.options());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
         let ticket = admit::readmit(self.admission(), self.budgets(), grant, &line.cancel()).await?;
@@ -352,16 +353,17 @@ impl Host {
         ticket.charge().into_iter().for_each(|charge| charge.begin_after(given.exchanges.len()));
         self.carry_on(entry, ticket, line, given).await
     }
-}
-
-/// The request that a stored call was made by.
-pub(super) fn request_of(row: &crate::ledger::CallRow) -> Result<CallRequest, Refusal> {
-    let input = serde_json::from_str(&row.input)
-        .map_err(|_| Refusal::new(Code::Internal, "the stored input of the call cannot be read"))?;
-    Ok(CallRequest {
-        mode: row.mode,
-        run: row.run,
-        step: row.step.as_deref().map(str::to_owned),
-        ..CallRequest::of(row.tool.clone(), input)
-    })
+    /// The request that a stored call was made by.
+    pub(super) async fn request_of(&self, row: &CallRow) -> Result<CallRequest, Refusal> {
+        let input = serde_json::from_str(&row.input)
+            .map_err(|_| Refusal::new(Code::Internal, "the stored input of the call cannot be read"))?;
+        let notes = self.ledger().notes(&Scope::Operator, row.call).await.map_err(|error| error.refusal())?;
+        Ok(CallRequest {
+            mode: row.mode,
+            run: row.run,
+            step: row.step.as_deref().map(str::to_owned),
+            expect_plan: notes.as_deref().map(Notes::read).unwrap_or_default().expect_plan,
+            ..CallRequest::of(row.tool.clone(), input)
+        })
+    }
 }

@@ -263,8 +263,10 @@ pub(super) enum OutboxWork {
     Resolve { scope: Scope, id: DeliveryId, retry: bool, by: UserName },
     /// A call is given up.
     BuryCall(DeadCall),
-    /// A person decides about one.
-    ResolveCall { scope: Scope, call: CallId, retry: bool, by: UserName },
+    /// A person decides about one: it is made again as this call, or thrown away.
+    ResolveCall { scope: Scope, call: CallId, again: Option<CallId>, by: UserName },
+    /// The call as which this one was made again is over; of all of them, if none is named.
+    EndRetries(Option<CallId>),
 }
 
 /// What a write to the outbox came to.
@@ -328,13 +330,13 @@ pub(super) fn progress_of(reading: &Reading<'_>) -> Result<Progress, LedgerError
 
 fn due_of(row: &Row<'_>) -> Result<Due, LedgerError> {
     let reading = Reading::new(row, "outbox");
-    let sender = match reading.text_or_null("tool")? {
-        None => None,
     let workflow = match (reading.uuid_or_null("run")?, reading.text_or_null("workflow")?) {
         (None, _) | (Some(_), Some("")) => Workflow::None,
         (Some(_), Some(_)) => Workflow::Of(reading.name("workflow")?),
         (Some(_), None) => Workflow::Unknown,
     };
+    let sender = match reading.text_or_null("tool")? {
+        None => None,
         Some(_) => Some(Sender { agent: reading.name("agent")?, tool: reading.name("tool")?, workflow }),
     };
     Ok(Due {
@@ -546,35 +548,7 @@ impl Ledger {
         }
     }
 
-    /// Put a call to rest that was given up: on the disk, with the call's own row, when this returns.
-    ///
-    /// # Errors
-    /// The queue is full, or the ledger is poisoned, full or closed.
-    pub async fn bury_call(&self, dead: DeadCall) -> Result<(), LedgerError> {
-        self.outbox(OutboxWork::BuryCall(dead), true).await.map(|_done| ())
-    }
-
-    /// Have a dead call made again, or throw it away; durable, and on record with who decided. Making it again is the
-    /// caller's.
-    ///
-    /// # Errors
-    /// No dead call of this id rests in this scope, or the ledger failed.
-    pub async fn resolve_dead_call(
-        &self,
-        scope: &Scope,
-        call: CallId,
-        retry: bool,
-        by: &UserName,
-    ) -> Result<(), DeadLetterRefused> {
-        let work = OutboxWork::ResolveCall { scope: scope.clone(), call, retry, by: by.clone() };
-        match self.outbox(work, true).await? {
-            OutboxDone::Resolved(true) => Ok(()),
-            OutboxDone::Resolved(false) => Err(DeadLetterRefused::NotFound),
-            _ => Err(LedgerError::Closed.into()),
-        }
-    }
-
-    async fn outbox(&self, work: OutboxWork, durable: bool) -> Result<OutboxDone, LedgerError> {
+    pub(super) async fn outbox(&self, work: OutboxWork, durable: bool) -> Result<OutboxDone, LedgerError> {
         match self.ask(Work::Outbox(work), durable).await? {
             Done::Outbox(done) => Ok(done),
             Done::Refused(error) => Err(error),

@@ -13,8 +13,7 @@ use toolkeep_core::id::{CallId, DeliveryId, UserName};
 use super::batch::{Batch, Step};
 use super::column::{Reading, id_bytes, integer};
 use super::deliveries::{
-    DeadCall, DeadKind, DeadState, Delivery, DeliveryChange, Enqueue, OutboxDone, OutboxWork, delivery_of,
-    one_delivery, progress_of,
+    DeadState, Delivery, DeliveryChange, Enqueue, OutboxDone, OutboxWork, delivery_of, one_delivery, progress_of,
 };
 use super::failure::LedgerError;
 use super::rows::Scope;
@@ -45,9 +44,10 @@ impl Batch<'_> {
                 self.bury_call(dead)?;
                 Ok(OutboxDone::Enqueued)
             }
-            OutboxWork::ResolveCall { scope, call, retry, by } => {
-                self.resolve_call(scope, *call, *retry, by).map(OutboxDone::Resolved)
+            OutboxWork::ResolveCall { scope, call, again, by } => {
+                self.resolve_call(scope, *call, *again, by).map(OutboxDone::Resolved)
             }
+            OutboxWork::EndRetries(call) => self.end_retries(*call).map(OutboxDone::Resolved),
         }
     }
 
@@ -157,46 +157,6 @@ impl Batch<'_> {
             self.at_rest(id, DeliveryState::Discarded, Some(by))?;
         }
         Ok(true)
-    }
-
-    /// A call is given up. What it needs to be made again is its row, which stays as long as this rests.
-    fn bury_call(&mut self, dead: &DeadCall) -> Step<(), LedgerError> {
-        self.execute(
-            "INSERT INTO dead_letters (kind, item, tenant, channel, reason, attempts, died_ms, state) \
-             VALUES (?1, ?2, ?3, '', ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-            params![
-                DeadKind::Call.word(),
-                id_bytes(dead.call.uuid()),
-                dead.tenant.as_str(),
-                dead.reason,
-                i64::from(dead.attempts),
-                integer(self.now_ms),
-                DeadState::Resting.word()
-            ],
-        )?;
-        let facts = json!({"call": dead.call, "state": "dead", "kind": DeadKind::Call.word(), "tenant": dead.tenant,
-            "attempts": dead.attempts});
-        self.append(AuditKind::Delivery, canonical_body(&facts));
-        Ok(())
-    }
-
-    /// A person decides about a dead call. False if none of this id rests in this scope.
-    fn resolve_call(&mut self, scope: &Scope, call: CallId, retry: bool, by: &UserName) -> Step<bool, LedgerError> {
-        let tenant = match scope {
-            Scope::Tenant(tenant) => Some(tenant.as_str()),
-            Scope::Operator => None,
-        };
-        let state = if retry { DeadState::Retried } else { DeadState::Discarded };
-        let changed = self.execute(
-            "UPDATE dead_letters SET state = ?1, resolved_by = ?2, resolved_ms = ?3 WHERE item = ?4 AND kind = 'call' \
-             AND state = 'resting' AND (?5 IS NULL OR tenant = ?5)",
-            params![state.word(), by.as_str(), integer(self.now_ms), id_bytes(call.uuid()), tenant],
-        )?;
-        if changed > 0 {
-            let facts = json!({"call": call, "state": state.word(), "kind": DeadKind::Call.word(), "by": by});
-            self.append(AuditKind::Delivery, canonical_body(&facts));
-        }
-        Ok(changed > 0)
     }
 
     /// Put the end of a delivery, or what a person decided about it, on record.

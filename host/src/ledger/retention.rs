@@ -63,7 +63,7 @@ const CANDIDATES: &str = "SELECT c.seq, c.final, c.started_ms, c.ended_ms, p.id 
                           p.undone_by IS NOT NULL AS undone, \
                           EXISTS (SELECT 1 FROM blob_pins b WHERE b.plan_seq = c.seq) AS pinned \
                           FROM calls c LEFT JOIN plans p ON p.seq = c.seq WHERE c.seq > ?1 \
-                          AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.item = c.id AND d.state = 'resting') \
+                          AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.item = c.id AND (d.state = 'resting' OR d.again IS NOT NULL)) \
                           ORDER BY c.seq LIMIT ?2";
 /// What belongs to a plan by its id.
 const OF_PLAN: [&str; 4] = [

@@ -62,27 +62,20 @@ fn t_o3_a_call_that_goes_on_is_not_begun_a_second_time_when_a_switch_is_cleared(
 fn t_o3_a_call_that_goes_on_is_ended_by_a_switch_of_its_tool() {
     let peer = Peer::new();
     let world = world(&peer);
-    let waits = held(reach(&mut world.agent(), "reach", &[post(&peer, "/live/1"), json!({"op": "spin"})]));
+    let slow = send("GET", &format!("{}/slow/1", peer.origin()), "");
+    let steps = [post(&peer, "/live/1"), slow, json!({"op": "spin"})];
+    let waits = held(reach(&mut world.agent(), "reach", &steps));
+    peer.stop_at_path("/slow/1", Moment::Read);
     let mut admin = agree_and_go(&world, &waits);
-    let mut other = world.admin();
-    until("the tool runs again", || other.ok("health.get", json!({}))["in_flight"] == 1);
-    // What it calls is known a moment after it is in flight.
-    until("its switch ends it", || {
-        let stop = json!({"level": "tool", "name": "reach", "mode": "stop", "reason": "it spins"});
-        other.ok("kill.set", stop);
-        now_or_running(&world, waits.call()).is_some()
-    });
+    assert!(peer.stands(Duration::from_secs(60)), "the tool runs again, with the answer");
+    let stop = json!({"level": "tool", "name": "reach", "mode": "stop", "reason": "it spins"});
+    assert_eq!(world.admin().ok("kill.set", stop)["ended"], 1);
+    peer.stop_at(None);
     assert!(admin.0.line().is_some(), "whoever agreed is answered");
     let reply = now(&world, waits.call());
     assert_eq!(reply.text("/error/code"), "killed", "it had ten minutes: {}", reply.value);
-    assert_eq!(peer.reads().len(), 1);
+    assert_eq!(peer.reads_of("/live/1").len(), 1);
     world.verified();
-}
-
-/// The reply of a call, unless it runs.
-fn now_or_running(world: &World, call: &str) -> Option<Value> {
-    let answer = world.agent().raw("calls.get", json!({"call": call})).expect("an answer");
-    answer.pointer("/result/reply").filter(|reply| reply["status"] != "held").cloned()
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn r33_a_call_that_was_given_up_rests_and_is_made_again_or_thrown_away_by_an_ope
 }
 
 /// A call of the trade that was given up; what was asked for.
-fn given_up(trade: &Trade, expect: Option<&str>) -> Reply {
+fn dead(trade: &Trade, expect: Option<&str>) -> Reply {
     trade.service.is_busy_for(ALWAYS);
     let mut params = json!({"tool": "ticket.comment", "input": trade.comment("One.")});
     if let Some(expect) = expect {
@@ -107,7 +107,7 @@ fn resting(world: &World) -> usize {
 #[test]
 fn r33_a_dead_call_that_is_refused_before_it_runs_again_rests_on() {
     let trade = Trade::with("solo = true");
-    let dead = given_up(&trade, None);
+    let dead = self::dead(&trade, None);
     let mut admin = trade.world.admin();
     admin.ok("kill.set", json!({"level": "tool", "name": "ticket", "mode": "stop", "reason": "looking"}));
     for _ in 0..2 {
@@ -125,7 +125,7 @@ fn r33_a_dead_call_that_is_refused_before_it_runs_again_rests_on() {
 #[test]
 fn r33_a_dead_call_that_dies_again_rests_as_the_new_call_alone() {
     let trade = Trade::with("solo = true");
-    let dead = given_up(&trade, None);
+    let dead = self::dead(&trade, None);
     trade.service.is_busy_for(ALWAYS);
     let again = trade.world.admin().ok("deadletters.retry", json!({"delivery": dead.call()}));
     assert_eq!((&again["state"], resting(&trade.world)), (&json!("retried"), 1), "{again}");
@@ -136,7 +136,7 @@ fn r33_a_dead_call_that_dies_again_rests_as_the_new_call_alone() {
 #[test]
 fn r33_g1_a_dead_call_is_not_lost_with_a_daemon_that_is_killed_while_it_is_made_again() {
     let mut trade = Trade::with("solo = true");
-    let dead = given_up(&trade, None);
+    let dead = self::dead(&trade, None);
     // From now on it waits long before its next attempt.
     let slow = trade.world.text("tools/ticket.toml")
         + "[limits]\ndeadline_ms = 600_000\n[retry]\nbase_ms = 60_000\nmost_ms = 60_000\n";
@@ -163,11 +163,11 @@ fn r33_g1_a_dead_call_is_not_lost_with_a_daemon_that_is_killed_while_it_is_made_
 fn r06_a_dead_call_that_expected_a_plan_expects_it_when_it_is_made_again() {
     let trade = Trade::with("solo = true");
     let shown = trade.agent().preview("ticket.comment", trade.comment("Another.")).must("ok", "previewed", "");
-    let dead = given_up(&trade, Some(shown.digest()));
+    let dead = self::dead(&trade, Some(shown.digest()));
     let again = trade.world.admin().ok("deadletters.retry", json!({"delivery": dead.call()}));
     assert_eq!(again["reply"]["error"]["code"], "plan_diverged", "{again}");
     let shown = trade.agent().preview("ticket.comment", trade.comment("One.")).must("ok", "previewed", "");
-    let dead = given_up(&trade, Some(shown.digest()));
+    let dead = self::dead(&trade, Some(shown.digest()));
     let again = trade.world.admin().ok("deadletters.retry", json!({"delivery": dead.call()}));
     assert_eq!(again["reply"]["error"]["code"], "approval_required", "{again}");
     trade.world.verified();

@@ -18,7 +18,7 @@ HOSTILE := $(notdir $(patsubst %/,%,$(dir $(wildcard sample-tools/hostile/*/Carg
 
 CARGO_DENY := ^0.20
 
-.PHONY: help setup build guests demo test check fmt clippy deny doc tidy hard bench clean
+.PHONY: help setup build guests collector demo test check fmt clippy deny doc tidy hard bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -52,10 +52,13 @@ guests: build ## the sample tools as components: target/tools/<name>.wasm
 		$(TOOLKEEP) tools pack $(TOOLS)/$$name.wasm 2>/dev/null || echo "guests: $$name refuses to be packed"; \
 	done
 
+collector: ## a receiver of spans for the tests, built apart with the official types
+	cd tests/collector && CARGO_TARGET_DIR=$(TARGET)/collector cargo build --locked
+
 demo: guests ## one call after another, end to end, on a copy of sample-tools/demo
 	$(TOOLKEEP) demo --tools $(TOOLS)
 
-test: setup build guests ## everything that must pass
+test: setup build guests collector ## everything that must pass
 	cargo test --locked --workspace
 	cd sample-tools && CARGO_TARGET_DIR=$(GUEST) cargo test --locked $(addprefix -p ,$(GOOD))
 
@@ -85,7 +88,7 @@ doc: ## the documentation of all public items, without warnings
 tidy: ## the repository's own rules
 	cargo test --locked -p toolkeep-tests -- tidy
 
-hard: setup build guests ## crashes and faults at every point, up to 15 minutes
+hard: setup build guests collector ## crashes and faults at every point, up to 15 minutes
 	TOOLKEEP_HARD=1 cargo test --locked --workspace
 
 bench: guests ## the promised figures, measured: benches/RESULTS.md

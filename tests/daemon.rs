@@ -3,6 +3,7 @@
 //! Each file is a promise of the documentation: previews, commits, approvals, keys, undo, crashes, what an agent can reach. What
 //! the parts do alone is tested beside the parts.
 
+mod alerts;
 mod approvals;
 mod budgets;
 mod ceilings;
@@ -24,6 +25,7 @@ mod kill_chains;
 mod life;
 mod manifests;
 mod neighbours;
+mod observed;
 mod outside;
 mod oversight;
 mod peer;

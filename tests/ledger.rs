@@ -1,5 +1,6 @@
 //! The ledger, the blob store and the component cache, through their public interfaces.
 
+mod alerts;
 mod audit;
 mod blobs;
 mod cache;

@@ -162,6 +162,12 @@ impl Admission {
         }
     }
 
+    /// Executions that hold a slot, and those that wait for one.
+    #[must_use]
+    pub fn occupancy(&self) -> (u64, u64) {
+        self.slots.occupancy()
+    }
+
     /// Refuse everything from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);

@@ -24,6 +24,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::session::Held;
 
 use crate::config::{Config, OperatorIdentity};
+use crate::metrics::{Slot, TenantSeries};
 use issuer::Issuers;
 use registry::{Registry, Who};
 use standing::{Over, Standing};
@@ -51,6 +52,8 @@ struct Identity {
     held: Option<Held>,
     /// Nothing for what stands as long as the daemon runs.
     standing: Option<Arc<Standing>>,
+    /// What is counted of the tenant.
+    series: Slot<TenantSeries>,
 }
 
 /// Proof: an admin-plane connection of a known operator.
@@ -63,7 +66,7 @@ pub struct Operator {
 
 impl Caller {
     fn new(principal: Principal, origin: Origin, held: Option<Held>, standing: Option<Arc<Standing>>) -> Self {
-        Self(Arc::new(Identity { principal, origin, held, standing }))
+        Self(Arc::new(Identity { principal, origin, held, standing, series: Slot::default() }))
     }
 
     /// Who acts.
@@ -76,6 +79,12 @@ impl Caller {
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.0.origin
+    }
+
+    /// Where what is counted of the tenant is kept once it is found.
+    #[must_use]
+    pub fn series(&self) -> &Slot<TenantSeries> {
+        &self.0.series
     }
 
     /// Both.
@@ -273,6 +282,25 @@ impl Authenticator {
         let standing = Standing::of_statement(statement.expires_ms);
         let origin = Origin::of(Credential::Issuer(statement.issuer));
         Ok(Caller::new(statement.principal, origin, None, Some(Arc::new(standing))))
+    }
+
+    /// Who shows this where there is no uid: a token that was minted for the admin plane.
+    ///
+    /// # Errors
+    /// `unauthorized`.
+    pub fn operator_of_token(&self, text: &str, now_ms: u64) -> Result<Operator, Refusal> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(blank());
+        }
+        if !secret::is_minted(text) {
+            return Err(Refusal::new(Code::Unauthorized, "this is not a token that was minted")
+                .hint("make one for the admin plane with `toolkeep tokens mint`"));
+        }
+        match self.registry.find(text, now_ms)? {
+            Who::Operator(operator) => Ok(operator),
+            Who::Agent(_) => Err(wrong_plane("agent")),
+        }
     }
 
     /// Who connects to the admin socket.

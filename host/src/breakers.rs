@@ -252,6 +252,16 @@ impl Breakers {
         stood
     }
 
+    /// Where every circuit stands of which something is known, with the tool of those that have one.
+    #[must_use]
+    pub fn phases(&self) -> Vec<(Option<ToolName>, Phase)> {
+        let tool = |circuit: &Circuit| match circuit {
+            Circuit::Tool(tool) => Some(tool.clone()),
+            Circuit::Grant(..) => None,
+        };
+        self.circuits().iter().map(|((_, circuit), breaker)| (tool(circuit), breaker.phase())).collect()
+    }
+
     /// Circuits of a tenant of which something is known, in order of their names.
     #[must_use]
     pub fn of_tenant(&self, tenant: &TenantName) -> Vec<Value> {

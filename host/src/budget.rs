@@ -92,6 +92,15 @@ struct Inner {
     deciding: tokio::sync::Mutex<()>,
 }
 
+/// Who tells operators of an escalation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telling {
+    /// Nobody else: it is told as one.
+    Now,
+    /// Whoever found it: it is an event of another kind.
+    Elsewhere,
+}
+
 /// A call that asks for room.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -506,7 +515,7 @@ impl Budgets {
         }
         let facts = json!({"call": asked.call, "code": refusal.code, "input": asked.digest,
             "principal": run.principal, "run": run.id, "tool": asked.tool, "what": refusal.message});
-        self.escalate(run, &facts, None);
+        self.escalate(run, &facts, None, Telling::Now);
     }
 
     /// What a call that does not fit is told, and what else becomes of that.
@@ -534,7 +543,8 @@ impl Budgets {
             let hold = RunHold { code: Code::BudgetExceeded, reason: message.as_str().into() };
             match (run, &account.whose) {
                 (Some(run), Whose::Run) => {
-                    self.escalate(run, &facts, (account.over == OverBudget::Hold).then_some(hold));
+                    let hold = (account.over == OverBudget::Hold).then_some(hold);
+                    self.escalate(run, &facts, hold, Telling::Elsewhere);
                 }
                 _ => self.audit(&facts),
             }

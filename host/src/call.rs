@@ -24,10 +24,12 @@ use crate::commit;
 use crate::decide::{self, Decision};
 use crate::execute::{self, Executed, Given, Ground, Line, Unexecuted};
 use crate::host::{Asked, Boundary, Ended, Escalation, Host, Part, Seen, Staging};
+use crate::log::{self, About};
 use crate::record::{Answer, Ending, Entry};
 use crate::results::ResultName;
 use crate::screen::{self, Screened};
 use crate::seal::{self, Sealed};
+use crate::trace::{Context, Stage};
 use crate::validate;
 
 /// What the path came to, before it is recorded.
@@ -69,20 +71,25 @@ impl Host {
         let line = Line::new(progress);
         let cancel = line.cancel();
         let flight = self.flights().enter(id, caller.clone(), line.aboard());
+        let began = self.ambient().stopwatch();
+        let context = Context::of(request.meta.as_ref(), request.run, id);
+        let about = About { call: id, trace: context.trace, caller: caller.clone() };
         let (host, caller) = (self.clone(), caller.clone());
-        let call = async move {
-            let entry = Entry::open(caller.who(), &request, id, host.ambient().now_ms());
-            let answer = host.propose(&caller, request, entry, line).await;
+        let call = log::within(about, async move {
+            let spans = host.tracing().begin(&context, || host.ambient().now_ns());
+            let entry = Entry::open(caller.who(), &request, (id, context.trace), host.ambient().now_ms()).traced(spans);
+            let answer = host.propose(&caller, request, entry, &line).await;
+            host.measure(&caller, &line, &answer, &began);
             drop(flight);
             answer
-        };
+        });
         self.attend(cancel, call).await.unwrap_or_else(|_| self.broken(id))
     }
 
-    async fn propose(&self, caller: &Caller, request: CallRequest, mut entry: Entry, line: Line) -> Answer {
+    async fn propose(&self, caller: &Caller, request: CallRequest, mut entry: Entry, line: &Line) -> Answer {
         let asked = Asked::from(&request);
-        let passage = match self.steps(caller, request, &mut entry, &line).await {
-            Err(refusal) => Box::pin(self.fall_back(caller, asked, &mut entry, &line, refusal)).await,
+        let passage = match self.steps(caller, request, &mut entry, line).await {
+            Err(refusal) => Box::pin(self.fall_back(caller, asked, &mut entry, line, refusal)).await,
             passage => passage,
         };
         self.end(entry, passage).await
@@ -90,6 +97,8 @@ impl Host {
 
     /// Whatever a call came to is recorded before it is answered.
     pub(crate) async fn end(&self, entry: Entry, passage: Result<Passage, Refusal>) -> Answer {
+        entry.enters(Stage::Record, self.ambient());
+        let traced = self.traced(&entry);
         let charge = entry.charge().cloned();
         let (mode, input) = (entry.row().mode, Arc::clone(&entry.row().input));
         let answer = match passage {
@@ -105,6 +114,9 @@ impl Host {
                 answer
             }
         };
+        if let Some(traced) = traced {
+            self.hand_over(traced, &answer);
+        }
         self.reconcile(&Ended { charge, mode, input: &input }, answer)
     }
 
@@ -117,6 +129,7 @@ impl Host {
     ) -> Result<Passage, Refusal> {
         self.may_begin(caller.principal())?;
         caller.spend_call()?;
+        entry.enters(Stage::Validate, self.ambient());
         let catalog = self.catalog().current();
         let call = validate::validate(&catalog, caller, request, entry.call(), self.workspaces())?;
         entry.validated(&call);
@@ -127,10 +140,12 @@ impl Host {
         let turn = self.turn(&call).await?;
         self.check_hold(call.options().run)?;
         let around = self.circumstances((caller.principal(), caller.origin()), &call.tool().name, call.options());
+        entry.enters(Stage::Authorize, self.ambient());
         let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
         self.note_hidden(entry, &grant);
         self.may_go_on(grant.call())?;
         let tool = Arc::clone(grant.call().tool());
+        entry.enters(Stage::Admit, self.ambient());
         let admitted = admit::admit(self.admission(), self.ledger(), self.budgets(), grant, &line.cancel()).await;
         if let Ok(Admitted::Fresh(ticket)) = &admitted {
             entry.admitted(ticket);
@@ -184,6 +199,7 @@ impl Host {
             entry.executed(&executed);
             self.report_breaches(entry, &executed);
             let boundary = Boundary::of(&executed, &given);
+            entry.enters(Stage::Screen, self.ambient());
             let looked = screen::screen(&executed, self.ambient());
             executed.tell(self.breakers(), looked.output.is_err());
             let seen = Seen::of(&executed, &looked);
@@ -197,12 +213,14 @@ impl Host {
             let around = self.circumstances_of(entry, tool).tainted(seen.taint);
             let naming = self.naming(entry, &executed, boundary.as_ref(), &given, around.taint);
             let call = naming.call;
+            entry.enters(Stage::Plan, self.ambient());
             let without_plan = executed.ticket().grant().without_plan();
             let planned = match seal::seal(executed, output, self.ambient(), naming)? {
                 Sealed::Nothing(output) => return without_plan.map(|()| Passage::unchanged(&output)),
                 Sealed::Planned(planned) => planned,
             };
             self.may_go_on(planned.ticket().grant().call())?;
+            entry.enters(Stage::Decide, self.ambient());
             let (decision, ruling) = decide::decide(planned, &self.policies(), around, self.undo_bytes())?;
             let decision = decision.covered(|planned, need| self.standing_for(planned, need, around.taint));
             self.note_ruling(entry, &decision, &ruling, around);
@@ -233,6 +251,7 @@ impl Host {
             Some(name) => match Box::pin(self.kept(name, ticket)).await {
                 Ok(kept) => {
                     entry.cached();
+                    self.metrics().cached();
                     return Ok(kept);
                 }
                 Err(ticket) => ticket,
@@ -241,7 +260,10 @@ impl Host {
         // What is kept has a seed of its own, so that it is what anybody would get.
         let seeded = name.map(|name| given.with_seed(name.seed()));
         let given = seeded.as_ref().unwrap_or(given);
+        entry.enters(Stage::Execute, self.ambient());
+        let began = self.ambient().stopwatch();
         let executed = execute::execute(self.executor(), ticket, line, given, ground).await;
+        self.metrics().of_tool(&tool.name, &tool.series).executed(began.elapsed());
         let executed = self.attempted(entry, executed, &tool, alone)?;
         if let Some(name) = name {
             self.keep_result(name, &executed, entry);
@@ -279,14 +301,17 @@ impl Host {
             }
             Decision::Deny { planned, breach } => Ok(self.denied(entry, &planned, breach)),
             Decision::Preview(planned) => {
+                entry.enters(Stage::Approve, self.ambient());
                 let store = self.plan_store();
                 Ok(Passage::Recorded(approve::preview(&store, planned, entry.clone()).await?))
             }
             Decision::Hold { planned, need } => {
+                entry.enters(Stage::Approve, self.ambient());
                 let store = self.plan_store();
                 Ok(Passage::Recorded(approve::hold(&store, planned, need, entry.clone()).await?))
             }
             Decision::Commit(allowed) => {
+                entry.enters(Stage::Commit, self.ambient());
                 Ok(Passage::Recorded(self.settle(approve::automatic(allowed, entry.clone())).await))
             }
         }
@@ -297,7 +322,9 @@ impl Host {
         let (id, tenant, standing) = (approved.call(), approved.tenant().clone(), approved.uses_standing());
         let (host, settling) = (self.clone(), self.flights().settle());
         let task = self.spawn(async move {
+            let began = host.ambient().stopwatch();
             let answer = commit::commit(host.committer(), approved).await;
+            host.metrics().committed(answer.outcome, began.elapsed());
             host.tell_outcome(&tenant, id, &answer);
             if standing && answer.outcome != Outcome::Committed {
                 host.return_standing().await;
@@ -340,6 +367,7 @@ impl Host {
     pub(crate) fn denied(&self, entry: &mut Entry, planned: &seal::Planned, breach: String) -> Passage {
         tracing::warn!(call = %entry.call(), tool = %entry.row().tool, %breach, "a plan was denied");
         self.escalate(entry.row(), Escalation::Boundary, &breach);
+        self.tell_denied(entry.row(), &breach);
         let refusal = Refusal::new(Code::Denied, breach).hint("the plan was thrown away; nothing was changed");
         let ending = Ending::refused(refusal).plan(planned.plan());
         Passage::Over(Status::Denied, Outcome::Discarded, Box::new(ending))

@@ -23,6 +23,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::tier::Tier;
 
 use crate::artifacts::Artifacts;
+use crate::metrics::{Slot, ToolSeries};
 use crate::policy::ToolShape;
 use crate::schema;
 
@@ -55,6 +56,8 @@ pub struct Tool {
     pub shape: Arc<ToolShape>,
     /// What its schemas mark as sensitive: JSON Pointers that begin with `/input` or `/output`.
     sensitive: Vec<String>,
+    /// What is counted of it.
+    pub series: Slot<ToolSeries>,
     /// Checks inputs.
     input: schema::Lazy,
     /// Checks outputs.
@@ -335,6 +338,7 @@ fn tools_of(
                 manifest: Arc::clone(manifest),
                 descriptor,
                 component: Arc::clone(component),
+                series: Slot::default(),
                 input,
                 output,
             }))

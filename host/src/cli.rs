@@ -4,6 +4,7 @@
 //! Data goes to standard output, everything else to standard error, and the exit status derives from status, outcome and
 //! code. Nothing here decides anything, and nothing reaches the daemon's state by another way.
 
+mod alerts;
 mod approvals;
 mod audit;
 mod autonomy;
@@ -89,6 +90,8 @@ pub enum Command {
     Autonomy(autonomy::AutonomyCommand),
     Incident(incident::IncidentArgs),
     #[command(subcommand)]
+    Alerts(alerts::AlertsCommand),
+    #[command(subcommand)]
     Deadletters(deadletters::DeadlettersCommand),
     #[command(subcommand)]
     Breakers(breakers::BreakersCommand),
@@ -145,6 +148,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Standing(command) => command.run(context),
         Command::Autonomy(command) => command.run(context),
         Command::Incident(args) => args.run(context),
+        Command::Alerts(command) => command.run(context),
         Command::Deadletters(command) => command.run(context),
         Command::Breakers(command) => command.run(context),
         Command::Kill(command) => command.run(context),

@@ -197,6 +197,12 @@ impl Committer {
         self.poisoned.get().map_or_else(|| "well".to_owned(), |why| format!("poisoned: {why}"))
     }
 
+    /// Whether it commits.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.poisoned.get().is_none()
+    }
+
     /// How many commits of this life were halted.
     #[must_use]
     pub fn halted(&self) -> usize {

@@ -5,6 +5,7 @@
 //! [`Config`] in hand is one whose folders are absolute, whose names parse and whose principals are
 //! unambiguous. There is no default workspace and no default principal but the user who runs the daemon.
 
+pub mod alerts;
 pub mod kill;
 mod oversight;
 pub mod text;
@@ -20,11 +21,14 @@ use toolkeep_core::manifest::BadManifest;
 use toolkeep_core::principal::Principal;
 use toolkeep_core::rate::{self, QuotaRule, RateRule};
 
+use crate::alerts::AlertRules;
 use crate::ambient::Ambient;
 use crate::authenticate::issuer::{self, IssuerConfig};
 use crate::budget::BudgetConfig;
 use crate::channel::config::ChannelConfig;
+use crate::daemon::http::config::HttpConfig;
 use crate::egress::EgressConfig;
+use crate::log::{self, LogText};
 use crate::notify::{Event, Route};
 use crate::policy::obligation::is_word;
 use crate::secrets::config::SecretConfig;
@@ -73,6 +77,12 @@ pub struct Config {
     pub channels: BTreeMap<ChannelName, ChannelConfig>,
     /// What operators are told, and how.
     pub notify: Vec<Route>,
+    /// Which alerts there are, and how they are told.
+    pub alerts: AlertRules,
+    /// The log.
+    pub log: LogText,
+    /// The HTTP door; nothing listens if absent.
+    pub http: Option<HttpConfig>,
     /// How far agents may go where no operator set anything.
     pub autonomy: Autonomy,
     /// How many boundaries one run may test before it is held; nothing for any number.
@@ -355,6 +365,9 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         },
         secrets: check_secrets(text)?,
         notify: check_notify(text, &channels)?,
+        alerts: text.alerts.check(&channels)?,
+        log: check_log(&text.log)?,
+        http: text.http.check(base)?,
         channels,
         autonomy: text.oversight.autonomy.unwrap_or_default(),
         hold_run_after: oversight::check_hold(text)?,
@@ -364,16 +377,23 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
     })
 }
 
+/// A channel that operators are told by must be there, and have somebody at its other end.
+fn check_receives(
+    channels: &BTreeMap<ChannelName, ChannelConfig>,
+    key: &str,
+    name: &ChannelName,
+) -> Result<(), ConfigError> {
+    let problem = match channels.get(name) {
+        None => format!("there is no channel `{name}`; add `[channel.{name}]`"),
+        Some(channel) if !channel.way.has_receiver() => format!("the channel `{name}` has no receivers; set its `to`"),
+        Some(_) => return Ok(()),
+    };
+    Err(ConfigError::value(key, problem))
+}
+
 fn check_notify(text: &ConfigText, channels: &BTreeMap<ChannelName, ChannelConfig>) -> Result<Vec<Route>, ConfigError> {
     for name in text.notify.iter().flat_map(|route| &route.channels) {
-        let problem = match channels.get(name) {
-            None => format!("there is no channel `{name}`; add `[channel.{name}]`"),
-            Some(channel) if !channel.way.has_receiver() => {
-                format!("the channel `{name}` has no receivers; set its `to`")
-            }
-            Some(_) => continue,
-        };
-        return Err(ConfigError::value("notify.channels", problem));
+        check_receives(channels, "notify.channels", name)?;
     }
     let route = |route: &text::NotifyText| Route {
         events: route.events.clone().unwrap_or_else(|| Event::ALL.to_vec()),
@@ -420,6 +440,15 @@ fn check_limits(text: &ConfigText) -> Result<DaemonLimits, ConfigError> {
         undo_bytes: within("undo_bytes", limits.undo_bytes, defaults.undo_bytes, 1 << 40)?,
         drain_ms: within("drain_ms", limits.drain_ms, defaults.drain_ms, 600_000)?,
     })
+}
+
+fn check_log(text: &LogText) -> Result<LogText, ConfigError> {
+    if let Some(level) = &text.level
+        && let Err(problem) = log::check_level(level)
+    {
+        return Err(ConfigError::value("log.level", problem.to_string()));
+    }
+    Ok(text.clone())
 }
 
 fn of_rule(bad: BadManifest) -> ConfigError {

@@ -2,14 +2,17 @@
 //!
 //! This part knows lines, requests and connections and hands typed requests to [`Host`]; what they do is decided there.
 //! Each socket lies in a directory of its own, so that the permissions of the file system separate the
-//! planes before a byte is read. Nothing here grows beyond a bound of [`bounds`]. There is no TCP and no HTTP here.
+//! planes before a byte is read. Nothing here grows beyond a bound of [`bounds`]. Where it is configured, [`http`] listens as
+//! well.
 
 mod admin;
 mod agent;
+mod alerts;
 mod apart;
 pub mod bounds;
 mod connection;
 mod envelope;
+pub mod http;
 mod line;
 mod linger;
 pub mod method;
@@ -36,6 +39,9 @@ use self::admin::AdminPlane;
 use self::agent::AgentPlane;
 use self::apart::Apart;
 use self::bounds::Bounds;
+use self::http::bounds::HttpBounds;
+use self::http::config::HttpConfig;
+use self::http::{Http, HttpError};
 use self::signal::{Asked, KillSignal, Signals};
 use self::socket::{Access, DirectoryLock, Door, SocketError, SocketPaths};
 use self::watch::Watch;
@@ -56,6 +62,8 @@ pub struct Doors {
     pub agent_group: Option<u32>,
     /// See [`Bounds`].
     pub bounds: Bounds,
+    /// The HTTP door, where there is one.
+    pub http: Option<HttpConfig>,
     /// The lock of `runtime_dir`, claimed before the [`Host`] started.
     pub lock: DirectoryLock,
     /// Where a service manager listens: the value of `$NOTIFY_SOCKET`.
@@ -68,6 +76,9 @@ pub enum ServeError {
     /// A socket could not be opened.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The HTTP door could not be opened.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// The signal handlers could not be installed.
     #[error("cannot install signal handlers: {0}")]
     Signals(#[source] std::io::Error),
@@ -96,12 +107,20 @@ pub async fn serve(host: Host, mut doors: Doors) -> Result<Stopped, ServeError> 
     let apart = Apart::new().map_err(ServeError::Threads)?;
     let mut kill = apart.inside(KillSignal::new).map_err(ServeError::Signals)?;
     let admin_door = apart.inside(|| Door::open(&paths.admin, Access::admin(), &doors.lock))?;
+    let http = match &doors.http {
+        Some(config) => Some(Http::open(config, HttpBounds::default(), host.clone(), &doors.lock).await?),
+        None => None,
+    };
     let (stop, stopped) = channel::channel(false);
     let stop = Arc::new(stop);
     let agent = Arc::new(AgentPlane::new(host.clone(), stopped.clone()));
     let admin = Arc::new(AdminPlane::new(host.clone(), Arc::clone(&stop)));
     let mut serving = JoinSet::new();
     serving.spawn(server::serve(agent_door, agent, doors.bounds, stopped.clone()));
+    if let Some(http) = http {
+        tracing::info!(address = %http.address(), "the HTTP door is open");
+        serving.spawn(http.serve(stopped.clone()));
+    }
     let operators = apart.spawn(server::serve(admin_door, admin, doors.bounds, stopped.clone()));
     let stopping = host.clone();
     let signalled = apart.spawn(async move {

@@ -19,6 +19,7 @@ mod tls;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use toolkeep_core::net::origin::{HostName, Scheme};
 use toolkeep_core::net::reach::Network;
 
@@ -93,22 +94,31 @@ impl Egress {
     /// # Errors
     /// There is no complete answer; the variant says whether the request may have reached its peer.
     pub async fn send(&self, request: Outgoing, limits: Limits) -> Result<Incoming, SendError> {
+        self.send_with(request, HeaderMap::new(), limits).await
+    }
+
+    /// The same with fields that the operator of the daemon wrote, a credential among them perhaps. They are never told to
+    /// anybody, and never a guest's.
+    ///
+    /// # Errors
+    /// As [`Egress::send`].
+    pub async fn send_with(&self, request: Outgoing, own: HeaderMap, limits: Limits) -> Result<Incoming, SendError> {
         let limits = limits.lowered();
         match request.purpose {
-            Purpose::Read => self.exchange(request, limits).await,
+            Purpose::Read => self.exchange(request, own, limits).await,
             Purpose::Write => {
                 let egress = self.clone();
-                let task = tokio::spawn(async move { egress.exchange(request, limits).await });
+                let task = tokio::spawn(async move { egress.exchange(request, own, limits).await });
                 task.await.unwrap_or_else(|_| Err(SendError::Unknown(Reason::Interrupted)))
             }
         }
     }
 
-    async fn exchange(&self, request: Outgoing, limits: Limits) -> Result<Incoming, SendError> {
+    async fn exchange(&self, request: Outgoing, own: HeaderMap, limits: Limits) -> Result<Incoming, SendError> {
         let deadline = tokio::time::Instant::now() + limits.total;
         let late = SendError::NotSent(Reason::TotalTimeout);
         let prepared = tokio::time::timeout_at(deadline, exchange::prepare(&request, &self.0.secrets));
-        let prepared = prepared.await.map_err(|_| late.clone())?.map_err(SendError::NotSent)?;
+        let prepared = prepared.await.map_err(|_| late.clone())?.map_err(SendError::NotSent)?.with(own);
         let (origin, protection) = (&request.origin, protection(request.origin.scheme()));
         let endpoint =
             Endpoint { host: origin.host().clone(), port: origin.port(), protection, network: request.network };

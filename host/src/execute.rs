@@ -136,6 +136,12 @@ impl Line {
         *self.aboard.calls.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(tool), run));
     }
 
+    /// What is called, as far as that is known.
+    #[must_use]
+    pub fn tool(&self) -> Option<&Arc<Tool>> {
+        self.aboard.tool()
+    }
+
     /// What cancels the execution.
     #[must_use]
     pub fn cancel(&self) -> Cancel {

@@ -3,6 +3,7 @@
 //! One [`Host`] owns the ledger, the stores, the catalog and the sandbox. Doors get a clone of it and nothing else. Opening
 //! one recovers first: no call is accepted before every intent of the last life is settled or reported as halted.
 
+mod alerts;
 mod attended;
 mod budgets;
 mod circuits;
@@ -16,6 +17,7 @@ mod inquiry;
 mod kill;
 mod life;
 mod live;
+mod observe;
 mod outcomes;
 mod oversight;
 mod policy;
@@ -52,18 +54,21 @@ use crate::execute::Executor;
 use crate::exposure::Exposures;
 use crate::kill::KillSwitch;
 use crate::ledger::{CallRow, Ledger};
+use crate::metrics::Metrics;
 use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
 use crate::policy::{Policies, PolicyHandle};
 use crate::record::{Answer, Ending, Entry, status_of};
 use crate::results::Results;
 use crate::standing::StandingBook;
+use crate::trace::Tracing;
 use crate::transaction::Turns;
 use crate::workspaces::Workspaces;
 
 use attended::Attended;
 pub(crate) use budgets::Ended;
 pub use budgets::{Resume, Spending};
+use observe::Measured;
 
 pub use circuits::CircuitName;
 pub use consent::Notices;
@@ -113,6 +118,9 @@ struct Services {
     notices: Notices,
     outbox: Outbox,
     notify: Notify,
+    metrics: Metrics,
+    measured: Measured,
+    tracing: Tracing,
     turns: Turns,
     runtime: tokio::runtime::Handle,
 }

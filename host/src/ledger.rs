@@ -6,6 +6,7 @@
 //! and [`crate::artifacts`] write the state directory (D21). It decides nothing: who may approve, what is
 //! committed and what a reply says is its callers' business.
 
+mod alerts;
 mod batch;
 mod buckets;
 mod buried;
@@ -24,6 +25,8 @@ mod insert;
 mod intact;
 mod keys;
 mod layers;
+mod levels;
+mod meter;
 mod options;
 mod outbox;
 mod oversight;
@@ -71,6 +74,7 @@ use writer::{Pulse, Writer};
 
 pub use toolkeep_core::approval;
 
+pub use alerts::{ALERTS_OPEN_MAX, AlertRaised, OVERFLOW, StoredAlert};
 pub use buckets::{ChangedKey, KEYS_PAGE_MAX, KeyChange, KeyProblem, KeysChanged};
 pub use charges::{CeilingUse, ChargeRow, ChargeState, Charged, Refund};
 pub use contents::BlobRow;
@@ -81,6 +85,8 @@ pub use deliveries::{
 };
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 pub use keys::{Claimed, KeyClaim};
+pub use levels::LedgerLevels;
+pub use meter::LedgerMeter;
 pub use options::{LedgerOptions, PAGE_BYTES};
 pub use oversight::{AutonomyRow, RunMark, TrackRecord};
 pub use promise::OutcomePromise;
@@ -178,6 +184,7 @@ struct Shared {
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Something came into the outbox.
     outbox: Arc<Signal>,
+    meter: LedgerMeter,
 }
 
 impl Drop for Shared {
@@ -246,7 +253,8 @@ impl Ledger {
             tracing::warn!(interrupted, "calls of the last life were cut off; what they had reserved counts as used");
         }
         let refunds: Arc<Refunds> = Arc::default();
-        let queue = Arc::new(Queue::new(options.queue_jobs, options.queue_bytes));
+        let meter = LedgerMeter::default();
+        let queue = Arc::new(Queue::new(options.queue_jobs, options.queue_bytes, meter.clone()));
         let pulse = Arc::new(Pulse::new());
         let writer = Writer {
             queue: Arc::clone(&queue),
@@ -257,6 +265,7 @@ impl Ledger {
             host_id: Arc::clone(&host_id),
             refunds: Arc::clone(&refunds),
             syncs: None,
+            meter: meter.clone(),
             dir: Arc::new(locked),
         };
         let writer =
@@ -274,6 +283,7 @@ impl Ledger {
             unsynced: AtomicBool::new(false),
             writer: Mutex::new(Some(writer)),
             outbox: Arc::default(),
+            meter,
         };
         Ok((Self { shared: Arc::new(shared) }, checked))
     }

@@ -20,6 +20,7 @@ pub mod seal;
 pub mod validate;
 
 // What the stages share.
+pub mod alerts;
 pub mod ambient;
 pub mod artifacts;
 pub mod autonomy;
@@ -36,6 +37,8 @@ pub mod install;
 pub mod kill;
 pub mod ledger;
 pub mod load;
+pub mod log;
+pub mod metrics;
 pub mod notes;
 pub mod notify;
 pub mod outbox;
@@ -47,6 +50,7 @@ pub mod schema;
 pub mod secrets;
 pub mod standing;
 pub mod throttle;
+pub mod trace;
 pub mod transaction;
 pub mod workspaces;
 

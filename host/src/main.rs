@@ -2,46 +2,25 @@
 //!
 //! The child comes first, before anything is opened or started, because it must have nothing but its three streams.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser as _;
 use toolkeep::ambient::Ambient;
-use toolkeep::cli::serve::{LogForm, ServeArgs};
 use toolkeep::cli::{Cli, Command};
 use toolkeep_sandbox::compile;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args();
     if arguments.nth(1).as_deref() == Some(compile::SUBCOMMAND) {
         return Ok(compile::child_main(arguments));
     }
-    let cli = Cli::parse();
+    let (cli, ambient) = (Cli::parse(), Ambient::real());
     match &cli.command {
-        Command::Serve(serve) => log(serve)?,
+        Command::Serve(serve) => serve.log(&cli.global, &ambient)?,
         _ => quiet_log(),
     }
-    Ok(toolkeep::cli::run(cli, &Ambient::real()).into())
-}
-
-/// The daemon's log: standard error, as the operator wants it.
-fn log(serve: &ServeArgs) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&serve.log_level)
-        .with_context(|| format!("`--log-level {}` is not a filter", serve.log_level))?;
-    let json = match serve.log {
-        LogForm::Auto => !io::stderr().is_terminal(),
-        LogForm::Json => true,
-        LogForm::Pretty => false,
-    };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    if json {
-        builder.json().flatten_event(true).with_current_span(false).init();
-    } else {
-        builder.with_ansi(io::stderr().is_terminal()).init();
-    }
-    Ok(())
+    Ok(toolkeep::cli::run(cli, &ambient).into())
 }
 
 /// Commands speak for themselves; only what went wrong underneath is logged.

@@ -2,7 +2,8 @@
 //!
 //! An alert is a delivery like any other: kept in the ledger, tried again, given up as a dead letter. It is enqueued right
 //! after what it tells of, which is on record by itself: a crash between the two loses the alert and nothing else. Whoever has
-//! something to tell calls [`Notify::event`] and does not wait.
+//! something to tell calls [`Notify::event`] and does not wait. What an operator has to know is an alert besides, and is told
+//! as one where alerts go ([`crate::alerts`]).
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use toolkeep_core::delivery::{DeliveryKind, Message};
 use toolkeep_core::id::{ChannelName, DeliveryId, TenantName};
 
+use crate::alerts::{AlertRules, Alerts, Severity, subject_of};
 use crate::ambient::Ambient;
 use crate::channel::Channels;
 use crate::ledger::{Enqueue, Ledger};
@@ -60,11 +62,20 @@ pub enum Event {
     /// A run waits for an operator to release it.
     #[serde(rename = "run.held")]
     RunHeld,
+    /// The record cannot be kept, or is not what was written.
+    #[serde(rename = "audit.failed")]
+    AuditFailed,
+    /// Golden cases pass less often than they did.
+    #[serde(rename = "eval.drift")]
+    EvalDrift,
+    /// A recorded call does not replay to what was recorded.
+    #[serde(rename = "replay.failed")]
+    ReplayFailed,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::ApprovalRequested,
         Self::ApprovalResolved,
         Self::ApprovalExpired,
@@ -79,6 +90,9 @@ impl Event {
         Self::BudgetExceeded,
         Self::BudgetSpike,
         Self::RunHeld,
+        Self::AuditFailed,
+        Self::EvalDrift,
+        Self::ReplayFailed,
     ];
 
     /// Its name, in the configuration and as the `type` of what is sent.
@@ -99,6 +113,31 @@ impl Event {
             Self::BudgetExceeded => "budget.exceeded",
             Self::BudgetSpike => "budget.spike",
             Self::RunHeld => "run.held",
+            Self::AuditFailed => "audit.failed",
+            Self::EvalDrift => "eval.drift",
+            Self::ReplayFailed => "replay.failed",
+        }
+    }
+
+    /// How much it matters to operators; nothing for what is news and no alert.
+    #[must_use]
+    pub const fn severity(self) -> Option<Severity> {
+        match self {
+            Self::ApprovalRequested | Self::ApprovalResolved => None,
+            Self::ApprovalExpired
+            | Self::ContentSuspicious
+            | Self::BoundaryBreach
+            | Self::RunEscalated
+            | Self::RunHeld
+            | Self::DeliveryDead
+            | Self::BreakerOpened
+            | Self::BudgetExceeded
+            | Self::BudgetSpike
+            | Self::EvalDrift
+            | Self::ReplayFailed => Some(Severity::Warning),
+            Self::OutcomeUnknown | Self::OutcomeHalted | Self::AuditFailed | Self::KillChanged => {
+                Some(Severity::Critical)
+            }
         }
     }
 }
@@ -117,31 +156,45 @@ pub struct Route {
 pub struct Notify {
     routes: Arc<[Route]>,
     channels: Channels,
+    alerts: Alerts,
     ledger: Ledger,
     ambient: Ambient,
 }
 
 impl Notify {
-    /// The routes of a configuration.
+    /// The routes of a configuration. Alerts are raised, and told nowhere.
     #[must_use]
     pub fn new(routes: Vec<Route>, channels: Channels, ledger: Ledger, ambient: Ambient) -> Self {
-        Self { routes: routes.into(), channels, ledger, ambient }
+        let alerts = Alerts::new(AlertRules::default(), channels.clone(), ledger.clone(), ambient.clone());
+        Self { routes: routes.into(), channels, alerts, ledger, ambient }
+    }
+
+    /// The same with rules of alerts.
+    #[must_use]
+    pub fn with_alerts(self, rules: AlertRules) -> Self {
+        let alerts = Alerts::new(rules, self.channels.clone(), self.ledger.clone(), self.ambient.clone());
+        Self { alerts, ..self }
     }
 
     /// Tell of an event that concerns a tenant. `facts` is an object of what a person needs to act; it holds no content and
-    /// no secret. A channel of another tenant is not told.
+    /// no secret. A channel of another tenant is not told. Where alerts of it go, it is told as an alert and not besides.
     pub fn event(&self, event: Event, tenant: &TenantName, facts: Value) {
         let Value::Object(mut facts) = facts else { return };
+        let cleared = event == Event::KillChanged && facts.get("set") == Some(&Value::Bool(false));
+        let alert = event.severity().is_some() && !cleared;
+        if alert {
+            self.alerts.raise(event, tenant, &subject_of(event, &facts), &facts);
+        }
+        let mut told: Vec<ChannelName> = if alert { self.alerts.ways(event, tenant) } else { Vec::new() };
         facts.insert("tenant".to_owned(), json!(tenant));
         let body: Arc<[u8]> = Value::Object(facts).to_string().into_bytes().into();
-        let mut told: Vec<&ChannelName> = Vec::new();
         for channel in
             self.routes.iter().filter(|route| route.events.contains(&event)).flat_map(|route| &route.channels)
         {
-            if told.contains(&channel) || self.channels.of(channel, tenant).is_none() {
+            if told.contains(channel) || self.channels.of(channel, tenant).is_none() {
                 continue;
             }
-            told.push(channel);
+            told.push(channel.clone());
             let message = Message {
                 to: Vec::new(),
                 subject: event.word().to_owned(),

@@ -19,15 +19,18 @@ use toolkeep_core::price::Usd;
 use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::trace::TraceId;
 use uuid::Uuid;
 
 use crate::admit::Ticket;
+use crate::ambient::Ambient;
 use crate::budget::charge::Charge;
 use crate::catalog::Tool;
 use crate::execute::Executed;
 use crate::ledger::{CallKey, CallRow, ChargeRow};
 use crate::notes::Notes;
 use crate::screen::Screened;
+use crate::trace::{Spans, Stage};
 use crate::validate::Call;
 
 /// What a row says of an input that was refused before it was canonical.
@@ -47,6 +50,8 @@ pub struct Entry {
     asked: Option<CallKey>,
     /// Whether it was given up after all its attempts.
     exhausted: bool,
+    /// Its way so far, if it is sampled.
+    spans: Option<Spans>,
 }
 
 /// How long a call took, waiting for people excluded.
@@ -76,6 +81,8 @@ struct Said {
     labels: Vec<String>,
     #[serde(default)]
     detour: Detour,
+    #[serde(default)]
+    trace_id: Option<TraceId>,
 }
 
 /// How a call ends, before it is made a reply.
@@ -239,11 +246,12 @@ impl Entry {
     pub fn open(
         (principal, origin): (&Principal, &Origin),
         request: &CallRequest,
-        call: CallId,
+        (call, trace): (CallId, TraceId),
         started_ms: u64,
     ) -> Self {
         Self {
             row: CallRow {
+                trace: Some(trace),
                 call,
                 suspended: false,
                 principal: principal.clone(),
@@ -277,6 +285,27 @@ impl Entry {
             detour: Detour::default(),
             asked: None,
             exhausted: false,
+            spans: None,
+        }
+    }
+
+    /// The call is sampled: marks of its way go there.
+    #[must_use]
+    pub fn traced(mut self, spans: Option<Spans>) -> Self {
+        self.spans = spans;
+        self
+    }
+
+    /// Its way so far, if it is sampled.
+    #[must_use]
+    pub const fn spans(&self) -> Option<&Spans> {
+        self.spans.as_ref()
+    }
+
+    /// A stage begins.
+    pub fn enters(&self, stage: Stage, ambient: &Ambient) {
+        if let Some(spans) = &self.spans {
+            spans.enter(stage, ambient.now_ns());
         }
     }
 
@@ -304,6 +333,7 @@ impl Entry {
             detour: Detour::default(),
             asked: None,
             exhausted: false,
+            spans: None,
         }
     }
 
@@ -315,8 +345,9 @@ impl Entry {
     /// An entry of a stored call that goes on: a plan that is settled later. Its time stands still, and what its reply
     /// warns of stays true.
     #[must_use]
-    pub fn resume(row: CallRow) -> Self {
-        let Said { warnings, labels, detour } = serde_json::from_str(&row.reply).unwrap_or_default();
+    pub fn resume(mut row: CallRow) -> Self {
+        let Said { warnings, labels, detour, trace_id } = serde_json::from_str(&row.reply).unwrap_or_default();
+        row.trace = trace_id;
         let clock = Clock { before_ms: row.usage.wall_ms, since_ms: None };
         Self {
             row,
@@ -328,6 +359,7 @@ impl Entry {
             detour,
             asked: None,
             exhausted: false,
+            spans: None,
         }
     }
 
@@ -519,6 +551,7 @@ impl Entry {
             usage: self.row.usage,
             warnings: self.warnings.clone(),
             labels: self.labels.clone(),
+            trace_id: self.row.trace,
         }
     }
 

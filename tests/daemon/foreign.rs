@@ -94,6 +94,8 @@ const ROWS: &[(Plane, &str, &[&str])] = &[
     (Plane::Admin, "autonomy.show", &[r#"{"agent":"a","tool":"$tool"}"#]),
     (Plane::Admin, "autonomy.set", &[r#"{"agent":"a","tool":"$tool","level":"draft","reason":"x"}"#]),
     (Plane::Admin, "incident.get", &[r#"{"call":"$call"}"#, r#"{"call":"$committed"}"#, r#"{"run":"$run"}"#]),
+    (Plane::Admin, "alerts.show", &[r#"{"alert":"$alert"}"#]),
+    (Plane::Admin, "alerts.ack", &[r#"{"alert":"$alert"}"#]),
     (Plane::Admin, "outcomes.resolve", &[r#"{"call":"$committed","sent":true,"reason":"seen"}"#]),
     (Plane::Admin, "plans.show", &[r#"{"plan":"$plan"}"#, r#"{"plan":"$digest"}"#]),
     (Plane::Admin, "runs.show", &[r#"{"run":"$run"}"#]),
@@ -137,6 +139,7 @@ const TELLS: &[(Plane, &str)] = &[
     (Plane::Agent, "transactions.list"),
     (Plane::Admin, "tokens.list"),
     (Plane::Admin, "approvals.list"),
+    (Plane::Admin, "alerts.list"),
     (Plane::Admin, "outcomes.list"),
     (Plane::Admin, "tools.list"),
     (Plane::Admin, "plans.list"),
@@ -220,7 +223,15 @@ fn make(owner: &mut Peer, operator: &mut Agent) -> Ids {
         delivery = letters.pointer("/dead_letters/0/id").and_then(Value::as_str).unwrap_or_default().to_owned();
         !delivery.is_empty()
     });
+    owner.ok("calls.execute", json!({"tool": "path-escape", "input": {}}));
+    let mut alert = String::new();
+    until("an alert of it is open", || {
+        let alerts = operator.ok("alerts.list", json!({}));
+        alert = alerts.pointer("/alerts/0/id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        !alert.is_empty()
+    });
     BTreeMap::from([
+        ("alert", alert),
         ("run", run),
         ("call", text(&call, "/reply/call_id")),
         ("committed", text(&committed, "/reply/call_id")),
@@ -284,7 +295,8 @@ fn without_ids(text: &str, ids: &Ids) -> String {
     for word in text.split_inclusive(|c: char| !is_part(c)) {
         let bare = word.trim_end_matches(|c: char| !is_part(c));
         let id = bare.len() > 36 && is_uuid(&bare[bare.len() - 36..]);
-        let digest = bare.len() == 64 && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
+        // Of contents, and of traces.
+        let digest = matches!(bare.len(), 32 | 64) && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
         plain.push_str(if id || digest || bare.starts_with("tkp_") { "ID" } else { bare });
         plain.push_str(&word[bare.len()..]);
     }

@@ -30,6 +30,8 @@ pub(super) struct Plot {
 pub(super) struct World {
     pub(super) home: Scratch,
     child: Option<Child>,
+    /// Variables of the daemon besides those of every test.
+    env: Vec<(String, String)>,
 }
 
 impl World {
@@ -58,7 +60,7 @@ impl World {
             config.push_str(&format!("[[workspace]]\nname = \"{name}\"\npath = \"{name}\"\n"));
         }
         home.put("toolkeep.toml", config.as_bytes());
-        let world = Self { home, child: None };
+        let world = Self { home, child: None, env: Vec::new() };
         scenery::furnish(&world);
         world.warm();
         world
@@ -75,12 +77,19 @@ impl World {
         copy_missing(compiled(), &cache);
     }
 
+    /// Set a variable of the daemon.
+    pub(super) fn env(&mut self, name: &str, value: &str) {
+        self.env.retain(|(known, _)| known != name);
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Start the daemon and wait for nothing.
     pub(super) fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("log");
         let mut serve = command(self.home.path());
         serve.args(["--config", "toolkeep.toml", "serve", "--log", "json"]);
         serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        serve.envs(self.env.iter().map(|(name, value)| (name, value)));
         self.child = Some(serve.spawn().expect("the daemon starts"));
     }
 

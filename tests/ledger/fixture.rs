@@ -71,6 +71,7 @@ impl Fixture {
     pub(crate) fn call(&self) -> CallRow {
         let call = CallId::new(self.ambient.uuid_v7());
         CallRow {
+            trace: None,
             suspended: false,
             call,
             principal: principal("acme"),

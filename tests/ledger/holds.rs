@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use toolkeep::budget::run::Run;
-use toolkeep::budget::{BudgetConfig, Budgets};
+use toolkeep::budget::{BudgetConfig, Budgets, Telling};
 use toolkeep::channel::Channels;
 use toolkeep::egress::{Egress, EgressConfig, Resolver};
 use toolkeep::ledger::{LedgerOptions, RunHold, RunRow};
@@ -39,7 +39,7 @@ async fn r24_a_hold_that_the_ledger_was_too_busy_for_is_on_record_a_moment_later
     // The one place of the queue is taken.
     fixture.ledger.audit(AuditKind::Tool, &json!({"what": "busy"})).expect("taken");
     let hold = RunHold { code: Code::Denied, reason: "it went too far".into() };
-    first.escalate(&found, &json!({"what": "too far"}), Some(hold.clone()));
+    first.escalate(&found, &json!({"what": "too far"}), Some(hold.clone()), Telling::Now);
     assert!(found.goes_on().is_err());
     fixture.ledger.audit_head().await.expect("written");
     first.keep_house();

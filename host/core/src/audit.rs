@@ -57,6 +57,8 @@ pub enum AuditKind {
     Escalation,
     /// Spending was far above what is usual, was paused or resumed, or a budget was raised.
     Budget,
+    /// An operator said that an alert was seen.
+    Alert,
 }
 
 /// One entry of the chain.

@@ -14,6 +14,7 @@ use crate::plan::Totals;
 use crate::price::Usd;
 use crate::receipt::Receipt;
 use crate::refusal::{Code, Refusal};
+use crate::trace::TraceId;
 
 /// What the caller wants to become of the effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -366,6 +367,9 @@ pub struct Reply {
     /// [`crate::scan::Suspicion`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
+    /// The trace that the call belongs to: its caller's, its run's, or its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<TraceId>,
 }
 
 impl Reply {
@@ -386,6 +390,7 @@ impl Reply {
             usage: Usage::default(),
             warnings: Vec::new(),
             labels: Vec::new(),
+            trace_id: None,
         }
     }
 }

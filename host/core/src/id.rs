@@ -248,6 +248,10 @@ id_type!(
     /// One delivery: stable over all attempts, so that a receiver can drop what it has seen.
     DeliveryId, "msg_"
 );
+id_type!(
+    /// One alert: a fact that operators have to know, however often it happens.
+    AlertId, "alert_"
+);
 
 #[cfg(test)]
 mod tests {

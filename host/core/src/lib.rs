@@ -46,3 +46,4 @@ pub mod spike;
 pub mod standing;
 pub mod taint;
 pub mod tier;
+pub mod trace;

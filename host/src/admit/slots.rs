@@ -82,6 +82,13 @@ impl Slots {
         }))
     }
 
+    /// How many run, and how many wait.
+    #[must_use]
+    pub fn occupancy(&self) -> (u64, u64) {
+        let read = |number: &AtomicUsize| number.load(Ordering::Relaxed) as u64;
+        (read(&self.0.running), read(&self.0.waiting))
+    }
+
     /// Run, or stand in line.
     #[must_use]
     pub fn enter(&self, tenant: &TenantName) -> Entered {

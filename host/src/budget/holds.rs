@@ -12,8 +12,8 @@ use toolkeep_core::budget::Limits;
 use toolkeep_core::id::RunId;
 use toolkeep_core::refusal::{Code, Refusal};
 
-use super::Budgets;
 use super::run::Run;
+use super::{Budgets, Telling};
 use crate::ledger::{Charged, RunHold};
 use crate::notify::Event;
 
@@ -32,8 +32,9 @@ pub(super) struct Owed {
 }
 
 impl Budgets {
-    /// Something happened that a run is not for: put it on record, and hold the run if it is enough.
-    pub fn escalate(&self, run: &Arc<Run>, facts: &Value, hold: Option<RunHold>) {
+    /// Something happened that a run is not for: put it on record, and hold the run if it is enough. Operators are told of
+    /// the fact once, here or by whoever found it.
+    pub fn escalate(&self, run: &Arc<Run>, facts: &Value, hold: Option<RunHold>, told: Telling) {
         let hold = run.escalated(hold);
         tracing::warn!(run = %run.id, %facts, held = hold.is_some(), "a run broke its terms");
         let tenant = &run.principal.tenant;
@@ -41,7 +42,9 @@ impl Budgets {
             let told = json!({"run": run.id, "principal": run.principal, "code": hold.code, "reason": hold.reason});
             self.0.notify.event(Event::RunHeld, tenant, told);
         }
-        self.0.notify.event(Event::RunEscalated, tenant, facts.clone());
+        if told == Telling::Now {
+            self.0.notify.event(Event::RunEscalated, tenant, facts.clone());
+        }
         if let Err(error) = self.0.ledger.escalate(run.id, facts, hold.clone()) {
             tracing::error!(%error, run = %run.id, "an escalation could not be put on record; it is tried again");
             self.owe(Owed { run: Arc::clone(run), facts: facts.clone(), hold });

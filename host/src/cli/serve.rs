@@ -5,14 +5,16 @@
 
 use std::time::Duration;
 
-use super::context::Context;
+use super::context::{Context, Global};
 use super::exit::Exit;
 use super::failure::Failure;
-use crate::config::{Config, Loaded};
+use crate::ambient::Ambient;
+use crate::config::{self, Config, LoadOptions, Loaded};
 use crate::daemon::bounds::Bounds;
 use crate::daemon::watch::Watch;
 use crate::daemon::{self, Doors, Stopped, socket};
 use crate::host::Host;
+use crate::log::{self, LogError, LogFormat};
 use crate::secrets::keep_out_of_dumps;
 
 /// Permissions of a runtime directory that is made: anybody may pass through to the sockets' own directories.
@@ -27,19 +29,19 @@ const LAST_WORK: Duration = Duration::from_secs(2);
 /// SIGTERM and SIGINT stop it gracefully, SIGHUP reads the manifests again.
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
-    /// Form of the log on standard error
-    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-    pub log: LogForm,
-    /// What is logged: error, warn, info, debug, trace, or a filter such as `toolkeep::daemon=debug`
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    pub log_level: String,
+    /// Form of the log on standard error; `log.format` of the configuration if absent
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub log: Option<LogForm>,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as `toolkeep::daemon=debug`; `log.level` of the
+    /// configuration if absent
+    #[arg(long, value_name = "FILTER")]
+    pub log_level: Option<String>,
 }
 
 /// Form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogForm {
     /// Text on a terminal, JSON elsewhere.
-    #[default]
     Auto,
     /// One JSON object per line.
     Json,
@@ -48,6 +50,24 @@ pub enum LogForm {
 }
 
 impl ServeArgs {
+    /// Begin to log, as these options or else the configuration say. One that cannot be read says nothing here: whoever runs
+    /// with it says why.
+    ///
+    /// # Errors
+    /// The filter is none.
+    pub fn log(&self, global: &Global, ambient: &Ambient) -> Result<(), LogError> {
+        let loaded = config::load(&LoadOptions { explicit: global.config.clone() }, ambient);
+        let configured = loaded.map(|loaded| loaded.config.log).unwrap_or_default();
+        let format = match self.log {
+            None => configured.format,
+            Some(LogForm::Auto) => None,
+            Some(LogForm::Json) => Some(LogFormat::Json),
+            Some(LogForm::Pretty) => Some(LogFormat::Text),
+        };
+        let level = self.log_level.as_deref().or(configured.level.as_deref());
+        log::start(format, level.unwrap_or(log::LEVEL))
+    }
+
     /// Run.
     ///
     /// # Errors
@@ -71,6 +91,7 @@ impl ServeArgs {
             manifests: Watch::new(&config.tools_dir, config.policy_dir.as_deref(), config.budgets.contracts.as_deref()),
             agent_group: config.agent_group,
             bounds: bounds(&config),
+            http: config.http.clone(),
             lock,
             notify_socket: context.ambient.var("NOTIFY_SOCKET"),
         };

@@ -12,12 +12,15 @@ use toolkeep_core::breaker::BreakerText;
 use toolkeep_core::id::{AgentName, ChannelName, ContractName, SecretName, TenantName, UserName, WorkspaceName};
 use toolkeep_core::rate::{QuotaText, RateText};
 
+use super::alerts::AlertsText;
 use super::kill::KillText;
 use super::{CONFIG_MAX_BYTES, ConfigError, Environment, LoadOptions};
 use crate::ambient::Ambient;
 use crate::authenticate::issuer::config::IssuerText;
 use crate::budget::ceiling::{CeilingText, SpikeText};
 use crate::channel::config::ChannelText;
+use crate::daemon::http::config::HttpText;
+use crate::log::LogText;
 use crate::notify::Event;
 use crate::secrets::config::SecretText;
 
@@ -70,6 +73,15 @@ pub struct ConfigText {
     /// `[[notify]]`.
     #[serde(default)]
     pub notify: Vec<NotifyText>,
+    /// `[alerts]`.
+    #[serde(default)]
+    pub alerts: AlertsText,
+    /// `[log]`.
+    #[serde(default)]
+    pub log: LogText,
+    /// `[http]`.
+    #[serde(default)]
+    pub http: HttpText,
     /// `[[workspace]]`.
     #[serde(default, rename = "workspace")]
     pub workspaces: Vec<WorkspaceText>,

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::agent::later;
+use super::alerts;
 use super::method::AdminMethod;
 use super::oversight;
 use super::params;
@@ -74,6 +75,9 @@ impl AdminPlane {
             | AdminMethod::AutonomySet
             | AdminMethod::IncidentGet => {
                 return oversight::begin(host, op, method, params);
+            }
+            AdminMethod::AlertsList | AdminMethod::AlertsShow | AdminMethod::AlertsAck => {
+                return alerts::begin(host, op, method, params);
             }
             AdminMethod::OutcomesList | AdminMethod::OutcomesResolve => return self.outcomes(&op, method, params),
             AdminMethod::ToolsInstall | AdminMethod::ToolsList | AdminMethod::ToolsReload => {

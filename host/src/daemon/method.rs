@@ -135,6 +135,12 @@ methods! {
         AutonomySet = "autonomy.set",
         /// The four questions about a call or a run.
         IncidentGet = "incident.get",
+        /// What operators have to know.
+        AlertsList = "alerts.list",
+        /// One alert with its facts.
+        AlertsShow = "alerts.show",
+        /// Say that an alert was seen.
+        AlertsAck = "alerts.ack",
         /// Calls with a request of which nobody knows what became of it.
         OutcomesList = "outcomes.list",
         /// Say what became of one.

@@ -20,7 +20,7 @@ use super::plane::Plane;
 use super::socket::Door;
 
 /// How long to rest after an accept failed, for example because there are no more descriptors.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
+pub(super) const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// Serve one door until `stop` says so and every connection has ended. Dropping the future drops the connections.
 pub(super) async fn serve<P: Plane>(door: Door, plane: Arc<P>, bounds: Bounds, mut stop: watch::Receiver<bool>) {

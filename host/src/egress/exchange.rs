@@ -50,6 +50,14 @@ pub(super) struct Prepared {
     purpose: Purpose,
 }
 
+impl Prepared {
+    /// With fields of the operator's, in place of those of the same name.
+    pub(super) fn with(mut self, own: HeaderMap) -> Self {
+        self.request.headers_mut().extend(own);
+        self
+    }
+}
+
 /// Put a request together. Everything that can be wrong with it is found before there is a connection.
 pub(super) async fn prepare(outgoing: &Outgoing, secrets: &Secrets) -> Result<Prepared, Reason> {
     if outgoing.body.len() > REQUEST_MAX_BYTES {

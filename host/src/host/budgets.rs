@@ -18,7 +18,7 @@ use crate::approve::{self, Consent, UNDO_TOOL, UndoInput};
 use crate::authenticate::Operator;
 use crate::budget::account::{Account, Balance, Whose};
 use crate::budget::charge::Charge;
-use crate::budget::{DAY_MS, Ended as Finished, plan_amounts};
+use crate::budget::{DAY_MS, Ended as Finished, Telling, plan_amounts};
 use crate::decide::Decision;
 use crate::ledger::{Charged, SpendBy, SpendQuery, StoredPlan};
 use crate::record::{Answer, Entry};
@@ -102,7 +102,7 @@ impl Host {
         let row = entry.row();
         let facts = json!({"call": row.call, "code": Code::Denied, "principal": row.principal, "run": run.id,
             "tool": row.tool, "what": what});
-        self.budgets().escalate(run, &facts, None);
+        self.budgets().escalate(run, &facts, None, Telling::Elsewhere);
     }
 
     fn stored_charge(&self, stored: &StoredPlan, calls: u64) -> Option<StoredCharge> {

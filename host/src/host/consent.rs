@@ -25,6 +25,7 @@ use crate::ledger::{
     ApprovalFilter, Discard, DiscardRefused, Page, PlanState, Raised, Resolution, ResolveRefused, Resolved, Scope,
     StoredApproval, StoredPlan,
 };
+use crate::metrics::Consented;
 use crate::notes::Notes;
 use crate::notify::Event;
 use crate::record::Answer;
@@ -328,6 +329,7 @@ impl Host {
         let resolved = self.ledger().resolve(resolution).await.map_err(|e| resolve_refusal(&e))?;
         if !matches!(resolved, Resolved::Counted { .. }) {
             let facts = json!({"approval": id, "approved": approve, "by": operator.user(), "reason": visible(reason)});
+            self.metrics().consented(if approve { Consented::Approved } else { Consented::Rejected });
             self.0.notify.event(Event::ApprovalResolved, operator.tenant(), facts);
         }
         Ok(resolved)

@@ -296,7 +296,7 @@ impl Host {
     }
 
     /// Every tenant of the configuration.
-    fn tenants(&self) -> Vec<TenantName> {
+    pub(super) fn tenants(&self) -> Vec<TenantName> {
         let config = self.config();
         let agents = config.principals.values().map(|principal| &principal.tenant);
         let people = config.operators.values().map(|operator| &operator.tenant);

@@ -22,6 +22,7 @@ use toolkeep_sandbox::workspace::{WorkspaceError, WorkspaceRoot};
 
 use super::credentials::Failures;
 use super::kill::{gate, of_file};
+use super::observe::Measured;
 use super::{Flights, Host, Notices, Services};
 use crate::admit::Admission;
 use crate::ambient::Ambient;
@@ -43,8 +44,9 @@ use crate::exposure::Exposures;
 use crate::install::Candidate;
 use crate::kill::{self, KillSwitch, RUNS_KNOWN_MAX};
 use crate::ledger::approval::ApprovalState;
-use crate::ledger::{ApprovalFilter, Keep, Ledger, LedgerError, LedgerOptions, PAGE_BYTES, Page, Scope};
+use crate::ledger::{ApprovalFilter, Keep, Ledger, LedgerError, LedgerHealth, LedgerOptions, PAGE_BYTES, Page, Scope};
 use crate::load::Loader;
+use crate::metrics::{Consented, Metrics};
 use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
 use crate::policy::PolicyHandle;
@@ -52,6 +54,7 @@ use crate::results::Results;
 use crate::secrets::Secrets;
 use crate::standing::StandingBook;
 use crate::throttle::Throttle;
+use crate::trace::{self, BadSetting, Tracing};
 use crate::transaction::Turns;
 use crate::workspaces::Workspaces;
 
@@ -63,6 +66,8 @@ const SETTLE_EVERY: Duration = Duration::from_secs(30);
 const COLLECT_EVERY: Duration = Duration::from_secs(600);
 /// How long a stop waits for deliveries under way: one that is cut off is made again, with the same id.
 const OUTBOX_WAIT: Duration = Duration::from_secs(5);
+/// How long a stop waits for a collector to take what is left.
+const SPANS_WAIT: Duration = Duration::from_secs(2);
 /// Characters of the admin token: 32 random bytes in hexadecimal.
 const TOKEN_BYTES: usize = 32;
 
@@ -100,6 +105,9 @@ pub enum StartError {
         /// Why.
         source: WorkspaceError,
     },
+    /// Spans cannot be exported as the environment wants it.
+    #[error(transparent)]
+    Tracing(#[from] BadSetting),
     /// Recovery could not look at the world.
     #[error("recovery failed: {0}")]
     Recover(#[from] RecoverError),
@@ -143,7 +151,8 @@ impl Host {
             kill: kill.clone(),
         };
         let channels = Channels::new(config.channels.clone(), egress.clone());
-        let notify = Notify::new(config.notify.clone(), channels.clone(), ledger.clone(), ambient.clone());
+        let notify = Notify::new(config.notify.clone(), channels.clone(), ledger.clone(), ambient.clone())
+            .with_alerts(config.alerts.clone());
         let breakers = Breakers::new(config.breaker, &ambient, ledger.clone(), notify.clone());
         let committer = Arc::new(committer(&config, stores, &workspaces)?.with_breakers(breakers.clone()));
         let left = committer.recover().await?;
@@ -159,10 +168,16 @@ impl Host {
         let (exposures, autonomy, standing) = oversight(&config, &ledger, ambient.now_ms()).await?;
         let budgets = Budgets::open(config.budgets.clone(), ledger.clone(), notify.clone(), ambient.clone()).await?;
         let loader = Loader::new(Arc::clone(&sandbox), artifacts, program);
+        let metrics = Metrics::default();
+        let about = trace::About { host_id: ledger.host_id(), environment: config.environment.word() };
+        let tracing = Tracing::start(&ambient, &egress, &metrics, &about)?;
         let executor = executor((sandbox, loader, blobs.spool()), &ambient, &egress, &ledger, &breakers);
         let host = Self(Arc::new(Services {
             outbox,
             notify,
+            metrics,
+            tracing,
+            measured: Measured::begun(&ambient),
             exposures,
             autonomy,
             standing,
@@ -256,10 +271,12 @@ impl Host {
             let mut sweep = tokio::time::interval(SWEEP_EVERY);
             let mut collect = tokio::time::interval(COLLECT_EVERY);
             let mut settle = tokio::time::interval(SETTLE_EVERY);
+            let mut told = LedgerHealth::Well;
             loop {
                 tokio::select! {
                     _ = sweep.tick() => {
                         host.expire().await;
+                        host.watch_the_ledger(&mut told);
                         host.budgets().keep_house();
                         host.mark_owed();
                         host.budgets().look_for_spikes().await;
@@ -284,9 +301,13 @@ impl Host {
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the ledger could not be pruned"),
         }
+        self.count_blobs().await;
         self.0.authenticator.registry().sweep(now_ms);
         if let Err(error) = self.ledger().forget_credentials(keep.since_ms).await {
             tracing::warn!(%error, "credentials that ended could not be forgotten");
+        }
+        if let Err(error) = self.ledger().forget_alerts(keep.since_ms).await {
+            tracing::warn!(%error, "alerts that are over could not be forgotten");
         }
         match self.0.blobs.collect().await {
             Ok(removed) if removed > 0 => tracing::info!(removed, "unreferenced blobs were removed"),
@@ -322,6 +343,7 @@ impl Host {
         let Ok(Some(stored)) = self.ledger().call(&Scope::Operator, call).await else { return };
         let row = stored.row;
         if row.error_code == Some(Code::ApprovalExpired) {
+            self.metrics().consented(Consented::Expired);
             let facts = json!({"call_id": call, "tool": row.tool, "requester": row.principal, "approved": false});
             self.0.notify.event(Event::ApprovalExpired, &row.principal.tenant, facts);
         }
@@ -432,6 +454,7 @@ impl Host {
                 tracing::warn!("calls in flight did not end after they were cancelled");
             }
         }
+        self.tracing().close(SPANS_WAIT).await;
         if !self.0.outbox.close(OUTBOX_WAIT).await {
             tracing::warn!("deliveries were under way at the stop; the next start makes them again");
         }

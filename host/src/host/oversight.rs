@@ -26,6 +26,7 @@ use crate::decide::Decision;
 use crate::execute::Executed;
 use crate::exposure::Exposure;
 use crate::ledger::{AutonomyRow, CallRow, Durability, RunMark, Scope, StandingUse};
+use crate::metrics::Decided;
 use crate::notes::{Notes, RulingNote};
 use crate::notify::Event;
 use crate::policy::set::word;
@@ -223,6 +224,12 @@ impl Host {
         }
     }
 
+    /// Tell operators of a plan that was denied: it wanted what its tier or a policy forbids.
+    pub(crate) fn tell_denied(&self, row: &CallRow, breach: &str) {
+        let facts = json!({"call_id": row.call, "tool": row.tool, "principal": row.principal, "run": row.run, "denied": breach});
+        self.0.notify.event(Event::BoundaryBreach, &row.principal.tenant, facts);
+    }
+
     /// A call went too far: on record, and counted for its run.
     pub(crate) fn escalate(&self, row: &CallRow, kind: Escalation, what: &str) {
         self.put_on_record(kind, row, what);
@@ -255,7 +262,7 @@ impl Host {
         if let Err(error) = self.ledger().audit(AuditKind::Escalation, &facts) {
             tracing::error!(%error, %run, "the hold of a run could not be put on record");
         }
-        self.0.notify.event(Event::RunEscalated, &row.principal.tenant, facts);
+        self.0.notify.event(Event::RunHeld, &row.principal.tenant, facts);
     }
 
     /// Whether a run may go on.
@@ -297,6 +304,13 @@ impl Host {
             Verdict::Preview { reason } => reason.clone(),
             Verdict::Deny { breach } => breach.clone(),
         };
+        self.metrics().decided(match decision {
+            Decision::Nothing(_) => Decided::Nothing,
+            Decision::Deny { .. } => Decided::Deny,
+            Decision::Preview(_) => Decided::Preview,
+            Decision::Hold { .. } => Decided::Hold,
+            Decision::Commit(_) => Decided::Commit,
+        });
         let planned = decision.planned();
         let grant = planned.ticket().grant();
         let notes = entry.notes();

@@ -32,6 +32,7 @@ use crate::ledger::{
 };
 use crate::record::{Answer, Ending, Entry};
 use crate::seal::nonce;
+use crate::trace::Context;
 use crate::transaction::{Layer, TRANSACTION_TOOL, TransactionInput, Turn};
 
 /// How long a sealed transaction stays committable at least, in milliseconds: 15 minutes, as reversals do.
@@ -399,7 +400,8 @@ impl Host {
         let (canonical, digest) = json::input_digest(&input).map_err(|e| bug(e.to_string()))?;
         let request = CallRequest { mode, run: stored.row.run, ..CallRequest::of(tool()?, Value::Null) };
         let id = CallId::new(self.ambient().uuid_v7());
-        let mut entry = Entry::open(caller.who(), &request, id, self.ambient().now_ms());
+        let trace = Context::of(None, request.run, id).trace;
+        let mut entry = Entry::open(caller.who(), &request, (id, trace), self.ambient().now_ms());
         entry.input(canonical.into(), digest);
         Ok((entry, digest))
     }

@@ -23,6 +23,7 @@ use crate::ledger::{Durability, Page, Proposal, Scope, UndoInfo};
 use crate::policy::{Matter, ToolShape};
 use crate::record::{Answer, Ending, Entry};
 use crate::seal::nonce;
+use crate::trace::Context;
 use crate::validate::CallOptions;
 
 /// How long a reversal stays committable, in milliseconds: 15 minutes.
@@ -185,7 +186,8 @@ impl Host {
         let tool = UNDO_TOOL.parse().map_err(|_| bug("BUG: the undo tool's name".to_owned()))?;
         let request = CallRequest { mode: Mode::Preview, ..CallRequest::of(tool, Value::Null) };
         let id = CallId::new(self.ambient().uuid_v7());
-        let mut entry = Entry::open(who, &request, id, self.ambient().now_ms());
+        let trace = Context::of(None, request.run, id).trace;
+        let mut entry = Entry::open(who, &request, (id, trace), self.ambient().now_ms());
         entry.input(canonical.into(), digest);
         Ok((entry, digest))
     }

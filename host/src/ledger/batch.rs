@@ -151,6 +151,7 @@ impl<'c> Batch<'c> {
             | Work::Transaction(_)
             | Work::Credential(_)
             | Work::Oversee(_)
+            | Work::Alert(_)
             | Work::DropBlobs(_)
             | Work::Prune { .. } => return self.apart(work),
         }
@@ -211,6 +212,7 @@ impl<'c> Batch<'c> {
                 told(self.workspace(tenant, name, root), |()| Done::Written, Done::Refused)
             }
             Work::Oversee(work) => told(self.oversee(work), Done::Overseen, Done::Refused),
+            Work::Alert(work) => told(self.alert(work), Done::Changed, Done::Refused),
             Work::Sync => told(self.note_sync(), |()| Done::Written, Done::Refused),
             Work::Outbox(work) => told(self.outbox(work), Done::Outbox, Done::Refused),
             Work::Kill(change) => told(self.kill(change), Done::Killed, Done::Refused),
@@ -363,6 +365,7 @@ fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
         | Work::Say(_)
         | Work::Suspend(_)
         | Work::Oversee(_)
+        | Work::Alert(_)
         | Work::Sync
         | Work::Barrier
         | Work::Close => Done::Refused(refused),

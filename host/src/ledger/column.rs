@@ -91,6 +91,7 @@ pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
         AuditKind::Finding => "finding",
         AuditKind::Escalation => "escalation",
         AuditKind::Budget => "budget",
+        AuditKind::Alert => "alert",
     }
 }
 

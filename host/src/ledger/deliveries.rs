@@ -476,6 +476,14 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn outbox_counts(&self) -> Result<OutboxCounts, LedgerError> {
         self.settled().await?;
+        self.outbox_levels().await
+    }
+
+    /// As [`Ledger::outbox_counts`], without waiting for what is being written.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn outbox_levels(&self) -> Result<OutboxCounts, LedgerError> {
         let sql = "SELECT (SELECT count(*) FROM outbox WHERE state = 'queued') AS queued, \
                    (SELECT count(*) FROM outbox WHERE state = 'sending') AS sending, \
                    (SELECT count(*) FROM dead_letters WHERE state = 'resting') AS dead, \

@@ -12,6 +12,7 @@ use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId, RunId, StandingId
 use toolkeep_core::plan::{Plan, Totals};
 use toolkeep_core::principal::SessionPath;
 use toolkeep_core::refusal::Code;
+use toolkeep_core::trace::TraceId;
 
 use super::column::{outcome_word, status_word};
 use super::resolve::Resolution;
@@ -52,6 +53,8 @@ struct CallFacts<'r> {
     step: Option<&'r str>,
     tenant: &'r str,
     tool: &'r str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<TraceId>,
     user: &'r str,
 }
 
@@ -80,6 +83,7 @@ pub(super) fn call(row: &CallRow, proposal: Option<&Proposal>) -> String {
         step: row.step.as_deref(),
         tenant: row.principal.tenant.as_str(),
         tool: row.tool.as_str(),
+        trace: row.trace,
         user: row.principal.user.as_str(),
     };
     serde_json::to_string(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
@@ -138,6 +142,8 @@ struct IntentFacts<'r> {
     steps: Digest,
     tenant: &'r str,
     tool: &'r str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<TraceId>,
     undoes: Option<CallId>,
     user: &'r str,
 }
@@ -164,6 +170,7 @@ pub(super) fn intent(intent: &Intent, plan: &Plan, call: CallId) -> String {
         steps: Digest::of(intent.steps.as_bytes()),
         tenant: body.principal.tenant.as_str(),
         tool: body.tool.as_str(),
+        trace: intent.proposal.as_ref().and_then(|proposal| proposal.call.trace),
         undoes: intent.undoes,
         user: body.principal.user.as_str(),
     };
@@ -236,6 +243,7 @@ mod tests {
     #[test]
     fn the_facts_of_a_call_are_canonical_as_they_are_written() {
         let row = CallRow {
+            trace: Some(TraceId::of([7; 16])),
             suspended: false,
             call: CallId::new(Uuid::from_u128(1)),
             principal: serde_json::from_value(json!({"tenant": "t", "user": "u", "agent": "a"})).expect("principal"),
@@ -287,6 +295,7 @@ mod tests {
             step: Some("s"),
             tenant: "t",
             tool: "x",
+            trace: row.trace,
             user: "u",
         };
         for _ in 0..2 {
@@ -333,6 +342,7 @@ mod tests {
                 steps: digest,
                 tenant: "t",
                 tool: "x",
+                trace: (number > 0).then(|| TraceId::of([7; 16])),
                 undoes: Some(call),
                 user: "u",
             };

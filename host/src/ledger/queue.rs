@@ -13,9 +13,11 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{CallId, PlanId, RunId};
 use toolkeep_core::principal::Principal;
 
+use super::alerts::AlertWork;
 use super::credentials::CredentialWork;
 use super::deliveries::{OutboxDone, OutboxWork};
 use super::failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
+use super::meter::LedgerMeter;
 use super::oversight::OversightWork;
 use super::resolve::{Resolution, Resolved};
 use super::retention::{Keep, Swept};
@@ -57,6 +59,7 @@ pub(super) enum Work {
     Transaction(Box<TransactionWork>),
     Credential(Box<CredentialWork>),
     Oversee(OversightWork),
+    Alert(AlertWork),
     Sync,
     Barrier,
     Close,
@@ -127,6 +130,7 @@ impl Job {
             | Work::Say(_)
             | Work::Suspend(_)
             | Work::Outbox(_)
+            | Work::Alert(_)
             | Work::Transaction(_)
             | Work::ExpireDue { .. } => true,
             Work::OpenRun(_)
@@ -171,6 +175,7 @@ fn weight(work: &Work) -> u64 {
         Work::Suspend(suspended) => call(&suspended.row) + suspended.continuation.weight(),
         Work::Outcome(row) => row.reply.len(),
         Work::Outbox(OutboxWork::Enqueue(what)) => what.message.body.len(),
+        Work::Alert(AlertWork::Raise(raised)) => raised.detail.len(),
         Work::Audit { body, .. } => body.len(),
         Work::Credential(work) => work.weight(),
         Work::Run(work) => work.weight(),
@@ -192,6 +197,7 @@ fn weight(work: &Work) -> u64 {
         | Work::DropBlobs(_)
         | Work::Prune { .. }
         | Work::Outbox(_)
+        | Work::Alert(_)
         | Work::Kill(_)
         | Work::Oversee(_)
         | Work::Sync
@@ -224,11 +230,12 @@ pub(super) struct Queue {
     arrived: Condvar,
     most_jobs: u32,
     most_bytes: u64,
+    meter: LedgerMeter,
 }
 
 impl Queue {
-    pub(super) fn new(most_jobs: u32, most_bytes: u64) -> Self {
-        Self { state: Mutex::default(), arrived: Condvar::new(), most_jobs, most_bytes }
+    pub(super) fn new(most_jobs: u32, most_bytes: u64, meter: LedgerMeter) -> Self {
+        Self { state: Mutex::default(), arrived: Condvar::new(), most_jobs, most_bytes, meter }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -248,6 +255,7 @@ impl Queue {
             let bytes = state.held_bytes.saturating_add(job.bytes);
             // One write larger than the bound is taken when it is alone; otherwise it could never be written.
             if state.held_jobs >= self.most_jobs || (bytes > self.most_bytes && state.held_jobs > 0) {
+                self.meter.rejected();
                 return Err(LedgerError::Overloaded);
             }
             state.held_jobs += 1;
@@ -323,6 +331,12 @@ impl Queue {
         self.arrived.notify_one();
     }
 
+    /// Counted jobs and their bytes, those in the writer's hands included.
+    pub(super) fn held(&self) -> (u64, u64) {
+        let state = self.state();
+        (u64::from(state.held_jobs), state.held_bytes)
+    }
+
     /// Whether a reader of anything has to wait for a barrier.
     pub(super) fn is_pending(&self) -> bool {
         self.state().pending > 0
@@ -344,7 +358,7 @@ mod tests {
 
     #[test]
     fn the_queue_takes_n_writes_and_refuses_the_next_until_they_are_written() {
-        let queue = Queue::new(5, 1_000);
+        let queue = Queue::new(5, 1_000, LedgerMeter::default());
         for _ in 0..5 {
             queue.push(audit(1)).expect("taken");
         }
@@ -362,7 +376,7 @@ mod tests {
 
     #[test]
     fn the_queue_is_bounded_in_bytes_but_takes_one_large_write() {
-        let queue = Queue::new(5, 1_000);
+        let queue = Queue::new(5, 1_000, LedgerMeter::default());
         queue.push(audit(2_000)).expect("alone");
         assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)));
         queue.settle(&queue.gather(Duration::ZERO, 5));
@@ -373,7 +387,7 @@ mod tests {
 
     #[test]
     fn who_waits_is_let_go_when_the_writer_is_gone() {
-        let queue = Queue::new(5, 1_000);
+        let queue = Queue::new(5, 1_000, LedgerMeter::default());
         let (job, mut waiting) = Job::urgent(Work::Sync, true);
         queue.push(job).expect("taken");
         queue.end(&LedgerError::Closed);

@@ -94,6 +94,7 @@ fn principal_of(reading: &Reading<'_>) -> Result<Principal, LedgerError> {
 pub(super) fn call_of(row: &Row<'_>) -> Result<StoredCall, LedgerError> {
     let reading = Reading::new(row, "calls");
     let row = CallRow {
+        trace: None,
         suspended: false,
         call: CallId::new(reading.uuid("id")?),
         principal: principal_of(&reading)?,

@@ -21,6 +21,8 @@ use toolkeep_core::taint::Taint;
 use super::approval::ApprovalState;
 use super::buckets::KeyChange;
 use super::charges::ChargeRow;
+use toolkeep_core::trace::TraceId;
+
 use super::deliveries::Enqueue;
 use super::quotas::QuotaCharge;
 use super::run_terms::RunHold;
@@ -69,6 +71,8 @@ pub struct CallKey {
 /// One call, as it stands.
 #[derive(Debug, Clone)]
 pub struct CallRow {
+    /// The trace that it belongs to, where that is known: what is read back has it in its reply.
+    pub trace: Option<TraceId>,
     /// Whether a row of this call exists that says it waits; this one takes its place.
     pub suspended: bool,
     /// The call.

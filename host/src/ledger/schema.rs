@@ -32,7 +32,7 @@ const STATEMENTS: usize = 160;
 const CHECKED_AT_ONCE_PAGES: i64 = 65_536;
 
 /// Every version of the schema, in order; the version of a database is how many of them it has seen.
-const MIGRATIONS: [&str; 13] = [
+const MIGRATIONS: [&str; 14] = [
     include_str!("migrations/0001_foundation.sql"),
     include_str!("migrations/0002_outside.sql"),
     include_str!("migrations/0003_sends.sql"),
@@ -46,6 +46,7 @@ const MIGRATIONS: [&str; 13] = [
     include_str!("migrations/0011_budgets.sql"),
     include_str!("migrations/0012_origins.sql"),
     include_str!("migrations/0013_retries.sql"),
+    include_str!("migrations/0014_alerts.sql"),
 ];
 
 fn failed(what: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError {

@@ -17,7 +17,9 @@ use super::batch::{Batch, Marks, Ran};
 use super::charges::Refunds;
 use super::directory;
 use super::failure::LedgerError;
+use super::meter::LedgerMeter;
 use super::queue::{BATCH_MAX, Done, Job, Queue, Work};
+use super::rows::CallRow;
 use super::statement::execute;
 use crate::ambient::Ambient;
 
@@ -63,6 +65,7 @@ pub(super) struct Writer {
     pub(super) refunds: Arc<Refunds>,
     /// Whether the connection syncs at commit; `None` before the first batch.
     pub(super) syncs: Option<bool>,
+    pub(super) meter: LedgerMeter,
     /// The ledger's directory, locked by this process as long as this lives.
     pub(super) dir: Arc<super::Locked>,
 }
@@ -74,6 +77,18 @@ impl Drop for End {
     fn drop(&mut self) {
         self.0.end(&LedgerError::Closed);
     }
+}
+
+/// Recordings that come with these jobs.
+fn recordings(jobs: &[Job]) -> u64 {
+    let recorded = |row: &CallRow| u64::from(row.recording.is_some());
+    let of = |job: &Job| match &job.work {
+        Work::Record(row) => recorded(row),
+        Work::Propose(proposal) => recorded(&proposal.call),
+        Work::Intent(intent) => intent.proposal.as_deref().map_or(0, |proposal| recorded(&proposal.call)),
+        _ => 0,
+    };
+    jobs.iter().map(of).sum()
 }
 
 /// Whether a commit waits for the disk. SQLite acts on this statement while it prepares it, so it must not be one that
@@ -131,8 +146,10 @@ impl Writer {
             return self.fail(jobs, &LedgerError::Poisoned(why));
         }
         let durable = jobs.iter().any(|job| job.durable);
+        let watch = self.ambient.stopwatch();
         match self.transaction(&jobs, durable) {
             Ok(done) => {
+                self.meter.wrote(jobs.len(), recordings(&jobs), durable, watch.elapsed());
                 self.pulse.set(LedgerHealth::Well);
                 self.queue.settle(&jobs);
                 for (job, done) in jobs.into_iter().zip(done) {
@@ -186,6 +203,7 @@ impl Writer {
 
     /// A batch failed: was nothing written, or is it unknown?
     fn judge(&self, jobs: Vec<Job>, error: &rusqlite::Error) -> Vec<Job> {
+        self.meter.failed();
         if let Some(reason) = self.passing(error) {
             tracing::error!(%error, "the ledger cannot write now");
             let (answered, kept): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.waiter.is_some());

@@ -64,6 +64,7 @@ fn held(ambient: &Ambient) -> Proposal {
     let binding = SealBinding { run: None, call, expires_at_ms: NOW_MS + 60_000, nonce: "00".repeat(16) };
     let plan = Plan::seal(body, PlanId::new(ambient.uuid_v7()), binding).expect("sealed");
     let row = CallRow {
+        trace: None,
         suspended: false,
         call,
         principal: principal(),

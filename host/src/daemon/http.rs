@@ -1,0 +1,101 @@
+//! The HTTP door: off until it is configured, on a loopback address or a Unix socket, HTTP/1.1 only.
+//!
+//! Whatever is served here stands behind one strict front: a request for a host that nobody named, from an origin that
+//! nobody named, too large, too slow or in another version of the protocol ends before a route sees it. Routes are one
+//! `match` in [`probes`]; what is added there gets the same front. There is no HTTP/2 and no upgrade, and there is no TLS:
+//! an address that others can reach is refused at start.
+
+pub mod bounds;
+pub mod config;
+mod door;
+mod front;
+mod intake;
+mod probes;
+mod stall;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use tokio::sync::watch;
+
+use self::bounds::HttpBounds;
+use self::config::HttpConfig;
+use self::door::HttpDoor;
+use self::front::Front;
+use self::probes::Routes;
+use super::socket::{DirectoryLock, SocketError};
+use crate::host::Host;
+
+/// What went wrong with a body.
+pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of an answer: at once, or as it comes.
+pub(super) type Body = UnsyncBoxBody<Bytes, BodyError>;
+/// An answer.
+pub(super) type Response = http::Response<Body>;
+
+/// A body that is there.
+pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Why the HTTP door cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The Unix socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The address.
+    #[error("`http.listen`: cannot listen on `{address}`: {source}; stop what listens there, or choose another port")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The door, open, with everything behind it, before anybody is let in.
+#[derive(Debug)]
+pub(super) struct Http {
+    door: HttpDoor,
+    front: Arc<Front>,
+    routes: Routes,
+    bounds: HttpBounds,
+}
+
+impl Http {
+    /// Open the door. Connections wait until [`Http::serve`] is called.
+    ///
+    /// # Errors
+    /// Nothing can listen there.
+    pub(super) async fn open(
+        config: &HttpConfig,
+        bounds: HttpBounds,
+        host: Host,
+        lock: &DirectoryLock,
+    ) -> Result<Self, HttpError> {
+        let door = HttpDoor::open(&config.listen, config.group, lock).await?;
+        let front = Arc::new(Front::new(config, door.port(), bounds));
+        let routes = Routes::new(host, config.metrics_token, bounds.answer);
+        Ok(Self { door, front, routes, bounds })
+    }
+
+    /// Where it listens, for the log.
+    pub(super) fn address(&self) -> String {
+        self.door.address()
+    }
+
+    /// Serve until `stop` says so and every request under way is answered. Dropping the future drops the connections.
+    pub(super) async fn serve(self, stop: watch::Receiver<bool>) {
+        let routes = self.routes;
+        let answers = move |request, named| {
+            let routes = routes.clone();
+            async move { routes.answer(&request, named).await }
+        };
+        door::serve(self.door, self.front, answers, self.bounds, stop).await;
+    }
+}

@@ -1,0 +1,222 @@
+//! Listening, one task per connection, and ending them in order.
+//!
+//! A connection is served by hyper's HTTP/1.1 with every bound set; one beyond the cap is told so and closed. When the
+//! daemon stops, the listener goes first, then each connection ends with the request that it is answering.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::HttpError;
+use super::Response;
+use super::bounds::{FIELDS_MAX, HEAD_MAX_BYTES, HttpBounds};
+use super::config::Listen;
+use super::front::{Front, Named};
+use super::intake::Intake;
+use super::stall::Stalls;
+use crate::daemon::server::{ACCEPT_REST, stop_asked};
+use crate::daemon::socket::{Access, DirectoryLock, Door};
+
+/// What a connection beyond the cap is told.
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
+/// How long it may take to hear it.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A request that passed the front.
+pub(super) type Passed = hyper::Request<Intake<Incoming>>;
+
+/// Something that listens.
+#[derive(Debug)]
+pub(super) enum HttpDoor {
+    /// On an address.
+    Tcp(TcpListener, SocketAddr),
+    /// On a socket file, which goes away with it.
+    Unix(Door, String),
+}
+
+/// A connection that was accepted.
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl HttpDoor {
+    /// Listen.
+    ///
+    /// # Errors
+    /// Something else listens there, or the place cannot be used.
+    pub(super) async fn open(listen: &Listen, group: Option<u32>, lock: &DirectoryLock) -> Result<Self, HttpError> {
+        match listen {
+            Listen::Tcp(address) => {
+                let failed = |source| HttpError::Listen { address: address.to_string(), source };
+                let listener = TcpListener::bind(address).await.map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
+                Ok(Self::Tcp(listener, address))
+            }
+            Listen::Unix(path) => Ok(Self::Unix(Door::open(path, Access::agent(group), lock)?, listen.to_string())),
+        }
+    }
+
+    /// The port, where there is one.
+    pub(super) const fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(_, address) => Some(address.port()),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> String {
+        match self {
+            Self::Tcp(_, address) => format!("http://{address}"),
+            Self::Unix(_, path) => path.clone(),
+        }
+    }
+
+    async fn accept(&self) -> std::io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                // Without it an answer waits for an acknowledgement of the one before it.
+                stream.set_nodelay(true)?;
+                Ok(Accepted::Tcp(stream))
+            }
+            Self::Unix(door, _) => Ok(Accepted::Unix(door.listener.accept().await?.0)),
+        }
+    }
+}
+
+/// Serve one door until `stop` says so and every connection has ended. Dropping the future drops the connections. What passes
+/// the front is given to `answers`.
+pub(super) async fn serve<A, F>(
+    door: HttpDoor,
+    front: Arc<Front>,
+    answers: A,
+    bounds: HttpBounds,
+    mut stop: watch::Receiver<bool>,
+) where
+    A: Fn(Passed, Named) -> F + Clone + Send + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    let for_connections = stop.clone();
+    loop {
+        tokio::select! {
+            accepted = door.accept() => match accepted {
+                Ok(accepted) if connections.len() < bounds.connections => {
+                    let (front, answers, stop) = (Arc::clone(&front), answers.clone(), for_connections.clone());
+                    match accepted {
+                        Accepted::Tcp(stream) => connections.spawn(converse(stream, front, answers, bounds, stop)),
+                        Accepted::Unix(stream) => connections.spawn(converse(stream, front, answers, bounds, stop)),
+                    };
+                }
+                Ok(accepted) => {
+                    tracing::warn!(connections = connections.len(), "an HTTP connection is turned away");
+                    match accepted {
+                        Accepted::Tcp(stream) => turn_away(stream).await,
+                        Accepted::Unix(stream) => turn_away(stream).await,
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an HTTP connection was not accepted");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            },
+            Some(ended) = connections.join_next(), if !connections.is_empty() => note(ended),
+            () = stop_asked(&mut stop) => break,
+        }
+    }
+    drop(door);
+    while let Some(ended) = connections.join_next().await {
+        note(ended);
+    }
+}
+
+fn note(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "BUG: an HTTP connection's task failed");
+    }
+}
+
+async fn turn_away<S: AsyncWrite + Unpin>(mut stream: S) {
+    let told = tokio::time::timeout(FAREWELL, stream.write_all(FULL)).await;
+    if !matches!(told, Ok(Ok(()))) {
+        tracing::debug!("the peer left before it heard that the door is full");
+    }
+}
+
+/// One connection to its end.
+async fn converse<S, A, F>(
+    stream: S,
+    front: Arc<Front>,
+    answers: A,
+    bounds: HttpBounds,
+    mut stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(Passed, Named) -> F + Clone + Send + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let (front, answers) = (Arc::clone(&front), answers.clone());
+        async move { Ok::<_, Infallible>(answer(&front, answers, bounds, request).await) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(bounds.head)
+        .max_headers(FIELDS_MAX)
+        .max_header_size(HEAD_MAX_BYTES)
+        .max_buf_size(HEAD_MAX_BYTES)
+        .half_close(false);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(Stalls::new(stream, bounds.write)), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop_asked(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection was closed");
+    }
+}
+
+/// One request: the front, then the route.
+async fn answer<A, F>(front: &Front, answers: A, bounds: HttpBounds, request: hyper::Request<Incoming>) -> Response
+where
+    A: Fn(Passed, Named) -> F,
+    F: Future<Output = Response>,
+{
+    let (passed, origin) = match front.check(&request) {
+        Ok(mut passed) => {
+            let origin = passed.origin.take();
+            (passed, origin)
+        }
+        Err(turned) => {
+            tracing::info!(status = turned.status.as_u16(), why = turned.why, "an HTTP request is turned away");
+            let mut response = Response::from(turned);
+            Front::mark(&mut response, None);
+            return response;
+        }
+    };
+    let mut response = if passed.preflight {
+        Front::permission()
+    } else {
+        answers(request.map(|body| Intake::new(body, bounds.body_bytes, bounds.body)), passed.named).await
+    };
+    Front::mark(&mut response, origin);
+    response
+}

@@ -138,8 +138,8 @@ impl Line {
 
     /// What is called, as far as that is known.
     #[must_use]
-    pub fn tool(&self) -> Option<&Arc<Tool>> {
-        self.aboard.tool()
+    pub fn tool(&self) -> Option<Arc<Tool>> {
+        self.aboard.calls().map(|(tool, _)| tool)
     }
 
     /// What cancels the execution.

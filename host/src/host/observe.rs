@@ -55,7 +55,8 @@ impl Host {
     /// A call is answered.
     pub(crate) fn measure(&self, caller: &Caller, line: &Line, answer: &Answer, began: &Stopwatch) {
         let metrics = self.metrics();
-        let tool = line.tool().map(|tool| &**metrics.of_tool(&tool.name, &tool.series));
+        let called = line.tool();
+        let tool = called.as_ref().map(|tool| &**metrics.of_tool(&tool.name, &tool.series));
         let tenant = metrics.of_tenant(&caller.principal().tenant, caller.series());
         let Answer { status, outcome, code, replayed, .. } = *answer;
         metrics.called(tool, tenant, Went { status, outcome, code, repeated: replayed }, began.elapsed());

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod disk;
 pub mod floor;
+pub mod grown;
 pub mod process;
 pub mod raw;
 pub mod report;

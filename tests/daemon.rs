@@ -32,6 +32,7 @@ mod peer;
 mod plans;
 mod policies;
 mod previews;
+mod privacy;
 mod rates;
 mod readiness;
 mod requests;

@@ -12,6 +12,7 @@ mod fixture;
 mod holds;
 mod keys;
 mod outside;
+mod privacy;
 mod retention;
 mod standing;
 mod transactions;

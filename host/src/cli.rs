@@ -7,6 +7,7 @@
 mod alerts;
 mod approvals;
 mod audit;
+mod audit_read;
 mod autonomy;
 mod breakers;
 mod budgets;
@@ -20,6 +21,7 @@ mod demo;
 mod doctor;
 pub mod exit;
 pub mod failure;
+mod forget;
 mod incident;
 mod kill;
 mod new;
@@ -30,15 +32,18 @@ mod plans;
 mod policy;
 mod receipts;
 mod reply;
+mod retention;
 mod runs;
 pub mod serve;
 mod sessions;
 mod standing;
+mod stats;
 mod tokens;
 mod tools;
 mod transactions;
 pub mod ui;
 mod undo;
+mod who;
 
 use self::context::{Context, Global};
 use self::exit::Exit;
@@ -110,6 +115,12 @@ pub enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     #[command(subcommand)]
+    Retention(retention::RetentionCommand),
+    Forget(forget::ForgetArgs),
+    #[command(subcommand)]
+    Stats(stats::StatsCommand),
+    Who(who::WhoArgs),
+    #[command(subcommand)]
     Config(config::ConfigCommand),
     New(new::NewArgs),
     Completion(pages::CompletionArgs),
@@ -158,6 +169,10 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Policy(command) => command.run(context),
         Command::Receipts(command) => command.run(context),
         Command::Audit(command) => command.run(context),
+        Command::Retention(command) => command.run(context),
+        Command::Forget(args) => args.run(context),
+        Command::Stats(command) => command.run(context),
+        Command::Who(args) => args.run(context),
         Command::Config(command) => command.run(context),
         Command::New(args) => args.run(context),
         Command::Completion(args) => args.run(context),

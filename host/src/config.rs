@@ -8,6 +8,7 @@
 pub mod alerts;
 pub mod kill;
 mod oversight;
+pub mod retention;
 pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,7 @@ use crate::notify::{Event, Route};
 use crate::policy::obligation::is_word;
 use crate::secrets::config::SecretConfig;
 use kill::KillConfig;
+use retention::{PrivacyConfig, RetentionRules};
 use text::ConfigText;
 
 /// The commented configuration that `toolkeep config init` writes.
@@ -93,6 +95,10 @@ pub struct Config {
     pub limits: DaemonLimits,
     /// How long the ledger keeps what, and how large it may become.
     pub ledger: LedgerBounds,
+    /// How long what is kept.
+    pub retention: RetentionRules,
+    /// Who may read payloads.
+    pub privacy: PrivacyConfig,
     /// The kill switch.
     pub kill: KillConfig,
     /// How often what may be called.
@@ -342,6 +348,8 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
     }
     let channels = text.channels.iter().map(|(name, channel)| Ok((name.clone(), channel.check(name, base)?)));
     let channels = channels.collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
+    let ledger = check_ledger(text)?;
+    let (retention, privacy) = retention::check(&text.retention, &text.privacy, ledger)?;
     let kill = text.kill.check(base, &state_dir, workspaces.values())?;
     Ok(Config {
         kill,
@@ -373,7 +381,9 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         hold_run_after: oversight::check_hold(text)?,
         budgets: BudgetConfig::of(text, base)?,
         limits: check_limits(text)?,
-        ledger: check_ledger(text)?,
+        ledger,
+        retention,
+        privacy,
     })
 }
 

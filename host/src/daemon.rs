@@ -20,6 +20,7 @@ mod outbox;
 mod oversight;
 mod params;
 mod plane;
+mod privacy;
 mod reply;
 mod server;
 mod signal;

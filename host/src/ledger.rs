@@ -30,6 +30,7 @@ mod meter;
 mod options;
 mod outbox;
 mod oversight;
+mod privacy;
 mod promise;
 mod queue;
 mod quotas;
@@ -40,11 +41,13 @@ mod retention;
 mod rows;
 pub(crate) mod run_terms;
 mod schema;
+mod sealing;
 mod sends;
 mod settle;
 pub(crate) mod spending;
 mod standing;
 mod statement;
+mod stats;
 mod suspended;
 mod switches;
 mod transactions;
@@ -70,6 +73,7 @@ use keys::Keys;
 use promise::Promises;
 use queue::{Done, Job, Queue, Work};
 use readers::Readers;
+use sealing::Vault;
 use writer::{Pulse, Writer};
 
 pub use toolkeep_core::approval;
@@ -89,19 +93,25 @@ pub use levels::LedgerLevels;
 pub use meter::LedgerMeter;
 pub use options::{LedgerOptions, PAGE_BYTES};
 pub use oversight::{AutonomyRow, RunMark, TrackRecord};
+pub use privacy::{Forgotten, Hold, HoldOf, PayloadPart, Room, SealedPayload};
 pub use promise::OutcomePromise;
 pub use quotas::QuotaCharge;
 pub use resolve::{Raised, Resolution, Resolved};
-pub use retention::Keep;
+pub use retention::{Class, Cutoffs, Keep, Pruned};
 pub use rows::{
     ApprovalFilter, ApprovalRow, ApprovalUse, BlobSet, CallKey, CallRow, Discard, Durability, FileBlob, InlineBlob,
     Intent, IntentId, OpenIntent, OutcomeRow, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, Proposal, RunRow,
     RunTotals, Scope, Settled, StoredApproval, StoredCall, StoredPlan, UndoInfo, Vote,
 };
 pub use run_terms::{FAILURES, PauseRow, RunHold, RunPast, Success};
+pub use sealing::{EXPIRED, SEALED};
 pub use sends::{SendMove, SendRow, SendVerdict, StoredSend};
 pub use spending::{SPEND_MAX_LINES, SpendBy, SpendLine, SpendQuery};
 pub use standing::{STANDING_LISTED_MAX, StandingRefused, StandingRow, StandingState, StandingUse};
+pub use stats::{
+    After, ChangeLine, ChangesQuery, RunsQuery, STATS_MAX_LINES, STATS_PAGE_MAX, StatsBy, StatsFirst, StatsLine,
+    StatsQuery, WALL_CLASSES_MS,
+};
 pub use suspended::{Continuation, Suspended};
 pub use switches::{KillChange, KillWritten};
 pub use transactions::{LayerText, StagedCall, StoredTransaction, TransactionRow, TransactionState};
@@ -114,6 +124,8 @@ const TAIL_AFTER_UNCLEAN_STOP: u64 = 10_000;
 const LOCK: &str = "lock";
 /// The seed of the key that signs receipts.
 const SIGNING_KEY: &str = "signing.key";
+/// The secret that wraps the daemon's copies of data keys, and marks hidden values.
+const PAYLOAD_KEY: &str = "payload.key";
 
 /// How the ledger is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,6 +187,7 @@ struct Shared {
     keys: Keys,
     promises: Arc<Promises>,
     refunds: Arc<Refunds>,
+    vault: Arc<Vault>,
     readers: Arc<Readers>,
     signing_key: Arc<SigningKey>,
     host_id: Arc<str>,
@@ -255,6 +268,11 @@ impl Ledger {
         let refunds: Arc<Refunds> = Arc::default();
         let meter = LedgerMeter::default();
         let queue = Arc::new(Queue::new(options.queue_jobs, options.queue_bytes, meter.clone()));
+        let secret = directory::secret(locked.dir(), PAYLOAD_KEY, &ambient)
+            .map_err(|error| LedgerError::storage("the key of payloads cannot be used", &error))?;
+        let vault = Arc::new(Vault::open(&conn, &secret, options.recipients, ambient.clone())?);
+        schema::overwrites(&conn, vault.seals())
+            .map_err(|error| LedgerError::storage("the ledger cannot be opened", &error))?;
         let pulse = Arc::new(Pulse::new());
         let writer = Writer {
             queue: Arc::clone(&queue),
@@ -264,6 +282,7 @@ impl Ledger {
             ambient,
             host_id: Arc::clone(&host_id),
             refunds: Arc::clone(&refunds),
+            vault: Arc::clone(&vault),
             syncs: None,
             meter: meter.clone(),
             dir: Arc::new(locked),
@@ -276,6 +295,7 @@ impl Ledger {
             keys: Keys::new(),
             promises: Arc::default(),
             refunds,
+            vault,
             readers: Arc::new(Readers::new(file)),
             signing_key: Arc::new(SigningKey::from_bytes(&seed)),
             host_id,

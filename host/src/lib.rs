@@ -45,6 +45,7 @@ pub mod outbox;
 pub mod policy;
 mod port;
 pub mod quota;
+pub mod redaction;
 pub mod results;
 pub mod schema;
 pub mod secrets;
@@ -52,6 +53,7 @@ pub mod standing;
 pub mod throttle;
 pub mod trace;
 pub mod transaction;
+pub mod vault;
 pub mod workspaces;
 
 // The doors.

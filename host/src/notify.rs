@@ -71,11 +71,17 @@ pub enum Event {
     /// A recorded call does not replay to what was recorded.
     #[serde(rename = "replay.failed")]
     ReplayFailed,
+    /// An operator read the payloads of a call in full.
+    #[serde(rename = "privacy.break_glass")]
+    BreakGlass,
+    /// The ledger is nearly as large as it may become.
+    #[serde(rename = "ledger.nearly_full")]
+    LedgerNearlyFull,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::ApprovalRequested,
         Self::ApprovalResolved,
         Self::ApprovalExpired,
@@ -93,6 +99,8 @@ impl Event {
         Self::AuditFailed,
         Self::EvalDrift,
         Self::ReplayFailed,
+        Self::BreakGlass,
+        Self::LedgerNearlyFull,
     ];
 
     /// Its name, in the configuration and as the `type` of what is sent.
@@ -116,6 +124,8 @@ impl Event {
             Self::AuditFailed => "audit.failed",
             Self::EvalDrift => "eval.drift",
             Self::ReplayFailed => "replay.failed",
+            Self::BreakGlass => "privacy.break_glass",
+            Self::LedgerNearlyFull => "ledger.nearly_full",
         }
     }
 
@@ -134,7 +144,9 @@ impl Event {
             | Self::BudgetExceeded
             | Self::BudgetSpike
             | Self::EvalDrift
-            | Self::ReplayFailed => Some(Severity::Warning),
+            | Self::ReplayFailed
+            | Self::BreakGlass
+            | Self::LedgerNearlyFull => Some(Severity::Warning),
             Self::OutcomeUnknown | Self::OutcomeHalted | Self::AuditFailed | Self::KillChanged => {
                 Some(Severity::Critical)
             }

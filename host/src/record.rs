@@ -261,6 +261,7 @@ impl Entry {
                 tool: request.tool.clone(),
                 component: None,
                 manifest: None,
+                tier: None,
                 mode: request.mode,
                 input: NO_INPUT.into(),
                 input_digest: Digest::of(NO_INPUT.as_bytes()),
@@ -405,6 +406,7 @@ impl Entry {
     pub fn validated(&mut self, call: &Call) {
         self.row.component = Some(call.tool().component.digest);
         self.row.manifest = Some(call.tool().manifest.digest);
+        self.row.tier = Some(call.tool().tier);
         let key = |key: &String| CallKey { key: key.as_str().into(), request: call.request_digest() };
         self.asked = call.options().key.as_ref().map(key);
         self.notes.expect_plan = call.options().expect_plan;
@@ -429,6 +431,8 @@ impl Entry {
         self.detour.because = Some(because.code);
         self.row.component = Some(tool.component.digest);
         self.row.manifest = Some(tool.manifest.digest);
+        // Kept as long as the more consequential of the two wants.
+        self.row.tier = self.row.tier.max(Some(tool.tier));
         self.exhausted = false;
         if self.row.key.is_none() {
             self.row.key = self.asked.take();

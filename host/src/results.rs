@@ -126,6 +126,11 @@ impl Results {
         self.0.invalidate(name);
     }
 
+    /// Forget every result.
+    pub fn clear(&self) {
+        self.0.invalidate_all();
+    }
+
     /// Keep what an execution returned, if it depends on nothing else.
     pub fn keep(&self, name: ResultName, execution: &Execution, since_ns: i64) {
         let Ended::Output(output) = &execution.ended else { return };

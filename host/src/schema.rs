@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
+use toolkeep_core::redact;
 use toolkeep_core::refusal::FieldProblem;
 
 /// Most field problems in one refusal: a model reads them all.
@@ -54,6 +55,8 @@ impl Lazy {
 #[must_use]
 pub fn problems(validator: &Validator, schema: &Value, value: &Value, prefix: &str) -> Vec<FieldProblem> {
     let mut found = Vec::new();
+    // A message repeats the value that is wrong. Where any may be sensitive, none is repeated: the reply is kept, and logged.
+    let sensitive = redact::marks(schema);
     for error in validator.iter_errors(value) {
         let at = format!("{prefix}{}", error.instance_path());
         match error.kind() {
@@ -75,7 +78,7 @@ pub fn problems(validator: &Validator, schema: &Value, value: &Value, prefix: &s
             }
             _ => found.push(FieldProblem {
                 pointer: at,
-                problem: shortened(error.to_string()),
+                problem: shortened(if sensitive { error.masked().to_string() } else { error.to_string() }),
                 expected: keyword(schema, error.schema_path().as_str()),
             }),
         }
@@ -155,6 +158,23 @@ mod tests {
         check(json!({"a": "x", "c/d": 1}), &[("/input/c~1d", "is not a member of the input", "one of a, b")]);
         check(json!({"a": "x", "b": 2}), &[("/input/b", "2 is less than the minimum of 3", "minimum: 3")]);
         check(json!({"a": 1}), &[("/input/a", "1 is not of type \"string\"", "type: \"string\"")]);
+    }
+
+    #[test]
+    fn r42_a_problem_of_a_schema_with_sensitive_parts_repeats_no_value() {
+        let schema = json!({"type": "object", "properties": {
+            "iban": {"type": "string", "x-sensitive": true, "pattern": "^DE"}, "age": {"type": "integer"}},
+            "not": {"required": ["nothing"]}, "maxProperties": 2});
+        let validator = compile(&schema).expect("a schema");
+        for wrong in [
+            json!({"iban": "CANARY-1"}),
+            json!({"iban": 1, "age": "CANARY-2"}),
+            json!({"iban": "DE", "nothing": "CANARY-3"}),
+            json!({"a": "CANARY-4", "b": 1, "c": 1}),
+        ] {
+            let found = problems(&validator, &schema, &wrong, "/input");
+            assert!(!found.is_empty() && found.iter().all(|p| !p.problem.contains("CANARY")), "{found:?}");
+        }
     }
 
     #[test]

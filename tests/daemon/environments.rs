@@ -4,6 +4,8 @@
 use serde_json::json;
 use toolkeep::ambient::Ambient;
 use toolkeep::config::{self, Environment, LoadOptions};
+use toolkeep::ledger::Class;
+use toolkeep_core::tier::Tier;
 use toolkeep_tests::support::scratch::Scratch;
 
 use super::world::{Plot, World};
@@ -20,14 +22,20 @@ fn loaded(home: &Scratch, text: &str) -> Result<config::Loaded, String> {
 #[test]
 fn r58_an_environment_has_limits_retention_and_directories_of_its_own() {
     let home = Scratch::new();
+    let (_, recipient) = toolkeep::vault::keygen(&Ambient::real());
     let common = format!(
         "{BASE}environment = \"NAME\"\n[limits]\nexecutions = 8\nconnections = 9\n[ledger]\nkeep_days = 10\n\
-         [environment.prod.daemon]\nstate_dir = \"prod-state\"\nsolo = false\n\
+         [retention]\ntier0 = \"7d\"\n[environment.prod.daemon]\nstate_dir = \"prod-state\"\nsolo = false\n\
+         [environment.prod.retention]\ntier0 = \"30d\"\n[environment.prod.privacy]\nrecipients = [\"{recipient}\"]\n\
          [environment.prod.limits]\nexecutions = 64\n[environment.prod.ledger]\nkeep_days = 365\n\
          [environment.staging.limits]\nexecutions = 16\n"
     );
     let of = |name: &str| loaded(&home, &common.replace("NAME", name)).expect(name);
     let (dev, staging, prod) = (of("dev"), of("staging"), of("prod"));
+    let kept = |loaded: &config::Loaded| loaded.config.retention.age(Class::Tier(Tier::ReadOnly));
+    assert_eq!([&dev, &prod].map(kept), [Some(7 * 86_400_000), Some(30 * 86_400_000)]);
+    let sealed = |loaded: &config::Loaded| loaded.config.privacy.recipients.is_some();
+    assert_eq!([&dev, &prod].map(sealed), [false, true]);
     let limits = |loaded: &config::Loaded| (loaded.config.limits.executions, loaded.config.limits.connections);
     assert_eq!([&dev, &staging, &prod].map(limits), [(8, 9), (16, 9), (64, 9)]);
     assert_eq!(prod.config.ledger.keep_ms, 365 * dev.config.ledger.keep_ms / 10);

@@ -115,6 +115,11 @@ const ROWS: &[(Plane, &str, &[&str])] = &[
     (Plane::Agent, "runs.report", &[r#"{"run":"$run","usage":{"tokens_in":1}}"#]),
     (Plane::Admin, "runs.release", &[r#"{"run":"$run"}"#]),
     (Plane::Admin, "budgets.resume", &[r#"{"workflow":"$workflow"}"#]),
+    (Plane::Admin, "audit.read", &[r#"{"call":"$call","reason":"x"}"#, r#"{"call":"$committed","reason":"x"}"#]),
+    (Plane::Admin, "retention.hold", &[r#"{"call":"$call","reason":"x"}"#, r#"{"run":"$run","reason":"x"}"#]),
+    (Plane::Admin, "retention.release", &[r#"{"call":"$call","reason":"x"}"#, r#"{"run":"$run","reason":"x"}"#]),
+    (Plane::Admin, "privacy.forget", &[r#"{"tenant":"$tenant","reason":"x","confirm":"$tenant"}"#]),
+    (Plane::Admin, "stats.file", &[r#"{"workspace":"$workspace","path":"a.md"}"#]),
     (Plane::Admin, "breakers.open", &[r#"{"tool":"$tool"}"#]),
     (Plane::Admin, "breakers.close", &[r#"{"tool":"$tool"}"#]),
     // Last: what the neighbour stops of its own answers nothing any more.
@@ -155,6 +160,9 @@ const TELLS: &[(Plane, &str)] = &[
     (Plane::Admin, "kill.list"),
     (Plane::Admin, "audit.verify"),
     (Plane::Admin, "health.get"),
+    (Plane::Admin, "retention.show"),
+    (Plane::Admin, "stats.calls"),
+    (Plane::Admin, "stats.runs"),
 ];
 
 /// Methods that take no id and are not asked here: they show secrets, take files and receipts, or change the daemon.
@@ -168,6 +176,7 @@ const NEITHER: &[(Plane, &str)] = &[
     (Plane::Admin, "policy.check"),
     (Plane::Admin, "policy.diff"),
     (Plane::Admin, "policy.reload"),
+    (Plane::Admin, "retention.run"),
     (Plane::Admin, "daemon.drain"),
 ];
 

@@ -273,9 +273,10 @@ fn r36_what_policies_hide_is_hidden_in_replies_and_wherever_the_call_is_shown() 
     let held = agent.execute("notes.add", input).must("held", "pending", "approval_required");
     assert_eq!(held.value["output"]["file"], "[redacted]", "{}", held.value);
     let shown = admin.ok("approvals.show", json!({"approval": held.approval()}));
-    assert_eq!(shown["input"], json!({"title": "Pay", "body": "[redacted]"}), "{shown}");
+    let word = shown["input"]["body"].as_str().expect("a word").to_owned();
+    assert!(word.starts_with("[redacted:") && shown["input"]["title"] == "Pay", "{shown}");
     let told = admin.ok("incident.get", json!({"call": held.call()}));
-    assert_eq!(told["context"]["input"]["body"], "[redacted]", "{told}");
+    assert_eq!(told["context"]["input"]["body"], word, "equal values are recognised: {told}");
     assert!(!told.to_string().contains("IBAN"), "{told}");
     approve(&mut admin, held.approval());
     let text = std::fs::read_to_string(world.path("notes/pay.md")).expect("the note");

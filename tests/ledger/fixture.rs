@@ -81,6 +81,7 @@ impl Fixture {
             tool: "csv-report".parse().expect("name"),
             component: Some(Digest::of(b"component")),
             manifest: Some(Digest::of(b"manifest")),
+            tier: None,
             mode: Mode::Commit,
             input: Arc::from("{}"),
             input_digest: Digest::of(b"{}"),

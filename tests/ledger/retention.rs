@@ -13,7 +13,7 @@ use super::fixture::{Fixture, NOW_MS, acme, keyed, outcome, principal};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// Everything that ended before tomorrow goes, undo contents stay.
-const ALL: Keep = Keep { since_ms: NOW_MS + DAY_MS, undo_since_ms: None };
+const ALL: Keep = Keep::since(NOW_MS + DAY_MS);
 
 async fn there(fixture: &Fixture, call: CallId) -> bool {
     fixture.ledger.call(&acme(), call).await.expect("read").is_some()
@@ -52,7 +52,7 @@ async fn r42_what_is_over_goes_with_everything_that_belongs_to_it_and_the_chain_
     fixture.ledger.discard(&acme(), held.plan.id(), Discard::Dropped).await.expect("discarded");
     let entries = fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain");
 
-    assert_eq!(fixture.ledger.prune(ALL).await.expect("pruned"), 4);
+    assert_eq!(fixture.ledger.prune(ALL).await.expect("pruned").calls, 4);
     for call in [recorded.call, committed.call.call, rolled_back.call.call, held.call.call] {
         assert!(!there(&fixture, call).await);
     }
@@ -83,7 +83,7 @@ async fn what_is_not_over_stays_however_old_it_is() {
     let open = commit(&fixture, b"open", false, None).await;
     let halted = commit(&fixture, b"halted", false, Some(Settled::Halted(vec!["books/report.md".into()]))).await;
     let undoable = commit(&fixture, b"undoable", true, Some(Settled::Committed)).await;
-    assert_eq!(fixture.ledger.prune(ALL).await.expect("pruned"), 0);
+    assert_eq!(fixture.ledger.prune(ALL).await.expect("pruned").calls, 0);
     for (proposal, state) in [
         (&previewed, PlanState::Previewed),
         (&held, PlanState::Held),
@@ -98,9 +98,9 @@ async fn what_is_not_over_stays_however_old_it_is() {
     // Undo contents have a time of their own.
     let settled_ms = NOW_MS + 9;
     let keep = |undo_since_ms| Keep { undo_since_ms: Some(undo_since_ms), ..ALL };
-    assert_eq!(fixture.ledger.prune(keep(settled_ms)).await.expect("pruned"), 0);
+    assert_eq!(fixture.ledger.prune(keep(settled_ms)).await.expect("pruned").calls, 0);
     assert!(fixture.ledger.undo_of(&acme(), undoable.call.call).await.expect("read").is_some());
-    assert_eq!(fixture.ledger.prune(keep(settled_ms + 1)).await.expect("pruned"), 1);
+    assert_eq!(fixture.ledger.prune(keep(settled_ms + 1)).await.expect("pruned").calls, 1);
     assert!(fixture.ledger.undo_of(&acme(), undoable.call.call).await.expect("read").is_none());
 }
 
@@ -116,10 +116,10 @@ async fn calls_are_kept_to_the_millisecond_in_sweeps_of_every_size() {
         let mut kept = fixture.call();
         (kept.started_ms, kept.ended_ms) = (NOW_MS + calls, NOW_MS + calls);
         fixture.ledger.record_call(kept.clone()).expect("recorded");
-        let keep = Keep { since_ms: NOW_MS + calls, undo_since_ms: None };
-        assert_eq!(fixture.ledger.prune(keep).await.expect("pruned"), calls);
+        let keep = Keep::since(NOW_MS + calls);
+        assert_eq!(fixture.ledger.prune(keep).await.expect("pruned").calls, calls);
         assert!(there(&fixture, kept.call).await);
-        assert_eq!(fixture.ledger.prune(keep).await.expect("pruned"), 0);
+        assert_eq!(fixture.ledger.prune(keep).await.expect("pruned").calls, 0);
     }
 }
 
@@ -147,7 +147,7 @@ async fn t_o4_a_ledger_that_reached_its_bound_commits_again_when_there_is_room()
     let mut waiting = fixture.call();
     waiting.recording = Some(Arc::from("z".repeat(300_000)));
     fixture.ledger.record_call(waiting.clone()).expect("enqueued");
-    let keep = Keep { since_ms: large.ended_ms + 1, undo_since_ms: None };
+    let keep = Keep::since(large.ended_ms + 1);
     let pruned = loop {
         match fixture.ledger.prune(keep).await {
             Ok(pruned) => break pruned,
@@ -156,7 +156,7 @@ async fn t_o4_a_ledger_that_reached_its_bound_commits_again_when_there_is_room()
             Err(other) => panic!("{other}"),
         }
     };
-    assert!(pruned >= 1, "the large one");
+    assert!(pruned.calls >= 1, "the large one");
     fixture.ledger.propose(fixture.proposal(b"small"), Durability::Durable).await.expect("resumed");
     assert_eq!(fixture.ledger.health(), LedgerHealth::Well);
     assert!(!there(&fixture, large.call).await);

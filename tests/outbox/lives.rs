@@ -197,7 +197,7 @@ async fn r42_what_was_delivered_or_discarded_goes_when_it_is_old_and_what_waits_
         let ledger = life.ledger.clone();
         async move { ledger.delivery(&Scope::Operator, id).await.expect("read").is_some() }
     };
-    let keep = |since_ms| Keep { since_ms, undo_since_ms: None };
+    let keep = Keep::since;
     life.ledger.prune(keep(NOW_MS)).await.expect("pruned");
     assert!(there(delivered).await && there(discarded).await, "they ended at this very time");
     life.ledger.prune(keep(NOW_MS + 1)).await.expect("pruned");

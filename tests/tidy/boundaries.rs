@@ -91,7 +91,8 @@ const NAMED: &[(&str, &[&str])] = &[
     ("hyper::client", &["host/src/egress/", "tests/", "benches/"]),
     ("tokio_rustls", &["host/src/egress", "tests/", "benches/"]),
     ("webpki_roots", &["host/src/egress/tls.rs"]),
-    ("ring", &["host/src/authenticate/", "host/src/egress", "tests/"]),
+    ("ring", &["host/src/authenticate/", "host/src/egress", "host/src/vault", "tests/"]),
+    ("curve25519_dalek", &["host/src/vault"]),
 ];
 
 /// Only `sandbox` names wasmtime, only `ledger/` rusqlite, only the binary's `main` anyhow, only the CLI clap.

@@ -72,7 +72,7 @@ const ROWS: &[(u8, State, &str)] = &[
     (39, Later, "structured record of every call with all fields; trace ids; OTLP"),
     (40, Begun, "append-only, tamper-evident audit; JSONL run records"),
     (41, Later, "replay of any recorded call, bit for bit, offline"),
-    (42, Later, "redaction, retention tiers, encrypted payloads with audited break-glass"),
+    (42, Done, "redaction, retention tiers, encrypted payloads with audited break-glass"),
     (43, Later, "alerts by webhook"),
     (44, Later, "metrics: structural and per tool"),
     (45, Later, "golden cases, scenario bank, adversarial pack, drift detection"),

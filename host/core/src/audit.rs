@@ -59,6 +59,8 @@ pub enum AuditKind {
     Budget,
     /// An operator said that an alert was seen.
     Alert,
+    /// An operator read a payload, held one for the law, or had somebody forgotten.
+    Privacy,
 }
 
 /// One entry of the chain.

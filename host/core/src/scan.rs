@@ -104,6 +104,14 @@ pub struct Finding {
     pub excerpt: String,
 }
 
+impl Finding {
+    /// What may stand where contents may not: without the excerpt.
+    #[must_use]
+    pub fn without_excerpt(&self) -> Self {
+        Self { excerpt: String::new(), ..self.clone() }
+    }
+}
+
 /// What one scan found, at most one entry of each kind, in the order of [`Suspicion::ALL`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings(Vec<Finding>);

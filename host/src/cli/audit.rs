@@ -3,6 +3,7 @@
 use serde_json::json;
 use toolkeep_core::refusal::Code;
 
+use super::audit_read;
 use super::context::Context;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -14,6 +15,10 @@ use crate::daemon::method::AdminMethod;
 pub enum AuditCommand {
     /// Recompute every link; tells the head, to be kept elsewhere: a cut end shows only against it
     Verify,
+    /// Read the payloads of a call in full; who reads and why is on the record first
+    Read(audit_read::ReadArgs),
+    /// Make an age identity for operators, and say the recipient for `[privacy] recipients`
+    Keygen(audit_read::KeygenArgs),
 }
 
 impl AuditCommand {
@@ -22,7 +27,11 @@ impl AuditCommand {
     /// # Errors
     /// A link is broken, or there is no daemon.
     pub fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
-        let Self::Verify = self;
+        match self {
+            Self::Verify => {}
+            Self::Read(args) => return args.run(context),
+            Self::Keygen(args) => return args.run(context),
+        }
         let mut client = context.admin()?;
         let answer = client.ask(&context.ui, AdminMethod::AuditVerify, json!({})).map_err(|failure| match failure {
             Failure::Refused(refusal) if refusal.code == Code::Halted => {

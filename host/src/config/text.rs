@@ -14,6 +14,7 @@ use toolkeep_core::rate::{QuotaText, RateText};
 
 use super::alerts::AlertsText;
 use super::kill::KillText;
+use super::retention::{PrivacyText, RetentionText};
 use super::{CONFIG_MAX_BYTES, ConfigError, Environment, LoadOptions};
 use crate::ambient::Ambient;
 use crate::authenticate::issuer::config::IssuerText;
@@ -46,6 +47,12 @@ pub struct ConfigText {
     /// `[ledger]`.
     #[serde(default)]
     pub ledger: LedgerText,
+    /// `[retention]`.
+    #[serde(default)]
+    pub retention: RetentionText,
+    /// `[privacy]`.
+    #[serde(default)]
+    pub privacy: PrivacyText,
     /// `[kill]`.
     #[serde(default)]
     pub kill: KillText,
@@ -115,6 +122,12 @@ pub struct EnvironmentText {
     /// `[environment.NAME.ledger]`.
     #[serde(default)]
     pub ledger: LedgerText,
+    /// `[environment.NAME.retention]`.
+    #[serde(default)]
+    pub retention: RetentionText,
+    /// `[environment.NAME.privacy]`.
+    #[serde(default)]
+    pub privacy: PrivacyText,
     /// `[environment.NAME.egress]`.
     #[serde(default)]
     pub egress: EgressText,

@@ -17,6 +17,7 @@ use super::method::AdminMethod;
 use super::oversight;
 use super::params;
 use super::plane::{Dispatch, Notes, Plane};
+use super::privacy;
 use super::reply::{Body, Fault, INVALID_PARAMS};
 use crate::authenticate::{Operator, Peer};
 use crate::host::Host;
@@ -112,20 +113,31 @@ impl AdminPlane {
             | AdminMethod::KillSet
             | AdminMethod::KillClear
             | AdminMethod::KillList => return self.stopping(&op, method, params),
-            AdminMethod::AuditVerify => {
-                params::read::<params::Nothing>(params)?;
-                later(async move { host.audit_verify(&op).await.into() })
-            }
-            AdminMethod::HealthGet => {
-                params::read::<params::Nothing>(params)?;
-                later(async move { host.health(&op).await.into() })
-            }
+            AdminMethod::AuditVerify | AdminMethod::HealthGet => return self.state(&op, method, params),
+            AdminMethod::AuditRead
+            | AdminMethod::RetentionShow
+            | AdminMethod::RetentionRun
+            | AdminMethod::RetentionHold
+            | AdminMethod::RetentionRelease
+            | AdminMethod::PrivacyForget
+            | AdminMethod::StatsCalls
+            | AdminMethod::StatsRuns
+            | AdminMethod::StatsFile => return privacy::begin(host, op, method, params),
             AdminMethod::DaemonDrain => {
                 params::read::<params::Nothing>(params)?;
                 tracing::info!(operator = op.user().as_str(), "an operator stops the daemon");
                 self.stop.send_replace(true);
                 Dispatch::Now(Body::Value(json!({"draining": true})))
             }
+        })
+    }
+
+    fn state(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        params::read::<params::Nothing>(params)?;
+        Ok(match method {
+            AdminMethod::AuditVerify => later(async move { host.audit_verify(&op).await.into() }),
+            _ => later(async move { host.health(&op).await.into() }),
         })
     }
 

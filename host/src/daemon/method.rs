@@ -203,6 +203,24 @@ methods! {
         KillList = "kill.list",
         /// Verify the audit chain.
         AuditVerify = "audit.verify",
+        /// Read the payloads of a call in full, on record.
+        AuditRead = "audit.read",
+        /// How long what is kept, and what is held.
+        RetentionShow = "retention.show",
+        /// Let go of what is over now, or say what would go.
+        RetentionRun = "retention.run",
+        /// Hold a call or a run.
+        RetentionHold = "retention.hold",
+        /// Release what is held.
+        RetentionRelease = "retention.release",
+        /// Forget a tenant, or a person of it.
+        PrivacyForget = "privacy.forget",
+        /// Calls that ended, added up.
+        StatsCalls = "stats.calls",
+        /// Runs by agent and time.
+        StatsRuns = "stats.runs",
+        /// Who changed a file.
+        StatsFile = "stats.file",
         /// Whether the daemon is well.
         HealthGet = "health.get",
         /// Stop gracefully.
@@ -237,6 +255,10 @@ mod tests {
             "kill.clear",
             "runs.release",
             "budgets.resume",
+            "audit.read",
+            "retention.run",
+            "retention.release",
+            "privacy.forget",
         ] {
             assert!(AgentMethod::named(powerful).is_none(), "{powerful}");
             assert!(AdminMethod::named(powerful).is_some(), "{powerful}");

@@ -3,7 +3,6 @@
 //! An answer is counted by the ledger, durably and once. When it is enough, the host settles the plan by itself; the agent
 //! does not have to come back. Waiting callers are woken, never polled for.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,6 @@ use toolkeep_core::call::Outcome;
 use toolkeep_core::display::visible;
 use toolkeep_core::id::{ApprovalId, CallId, PlanId};
 use toolkeep_core::principal::Credential;
-use toolkeep_core::redact;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::oversight::wanted_reason;
@@ -26,7 +24,6 @@ use crate::ledger::{
     StoredApproval, StoredPlan,
 };
 use crate::metrics::Consented;
-use crate::notes::Notes;
 use crate::notify::Event;
 use crate::record::Answer;
 
@@ -158,23 +155,11 @@ impl Host {
         let mut value = line(&approval);
         if let Value::Object(members) = &mut value {
             members.insert("plan".to_owned(), self.plan_page(&stored, 0, true).await);
-            let mut input = serde_json::from_str(&stored.call.row.input).unwrap_or(Value::Null);
-            redact::hide_under(&mut input, "/input", &self.hidden_parts(&scope, &stored).await?);
-            members.insert("input".to_owned(), input);
+            let shown = self.shown(&scope, &stored.call).await?;
+            members.insert("input".to_owned(), shown.input);
             members.insert("taint".to_owned(), json!(stored.plan.body().taint));
         }
         Ok(value)
-    }
-
-    /// What policies and schemas hide of a call wherever it is shown.
-    pub(super) async fn hidden_parts(&self, scope: &Scope, stored: &StoredPlan) -> Result<BTreeSet<String>, Refusal> {
-        let notes = self.ledger().notes(scope, stored.call.row.call).await.map_err(|e| e.refusal())?;
-        let Notes { redact: mut hidden, sensitive, .. } = notes.as_deref().map(Notes::read).unwrap_or_default();
-        hidden.extend(sensitive);
-        if let Some(tool) = self.catalog().current().tool(&stored.call.row.tool) {
-            hidden.extend(tool.sensitive().iter().cloned());
-        }
-        Ok(hidden)
     }
 
     async fn tenant_approval(&self, operator: &Operator, id: ApprovalId) -> Result<(Scope, StoredApproval), Refusal> {

@@ -71,11 +71,14 @@ impl Host {
     }
 
     async fn dead_call(&self, scope: &Scope, call: CallId) -> Result<Value, Refusal> {
-        let row = self.row_of(scope, call).await?;
+        let stored = self.ledger().call(scope, call).await.map_err(|e| e.refusal())?;
+        let stored = stored.ok_or_else(|| Refusal::not_found("dead letter"))?;
+        let shown = self.shown(scope, &stored).await?;
+        let row = stored.row;
         Ok(json!({
             "call_id": call, "made_at_ms": row.started_ms, "tool": row.tool, "principal": row.principal,
             "run": row.run, "step": row.step.as_deref(),
-            "input": serde_json::from_str::<Value>(&row.input).unwrap_or(Value::Null),
+            "input": shown.input,
         }))
     }
 

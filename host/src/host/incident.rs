@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use toolkeep_core::call::{Mode, Outcome, Status};
 use toolkeep_core::event::{Answer as Answered, Recording};
 use toolkeep_core::id::{CallId, RunId};
-use toolkeep_core::redact;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::Host;
 use crate::authenticate::Operator;
 use crate::ledger::{Page, Scope, StoredCall, StoredPlan};
 use crate::notes::Notes;
+use crate::redaction::Shown;
 
 /// Observations of one execution that are listed.
 const OBSERVED_MAX: usize = 500;
@@ -69,11 +69,8 @@ impl Host {
     async fn incident_of_call(&self, scope: &Scope, stored: &StoredCall) -> Result<Value, Refusal> {
         let row = &stored.row;
         let notes = self.ledger().notes(scope, row.call).await.map_err(|e| e.refusal())?;
-        let mut notes = notes.as_deref().map(Notes::read).unwrap_or_default();
-        notes.redact.append(&mut notes.sensitive);
-        if let Some(tool) = self.catalog().current().tool(&row.tool) {
-            notes.redact.extend(tool.sensitive().iter().cloned());
-        }
+        let notes = notes.as_deref().map(Notes::read).unwrap_or_default();
+        let shown = self.redaction().shown(&row.input, &row.reply, &self.hidden_by(notes.clone(), stored));
         let plan = match stored.plan {
             Some(plan) => self.ledger().plan(scope, plan).await.map_err(|e| e.refusal())?,
             None => None,
@@ -85,7 +82,7 @@ impl Host {
             "call_id": row.call, "tool": row.tool, "principal": row.principal, "run": row.run,
             "step": row.step.as_deref(), "mode": row.mode, "status": row.status, "outcome": row.outcome,
             "error": row.error_code, "started_at_ms": row.started_ms, "ended_at_ms": row.ended_ms,
-            "context": context(stored, &notes, plan.as_ref(), recording.as_ref(), &reply),
+            "context": context(stored, &notes, plan.as_ref(), recording.as_ref(), &shown),
             "allowed_by": self.allowed_by(stored, &notes, plan.as_ref()),
             "executed": executed(stored, plan.as_ref(), &reply),
             "checks": checks(stored, &notes, plan.as_ref()),
@@ -120,13 +117,9 @@ fn context(
     notes: &Notes,
     plan: Option<&StoredPlan>,
     recording: Option<&Recording>,
-    reply: &Value,
+    shown: &Shown,
 ) -> Value {
     let row = &stored.row;
-    let mut input: Value = serde_json::from_str(&row.input).unwrap_or_default();
-    redact::hide_under(&mut input, "/input", &notes.redact);
-    let mut output = reply.get("output").cloned().unwrap_or_default();
-    redact::hide_under(&mut output, "/output", &notes.redact);
     let mut observed: BTreeSet<String> = BTreeSet::new();
     let events = recording.map(|recording| recording.events.as_slice()).unwrap_or_default();
     for event in events.iter().filter(|event| !event.about.is_empty()) {
@@ -139,7 +132,7 @@ fn context(
         }
     }
     let reads = plan.map(|plan| plan.plan.body().read_set.iter().take(OBSERVED_MAX).cloned().collect::<Vec<_>>());
-    json!({"input": input, "input_digest": row.input_digest, "output": output, "component": row.component,
+    json!({"input": shown.input, "input_digest": row.input_digest, "output": shown.output, "component": row.component,
         "manifest": row.manifest, "observed": observed, "observations": events.len(), "reads": reads,
         "keys_read": plan.map(|plan| plan.plan.body().keys_read.clone()), "taint": notes.taint,
         "run_taint": notes.run_taint, "findings": notes.findings})

@@ -276,6 +276,7 @@ impl Host {
             "policy": self.policy_state(), "kill_switches": self.kill().standing().switches().count(),
             "components_ready": self.ready_components(),
             "engine": self.executor().sandbox.fingerprint(), "solo": self.0.config.solo,
+            "room": self.ledger_room().await,
             "environment": self.0.config.environment, "issuers": self.0.authenticator.issuers().health(),
         }))
     }

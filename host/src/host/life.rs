@@ -37,14 +37,14 @@ use crate::budget::Budgets;
 use crate::catalog::{CatalogHandle, Configured, Known};
 use crate::channel::Channels;
 use crate::commit::{Committer, Left, RecoverError, Stores};
-use crate::config::{Config, Environment, LedgerBounds};
+use crate::config::Config;
 use crate::egress::{Egress, Resolver, TlsError};
 use crate::execute::Executor;
 use crate::exposure::Exposures;
 use crate::install::Candidate;
 use crate::kill::{self, KillSwitch, RUNS_KNOWN_MAX};
 use crate::ledger::approval::ApprovalState;
-use crate::ledger::{ApprovalFilter, Keep, Ledger, LedgerError, LedgerHealth, LedgerOptions, PAGE_BYTES, Page, Scope};
+use crate::ledger::{ApprovalFilter, Ledger, LedgerError, LedgerHealth, LedgerOptions, PAGE_BYTES, Page, Scope};
 use crate::load::Loader;
 use crate::metrics::{Consented, Metrics};
 use crate::notify::{Event, Notify};
@@ -117,9 +117,14 @@ pub enum StartError {
 }
 
 /// What the ledger is opened with.
-fn ledger_options(bounds: LedgerBounds, environment: Environment) -> LedgerOptions {
-    let pages = u32::try_from(bounds.max_bytes / u64::from(PAGE_BYTES)).unwrap_or(u32::MAX);
-    LedgerOptions { max_pages: Some(pages), environment: Some(environment.word()), ..LedgerOptions::default() }
+fn ledger_options(config: &Config) -> LedgerOptions {
+    let pages = u32::try_from(config.ledger.max_bytes / u64::from(PAGE_BYTES)).unwrap_or(u32::MAX);
+    LedgerOptions {
+        max_pages: Some(pages),
+        environment: Some(config.environment.word()),
+        recipients: config.privacy.recipients.clone(),
+        ..LedgerOptions::default()
+    }
 }
 
 impl Host {
@@ -130,12 +135,7 @@ impl Host {
     pub async fn start(config: Config, ambient: Ambient) -> Result<Self, StartError> {
         let state = &config.state_dir;
         private_folder(state)?;
-        let ledger = Ledger::open_with(
-            &state.join("ledger"),
-            ambient.clone(),
-            ledger_options(config.ledger, config.environment),
-        )
-        .await?;
+        let ledger = Ledger::open_with(&state.join("ledger"), ambient.clone(), ledger_options(&config)).await?;
         let blobs = Blobs::open(&state.join("blobs"), ledger.clone(), ambient.clone())?;
         let artifacts = Artifacts::open(&state.join("artifacts"), &ambient)?;
         let workspaces = open_workspaces(&config)?;
@@ -272,6 +272,7 @@ impl Host {
             let mut collect = tokio::time::interval(COLLECT_EVERY);
             let mut settle = tokio::time::interval(SETTLE_EVERY);
             let mut told = LedgerHealth::Well;
+            let mut nearly_full = false;
             loop {
                 tokio::select! {
                     _ = sweep.tick() => {
@@ -282,38 +283,13 @@ impl Host {
                         host.budgets().look_for_spikes().await;
                     }
                     _ = settle.tick() => host.settle_approved().await,
-                    _ = collect.tick() => host.collect().await,
+                    _ = collect.tick() => nearly_full = host.keep_what_is_wanted(nearly_full).await,
                 }
                 if host.admission().draining() {
                     return;
                 }
             }
         });
-    }
-
-    /// Let go of what is over and not to be kept, and then of contents that nothing needs any more.
-    async fn collect(&self) {
-        let (now_ms, bounds) = (self.ambient().now_ms(), self.0.config.ledger);
-        let since = |ago_ms: u64| now_ms.saturating_sub(ago_ms);
-        let keep = Keep { since_ms: since(bounds.keep_ms), undo_since_ms: bounds.undo_ms.map(since) };
-        match self.ledger().prune(keep).await {
-            Ok(removed) if removed > 0 => tracing::info!(removed, "calls that are over were removed from the ledger"),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the ledger could not be pruned"),
-        }
-        self.count_blobs().await;
-        self.0.authenticator.registry().sweep(now_ms);
-        if let Err(error) = self.ledger().forget_credentials(keep.since_ms).await {
-            tracing::warn!(%error, "credentials that ended could not be forgotten");
-        }
-        if let Err(error) = self.ledger().forget_alerts(keep.since_ms).await {
-            tracing::warn!(%error, "alerts that are over could not be forgotten");
-        }
-        match self.0.blobs.collect().await {
-            Ok(removed) if removed > 0 => tracing::info!(removed, "unreferenced blobs were removed"),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "blobs could not be collected"),
-        }
     }
 
     async fn expire(&self) {

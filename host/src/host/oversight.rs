@@ -13,7 +13,7 @@ use toolkeep_core::id::{AgentName, CallId, RunId, ToolName};
 use toolkeep_core::policy::{Need, Verdict};
 use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_core::refusal::{Code, Refusal};
-use toolkeep_core::scan::Findings;
+use toolkeep_core::scan::{Finding, Findings};
 use toolkeep_core::taint::Taint;
 use toolkeep_sandbox::execution::Ended;
 
@@ -148,10 +148,15 @@ impl Host {
             self.mark(entry, run, seen.taint).await?;
         }
         let run_taint = self.taint_of(entry.row().run).and(seen.taint);
+        let seals = self.ledger().seals();
         let notes = entry.notes();
         notes.taint = notes.taint.and(seen.taint);
         notes.run_taint = run_taint;
         notes.findings = seen.findings.entries().to_vec();
+        if seals || seen.redact {
+            // An excerpt is a part of what is encrypted, or may be of what is hidden.
+            notes.findings.iter_mut().for_each(|finding| *finding = finding.without_excerpt());
+        }
         Ok(())
     }
 
@@ -193,7 +198,7 @@ impl Host {
         let row = entry.row();
         tracing::warn!(call = %row.call, tool = %row.tool, found = %words.join(","), "suspicious content");
         let facts = json!({"call": row.call, "tool": row.tool, "principal": row.principal, "run": row.run,
-            "findings": findings.entries()});
+            "findings": findings.entries().iter().map(Finding::without_excerpt).collect::<Vec<_>>()});
         if let Err(error) = self.ledger().audit(AuditKind::Finding, &facts) {
             tracing::error!(%error, call = %row.call, "a finding could not be put on record");
         }

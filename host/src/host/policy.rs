@@ -256,7 +256,7 @@ impl Host {
                 undo_bytes: self.undo_bytes(),
             }
         });
-        policies.answer(&row.principal, &tool.shape, &Matter { input: Some(&row.input), plan, around })
+        policies.answer(&row.principal, &tool.shape, &Matter { input: row.readable_input(), plan, around })
     }
 
     async fn plan_of(&self, scope: &Scope, stored: &StoredCall) -> Result<Option<StoredPlan>, Refusal> {

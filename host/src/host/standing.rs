@@ -224,13 +224,14 @@ impl Host {
 }
 
 fn would_cover(standing: &Standing, catalog: &Catalog, call: &StoredCall, plan: &StoredPlan) -> Result<(), String> {
+    let Some(input) = call.row.readable_input() else { return Err("its input cannot be read any more".to_owned()) };
     let Some(tool) = catalog.tool(&call.row.tool) else { return Err("the tool is gone".to_owned()) };
     let waiting = Waiting {
         principal: &call.row.principal,
         tool: &tool.name,
         shape: &tool.shape,
         declared: tool.tier,
-        input: &call.row.input,
+        input,
         effects: &plan.plan.body().effects,
         taint: plan.plan.body().taint,
     };

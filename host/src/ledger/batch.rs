@@ -16,7 +16,10 @@ use super::failure::LedgerError;
 use super::insert::{self, Placed};
 use super::queue::{Done, Job, Work};
 use super::rows::CallRow;
+use super::sealing::{Fresh, Sealer, Vault};
 use super::statement::{Failed, each, execute, row, rows};
+use super::stats::Ended;
+use crate::vault::KeyId;
 
 /// Where the next rows go.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +65,9 @@ pub(super) struct Batch<'c> {
     pub(super) conn: &'c Connection,
     pub(super) now_ms: u64,
     pub(super) host_id: &'c str,
+    pub(super) sealer: Sealer<'c>,
+    /// Calls that ended, for the statistics.
+    pub(super) finished: Vec<Ended<'c>>,
     marks: Marks,
     audit: Vec<AuditEntry>,
     records: Vec<&'c CallRow>,
@@ -77,9 +83,19 @@ pub(super) struct Ran {
     pub(super) marks: Marks,
     /// What plans that are not committed give back.
     pub(super) refunds: Vec<Refund>,
+    /// What changes among the keys of payloads.
+    pub(super) keys: KeyChanges,
     /// A job without a savepoint was refused after it had written: roll back instead of committing. If it was not alone,
     /// the others were not all run.
     pub(super) spoiled: bool,
+}
+
+/// Keys of payloads that a batch made, set aside and let go of.
+#[derive(Debug, Default)]
+pub(super) struct KeyChanges {
+    pub(super) fresh: Vec<Fresh>,
+    pub(super) retired: Vec<String>,
+    pub(super) gone: Vec<KeyId>,
 }
 
 const AUDIT: &str = "INSERT INTO audit (seq, kind, at_ms, body, previous, digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -95,20 +111,23 @@ impl<'c> Batch<'c> {
         conn: &'c Connection,
         marks: Marks,
         now_ms: u64,
-        host_id: &'c str,
+        (host_id, vault): (&'c str, &'c Vault),
         (jobs, guarded): (&'c [Job], bool),
     ) -> Result<Ran, rusqlite::Error> {
         let (audit, records) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
         let refunds = Vec::new();
-        let mut batch = Self { conn, now_ms, host_id, marks, audit, records, refunds, guarded, spoiled: false };
+        let (sealer, finished) = (Sealer::new(vault, conn, now_ms), Vec::new());
+        let mut batch =
+            Self { conn, now_ms, host_id, sealer, finished, marks, audit, records, refunds, guarded, spoiled: false };
         let mut done = Vec::with_capacity(jobs.len());
         for job in jobs {
             done.push(batch.job(&job.work)?);
             if batch.spoiled {
-                return Ok(Ran { done, marks, refunds: Vec::new(), spoiled: true });
+                return Ok(Ran { done, marks, refunds: Vec::new(), keys: KeyChanges::default(), spoiled: true });
             }
         }
         batch.flush_records()?;
+        batch.flush_stats()?;
         each(batch.conn, AUDIT, &batch.audit, |statement, entry| {
             statement.execute(params![
                 integer(entry.seq),
@@ -119,7 +138,9 @@ impl<'c> Batch<'c> {
                 digest_bytes(&entry.digest)
             ])
         })?;
-        Ok(Ran { done, marks: batch.marks, refunds: batch.refunds, spoiled: false })
+        let Sealer { fresh, retired, gone, .. } = batch.sealer;
+        let keys = KeyChanges { fresh, retired, gone };
+        Ok(Ran { done, marks: batch.marks, refunds: batch.refunds, keys, spoiled: false })
     }
 
     fn job(&mut self, work: &'c Work) -> Result<Done, rusqlite::Error> {
@@ -153,6 +174,7 @@ impl<'c> Batch<'c> {
             | Work::Oversee(_)
             | Work::Alert(_)
             | Work::DropBlobs(_)
+            | Work::Privacy(_)
             | Work::Prune { .. } => return self.apart(work),
         }
         Ok(Done::Written)
@@ -162,7 +184,8 @@ impl<'c> Batch<'c> {
     fn apart(&mut self, work: &'c Work) -> Result<Done, rusqlite::Error> {
         self.flush_records()?;
         let (before, entries, changes) = (self.marks, self.audit.len(), self.conn.total_changes());
-        let refunds = self.refunds.len();
+        let (refunds, finished) = (self.refunds.len(), self.finished.len());
+        let (fresh, retired) = (self.sealer.fresh.len(), self.sealer.retired.len());
         if self.guarded {
             execute(self.conn, "SAVEPOINT job", &[])?;
         }
@@ -176,6 +199,9 @@ impl<'c> Batch<'c> {
             self.marks = before;
             self.audit.truncate(entries);
             self.refunds.truncate(refunds);
+            self.finished.truncate(finished);
+            self.sealer.fresh.truncate(fresh);
+            self.sealer.retired.truncate(retired);
             self.spoiled = !self.guarded && self.conn.total_changes() != changes;
         }
         if self.guarded {
@@ -216,7 +242,8 @@ impl<'c> Batch<'c> {
             Work::Sync => told(self.note_sync(), |()| Done::Written, Done::Refused),
             Work::Outbox(work) => told(self.outbox(work), Done::Outbox, Done::Refused),
             Work::Kill(change) => told(self.kill(change), Done::Killed, Done::Refused),
-            Work::Prune { keep, after } => told(self.prune(*keep, *after), Done::Swept, Done::Refused),
+            Work::Prune { keep, place } => told(self.prune(keep, *place), Done::Swept, Done::Refused),
+            Work::Privacy(work) => told(self.privacy(work), Done::Private, Done::Refused),
             Work::DropBlobs(digests) => told(self.drop_blobs(digests), Done::Dropped, Done::Refused),
             Work::Transaction(work) => {
                 told(self.transaction(work), |()| Done::Transacted(Ok(())), |e| Done::Transacted(Err(e)))
@@ -289,7 +316,7 @@ impl<'c> Batch<'c> {
         let rows = std::mem::take(&mut self.records);
         let first = self.marks.next_call;
         let placed: Vec<Placed<'c>> = rows.iter().map(|row| self.place(row, None)).collect();
-        match insert::calls(self.conn, &placed) {
+        match insert::calls(self.conn, &mut self.sealer, &placed) {
             Ok(()) => {}
             Err(error) if is_refused_row(&error) => {
                 // One of them exists already. The others are somebody else's calls: insert them one by one.
@@ -302,12 +329,13 @@ impl<'c> Batch<'c> {
     }
 
     fn insert_singly(&mut self, rows: &[&'c CallRow]) -> Result<(), rusqlite::Error> {
+        // Keys that these rows are sealed under stay: their own rows were not refused.
         self.execute("DELETE FROM recordings WHERE call_seq >= ?1", params![self.marks.next_call])?;
         self.execute("DELETE FROM calls WHERE seq >= ?1", params![self.marks.next_call])?;
         for row in rows {
             let before = self.marks;
             let placed = self.place(row, None);
-            match insert::calls(self.conn, &[placed]) {
+            match insert::calls(self.conn, &mut self.sealer, &[placed]) {
                 Ok(()) => self.recorded(&placed)?,
                 Err(error) if is_refused_row(&error) => {
                     tracing::error!(call = %row.call, "a call was recorded twice; the first record stays");
@@ -319,8 +347,9 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
-    fn recorded(&mut self, placed: &Placed<'_>) -> Result<(), rusqlite::Error> {
+    fn recorded(&mut self, placed: &Placed<'c>) -> Result<(), rusqlite::Error> {
         let row = placed.row;
+        self.finished.push(Ended::Row(row));
         if let Some(key) = &row.key {
             self.keep_key(placed.seq, row, key)?;
         }
@@ -357,6 +386,7 @@ fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
         | Work::Audit { .. }
         | Work::DropBlobs(_)
         | Work::Prune { .. }
+        | Work::Privacy(_)
         | Work::Outbox(_)
         | Work::Credential(_)
         | Work::Kill(_)

@@ -92,6 +92,7 @@ pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
         AuditKind::Escalation => "escalation",
         AuditKind::Budget => "budget",
         AuditKind::Alert => "alert",
+        AuditKind::Privacy => "privacy",
     }
 }
 
@@ -231,6 +232,7 @@ mod tests {
             AuditKind::Finding,
             AuditKind::Escalation,
             AuditKind::Budget,
+            AuditKind::Privacy,
         ] {
             assert_eq!(worded(audit_word(kind)), Some(kind));
         }

@@ -253,6 +253,7 @@ mod tests {
             tool: "x".parse().expect("name"),
             component: Some(Digest::of(b"c")),
             manifest: Some(Digest::of(b"m")),
+            tier: None,
             mode: Mode::Preview,
             input: Arc::from("{}"),
             input_digest: Digest::of(b"{}"),

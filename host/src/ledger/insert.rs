@@ -3,21 +3,26 @@
 //! A statement is prepared once and run for each row. One statement over many rows is no faster here, and SQLite would
 //! keep a journal of its own for it, so that it could take back the rows before a refused one.
 
+use std::borrow::Cow;
+
 use rusqlite::{Connection, params};
 use toolkeep_core::call::Mode;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{PlanId, SessionId};
+use toolkeep_core::tier::Tier;
 
 use super::charges;
 use super::column::{digest_bytes, id_bytes, integer, outcome_word, path_bytes, status_word};
 use super::rows::{BlobSet, CallRow};
+use super::sealing::Sealer;
 use super::statement::{each, execute};
+use crate::vault::Part;
 
 const CALL: &str = "INSERT INTO calls (seq, id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                     input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, \
-                    started_ms, ended_ms, plan, final, credential, session, http_requests, cost_micro_usd) VALUES (?1, ?2, ?3, \
+                    started_ms, ended_ms, plan, final, credential, session, http_requests, cost_micro_usd, tier) VALUES (?1, ?2, ?3, \
                     ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, \
-                    ?26, ?27, ?28, ?29)";
+                    ?26, ?27, ?28, ?29, ?30)";
 pub(super) const NOTES: &str = "INSERT INTO call_notes (call_seq, body) VALUES (?1, ?2) \
                                 ON CONFLICT (call_seq) DO UPDATE SET body = excluded.body";
 pub(super) const OUTPUT: &str = "INSERT INTO call_outputs (call_seq, body) VALUES (?1, ?2) \
@@ -41,14 +46,37 @@ pub(super) struct Placed<'r> {
 
 impl Placed<'_> {
     /// A call without an open plan will not change any more.
-    const fn is_final(&self) -> bool {
+    pub(super) const fn is_final(&self) -> bool {
         self.plan.is_none() && !self.waits
     }
 }
 
+/// The payloads of a call as they are written.
+struct Payloads<'r> {
+    input: Cow<'r, str>,
+    reply: Cow<'r, str>,
+    output: Option<Cow<'r, str>>,
+    recording: Option<Cow<'r, str>>,
+}
+
+impl<'r> Payloads<'r> {
+    fn of(row: &'r CallRow, sealer: &mut Sealer<'_>) -> Result<Self, rusqlite::Error> {
+        let tenant = &row.principal.tenant;
+        let (output, recording) = (row.output.as_deref(), row.recording.as_deref());
+        Ok(Self {
+            input: sealer.seal(tenant, Part::Input, &row.input)?,
+            reply: sealer.seal(tenant, Part::Reply, &row.reply)?,
+            output: output.map(|text| sealer.seal(tenant, Part::Output, text)).transpose()?,
+            recording: recording.map(|text| sealer.seal(tenant, Part::Recording, text)).transpose()?,
+        })
+    }
+}
+
 /// Insert calls with their recordings.
-pub(super) fn calls(conn: &Connection, calls: &[Placed<'_>]) -> Result<(), rusqlite::Error> {
-    each(conn, CALL, calls, |statement, call| {
+pub(super) fn calls(conn: &Connection, sealer: &mut Sealer<'_>, calls: &[Placed<'_>]) -> Result<(), rusqlite::Error> {
+    let payloads = calls.iter().map(|call| Payloads::of(call.row, sealer)).collect::<Result<Vec<_>, _>>()?;
+    let calls: Vec<(&Placed<'_>, &Payloads<'_>)> = calls.iter().zip(&payloads).collect();
+    each(conn, CALL, &calls, |statement, (call, payloads)| {
         let row = call.row;
         statement.execute(params![
             call.seq,
@@ -62,12 +90,12 @@ pub(super) fn calls(conn: &Connection, calls: &[Placed<'_>]) -> Result<(), rusql
             row.component.as_ref().map(digest_bytes),
             row.manifest.as_ref().map(digest_bytes),
             row.mode.word(),
-            row.input,
+            payloads.input,
             digest_bytes(&row.input_digest),
             status_word(row.status),
             outcome_word(row.outcome),
             row.error_code.map(toolkeep_core::refusal::Code::word),
-            row.reply,
+            payloads.reply,
             integer(row.usage.fuel),
             integer(row.usage.wall_ms),
             integer(row.usage.memory_peak),
@@ -79,19 +107,24 @@ pub(super) fn calls(conn: &Connection, calls: &[Placed<'_>]) -> Result<(), rusql
             row.origin.credential.to_string(),
             path_bytes(&row.origin.session),
             integer(row.usage.http_requests),
-            integer(row.usage.cost_usd.micro())
+            integer(row.usage.cost_usd.micro()),
+            row.tier.map(Tier::number)
         ])
     })?;
-    let notes: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.notes.as_deref()?))).collect();
+    let notes: Vec<_> = calls.iter().filter_map(|(call, _)| Some((call.seq, call.row.notes.as_deref()?))).collect();
     each(conn, NOTES, &notes, |statement, (seq, body)| statement.execute(params![seq, body]))?;
-    calls.iter().filter_map(|call| call.row.charge.as_deref()).try_for_each(|charge| charges::charge(conn, charge))?;
-    let outputs: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.output.as_deref()?))).collect();
+    calls
+        .iter()
+        .filter_map(|(call, _)| call.row.charge.as_deref())
+        .try_for_each(|charge| charges::charge(conn, charge))?;
+    let outputs: Vec<_> = calls.iter().filter_map(|(call, kept)| Some((call.seq, kept.output.as_deref()?))).collect();
     each(conn, OUTPUT, &outputs, |statement, (seq, body)| statement.execute(params![seq, body]))?;
-    let recordings: Vec<_> = calls.iter().filter_map(|call| Some((call.seq, call.row.recording.as_deref()?))).collect();
+    let recordings: Vec<_> =
+        calls.iter().filter_map(|(call, kept)| Some((call.seq, kept.recording.as_deref()?))).collect();
     each(conn, RECORDING, &recordings, |statement, (seq, body)| statement.execute(params![seq, body]))?;
     // Last: calls of which one is refused are inserted again, and counted then.
     let through: Vec<SessionId> =
-        calls.iter().filter(|call| counts(call.row)).flat_map(|call| call.row.origin.session.ids()).collect();
+        calls.iter().filter(|(call, _)| counts(call.row)).flat_map(|(call, _)| call.row.origin.session.ids()).collect();
     each(conn, COUNT, &through, |statement, session| statement.execute(params![id_bytes(session.uuid())]))
 }
 

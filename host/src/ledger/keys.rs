@@ -17,6 +17,7 @@ use super::Ledger;
 use super::column::Reading;
 use super::failure::LedgerError;
 use super::statement::row;
+use crate::vault::Part;
 
 /// Parts of the memory that are locked apart, so that calls with different keys do not wait for each other.
 const SHARDS: usize = 64;
@@ -227,7 +228,7 @@ impl Ledger {
         self.enqueued_settled().await?;
         let sql = "SELECT i.request, c.id, c.final, c.reply FROM idempotency i JOIN calls c ON c.seq = i.call_seq \
                    WHERE i.tenant = ?1 AND i.user = ?2 AND i.agent = ?3 AND i.tool = ?4 AND i.key = ?5";
-        let claim = claim.clone();
+        let (claim, vault) = (claim.clone(), self.vault());
         self.read(move |conn| {
             let who = &claim.principal;
             let name =
@@ -237,7 +238,10 @@ impl Ledger {
                 if reading.digest("request")? != claim.request {
                     return Ok(Claimed::Mismatch);
                 }
-                let (call, reply) = (CallId::new(reading.uuid("id")?), Arc::from(reading.text("reply")?));
+                let (call, reply) = (CallId::new(reading.uuid("id")?), reading.text("reply")?);
+                // A key is let go of before its reply is; were it not, nothing may run a second time for it.
+                let gone = || LedgerError::Refused("the reply of this idempotency key cannot be read any more".into());
+                let reply = vault.read(Part::Reply, reply)?.clear().ok_or_else(gone)?;
                 let is_final = reading.number("final")? == 1;
                 Ok(if is_final { Claimed::Stored { call, reply } } else { Claimed::Unfinished { call, reply } })
             })

@@ -17,6 +17,7 @@ use super::failure::{LedgerError, TransactionRefused};
 use super::insert;
 use super::rows::{CallRow, PlanState};
 use super::statement::each;
+use super::stats::Ended;
 use super::transactions::{LayerText, StagedCall, TransactionRow, TransactionState, TransactionWork};
 
 /// Transactions that one job expires, at most: the others of the batch must not wait long.
@@ -103,12 +104,13 @@ impl Batch<'_> {
     fn final_call(&mut self, row: &CallRow) -> Step<(), TransactionRefused> {
         let placed = self.place(row, None);
         let seq = placed.seq;
-        insert::calls(self.conn, &[placed])?;
+        insert::calls(self.conn, &mut self.sealer, &[placed])?;
         if let Some(key) = &row.key
             && !self.keep_key(seq, row, key)?
         {
             return Err(LedgerError::Refused("the idempotency key belongs to another call".into()).into());
         }
+        self.finished.push(Ended::Seq(seq));
         self.append(AuditKind::Call, facts::call(row, None));
         Ok(())
     }

@@ -20,6 +20,7 @@ use super::queue::{Done, Job, Work};
 use super::rows::{Durability, Scope};
 use super::standing::{Overseen, StandingWork};
 use super::statement::{row, rows};
+use crate::vault::Part;
 
 /// What a run has seen and tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,14 +274,15 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn output(&self, scope: &Scope, call: CallId) -> Result<Option<Arc<str>>, LedgerError> {
         self.caught_up().await?;
+        let vault = self.vault();
         let sql = "SELECT c.tenant, o.body FROM calls c JOIN call_outputs o ON o.call_seq = c.seq WHERE c.id = ?1";
         let found = self.read(move |conn| {
             row(conn, sql, params![id_bytes(call.uuid())], |row| {
                 let reading = Reading::new(row, "call_outputs");
-                Ok((reading.name("tenant")?, Arc::from(reading.text("body")?)))
+                Ok((reading.name("tenant")?, vault.read(Part::Output, reading.text("body")?)?))
             })
         });
-        Ok(found.await?.filter(|(tenant, _)| scope.sees(tenant)).map(|(_, body)| body))
+        Ok(found.await?.filter(|(tenant, _)| scope.sees(tenant)).and_then(|(_, body)| body.clear()))
     }
 
     pub(super) async fn oversee(&self, work: OversightWork) -> Result<Overseen, LedgerError> {

@@ -19,8 +19,9 @@ use super::deliveries::{OutboxDone, OutboxWork};
 use super::failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 use super::meter::LedgerMeter;
 use super::oversight::OversightWork;
+use super::privacy::{PrivacyDone, PrivacyWork};
 use super::resolve::{Resolution, Resolved};
-use super::retention::{Keep, Swept};
+use super::retention::{Keep, Place, Swept};
 use super::rows::{ApprovalRow, CallRow, Discard, Intent, IntentId, OutcomeRow, Proposal, RunRow, Scope};
 use super::run_terms::RunWork;
 use super::sends::{SendMove, SendVerdict};
@@ -53,7 +54,8 @@ pub(super) enum Work {
     Suspend(Box<Suspended>),
     Audit { kind: AuditKind, body: Arc<str> },
     DropBlobs(Vec<Digest>),
-    Prune { keep: Keep, after: i64 },
+    Prune { keep: Box<Keep>, place: Place },
+    Privacy(Box<PrivacyWork>),
     Outbox(OutboxWork),
     Kill(Box<KillChange>),
     Transaction(Box<TransactionWork>),
@@ -63,6 +65,13 @@ pub(super) enum Work {
     Sync,
     Barrier,
     Close,
+}
+
+impl Work {
+    /// Whether the log is to be cut when it is written.
+    pub(super) fn truncates(&self) -> bool {
+        matches!(self, Self::Privacy(work) if matches!(**work, PrivacyWork::Truncate))
+    }
 }
 
 /// What it came to, for whoever waits.
@@ -78,6 +87,7 @@ pub(super) enum Done {
     Changed(bool),
     Dropped(Vec<Digest>),
     Swept(Swept),
+    Private(PrivacyDone),
     Outbox(OutboxDone),
     Killed(u64),
     Transacted(Result<(), TransactionRefused>),
@@ -112,8 +122,12 @@ impl Job {
     }
 
     /// Whether it makes room: it must not wait for what finds none.
-    pub(super) const fn makes_room(&self) -> bool {
-        matches!(self.work, Work::Prune { .. } | Work::DropBlobs(_))
+    pub(super) fn makes_room(&self) -> bool {
+        match &self.work {
+            Work::Prune { .. } | Work::DropBlobs(_) => true,
+            Work::Privacy(work) => work.makes_room(),
+            _ => false,
+        }
     }
 
     /// Whether readers of plans, approvals and keys must see it.
@@ -144,6 +158,7 @@ impl Job {
             | Work::Audit { .. }
             | Work::DropBlobs(_)
             | Work::Prune { .. }
+            | Work::Privacy(_)
             | Work::Sync
             | Work::Barrier
             | Work::Close => false,
@@ -196,6 +211,7 @@ fn weight(work: &Work) -> u64 {
         | Work::Workspace { .. }
         | Work::DropBlobs(_)
         | Work::Prune { .. }
+        | Work::Privacy(_)
         | Work::Outbox(_)
         | Work::Alert(_)
         | Work::Kill(_)

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, Row, ToSql, params};
-use toolkeep_core::call::Usage;
+use toolkeep_core::call::{Outcome, Reply, Status, Usage};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId, TenantName};
 use toolkeep_core::plan::{Plan, SealBinding};
@@ -25,22 +25,24 @@ use super::rows::{
     StoredCall, StoredPlan, UndoInfo,
 };
 use super::run_terms::RunHold;
+use super::sealing::{EXPIRED, Opened, SEALED, Vault};
 use super::statement::{Failed, page, row, rows};
 use super::{Ledger, LedgerHealth};
+use crate::vault::Part;
 
 /// A call by its id, with the columns that [`call_of`] reads.
 const CALL: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, input_digest, \
                     status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, http_requests, \
-                    cost_micro_usd, started_ms, ended_ms, plan, credential, session, seq FROM calls WHERE id = ?1";
+                    cost_micro_usd, started_ms, ended_ms, plan, credential, session, tier, seq FROM calls WHERE id = ?1";
 /// The same columns of the calls of a run.
 const CALLS_OF_RUN: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                             input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, \
-                            http_requests, cost_micro_usd, started_ms, ended_ms, plan, credential, session, seq FROM calls WHERE run = ?1 \
+                            http_requests, cost_micro_usd, started_ms, ended_ms, plan, credential, session, tier, seq FROM calls WHERE run = ?1 \
                             AND seq > ?2 ORDER BY seq LIMIT ?3";
 /// The same columns of the calls of a tenant. No index serves it: an operator asks for the latest, which are found soon.
 const CALLS_OF_TENANT: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                                input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, \
-                               host_calls, http_requests, cost_micro_usd, started_ms, ended_ms, plan, credential, session, seq FROM calls \
+                               host_calls, http_requests, cost_micro_usd, started_ms, ended_ms, plan, credential, session, tier, seq FROM calls \
                                WHERE tenant = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
 
 /// A plan by its id, with its texts.
@@ -91,12 +93,18 @@ fn principal_of(reading: &Reading<'_>) -> Result<Principal, LedgerError> {
     Ok(Principal { tenant: reading.name("tenant")?, user: reading.name("user")?, agent: reading.name("agent")? })
 }
 
-pub(super) fn call_of(row: &Row<'_>) -> Result<StoredCall, LedgerError> {
+pub(super) fn call_of(row: &Row<'_>, vault: &Vault) -> Result<StoredCall, LedgerError> {
     let reading = Reading::new(row, "calls");
+    let call = CallId::new(reading.uuid("id")?);
+    let (status, outcome) = (reading.word("status", worded)?, reading.word("outcome", worded)?);
+    let (input, reply) =
+        (vault.read(Part::Input, reading.text("input")?)?, vault.read(Part::Reply, reading.text("reply")?)?);
+    let tier = reading.number_or_null("tier")?.and_then(|tier| u8::try_from(tier).ok()?.try_into().ok());
     let row = CallRow {
         trace: None,
         suspended: false,
-        call: CallId::new(reading.uuid("id")?),
+        call,
+        tier,
         principal: principal_of(&reading)?,
         origin: reading.origin()?,
         run: reading.uuid_or_null("run")?.map(RunId::new),
@@ -105,12 +113,12 @@ pub(super) fn call_of(row: &Row<'_>) -> Result<StoredCall, LedgerError> {
         component: reading.digest_or_null("component")?,
         manifest: reading.digest_or_null("manifest")?,
         mode: reading.word("mode", mode_of)?,
-        input: Arc::from(reading.text("input")?),
+        input: input_text(input),
         input_digest: reading.digest("input_digest")?,
-        status: reading.word("status", worded)?,
-        outcome: reading.word("outcome", worded)?,
+        status,
+        outcome,
         error_code: reading.text_or_null("error_code")?.and_then(code_of),
-        reply: Arc::from(reading.text("reply")?),
+        reply: reply_text(reply, call, (status, outcome)),
         usage: Usage {
             fuel: reading.number("fuel")?,
             wall_ms: reading.number("wall_ms")?,
@@ -128,6 +136,27 @@ pub(super) fn call_of(row: &Row<'_>) -> Result<StoredCall, LedgerError> {
         output: None,
     };
     Ok(StoredCall { row, plan: reading.uuid_or_null("plan")?.map(PlanId::new) })
+}
+
+/// An input as it is read back: JSON in every case.
+fn input_text(input: Opened) -> Arc<str> {
+    match input {
+        Opened::Clear(text) => text,
+        Opened::Sealed => Arc::from(SEALED),
+        Opened::Expired => Arc::from(EXPIRED),
+    }
+}
+
+/// A reply as it is read back: one that says no more than how the call ended, where the daemon cannot read it.
+fn reply_text(reply: Opened, call: CallId, (status, outcome): (Status, Outcome)) -> Arc<str> {
+    let why = match reply {
+        Opened::Clear(text) => return text,
+        Opened::Sealed => "the rest of this reply is encrypted to the operators",
+        Opened::Expired => "the rest of this reply is not kept any more",
+    };
+    let mut bare = Reply::of(call, status, outcome);
+    bare.warnings.push(why.to_owned());
+    serde_json::to_string(&bare).map_or_else(|_| Arc::from("null"), Arc::from)
 }
 
 pub(super) fn run_of(row: &Row<'_>) -> Result<RunRow, LedgerError> {
@@ -171,7 +200,7 @@ pub(super) fn bounds(page: Page, from: i64) -> (i64, i64, usize) {
 
 /// A plan with its call and its approval.
 fn stored_plan(
-    conn: &Connection,
+    (conn, vault): (&Connection, &Vault),
     sql: &str,
     values: &[&dyn ToSql],
     scope: &Scope,
@@ -185,7 +214,7 @@ fn stored_plan(
         Ok(Some((plan, state, Arc::from(reading.text("witnesses")?))))
     })?;
     let Some((plan, state, witnesses)) = found.flatten() else { return Ok(None) };
-    let call = row(conn, CALL, params![id_bytes(plan.binding().call.uuid())], call_of)?;
+    let call = row(conn, CALL, params![id_bytes(plan.binding().call.uuid())], |row| call_of(row, vault))?;
     let Some(call) = call else {
         return Err(LedgerError::Damaged(format!("plan {} has no call", plan.id()).into()).into());
     };
@@ -221,15 +250,18 @@ fn line_of(row: &Row<'_>) -> Result<PlanLine, LedgerError> {
     })
 }
 
-fn open_intent_of(row: &Row<'_>) -> Result<OpenIntent, LedgerError> {
+fn open_intent_of(row: &Row<'_>, vault: &Vault) -> Result<OpenIntent, LedgerError> {
     let reading = Reading::new(row, "intents");
     let plan = plan_of(&reading)?;
+    // The key of a day is kept as long as a call of it is not over.
+    let lost = || LedgerError::Damaged("the reply of an open intent cannot be opened".into());
+    let done = vault.read(Part::Done, reading.text("reply")?)?.clear().ok_or_else(lost)?;
     Ok(OpenIntent {
         intent: IntentId(plan.id()),
         call: plan.binding().call,
         plan,
         steps: Arc::from(reading.text("steps")?),
-        reply_when_done: Arc::from(reading.text("reply")?),
+        reply_when_done: done,
         receipt: reading.text_or_null("receipt")?.map(receipt_from).transpose()?,
         undoes: reading.uuid_or_null("undoes")?.map(CallId::new),
         made_ms: reading.number("intent_ms")?,
@@ -283,7 +315,9 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn call(&self, scope: &Scope, id: CallId) -> Result<Option<StoredCall>, LedgerError> {
         self.caught_up().await?;
-        let call = self.read(move |conn| row(conn, CALL, params![id_bytes(id.uuid())], call_of)).await?;
+        let vault = self.vault();
+        let of = move |found: &Row<'_>| call_of(found, &vault);
+        let call = self.read(move |conn| row(conn, CALL, params![id_bytes(id.uuid())], of)).await?;
         Ok(call.filter(|call: &StoredCall| scope.sees(&call.row.principal.tenant)))
     }
 
@@ -293,14 +327,15 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn recording(&self, scope: &Scope, id: CallId) -> Result<Option<Arc<str>>, LedgerError> {
         self.caught_up().await?;
+        let vault = self.vault();
         let sql = "SELECT c.tenant, r.body FROM calls c JOIN recordings r ON r.call_seq = c.seq WHERE c.id = ?1";
         let found = self.read(move |conn| {
             row(conn, sql, params![id_bytes(id.uuid())], |row| {
                 let reading = Reading::new(row, "recordings");
-                Ok((reading.name("tenant")?, Arc::from(reading.text("body")?)))
+                Ok((reading.name("tenant")?, vault.read(Part::Recording, reading.text("body")?)?))
             })
         });
-        Ok(found.await?.filter(|(tenant, _)| scope.sees(tenant)).map(|(_, body)| body))
+        Ok(found.await?.filter(|(tenant, _)| scope.sees(tenant)).and_then(|(_, body)| body.clear()))
     }
 
     /// Calls of a tenant, newest first.
@@ -311,7 +346,9 @@ impl Ledger {
         self.caught_up().await?;
         let (from, ask, limit) = bounds(wanted, i64::MAX);
         let tenant = tenant.clone();
-        self.read(move |conn| page(conn, CALLS_OF_TENANT, params![tenant.as_str(), from, ask], limit, call_of)).await
+        let vault = self.vault();
+        let of = move |found: &Row<'_>| call_of(found, &vault);
+        self.read(move |conn| page(conn, CALLS_OF_TENANT, params![tenant.as_str(), from, ask], limit, of)).await
     }
 
     /// The calls of a run, oldest first.
@@ -326,8 +363,10 @@ impl Ledger {
     ) -> Result<Paged<StoredCall>, LedgerError> {
         self.caught_up().await?;
         let (from, ask, limit) = bounds(wanted, 0);
+        let vault = self.vault();
+        let of = move |found: &Row<'_>| call_of(found, &vault);
         let calls =
-            self.read(move |conn| page(conn, CALLS_OF_RUN, params![id_bytes(run.uuid()), from, ask], limit, call_of));
+            self.read(move |conn| page(conn, CALLS_OF_RUN, params![id_bytes(run.uuid()), from, ask], limit, of));
         let mut calls = calls.await?;
         calls.items.retain(|call| scope.sees(&call.row.principal.tenant));
         Ok(calls)
@@ -386,8 +425,8 @@ impl Ledger {
     /// The ledger cannot be read, or the plan does not verify.
     pub async fn plan(&self, scope: &Scope, id: PlanId) -> Result<Option<StoredPlan>, LedgerError> {
         self.settled().await?;
-        let scope = scope.clone();
-        self.read(move |conn| stored_plan(conn, PLAN, params![id_bytes(id.uuid())], &scope)).await
+        let (scope, vault) = (scope.clone(), self.vault());
+        self.read(move |conn| stored_plan((conn, &vault), PLAN, params![id_bytes(id.uuid())], &scope)).await
     }
 
     /// The latest plan of this digest that can still be committed: previewed or held, and not expired at `now_ms`. If there
@@ -403,15 +442,15 @@ impl Ledger {
         now_ms: u64,
     ) -> Result<Option<StoredPlan>, LedgerError> {
         self.settled().await?;
-        let (scope, values) = (scope.clone(), (digest, integer(now_ms)));
+        let (scope, vault, values) = (scope.clone(), self.vault(), (digest, integer(now_ms)));
         self.read(move |conn| {
             let (digest, now_ms) = (digest_bytes(&values.0), values.1);
             match &scope {
                 Scope::Tenant(tenant) => {
                     let values = params![digest, now_ms, tenant.as_str()];
-                    stored_plan(conn, SHOWN_PLAN_OF_TENANT, values, &scope)
+                    stored_plan((conn, &vault), SHOWN_PLAN_OF_TENANT, values, &scope)
                 }
-                Scope::Operator => stored_plan(conn, SHOWN_PLAN, params![digest, now_ms], &scope),
+                Scope::Operator => stored_plan((conn, &vault), SHOWN_PLAN, params![digest, now_ms], &scope),
             }
         })
         .await
@@ -456,7 +495,8 @@ impl Ledger {
     /// Intents that have no outcome, oldest first: those of which it is not known what became of a request, or the others.
     pub(super) async fn intents(&self, unknown: bool) -> Result<Vec<OpenIntent>, LedgerError> {
         self.settled().await?;
-        self.read(move |conn| rows(conn, INTENTS, params![unknown], open_intent_of)).await
+        let vault = self.vault();
+        self.read(move |conn| rows(conn, INTENTS, params![unknown], |row| open_intent_of(row, &vault))).await
     }
 
     /// How to reverse a committed call; nothing if it committed nothing.

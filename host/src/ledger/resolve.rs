@@ -24,6 +24,7 @@ use super::intact::{Kept, intact};
 use super::read;
 use super::rows::{ApprovalRow, Discard, PlanState, RunRow, Scope};
 use super::settle::Final;
+use crate::vault::Part;
 
 /// Plans that one job expires, at most: the others of the batch must not wait long.
 pub(super) const EXPIRED_AT_ONCE: usize = 64;
@@ -191,6 +192,7 @@ impl Batch<'_> {
             self.keep_intact(Kept::Plan(integer(seq)))?;
         }
         let call = stored.binding().call;
+        let reply = self.sealer.seal(&stored.body().principal.tenant, Part::Reply, reply)?;
         self.execute(
             "UPDATE calls SET status = ?1, outcome = ?2, reply = ?3 WHERE id = ?4",
             params![status_word(Status::Held), outcome_word(Outcome::Pending), reply, id_bytes(call.uuid())],
@@ -219,10 +221,13 @@ impl Batch<'_> {
     fn end_plan<R: From<LedgerError>>(&mut self, plan: PlanId, ending: &Ending) -> Step<(CallId, Arc<str>), R> {
         let id = id_bytes(plan.uuid());
         let sql = "SELECT c.seq, c.id, c.reply FROM plans p JOIN calls c ON c.seq = p.seq WHERE p.id = ?1";
+        let vault = self.sealer.vault();
         let found = self.row(sql, params![id], |row| {
             let reading = Reading::new(row, "calls");
             let (seq, call) = (reading.number("seq")?, CallId::new(reading.uuid("id")?));
-            Ok((integer(seq), call, ending.reply(call, reading.text("reply")?)))
+            // The reply of a call that is not over can be opened; where it cannot, the ending stands alone.
+            let before = vault.read(Part::Reply, reading.text("reply")?)?.clear();
+            Ok((integer(seq), call, ending.reply(call, before.as_deref().unwrap_or_default())))
         })?;
         let Some((seq, call, reply)) = found else {
             return Err(LedgerError::Damaged(format!("plan {plan} has no call").into()).into());

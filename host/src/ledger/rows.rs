@@ -17,6 +17,7 @@ use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::taint::Taint;
+use toolkeep_core::tier::Tier;
 
 use super::approval::ApprovalState;
 use super::buckets::KeyChange;
@@ -91,6 +92,8 @@ pub struct CallRow {
     pub component: Option<Digest>,
     /// SHA-256 of the manifest; absent likewise.
     pub manifest: Option<Digest>,
+    /// The risk tier of the tool; absent likewise.
+    pub tier: Option<Tier>,
     /// Commit or preview.
     pub mode: Mode,
     /// The canonical input.

@@ -21,7 +21,9 @@ use super::failure::LedgerError;
 use super::queue::{Done, Work};
 use super::read::run_of;
 use super::rows::RunRow;
+use super::sealing::{SEALED, Vault};
 use super::statement::{row, rows};
+use crate::vault::Part;
 
 /// Different calls of a run whose repetitions are remembered; the most frequent ones.
 pub(crate) const REPEATED_MAX: usize = 1_024;
@@ -243,12 +245,14 @@ fn failing(latest: Vec<(ToolName, bool, bool)>) -> Vec<(ToolName, u32)> {
     counts.into_iter().filter(|(_, times, _)| *times > 0).map(|(tool, times, _)| (tool, times)).collect()
 }
 
-fn success_of(row: &Row<'_>) -> Result<Success, LedgerError> {
+fn success_of(row: &Row<'_>, vault: &Vault) -> Result<Success, LedgerError> {
     let reading = Reading::new(row, "calls");
+    // A gate that asks for what cannot be read any more stays shut.
+    let input = vault.read(Part::Input, reading.text("input")?)?.clear();
     Ok(Success {
         call: CallId::new(reading.uuid("id")?),
         tool: reading.name("tool")?,
-        input: Arc::from(reading.text("input")?),
+        input: input.unwrap_or_else(|| Arc::from(SEALED)),
     })
 }
 
@@ -278,13 +282,14 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn run_past(&self, run: RunId) -> Result<Option<RunPast>, LedgerError> {
         self.caught_up().await?;
+        let vault = self.vault();
         self.read(move |conn| {
             let id = id_bytes(run.uuid());
             let Some(found) = row(conn, "SELECT * FROM runs WHERE id = ?1", params![id], run_of)? else {
                 return Ok(None);
             };
             let (since, most) = (integer(found.released_ms), i64::try_from(REPEATED_MAX).unwrap_or(i64::MAX));
-            let mut successes = rows(conn, SUCCEEDED, params![id, most], success_of)?;
+            let mut successes = rows(conn, SUCCEEDED, params![id, most], |row| success_of(row, &vault))?;
             successes.reverse();
             Ok(Some(RunPast {
                 used: charges::sums_of_run(conn, run)?,

@@ -32,7 +32,7 @@ const STATEMENTS: usize = 160;
 const CHECKED_AT_ONCE_PAGES: i64 = 65_536;
 
 /// Every version of the schema, in order; the version of a database is how many of them it has seen.
-const MIGRATIONS: [&str; 14] = [
+const MIGRATIONS: [&str; 15] = [
     include_str!("migrations/0001_foundation.sql"),
     include_str!("migrations/0002_outside.sql"),
     include_str!("migrations/0003_sends.sql"),
@@ -47,6 +47,7 @@ const MIGRATIONS: [&str; 14] = [
     include_str!("migrations/0012_origins.sql"),
     include_str!("migrations/0013_retries.sql"),
     include_str!("migrations/0014_alerts.sql"),
+    include_str!("migrations/0015_privacy.sql"),
 ];
 
 fn failed(what: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError {
@@ -69,6 +70,8 @@ fn open_writer(path: &Path, max_pages: Option<u32>) -> Result<Connection, rusqli
     // One thread at a time uses a connection, so it needs no lock of its own.
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.pragma_update(None, "page_size", i64::from(PAGE_BYTES))?;
+    // Only a database that is made now becomes one that can give room back.
+    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     settle(&conn, WRITER_CACHE)?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
@@ -94,6 +97,12 @@ fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
 /// Open a connection that reads.
 pub(super) fn connect_reader(path: &Path) -> Result<Connection, LedgerError> {
     open_reader(path).map_err(failed("the ledger cannot be opened"))
+}
+
+/// Say whether what is deleted is overwritten.
+pub(super) fn overwrites(conn: &Connection, overwrites: bool) -> Result<(), rusqlite::Error> {
+    let sql = if overwrites { "PRAGMA secure_delete = ON" } else { "PRAGMA secure_delete = OFF" };
+    conn.query_row(sql, [], |_row| Ok(()))
 }
 
 /// Bring the schema up to date.

@@ -168,6 +168,7 @@ impl Batch<'_> {
         let Some((seq, call)) = begun else {
             return Err(LedgerError::Refused("there is no such intent, or it has an outcome".into()).into());
         };
+        let reply = self.sealed_of(seq, reply)?;
         self.execute(
             "UPDATE calls SET status = ?1, outcome = ?2, error_code = ?3, reply = ?4 WHERE seq = ?5",
             params![

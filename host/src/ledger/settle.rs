@@ -25,7 +25,9 @@ use super::intact::{Kept, intact};
 use super::read;
 use super::rows::{ApprovalRow, CallKey, CallRow, Intent, IntentId, OutcomeRow, PlanState, Proposal, Settled};
 use super::statement::each;
+use super::stats::Ended;
 use super::suspended::not_waiting;
+use crate::vault::Part;
 
 /// What one host writes as its lease (D20): there is nobody to take it from.
 const LEASE_EPOCH: i64 = 0;
@@ -87,7 +89,7 @@ impl Batch<'_> {
             }
         } else {
             let placed = self.place(&proposal.call, Some(plan.id()));
-            insert::calls(self.conn, &[placed])?;
+            insert::calls(self.conn, &mut self.sealer, &[placed])?;
             placed.seq
         };
         self.execute(
@@ -114,6 +116,8 @@ impl Batch<'_> {
                 FENCE
             ],
         )?;
+        let done = intent.map(|intent| &*intent.reply_when_done);
+        let done = done.map(|text| self.sealer.seal(&body.principal.tenant, Part::Done, text)).transpose()?;
         self.execute(
             TEXTS,
             params![
@@ -121,7 +125,7 @@ impl Batch<'_> {
                 plan.canonical(),
                 proposal.witnesses,
                 intent.map(|intent| &*intent.steps),
-                intent.map(|intent| &*intent.reply_when_done),
+                done,
                 intent.and_then(receipt_text)
             ],
         )?;
@@ -279,9 +283,10 @@ impl Batch<'_> {
                 seq
             ],
         )?;
+        let done = self.sealer.seal(&plan.body().principal.tenant, Part::Done, &intent.reply_when_done)?;
         self.execute(
             "UPDATE plan_texts SET steps = ?1, reply = ?2, receipt = ?3 WHERE plan_seq = ?4",
-            params![intent.steps, intent.reply_when_done, receipt_text(intent), seq],
+            params![intent.steps, done, receipt_text(intent), seq],
         )?;
         Ok((seq, plan))
     }
@@ -400,7 +405,20 @@ impl Batch<'_> {
         self.end_with_plan(plan, state)
     }
 
+    /// A reply as it is written into the row of a call.
+    pub(super) fn sealed_of<'t>(&mut self, seq: i64, reply: &'t str) -> Result<Cow<'t, str>, rusqlite::Error> {
+        if !self.sealer.vault().seals() {
+            return Ok(Cow::Borrowed(reply));
+        }
+        let mut tenant = self.conn.prepare_cached("SELECT tenant FROM calls WHERE seq = ?1")?;
+        let tenant: String = tenant.query_row(params![seq], |row| row.get(0))?;
+        let tenant: TenantName = tenant.parse().map_err(|_| rusqlite::Error::InvalidQuery)?;
+        self.sealer.seal(&tenant, Part::Reply, reply)
+    }
+
     fn end_call(&mut self, end: &Final<'_>) -> Result<(), rusqlite::Error> {
+        let reply = self.sealed_of(end.seq, end.reply)?;
+        self.finished.push(Ended::Seq(end.seq));
         self.execute(
             "UPDATE calls SET status = ?1, outcome = ?2, error_code = ?3, reply = ?4, ended_ms = ?5, final = 1 \
              WHERE seq = ?6",
@@ -408,7 +426,7 @@ impl Batch<'_> {
                 status_word(end.status),
                 outcome_word(end.outcome),
                 end.code.map(Code::word),
-                end.reply,
+                reply,
                 integer(self.now_ms),
                 end.seq
             ],

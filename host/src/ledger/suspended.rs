@@ -25,7 +25,10 @@ use super::insert;
 use super::queue::{Done, Work};
 use super::read;
 use super::rows::{CallKey, CallRow};
+use super::sealing::Vault;
 use super::statement::{row, rows};
+use super::stats::Ended;
+use crate::vault::Part;
 
 /// A call that waits.
 #[derive(Debug, Clone)]
@@ -151,7 +154,7 @@ impl Batch<'_> {
         } else {
             let mut placed = self.place(row, None);
             placed.waits = true;
-            insert::calls(self.conn, &[placed])?;
+            insert::calls(self.conn, &mut self.sealer, &[placed])?;
             if let Some(key) = &row.key
                 && !self.keep_key(placed.seq, row, key)?
             {
@@ -184,17 +187,22 @@ impl Batch<'_> {
 
     /// A call does not wait any more: this row takes the place of the one that said so. Returns where that is; nothing, and
     /// nothing is changed, if the call did not wait: what it came to stands.
-    pub(super) fn replace(&self, row: &CallRow, plan: Option<PlanId>) -> Result<Option<i64>, rusqlite::Error> {
+    pub(super) fn replace(&mut self, row: &CallRow, plan: Option<PlanId>) -> Result<Option<i64>, rusqlite::Error> {
         match self.execute("DELETE FROM continuations WHERE call = ?1", params![id_bytes(row.call.uuid())])? {
             0 => Ok(None),
             _ => self.rewrite(row, plan, plan.is_none()).map(Some),
         }
     }
 
-    fn rewrite(&self, row: &CallRow, plan: Option<PlanId>, is_final: bool) -> Result<i64, rusqlite::Error> {
+    fn rewrite(&mut self, row: &CallRow, plan: Option<PlanId>, is_final: bool) -> Result<i64, rusqlite::Error> {
         let id = id_bytes(row.call.uuid());
         let mut place = self.conn.prepare_cached("SELECT seq FROM calls WHERE id = ?1")?;
         let seq: i64 = place.query_row(params![id], |row| row.get(0))?;
+        let tenant = &row.principal.tenant;
+        let reply = self.sealer.seal(tenant, Part::Reply, &row.reply)?;
+        if is_final {
+            self.finished.push(Ended::Seq(seq));
+        }
         self.execute(
             "UPDATE calls SET status = ?1, outcome = ?2, error_code = ?3, reply = ?4, fuel = ?5, wall_ms = ?6, \
              memory_peak = ?7, host_calls = ?8, ended_ms = ?9, plan = ?10, final = ?11, http_requests = ?13, \
@@ -203,7 +211,7 @@ impl Batch<'_> {
                 status_word(row.status),
                 outcome_word(row.outcome),
                 row.error_code.map(Code::word),
-                row.reply,
+                reply,
                 integer(row.usage.fuel),
                 integer(row.usage.wall_ms),
                 integer(row.usage.memory_peak),
@@ -223,9 +231,11 @@ impl Batch<'_> {
             charges::charge(self.conn, charge)?;
         }
         if let Some(output) = &row.output {
+            let output = self.sealer.seal(tenant, Part::Output, output)?;
             self.execute(insert::OUTPUT, params![seq, output])?;
         }
         if let Some(recording) = &row.recording {
+            let recording = self.sealer.seal(tenant, Part::Recording, recording)?;
             self.execute(
                 "INSERT INTO recordings (call_seq, body) VALUES (?1, ?2) \
                  ON CONFLICT (call_seq) DO UPDATE SET body = excluded.body",
@@ -241,8 +251,8 @@ pub(super) fn not_waiting() -> LedgerError {
     LedgerError::Refused("the call does not wait any more".into())
 }
 
-fn suspended_of(row: &Row<'_>) -> Result<Suspended, LedgerError> {
-    let mut call = read::call_of(row)?.row;
+fn suspended_of(row: &Row<'_>, vault: &Vault) -> Result<Suspended, LedgerError> {
+    let mut call = read::call_of(row, vault)?.row;
     call.suspended = true;
     let reading = Reading::new(row, "continuations");
     if let Some(key) = reading.text_or_null("key")? {
@@ -276,7 +286,9 @@ impl Ledger {
     pub async fn continuation_of(&self, child: CallId) -> Result<Option<Suspended>, LedgerError> {
         self.caught_up().await?;
         let sql = waiting(" WHERE w.child = ?1");
-        self.read(move |conn| row(conn, &sql, params![id_bytes(child.uuid())], suspended_of)).await
+        let vault = self.vault();
+        let of = move |found: &Row<'_>| suspended_of(found, &vault);
+        self.read(move |conn| row(conn, &sql, params![id_bytes(child.uuid())], of)).await
     }
 
     /// All calls that wait, oldest first.
@@ -286,7 +298,8 @@ impl Ledger {
     pub async fn continuations(&self) -> Result<Vec<Suspended>, LedgerError> {
         self.caught_up().await?;
         let sql = waiting(" ORDER BY c.seq");
-        self.read(move |conn| rows(conn, &sql, params![], suspended_of)).await
+        let vault = self.vault();
+        self.read(move |conn| rows(conn, &sql, params![], |found| suspended_of(found, &vault))).await
     }
 }
 

@@ -20,6 +20,7 @@ use super::failure::LedgerError;
 use super::meter::LedgerMeter;
 use super::queue::{BATCH_MAX, Done, Job, Queue, Work};
 use super::rows::CallRow;
+use super::sealing::Vault;
 use super::statement::execute;
 use crate::ambient::Ambient;
 
@@ -63,6 +64,7 @@ pub(super) struct Writer {
     pub(super) ambient: Ambient,
     pub(super) host_id: Arc<str>,
     pub(super) refunds: Arc<Refunds>,
+    pub(super) vault: Arc<Vault>,
     /// Whether the connection syncs at commit; `None` before the first batch.
     pub(super) syncs: Option<bool>,
     pub(super) meter: LedgerMeter,
@@ -150,6 +152,10 @@ impl Writer {
         match self.transaction(&jobs, durable) {
             Ok(done) => {
                 self.meter.wrote(jobs.len(), recordings(&jobs), durable, watch.elapsed());
+                if jobs.iter().any(|job| job.work.truncates()) {
+                    // What was forgotten must not be found in the log either. A reader may keep a part of it in use.
+                    let _the_next_one_does_it = self.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+                }
                 self.pulse.set(LedgerHealth::Well);
                 self.queue.settle(&jobs);
                 for (job, done) in jobs.into_iter().zip(done) {
@@ -190,13 +196,16 @@ impl Writer {
 
     fn in_transaction(&mut self, jobs: &[Job], guarded: bool) -> Result<Option<Vec<Done>>, rusqlite::Error> {
         let now_ms = self.ambient.now_ms();
-        let ran = Batch::run(&self.conn, self.marks, now_ms, &self.host_id, (jobs, guarded))?;
-        let Ran { done, marks, refunds, spoiled } = ran;
+        let ran = Batch::run(&self.conn, self.marks, now_ms, (&self.host_id, &self.vault), (jobs, guarded))?;
+        let Ran { done, marks, refunds, keys, spoiled } = ran;
         if spoiled {
             execute(&self.conn, "ROLLBACK", &[])?;
             return Ok((jobs.len() == 1).then_some(done));
         }
+        // Whoever reads a row can open it, from the moment that it can be read.
+        self.vault.learn(&keys.fresh);
         self.refunds.commit(refunds, || execute(&self.conn, "COMMIT", &[]).map(drop))?;
+        self.vault.settle(keys.fresh, &keys.retired, &keys.gone);
         self.marks = marks;
         Ok(Some(done))
     }

@@ -38,7 +38,7 @@ fn admin(context: &Context<'_>) -> Vec<Finding> {
         Ok(health) => health,
         Err(failure) => return vec![unanswered("daemon's health", &failure)],
     };
-    let mut findings = vec![ledger(&health), commits(&health)];
+    let mut findings = vec![ledger(&health), room(&health), commits(&health)];
     for problem in health.get("problems").and_then(Value::as_array).into_iter().flatten() {
         let found = format!("{}: {}", text_at(problem, "/file"), text_at(problem, "/problem"));
         findings.push(Finding::problem("manifest", found, "correct it; the daemon reads it again by itself"));
@@ -57,6 +57,18 @@ fn ledger(health: &Value) -> Finding {
             "the disk failed: look at it, then restart the daemon, which recovers",
         ),
     }
+}
+
+/// A ledger that reaches its bound commits nothing.
+fn room(health: &Value) -> Finding {
+    const CHECK: &str = "ledger's size";
+    let (bytes, most) = (text_at(health, "/room/bytes"), text_at(health, "/room/max_bytes"));
+    let found = format!("{bytes} of {most} bytes");
+    if health.pointer("/room/nearly_full") == Some(&Value::Bool(true)) {
+        let hint = "keep less (`[retention]`), or raise `ledger.max_bytes`";
+        return Finding::warning(CHECK, found, hint);
+    }
+    Finding::well(CHECK, found)
 }
 
 /// Plans that recovery could neither finish nor take back wait for a person.

@@ -74,6 +74,7 @@ fn held(ambient: &Ambient) -> Proposal {
         tool: "report".parse().expect("name"),
         component: Some(digest),
         manifest: Some(digest),
+        tier: None,
         mode: Mode::Commit,
         input: Arc::from("{}"),
         input_digest: digest,

@@ -68,11 +68,21 @@ impl Notes {
         serde_json::from_str(text).unwrap_or_default()
     }
 
-    /// The notes as text; nothing if nothing was noted.
+    /// Drop what findings quote.
+    pub fn drop_excerpts(&mut self) {
+        self.findings.iter_mut().for_each(|finding| *finding = finding.without_excerpt());
+    }
+
+    /// The notes as text; nothing if nothing was noted. Where something is hidden, findings quote nothing: it may be that.
     #[must_use]
     pub fn text(&self) -> Option<Arc<str>> {
         if *self == Self::default() {
             return None;
+        }
+        if !self.redact.is_empty() || !self.sensitive.is_empty() {
+            let mut quiet = self.clone();
+            quiet.drop_excerpts();
+            return serde_json::to_string(&quiet).ok().map(Arc::from);
         }
         serde_json::to_string(self).ok().map(Arc::from)
     }

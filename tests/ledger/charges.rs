@@ -112,7 +112,7 @@ async fn r18_what_a_session_was_charged_includes_those_below_and_outlives_what_i
         (cost(&fixture, &[20]).await, cost(&fixture, &[20, 21]).await, cost(&fixture, &[22]).await),
         (22, 11, 11)
     );
-    let keep = |since_ms: u64| Keep { since_ms, undo_since_ms: None };
+    let keep = Keep::since;
     fixture.ledger.prune(keep(NOW_MS + DAY_MS)).await.expect("pruned");
     assert_eq!((cost(&fixture, &[20]).await, cost(&fixture, &[22]).await), (22, 0), "the session of the one stands");
     fixture.reopen().await;

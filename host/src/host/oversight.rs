@@ -153,9 +153,8 @@ impl Host {
         notes.taint = notes.taint.and(seen.taint);
         notes.run_taint = run_taint;
         notes.findings = seen.findings.entries().to_vec();
-        if seals || seen.redact {
-            // An excerpt is a part of what is encrypted, or may be of what is hidden.
-            notes.findings.iter_mut().for_each(|finding| *finding = finding.without_excerpt());
+        if seals {
+            notes.drop_excerpts();
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use super::failure::LedgerError;
 use super::queue::{Done, Work};
 use super::rows::PlanState;
 use super::schema;
-use super::statement::{Failed, row, rows};
+use super::statement::{Failed, row};
 
 /// Calls that one job looks at: about the time of a commit.
 const LOOKED_AT: i64 = 64;

@@ -63,3 +63,33 @@ fn a_key_wrapped_for_the_daemon_opens_again() {
     assert_eq!(key(3, 1).unwrap(&wrapped).expect("opened").as_slice(), [8; KEY_BYTES]);
     assert!(key(3, 2).unwrap(&wrapped).is_err() && key(3, 1).unwrap(&wrapped[1..]).is_err());
 }
+
+/// A file that the crate `age` 0.11.5 wrote for two recipients, with a stanza of no known kind among theirs.
+const BY_ANOTHER: &str = concat!(
+    "YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSBWa0pvSUx2Zkg5bnBjdHpSbStFZmh0b3F3TXh1TTdsSDl0NHd5SS9IR2hv",
+    "Ck9teC81My8wSXNvNm1lQzNlZkdGbXFrZ3I3QUpSMHN5Tk5FMXkzMG8zSjgKLT4gWDI1NTE5IGh1d2d0bDlBTlFWdi9HUkJNakpw",
+    "d2w3TnIzK0djNU8wd290dC9vM2xMbnMKMmsvZUxlcG5lUlpVZmdPeEFRbVNNMWZySDZ3azBKL3hxNTNZUGcwRkNpRQotPiBYalZP",
+    "d3hWLWdyZWFzZSAxQkYKRHd4QXBsNjNlZVV4REVDVkVCSkZEMjh5NVloY0dibEtOQitTcWgvWmF3U3E1YlFBa2V5a2pqRXJiSGh5",
+    "OGNwYQo2NTFKLytmMWFhNnN1K2dpREsrRXVHZndkUjI2dE43ejJGOAotLS0gckFoL0FnNCtEdE1POUd1M3FvL09sN0ZISWhHc1pE",
+    "cVYxUkxUNURDMDRVWQqEzKvenK1FqTvfmWGYcZEX7JozPik7Ae6wrMnYANJCNCUYekHaXYq5psTsX9CBDhctITKbGLCfOMtz/p3X",
+    "13Jo",
+);
+
+#[test]
+fn a_file_of_another_implementation_of_age_opens_here() {
+    let file = base64::engine::general_purpose::STANDARD.decode(BY_ANOTHER).expect("base64");
+    for (identity, recipient) in [
+        (
+            "AGE-SECRET-KEY-1NEU6K43QF9FPUSHV0RY2YGXKL2UU2QHARAUQ4RQC5NRF2FUV57XSYTG28D",
+            "age1je3cfrau4elz2qhqnr25raehga9yegkqc0yrqmhaal04gazcxp4s905zq2",
+        ),
+        (
+            "AGE-SECRET-KEY-1XSJFQP9P7W89ZYWF3U2Q0MV5ZFFD0L06783XLG7QE08U2EJYCA0QSTFS87",
+            "age1ufwujhffsd6p0f8dneyknz6rfffx3xsqpx0224njwk3qmaqx9c6sy5vnsh",
+        ),
+    ] {
+        let identity = age::Identity::read(identity).expect("an identity");
+        assert_eq!(identity.recipient().text(), recipient);
+        assert_eq!(age::decrypt(&[identity], &file).expect("opened").as_slice(), [5; KEY_BYTES]);
+    }
+}

@@ -62,8 +62,6 @@ use crate::workspaces::Workspaces;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often plans are looked for that people approved and that could not be settled then.
 const SETTLE_EVERY: Duration = Duration::from_secs(30);
-/// How often the ledger is pruned and unreferenced blobs are collected.
-const COLLECT_EVERY: Duration = Duration::from_secs(600);
 /// How long a stop waits for deliveries under way: one that is cut off is made again, with the same id.
 const OUTBOX_WAIT: Duration = Duration::from_secs(5);
 /// How long a stop waits for a collector to take what is left.
@@ -215,6 +213,7 @@ impl Host {
         self.go_on_with(left);
         self.note("start");
         self.keep_house();
+        self.keep_what_is_wanted();
         self.warm_up();
     }
 
@@ -269,10 +268,8 @@ impl Host {
         let host = self.clone();
         self.spawn(async move {
             let mut sweep = tokio::time::interval(SWEEP_EVERY);
-            let mut collect = tokio::time::interval(COLLECT_EVERY);
             let mut settle = tokio::time::interval(SETTLE_EVERY);
             let mut told = LedgerHealth::Well;
-            let mut nearly_full = false;
             loop {
                 tokio::select! {
                     _ = sweep.tick() => {
@@ -283,7 +280,6 @@ impl Host {
                         host.budgets().look_for_spikes().await;
                     }
                     _ = settle.tick() => host.settle_approved().await,
-                    _ = collect.tick() => nearly_full = host.keep_what_is_wanted(nearly_full).await,
                 }
                 if host.admission().draining() {
                     return;

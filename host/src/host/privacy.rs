@@ -5,6 +5,7 @@
 //! holds and forgetting are decided here and done by the ledger; the rules of retention stand in the configuration.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,6 +25,10 @@ use crate::vault::Part;
 
 /// Longest reason, in bytes: a sentence or two.
 const REASON_MAX_BYTES: usize = 1_024;
+/// How often the sweeper looks whether the daemon stops.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How many looks lie between two sweeps: ten minutes.
+const LOOKS_PER_SWEEP: u64 = 600;
 /// Part of the largest size, in hundredths, from which on the ledger is said to be nearly full.
 const NEARLY_FULL: u64 = 80;
 
@@ -291,7 +296,7 @@ impl Host {
     }
 
     /// Let go of what is over and not to be kept, then of contents that nothing needs any more, and give room back.
-    pub(super) async fn collect(&self) -> Result<Pruned, crate::ledger::LedgerError> {
+    async fn collect(&self) -> Result<Pruned, crate::ledger::LedgerError> {
         let (now_ms, config) = (self.ambient().now_ms(), &self.0.config);
         let keep = config.retention.at(now_ms);
         let gone = self.ledger().prune(keep).await?;
@@ -307,6 +312,9 @@ impl Host {
         if let Err(error) = self.ledger().forget_credentials(keep.since_ms).await {
             tracing::warn!(%error, "credentials that ended could not be forgotten");
         }
+        if let Err(error) = self.ledger().forget_alerts(keep.since_ms).await {
+            tracing::warn!(%error, "alerts that are over could not be forgotten");
+        }
         match self.0.blobs.collect().await {
             Ok(removed) if removed > 0 => tracing::info!(removed, "unreferenced blobs were removed"),
             Ok(_) => {}
@@ -316,8 +324,28 @@ impl Host {
         Ok(gone)
     }
 
+    /// Sweep now and every ten minutes, apart from the rest of the house: a long sweep must not hold up what expires.
+    pub(super) fn keep_what_is_wanted(&self) {
+        let host = self.clone();
+        self.spawn(async move {
+            let mut look = tokio::time::interval(LOOK_EVERY);
+            let (mut looks, mut nearly_full) = (0_u64, false);
+            loop {
+                look.tick().await;
+                if !host.ready() {
+                    return;
+                }
+                if looks.is_multiple_of(LOOKS_PER_SWEEP) {
+                    nearly_full = host.sweep(nearly_full).await;
+                }
+                looks += 1;
+            }
+        });
+    }
+
     /// The sweep that nobody asked for. Says whether the ledger is nearly full; operators are told when it becomes so.
-    pub(super) async fn keep_what_is_wanted(&self, was_nearly_full: bool) -> bool {
+    async fn sweep(&self, was_nearly_full: bool) -> bool {
+        self.count_blobs().await;
         self.0.authenticator.registry().sweep(self.ambient().now_ms());
         match self.collect().await {
             Ok(gone) if gone.is_nothing() => {}

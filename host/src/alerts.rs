@@ -251,6 +251,7 @@ pub fn subject_of(event: Event, facts: &Map<String, Value>) -> String {
         | Event::ApprovalExpired
         | Event::OutcomeUnknown
         | Event::OutcomeHalted
+        | Event::BreakGlass
         | Event::ReplayFailed => vec![of("call_id", "call").or_else(|| of("call", "call"))],
         Event::BoundaryBreach | Event::ContentSuspicious => vec![of("tool", "tool"), agent()],
         Event::RunEscalated | Event::RunHeld => vec![of("run", "run")],
@@ -263,6 +264,7 @@ pub fn subject_of(event: Event, facts: &Map<String, Value>) -> String {
         Event::BudgetSpike => vec![text("meter"), of("workflow", "workflow")],
         Event::AuditFailed => vec![text("what")],
         Event::EvalDrift => vec![of("tool", "tool"), of("suite", "suite")],
+        Event::LedgerNearlyFull => Vec::new(),
     };
     let said: Vec<String> = parts.into_iter().flatten().collect();
     if said.is_empty() { event.word().to_owned() } else { said.join(", ") }

@@ -18,10 +18,15 @@ HOSTILE := $(notdir $(patsubst %/,%,$(dir $(wildcard sample-tools/hostile/*/Carg
 
 CARGO_DENY := ^0.20
 
-.PHONY: help setup build guests collector demo test check fmt clippy deny doc tidy hard bench clean
+# The Python SDK of MCP: the release that speaks the newer era, and one that knows only the older.
+MCP_NEW := 2.3.0
+MCP_OLD := 1.30.0
+MCP_CLIENTS := $(TARGET)/mcp-clients
+
+.PHONY: help setup build guests collector mcp-clients demo test check fmt clippy deny doc tidy hard bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
 
 setup: ## add the target wasm32-wasip2, look for strace
 	@if ! test -d "$$(rustc --print target-libdir --target wasm32-wasip2)"; then \
@@ -58,8 +63,17 @@ collector: ## a receiver of spans for the tests, built apart with the official t
 demo: guests ## one call after another, end to end, on a copy of sample-tools/demo
 	$(TOOLKEEP) demo --tools $(TOOLS)
 
-test: setup build guests collector ## everything that must pass
-	cargo test --locked --workspace
+mcp-clients: ## MCP clients of others, which the tests run: target/mcp-clients
+	@for client in new=$(MCP_NEW) old=$(MCP_OLD); do \
+		place=$(MCP_CLIENTS)/$${client%%=*}; version=$${client##*=}; \
+		if ! test "$$(cat $$place/version 2>/dev/null)" = "$$version"; then \
+			echo "mcp-clients: installing the Python SDK $$version"; \
+			python3 -m venv --clear $$place && $$place/bin/pip install -q mcp==$$version && echo $$version > $$place/version; \
+		fi; \
+	done
+
+test: setup build guests collector mcp-clients ## everything that must pass
+	TOOLKEEP_MCP_CLIENTS=1 cargo test --locked --workspace
 	cd sample-tools && CARGO_TARGET_DIR=$(GUEST) cargo test --locked $(addprefix -p ,$(GOOD))
 
 check: fmt clippy deny doc tidy ## formatting, lints, dependencies, documentation, the repository's rules

@@ -24,6 +24,7 @@ mod kill;
 mod kill_chains;
 mod life;
 mod manifests;
+mod mcp;
 mod neighbours;
 mod observed;
 mod outside;

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use toolkeep_core::descriptor::{Descriptor, Descriptors};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::ToolName;
@@ -180,6 +181,14 @@ impl Catalog {
     #[must_use]
     pub fn shapes(&self) -> Vec<Arc<ToolShape>> {
         self.tools.values().map(|tool| Arc::clone(&tool.shape)).collect()
+    }
+
+    /// Whether it offers the same tools as another one, from the same components and manifests.
+    fn offers_what(&self, other: &Self) -> bool {
+        fn identity(tool: &Arc<Tool>) -> (&ToolName, Digest, Digest) {
+            (&tool.name, tool.component.digest, tool.manifest.digest)
+        }
+        self.tools().map(identity).eq(other.tools().map(identity))
     }
 
     /// Manifests that could not be used.
@@ -394,17 +403,21 @@ impl Tool {
         Refusal::new(Code::Internal, format!("the {which} schema of `{}` cannot be used", self.name))
     }
 
+    /// The four parts of the author's description as one text.
+    #[must_use]
+    pub fn description(&self) -> String {
+        let parts = &self.descriptor.description;
+        let (what, when, effects, errors) = (&parts.what, &parts.when, &parts.side_effects, &parts.errors);
+        format!("{what}\n\nWhen: {when}\n\nSide effects: {effects}\n\nErrors: {errors}")
+    }
+
     /// What `tools.list` shows: enough to choose a tool and to call it.
     #[must_use]
     pub fn listing(&self) -> Value {
-        let description = &self.descriptor.description;
         json!({
             "name": self.name,
             "title": self.descriptor.title,
-            "description": format!(
-                "{}\n\nWhen: {}\n\nSide effects: {}\n\nErrors: {}",
-                description.what, description.when, description.side_effects, description.errors
-            ),
+            "description": self.description(),
             "tier": self.tier,
             "read_only": self.tier == Tier::ReadOnly,
             "input_schema": self.descriptor.input_schema,
@@ -478,6 +491,8 @@ pub struct CatalogHandle {
     known: Known,
     configured: Configured,
     current: ArcSwap<Catalog>,
+    /// Counts the readings that offer something else than the one before.
+    changes: watch::Sender<u64>,
     /// One reader of the folder at a time: an older reading must not replace a newer one.
     reading: Mutex<()>,
 }
@@ -487,7 +502,7 @@ impl CatalogHandle {
     #[must_use]
     pub fn open(folder: &Path, known: Known, configured: Configured) -> Self {
         let (folder, current, reading) = (folder.to_path_buf(), ArcSwap::default(), Mutex::new(()));
-        let handle = Self { folder, known, configured, current, reading };
+        let handle = Self { folder, known, configured, current, changes: watch::Sender::new(0), reading };
         handle.reload();
         handle
     }
@@ -496,6 +511,12 @@ impl CatalogHandle {
     #[must_use]
     pub fn current(&self) -> Arc<Catalog> {
         self.current.load_full()
+    }
+
+    /// Changes when other tools are offered, or the same ones otherwise.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// What manifests may name.
@@ -516,7 +537,10 @@ impl CatalogHandle {
         let known = self.known.digests();
         let next = Arc::new(Catalog::read(&self.folder, &self.current.load(), &known, &self.configured));
         self.known.keep(&known, &next);
-        self.current.store(Arc::clone(&next));
+        let before = self.current.swap(Arc::clone(&next));
+        if !next.offers_what(&before) {
+            self.changes.send_modify(|count| *count += 1);
+        }
         next
     }
 }

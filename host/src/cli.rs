@@ -24,6 +24,7 @@ pub mod failure;
 mod forget;
 mod incident;
 mod kill;
+mod mcp;
 mod new;
 mod outcomes;
 mod pages;
@@ -122,6 +123,7 @@ pub enum Command {
     Who(who::WhoArgs),
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    Mcp(mcp::McpArgs),
     New(new::NewArgs),
     Completion(pages::CompletionArgs),
     Man(pages::ManArgs),
@@ -174,6 +176,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Stats(command) => command.run(context),
         Command::Who(args) => args.run(context),
         Command::Config(command) => command.run(context),
+        Command::Mcp(args) => args.run(context),
         Command::New(args) => args.run(context),
         Command::Completion(args) => args.run(context),
         Command::Man(args) => args.run(context),

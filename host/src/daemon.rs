@@ -15,6 +15,7 @@ mod envelope;
 pub mod http;
 mod line;
 mod linger;
+mod mcp;
 pub mod method;
 mod outbox;
 mod oversight;
@@ -43,6 +44,7 @@ use self::bounds::Bounds;
 use self::http::bounds::HttpBounds;
 use self::http::config::HttpConfig;
 use self::http::{Http, HttpError};
+use self::mcp::McpPlane;
 use self::signal::{Asked, KillSignal, Signals};
 use self::socket::{Access, DirectoryLock, Door, SocketError, SocketPaths};
 use self::watch::Watch;
@@ -105,6 +107,7 @@ pub async fn serve(host: Host, mut doors: Doors) -> Result<Stopped, ServeError> 
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let paths = SocketPaths::beneath(&doors.runtime_dir);
     let agent_door = Door::open(&paths.agent, Access::agent(doors.agent_group), &doors.lock)?;
+    let mcp_door = Door::open(&paths.mcp, Access::agent(doors.agent_group), &doors.lock)?;
     let apart = Apart::new().map_err(ServeError::Threads)?;
     let mut kill = apart.inside(KillSignal::new).map_err(ServeError::Signals)?;
     let admin_door = apart.inside(|| Door::open(&paths.admin, Access::admin(), &doors.lock))?;
@@ -115,6 +118,7 @@ pub async fn serve(host: Host, mut doors: Doors) -> Result<Stopped, ServeError> 
     let (stop, stopped) = channel::channel(false);
     let stop = Arc::new(stop);
     let agent = Arc::new(AgentPlane::new(host.clone(), stopped.clone()));
+    let mcp = Arc::new(McpPlane::new(host.clone(), stopped.clone()));
     let admin = Arc::new(AdminPlane::new(host.clone(), Arc::clone(&stop)));
     let mut serving = JoinSet::new();
     serving.spawn(server::serve(agent_door, agent, doors.bounds, stopped.clone()));
@@ -122,6 +126,7 @@ pub async fn serve(host: Host, mut doors: Doors) -> Result<Stopped, ServeError> 
         tracing::info!(address = %http.address(), "the HTTP door is open");
         serving.spawn(http.serve(stopped.clone()));
     }
+    serving.spawn(server::serve(mcp_door, mcp, doors.bounds, stopped.clone()));
     let operators = apart.spawn(server::serve(admin_door, admin, doors.bounds, stopped.clone()));
     let stopping = host.clone();
     let signalled = apart.spawn(async move {

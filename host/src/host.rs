@@ -18,6 +18,7 @@ mod kill;
 mod life;
 mod live;
 mod observe;
+mod offer;
 mod outcomes;
 mod oversight;
 mod policy;

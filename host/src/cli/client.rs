@@ -57,6 +57,12 @@ impl AgentClient {
         Ok(client)
     }
 
+    /// The connection itself, for whoever speaks another protocol over it from here on.
+    #[must_use]
+    pub fn into_stream(self) -> BufReader<UnixStream> {
+        self.0.stream
+    }
+
     /// Ask and wait for the answer. Progress is shown by `ui`.
     ///
     /// # Errors

@@ -106,8 +106,41 @@ impl<'a> Context<'a> {
         AgentClient::connect(&self.ui, &socket, token.as_deref())
     }
 
+    /// Where MCP is spoken: beside the agent socket.
+    ///
+    /// # Errors
+    /// There is no configuration that says where.
+    pub fn mcp_socket(&self) -> Result<PathBuf, Failure> {
+        match &self.global.agent_socket {
+            Some(socket) => Ok(socket.with_file_name("mcp.sock")),
+            None => Ok(self.sockets()?.mcp),
+        }
+    }
+
+    /// The options that lead another process to the same daemon, in the same name. A token in the environment is not among them.
+    ///
+    /// # Errors
+    /// There is no working directory.
+    pub fn same_daemon(&self) -> Result<Vec<String>, Failure> {
+        let mut options = Vec::new();
+        let given = [
+            ("--config", &self.global.config),
+            ("--agent-socket", &self.global.agent_socket),
+            ("--token-file", &self.global.token_file),
+        ];
+        for (option, path) in given {
+            if let Some(path) = path {
+                options.extend([option.to_owned(), absolute(path)?.display().to_string()]);
+            }
+        }
+        Ok(options)
+    }
+
     /// The token to show as an agent, if one is set. A blank one is a mistake, never nobody's.
-    fn token(&self) -> Result<Option<String>, Failure> {
+    ///
+    /// # Errors
+    /// It is blank, or its file cannot be read.
+    pub fn token(&self) -> Result<Option<String>, Failure> {
         let (token, origin) = match (&self.global.token_file, self.ambient.var(TOKEN_VARIABLE)) {
             (Some(path), _) => (token_in(path)?, path.display().to_string()),
             (None, Some(token)) => (token, format!("${TOKEN_VARIABLE}")),

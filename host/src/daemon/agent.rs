@@ -137,6 +137,19 @@ pub(super) struct AgentSession {
     used: bool,
 }
 
+impl AgentSession {
+    /// In whose name the next request is made.
+    ///
+    /// # Errors
+    /// `unauthorized`: nobody's, or that of a credential which does not stand any more.
+    pub(super) fn caller(&mut self, now_ms: impl FnOnce() -> u64) -> Result<Caller, Refusal> {
+        let caller = self.proof.clone()?;
+        self.used = true;
+        caller.check(now_ms)?;
+        Ok(caller)
+    }
+}
+
 impl AgentPlane {
     /// What is shown takes the place of the uid, and what is refused leaves nobody: a wrong token is never ignored.
     fn authenticate(&self, session: &mut AgentSession, params: Map<String, Value>) -> Result<Dispatch, Fault> {
@@ -308,7 +321,7 @@ async fn with_news(mut work: Work, mut news: mpsc::Receiver<Progress>, notes: No
 }
 
 /// A wait that a stopping daemon ends: the approval stays as it is and can be waited for again.
-async fn until_stop(
+pub(super) async fn until_stop(
     waiting: impl Future<Output = Result<Answer, Refusal>>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Answer, Refusal> {

@@ -24,7 +24,7 @@ use super::envelope::{self, RequestId};
 use super::line::LineBuffer;
 use super::linger::{Busy, Underway, linger};
 use super::outbox::Outbox;
-use super::plane::{Dispatch, Notes, Plane, Work, guarded};
+use super::plane::{Dispatch, Message, Notes, Plane, Work, guarded};
 use super::reply::{Body, Fault, INVALID_REQUEST};
 use crate::authenticate::Peer;
 
@@ -100,6 +100,8 @@ struct Connection<'p, P: Plane> {
     /// Requests that have tasks of their own.
     tasks: JoinSet<(RequestId, Body)>,
     notes: mpsc::Sender<Vec<u8>>,
+    /// Says when the plane has something to tell.
+    changes: Option<watch::Receiver<u64>>,
     /// The peer will send nothing more, or may not.
     closed: bool,
     /// When the begun line must be finished.
@@ -124,6 +126,7 @@ enum Event {
     Own(Body),
     Task(RequestId, Body),
     Note(Vec<u8>),
+    Changed,
     Stop,
     LineLate,
     ProofLate,
@@ -144,6 +147,7 @@ impl<'p, P: Plane> Connection<'p, P> {
             own: None,
             tasks: JoinSet::new(),
             notes,
+            changes: plane.changes(),
             closed: false,
             line_deadline: None,
             proof_deadline,
@@ -204,7 +208,11 @@ impl<'p, P: Plane> Connection<'p, P> {
                     self.collect();
                 }
                 Event::Note(line) => self.output.push_line(&line),
-                Event::Stop => stopping = true,
+                Event::Changed => self.output.push_line(&self.plane.news(&mut self.session)),
+                Event::Stop => {
+                    stopping = true;
+                    self.output.push_line(&self.plane.farewell(&mut self.session));
+                }
                 Event::LineLate => {
                     self.output.push(None, &Body::Error(half_line(self.bounds.line_timeout)));
                     return self.last_words(&writer, End::HalfLine);
@@ -233,8 +241,10 @@ impl<'p, P: Plane> Connection<'p, P> {
                     return Err(Fault::protocol(INVALID_REQUEST, refusal));
                 }
             };
-            match envelope::read(self.input.line(line)) {
-                Ok(request) => self.begin(request),
+            match self.plane.read(self.input.line(line)) {
+                Ok(Message::Request(request)) => self.begin(request),
+                Ok(Message::Note { method, params }) => self.plane.note(&mut self.session, &method, params),
+                Ok(Message::Ignored) => {}
                 Err((id, fault)) => self.output.push(id.as_ref(), &Body::Error(fault)),
             }
         }
@@ -336,6 +346,7 @@ impl<'p, P: Plane> Connection<'p, P> {
                     Event::HangupCheck
                 }
             },
+            () = changed(&mut self.changes), if room => Event::Changed,
             writable = writer.writable(), if waiting => Event::Writable(writable),
             read = reader.read_buf(self.input.room()), if reading => Event::Read(read),
             _ = stop.changed(), if !stopping => Event::Stop,
@@ -354,6 +365,17 @@ async fn own_work(own: &mut Option<Own>) -> Body {
         None => Poll::Pending,
     })
     .await
+}
+
+/// Something to tell; never ready if there never is.
+async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
+    let told = match changes {
+        Some(changes) => changes.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// A deadline; never ready if there is none.

@@ -36,14 +36,26 @@ pub(super) struct Request {
 /// # Errors
 /// The fault, with the id if that could be understood.
 pub(super) fn read(line: &[u8]) -> Result<Request, (Option<RequestId>, Fault)> {
-    let value = json::parse(line).map_err(|e| (None, Fault::protocol(PARSE_ERROR, e.into())))?;
-    let mut members = match value {
-        Value::Object(members) => members,
-        Value::Array(_) => {
-            return Err((None, invalid("", "batches are not supported", "one request object per line")));
-        }
-        _ => return Err((None, invalid("", "the line is not an object", "a request object"))),
-    };
+    request(object(line).map_err(|fault| (None, fault))?)
+}
+
+/// Read the one object that a message is.
+///
+/// # Errors
+/// The line is not strict JSON, or not one object.
+pub(super) fn object(line: &[u8]) -> Result<Map<String, Value>, Fault> {
+    match json::parse(line).map_err(|error| Fault::protocol(PARSE_ERROR, error.into()))? {
+        Value::Object(members) => Ok(members),
+        Value::Array(_) => Err(invalid("", "batches are not supported", "one request object per line")),
+        _ => Err(invalid("", "the line is not an object", "a request object")),
+    }
+}
+
+/// A request from its members.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn request(mut members: Map<String, Value>) -> Result<Request, (Option<RequestId>, Fault)> {
     let id = read_id(members.remove("id")).map_err(|fault| (None, fault))?;
     match read_rest(members) {
         Ok((method, params)) => Ok(Request { id, method, params }),
@@ -51,7 +63,11 @@ pub(super) fn read(line: &[u8]) -> Result<Request, (Option<RequestId>, Fault)> {
     }
 }
 
-fn read_id(id: Option<Value>) -> Result<RequestId, Fault> {
+/// An id from its member.
+///
+/// # Errors
+/// It is missing, or of another type or size.
+pub(super) fn read_id(id: Option<Value>) -> Result<RequestId, Fault> {
     const WANTED: &str = "a string of at most 128 bytes, or an integer of at most 2^53 - 1 either side of zero";
     let refuse = |problem| Err(invalid("/id", problem, WANTED));
     match id {
@@ -66,7 +82,11 @@ fn read_id(id: Option<Value>) -> Result<RequestId, Fault> {
     }
 }
 
-fn read_rest(mut members: Map<String, Value>) -> Result<(String, Map<String, Value>), Fault> {
+/// Method and parameters, and no other member.
+///
+/// # Errors
+/// The version is another one, or a member is missing, unknown or of the wrong type.
+pub(super) fn read_rest(mut members: Map<String, Value>) -> Result<(String, Map<String, Value>), Fault> {
     match members.remove("jsonrpc") {
         Some(Value::String(version)) if version == "2.0" => {}
         Some(_) => return Err(invalid("/jsonrpc", "is not the version that is spoken here", "\"2.0\"")),

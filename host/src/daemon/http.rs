@@ -2,7 +2,7 @@
 //!
 //! Whatever is served here stands behind one strict front: a request for a host that nobody named, from an origin that
 //! nobody named, too large, too slow or in another version of the protocol ends before a route sees it. Routes are one
-//! `match` in [`probes`]; what is added there gets the same front. There is no HTTP/2 and no upgrade, and there is no TLS:
+//! `match` in [`probes`], and [`mcp`] beside it; what is added gets the same front. There is no HTTP/2 and no upgrade, and there is no TLS:
 //! an address that others can reach is refused at start.
 
 pub mod bounds;
@@ -18,15 +18,19 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::Method;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use tokio::sync::watch;
 
 use self::bounds::HttpBounds;
 use self::config::HttpConfig;
-use self::door::HttpDoor;
+use self::door::{HttpDoor, Passed};
 use self::front::Front;
+pub(super) use self::front::{Named, refused};
+pub(super) use self::intake::Cut;
 use self::probes::Routes;
+use super::mcp::{self, McpRoute};
 use super::socket::{DirectoryLock, SocketError};
 use crate::host::Host;
 
@@ -64,6 +68,7 @@ pub(super) struct Http {
     door: HttpDoor,
     front: Arc<Front>,
     routes: Routes,
+    host: Host,
     bounds: HttpBounds,
 }
 
@@ -80,8 +85,8 @@ impl Http {
     ) -> Result<Self, HttpError> {
         let door = HttpDoor::open(&config.listen, config.group, lock).await?;
         let front = Arc::new(Front::new(config, door.port(), bounds));
-        let routes = Routes::new(host, config.metrics_token, bounds.answer);
-        Ok(Self { door, front, routes, bounds })
+        let routes = Routes::new(host.clone(), config.metrics_token, bounds.answer);
+        Ok(Self { door, front, routes, host, bounds })
     }
 
     /// Where it listens, for the log.
@@ -91,10 +96,19 @@ impl Http {
 
     /// Serve until `stop` says so and every request under way is answered. Dropping the future drops the connections.
     pub(super) async fn serve(self, stop: watch::Receiver<bool>) {
-        let routes = self.routes;
-        let answers = move |request, named| {
-            let routes = routes.clone();
-            async move { routes.answer(&request, named).await }
+        let (routes, agents) = (self.routes, McpRoute::new(self.host, stop.clone()));
+        let answers = move |request: Passed, named| {
+            let (routes, agents) = (routes.clone(), agents.clone());
+            async move {
+                let path = request.uri().path();
+                if path == mcp::PATH {
+                    agents.answer(request, named).await
+                } else if mcp::METADATA.contains(&path) && request.method() == Method::GET {
+                    agents.metadata(request.headers(), named)
+                } else {
+                    routes.answer(&request, named).await
+                }
+            }
         };
         door::serve(self.door, self.front, answers, self.bounds, stop).await;
     }

@@ -1,7 +1,8 @@
 //! What a connection needs to know of the plane that it belongs to.
 //!
-//! A connection frames, bounds and answers; a plane knows who may connect and which methods exist. There are two
-//! planes, [`super::agent::AgentPlane`] and [`super::admin::AdminPlane`], and neither can name a method of the other.
+//! A connection frames, bounds and answers; a plane knows who may connect, what a line says and which methods exist. There
+//! are three, [`super::agent::AgentPlane`], [`super::admin::AdminPlane`] and [`super::mcp::McpPlane`], and none can name a
+//! method of another.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -9,11 +10,11 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use toolkeep_core::refusal::{Code, Refusal};
 
-use super::envelope::RequestId;
-use super::reply::Body;
+use super::envelope::{self, Request, RequestId};
+use super::reply::{Body, Fault};
 use crate::authenticate::Peer;
 
 /// A request that is being worked on. Dropping it cancels an execution, never a commit.
@@ -36,6 +37,22 @@ pub(super) struct Notes {
     pub(super) lines: mpsc::Sender<Vec<u8>>,
 }
 
+/// What one line says.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// It wants an answer.
+    Request(Request),
+    /// It wants none.
+    Note {
+        /// What it is about.
+        method: String,
+        /// Named parameters.
+        params: Map<String, Value>,
+    },
+    /// Nobody waits for it.
+    Ignored,
+}
+
 /// One side of the trust boundary.
 pub(super) trait Plane: Send + Sync + 'static {
     /// What one connection proved about its peer.
@@ -49,6 +66,32 @@ pub(super) trait Plane: Send + Sync + 'static {
 
     /// Whether the peer has proved who it is. One that does not within a time is closed.
     fn is_proven(&self, session: &Self::Session) -> bool;
+
+    /// What a line says. Where a plane does not say otherwise, everything is a request.
+    ///
+    /// # Errors
+    /// The fault, with the id if that could be understood.
+    fn read(&self, line: &[u8]) -> Result<Message, (Option<RequestId>, Fault)> {
+        envelope::read(line).map(Message::Request)
+    }
+
+    /// Take something that wants no answer.
+    fn note(&self, _session: &mut Self::Session, _method: &str, _params: Map<String, Value>) {}
+
+    /// Changes when there is something to tell that nobody asked for now.
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
+    /// The lines that tell it.
+    fn news(&self, _session: &mut Self::Session) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// The lines that end what is still open when the daemon stops.
+    fn farewell(&self, _session: &mut Self::Session) -> Vec<u8> {
+        Vec::new()
+    }
 
     /// Begin to answer a request.
     fn dispatch(&self, session: &mut Self::Session, method: &str, params: Map<String, Value>, notes: Notes)

@@ -38,6 +38,8 @@ pub(super) enum Body {
     Value(Value),
     /// Anything that is not a result.
     Error(Fault),
+    /// Lines that are there instead of an answer: none, where nobody waits for one any more.
+    Instead(Vec<u8>),
 }
 
 /// A JSON-RPC error.
@@ -47,12 +49,20 @@ pub(super) struct Fault {
     pub(super) number: i32,
     /// What is wrong and what to do about it; its message is also that of the error.
     pub(super) refusal: Box<Refusal>,
+    /// What is told instead of the refusal, where the protocol of a door says what it must be.
+    pub(super) data: Option<Value>,
 }
 
 impl Fault {
     /// An error of the protocol: `number` is one of the standard ones.
     pub(super) fn protocol(number: i32, refusal: Refusal) -> Self {
-        Self { number, refusal: Box::new(refusal) }
+        Self { number, refusal: Box::new(refusal), data: None }
+    }
+
+    /// With the data that a protocol demands.
+    pub(super) fn telling(mut self, data: Value) -> Self {
+        self.data = Some(data);
+        self
     }
 
     /// A method that the plane does not have. It is the same answer for a method of the other plane.
@@ -66,7 +76,7 @@ impl Fault {
 
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
-        Self { number: refusal.code.rpc(), refusal: Box::new(refusal) }
+        Self { number: refusal.code.rpc(), refusal: Box::new(refusal), data: None }
     }
 }
 
@@ -96,6 +106,10 @@ impl From<Result<Answer, Refusal>> for Body {
 
 /// Append the line that answers `id`; no id is written as `null`, for requests whose id was not understood.
 pub(super) fn write_line(out: &mut Vec<u8>, id: Option<&RequestId>, body: &Body) {
+    if let Body::Instead(lines) = body {
+        out.extend_from_slice(lines);
+        return;
+    }
     out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
     match id {
         Some(id) => write_id(out, id),
@@ -121,9 +135,13 @@ pub(super) fn write_line(out: &mut Vec<u8>, id: Option<&RequestId>, body: &Body)
             out.extend_from_slice(b",\"message\":");
             write_json(out, &fault.refusal.message);
             out.extend_from_slice(b",\"data\":");
-            write_json(out, &*fault.refusal);
+            match &fault.data {
+                Some(data) => write_json(out, data),
+                None => write_json(out, &*fault.refusal),
+            }
             out.push(b'}');
         }
+        Body::Instead(_) => {}
     }
     out.extend_from_slice(b"}\n");
 }

@@ -61,6 +61,8 @@ pub enum SocketError {
 pub struct SocketPaths {
     /// Where agents connect.
     pub agent: PathBuf,
+    /// Where agents connect that speak MCP.
+    pub mcp: PathBuf,
     /// Where operators connect.
     pub admin: PathBuf,
     /// The token that operators need who share a uid with an agent.
@@ -73,6 +75,7 @@ impl SocketPaths {
     pub fn beneath(runtime_dir: &Path) -> Self {
         Self {
             agent: runtime_dir.join("agent/agent.sock"),
+            mcp: runtime_dir.join("agent/mcp.sock"),
             admin: runtime_dir.join("admin/admin.sock"),
             admin_token: runtime_dir.join("admin/token"),
         }

@@ -111,7 +111,7 @@ struct Window {
 
 impl Failures {
     /// Whether one more may be noted, and how many were not since the last one that was.
-    fn note(&self, now_ms: u64) -> Option<u64> {
+    pub(super) fn note(&self, now_ms: u64) -> Option<u64> {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now_ms.saturating_sub(window.from_ms) >= WINDOW_MS {
             (window.from_ms, window.noted) = (now_ms, 0);

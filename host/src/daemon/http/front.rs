@@ -36,7 +36,7 @@ const REMEMBER_S: HeaderValue = HeaderValue::from_static("600");
 
 /// Whether a request was made under a name of the machine itself: the only ones that no proxy has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Named {
+pub(in crate::daemon) enum Named {
     /// `localhost`, or the address that the door listens on.
     Local,
     /// A name of the configuration.
@@ -185,7 +185,7 @@ impl Front {
 }
 
 /// An answer that is an error, in the words of every other door.
-pub(super) fn refused(status: StatusCode, code: Code, why: &str) -> Response {
+pub(in crate::daemon) fn refused(status: StatusCode, code: Code, why: &str) -> Response {
     let body = json!({"error": Refusal::new(code, why)}).to_string();
     let mut response = Response::new(whole(body));
     *response.status_mut() = status;

@@ -17,7 +17,7 @@ use super::BodyError;
 
 /// Why a body was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Cut {
+pub(in crate::daemon) enum Cut {
     /// It was longer than bodies may be.
     #[error("the body is longer than {0} bytes")]
     TooLong(usize),

@@ -1,0 +1,80 @@
+//! The Python SDK of MCP, unchanged, against the daemon: the release that speaks the newer era, and one that knows only the older.
+//!
+//! `make mcp-clients` puts both beside what is built; where they are not, `make test` says so and these tests have nothing to run.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::super::approvals::approve;
+use super::super::world::{World, target};
+use crate::doors::running::program;
+
+/// The interpreter that has this SDK; nothing where it was not installed.
+fn python(era: &str) -> Option<PathBuf> {
+    let python = target().join(format!("mcp-clients/{era}/bin/python"));
+    if python.is_file() {
+        return Some(python);
+    }
+    assert!(
+        std::env::var_os("TOOLKEEP_MCP_CLIENTS").is_none(),
+        "{} is not there; run `make mcp-clients`",
+        python.display()
+    );
+    eprintln!("not run: {} is not there; `make mcp-clients` installs it", python.display());
+    None
+}
+
+/// Run the client; after `held` somebody approves. Everything that it told.
+fn converse(world: &World, era: &str, arguments: &[String]) -> Option<Vec<Value>> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/daemon/mcp/client.py");
+    let mut client = Command::new(python(era)?);
+    client.arg(script).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = client.spawn().expect("the client starts");
+    let mut told = Vec::new();
+    for line in BufReader::new(child.stdout.take().expect("stdout")).lines() {
+        let step: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        if step["step"] == "held" {
+            approve(&mut world.admin(), step["approval"].as_str().expect("an approval"));
+        }
+        told.push(step);
+    }
+    assert!(child.wait().expect("ends").success(), "{told:?}");
+    Some(told)
+}
+
+/// What every client must have found.
+fn check(world: &World, told: &[Value], version: &str) {
+    let steps: Vec<&str> = told.iter().filter_map(|step| step["step"].as_str()).collect();
+    assert_eq!(steps, ["connected", "previewed", "held", "done", "wrong"], "{told:?}");
+    assert_eq!(told[0]["version"], version);
+    assert!(told[0]["tools"].as_array().is_some_and(|tools| tools.contains(&json!("held-rename.preview"))));
+    assert_eq!((&told[1]["outcome"], &told[2]["status"]), (&json!("previewed"), &json!("approval_required")));
+    assert_eq!((&told[3]["status"], &told[3]["outcome"]), (&json!("ok"), &json!("committed")));
+    assert_eq!(told[4]["error"], "invalid_input");
+    assert!(world.path("src/shop/new_name.py").exists());
+    world.verified();
+}
+
+fn by_shim(world: &World) -> Vec<String> {
+    let config = world.path("toolkeep.toml");
+    [program().display().to_string(), "--config".to_owned(), config.display().to_string(), "mcp".to_owned()].to_vec()
+}
+
+#[test]
+fn r51_the_python_sdk_of_the_newer_era_previews_is_held_and_commits() {
+    let world = World::new();
+    if let Some(told) = converse(&world, "new", &by_shim(&world)) {
+        check(&world, &told, "2026-07-28");
+    }
+}
+
+#[test]
+fn r51_the_python_sdk_of_the_older_era_previews_is_held_and_commits() {
+    let world = World::new();
+    if let Some(told) = converse(&world, "old", &by_shim(&world)) {
+        check(&world, &told, "2025-11-25");
+    }
+}

@@ -71,7 +71,7 @@ impl Host {
         let line = Line::new(progress);
         let cancel = line.cancel();
         let flight = self.flights().enter(id, caller.clone(), line.aboard());
-        let began = self.ambient().stopwatch();
+        let (began, name) = (self.ambient().stopwatch(), request.tool.clone());
         let context = Context::of(request.meta.as_ref(), request.run, id);
         let about = About { call: id, trace: context.trace, caller: caller.clone() };
         let (host, caller) = (self.clone(), caller.clone());
@@ -79,7 +79,7 @@ impl Host {
             let spans = host.tracing().begin(&context, || host.ambient().now_ns());
             let entry = Entry::open(caller.who(), &request, (id, context.trace), host.ambient().now_ms()).traced(spans);
             let answer = host.propose(&caller, request, entry, &line).await;
-            host.measure(&caller, &line, &answer, &began);
+            host.measure(&caller, (&name, &line), &answer, &began);
             drop(flight);
             answer
         });

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use toolkeep_core::breaker::Phase;
+use toolkeep_core::id::ToolName;
 use toolkeep_core::kill::KillMode;
 use toolkeep_core::refusal::{Code, Refusal};
 
@@ -52,10 +53,17 @@ impl Host {
         &self.0.metrics
     }
 
-    /// A call is answered.
-    pub(crate) fn measure(&self, caller: &Caller, line: &Line, answer: &Answer, began: &Stopwatch) {
+    /// A call of a tool of this `name` is answered. One that was refused before it was known is counted with the tool all the
+    /// same, where there is one.
+    pub(crate) fn measure(
+        &self,
+        caller: &Caller,
+        (name, line): (&ToolName, &Line),
+        answer: &Answer,
+        began: &Stopwatch,
+    ) {
         let metrics = self.metrics();
-        let called = line.tool();
+        let called = line.tool().or_else(|| self.catalog().current().tool(name));
         let tool = called.as_ref().map(|tool| &**metrics.of_tool(&tool.name, &tool.series));
         let tenant = metrics.of_tenant(&caller.principal().tenant, caller.series());
         let Answer { status, outcome, code, replayed, .. } = *answer;

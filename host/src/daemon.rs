@@ -110,11 +110,12 @@ pub async fn serve(host: Host, mut doors: Doors) -> Result<Stopped, ServeError> 
     let mcp_door = Door::open(&paths.mcp, Access::agent(doors.agent_group), &doors.lock)?;
     let apart = Apart::new().map_err(ServeError::Threads)?;
     let mut kill = apart.inside(KillSignal::new).map_err(ServeError::Signals)?;
-    let admin_door = apart.inside(|| Door::open(&paths.admin, Access::admin(), &doors.lock))?;
+    // The admin door is the last: whoever sees it finds the others open.
     let http = match &doors.http {
         Some(config) => Some(Http::open(config, HttpBounds::default(), host.clone(), &doors.lock).await?),
         None => None,
     };
+    let admin_door = apart.inside(|| Door::open(&paths.admin, Access::admin(), &doors.lock))?;
     let (stop, stopped) = channel::channel(false);
     let stop = Arc::new(stop);
     let agent = Arc::new(AgentPlane::new(host.clone(), stopped.clone()));

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io::{self, IsTerminal as _};
+use std::io;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -64,13 +64,12 @@ pub enum LogError {
     Twice,
 }
 
-/// Begin to log to standard error.
+/// Begin to log to standard error, which is a `terminal` or not.
 ///
 /// # Errors
 /// The filter is none.
-pub fn start(format: Option<LogFormat>, level: &str) -> Result<(), LogError> {
+pub fn start(format: Option<LogFormat>, level: &str, terminal: bool) -> Result<(), LogError> {
     let filter = filter(level)?;
-    let terminal = io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal);
     let started = match format {

@@ -290,11 +290,10 @@ impl Entry {
         }
     }
 
-    /// The call is sampled: marks of its way go there.
+    /// With where marks of its way go, if it is sampled.
     #[must_use]
-    pub fn traced(mut self, spans: Option<Spans>) -> Self {
-        self.spans = spans;
-        self
+    pub fn traced(self, spans: Option<Spans>) -> Self {
+        Self { spans, ..self }
     }
 
     /// Its way so far, if it is sampled.

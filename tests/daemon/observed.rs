@@ -348,7 +348,7 @@ fn the_log_has_the_form_and_the_level_of_the_configuration_unless_an_option_says
     let text = line(&world).expect("a line");
     assert!(serde_json::from_str::<Value>(&text).is_ok(), "the option of the test comes first: {text}");
     assert!(!world.log().contains("\"INFO\""), "{}", world.log());
-    let wrong = World::asleep(Plot { limits: "[log]\nlevel = \"loud=\"\n", ..Plot::default() });
+    let wrong = World::asleep(Plot { limits: "[log]\nlevel = \"toolkeep=shout\"\n", ..Plot::default() });
     let said = wrong.cli(&["config", "check"]);
     assert!(!said.status.success() && String::from_utf8_lossy(&said.stderr).contains("log.level"), "{said:?}");
 }

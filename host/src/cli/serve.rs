@@ -3,6 +3,7 @@
 //! The order matters: locks before anything is opened, so that a second daemon is refused before it could recover what the
 //! first one is doing; then the host, which recovers; then the doors.
 
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use super::context::{Context, Global};
@@ -65,7 +66,7 @@ impl ServeArgs {
             Some(LogForm::Pretty) => Some(LogFormat::Text),
         };
         let level = self.log_level.as_deref().or(configured.level.as_deref());
-        log::start(format, level.unwrap_or(log::LEVEL))
+        log::start(format, level.unwrap_or(log::LEVEL), io::stderr().is_terminal())
     }
 
     /// Run.

@@ -5,6 +5,7 @@
 
 mod alerts;
 mod approvals;
+mod audited;
 mod budgets;
 mod ceilings;
 mod circuits;

@@ -536,8 +536,8 @@ impl Budgets {
         let message = format!("{whose} is used up: {exceeded}");
         if account.to_be_told() {
             let facts = json!({"balance": whose, "by": exceeded.by(), "limit": exceeded.limit,
-                "meter": exceeded.meter.word(), "run": to.run, "used": exceeded.used, "user": to.user,
-                "workflow": to.workflow});
+                "meter": exceeded.meter.word(), "run": to.run, "tenant": to.tenant, "used": exceeded.used,
+                "user": to.user, "workflow": to.workflow});
             tracing::warn!(%facts, "a budget is used up");
             self.0.notify.event(Event::BudgetExceeded, &to.tenant, facts.clone());
             let hold = RunHold { code: Code::BudgetExceeded, reason: message.as_str().into() };

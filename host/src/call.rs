@@ -141,7 +141,9 @@ impl Host {
         self.check_hold(call.options().run)?;
         let around = self.circumstances((caller.principal(), caller.origin()), &call.tool().name, call.options());
         entry.enters(Stage::Authorize, self.ambient());
-        let grant = authorize::authorize(self.workspaces(), &self.policies(), call, around)?;
+        let policies = self.policies();
+        entry.judged_by(policies.digest(&caller.principal().tenant));
+        let grant = authorize::authorize(self.workspaces(), &policies, call, around)?;
         self.note_hidden(entry, &grant);
         self.may_go_on(grant.call())?;
         let tool = Arc::clone(grant.call().tool());

@@ -21,6 +21,8 @@ use toolkeep_core::id::{CallId, ChannelName, DeliveryId, TenantName};
 use crate::egress::{Clearance, Egress};
 use config::{ChannelConfig, Way};
 
+pub(crate) use file::append as append_to_file;
+
 pub use signature::{NotASigningKey, SIGNING_KEY_BYTES, SigningKey, signatures};
 
 /// Characters of a receiver's answer that are kept: enough to see what it complains about.
@@ -88,6 +90,12 @@ impl Channels {
     #[must_use]
     pub fn of(&self, name: &ChannelName, tenant: &TenantName) -> Option<&ChannelConfig> {
         self.configured.get(name).filter(|channel| channel.tenant.as_ref().is_none_or(|owner| owner == tenant))
+    }
+
+    /// Whose a channel is; nothing for a shared one, and where there is none.
+    #[must_use]
+    pub fn owner(&self, name: &ChannelName) -> Option<TenantName> {
+        self.configured.get(name).and_then(|channel| channel.tenant.clone())
     }
 
     /// Make one attempt. `now_ms` is when it is made; what the receiver said comes back in one line.

@@ -327,7 +327,8 @@ impl Committer {
             keys,
         };
         self.ledger.outcome(row, Durability::Durable).await?;
-        let facts = serde_json::json!({"recovered": plan, "call": intent.call});
+        let tenant = &intent.plan.body().principal.tenant;
+        let facts = serde_json::json!({"recovered": plan, "call": intent.call, "tenant": tenant, "what": "recovered"});
         self.ledger.audit(AuditKind::Daemon, &facts)
     }
 }

@@ -6,6 +6,7 @@
 //! unambiguous. There is no default workspace and no default principal but the user who runs the daemon.
 
 pub mod alerts;
+pub mod audit;
 pub mod kill;
 mod oversight;
 pub mod retention;
@@ -33,6 +34,7 @@ use crate::log::{self, LogText};
 use crate::notify::{Event, Route};
 use crate::policy::obligation::is_word;
 use crate::secrets::config::SecretConfig;
+use audit::CheckpointConfig;
 use kill::KillConfig;
 use retention::{PrivacyConfig, RetentionRules};
 use text::ConfigText;
@@ -99,6 +101,8 @@ pub struct Config {
     pub retention: RetentionRules,
     /// Who may read payloads.
     pub privacy: PrivacyConfig,
+    /// When checkpoints of the audit are made, and where they go.
+    pub checkpoints: CheckpointConfig,
     /// The kill switch.
     pub kill: KillConfig,
     /// How often what may be called.
@@ -351,8 +355,14 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
     let ledger = check_ledger(text)?;
     let (retention, privacy) = retention::check(&text.retention, &text.privacy, ledger)?;
     let kill = text.kill.check(base, &state_dir, workspaces.values())?;
+    let checkpoints = text.audit.checkpoints.check(base, workspaces.values())?;
+    if let Some(name) = checkpoints.channel.as_ref().filter(|name| !channels.contains_key(*name)) {
+        let problem = format!("there is no channel `{name}`; add `[channel.{name}]`");
+        return Err(ConfigError::value("audit.checkpoints.channel", problem));
+    }
     Ok(Config {
         kill,
+        checkpoints,
         rates: rate::rates(&text.limits.rates, false).map_err(of_rule)?,
         quotas: check_quotas(text)?,
         breaker: text.breaker.check(BreakerRules::default()).map_err(of_rule)?,

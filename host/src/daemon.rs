@@ -9,6 +9,7 @@ mod admin;
 mod agent;
 mod alerts;
 mod apart;
+mod audit;
 pub mod bounds;
 mod connection;
 mod envelope;
@@ -48,6 +49,7 @@ use self::mcp::McpPlane;
 use self::signal::{Asked, KillSignal, Signals};
 use self::socket::{Access, DirectoryLock, Door, SocketError, SocketPaths};
 use self::watch::Watch;
+use crate::authenticate::Operator;
 use crate::host::Host;
 use crate::kill::file::FileWatch;
 
@@ -182,16 +184,16 @@ async fn until_stop(host: &Host, manifests: &mut Watch, signals: &mut Signals, m
 }
 
 async fn reload_because(host: &Host, why: &str) {
-    match reload(host).await {
+    match reload(host, None).await {
         Ok(report) => tracing::info!(why, %report, "manifests and policies were read again"),
         Err(refusal) => tracing::error!(why, message = refusal.message, "the manifests were not read"),
     }
 }
 
 /// Read the manifests again, where files may be waited for.
-async fn reload(host: &Host) -> Result<Value, Refusal> {
+async fn reload(host: &Host, by: Option<Arc<Operator>>) -> Result<Value, Refusal> {
     let host = host.clone();
-    tokio::task::spawn_blocking(move || host.reload())
+    tokio::task::spawn_blocking(move || host.reload(by.as_deref()))
         .await
         .map_err(|error| Refusal::new(Code::Internal, format!("reading the manifests failed: {error}")))
 }

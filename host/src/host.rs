@@ -5,7 +5,9 @@
 
 mod alerts;
 mod attended;
+mod audit;
 mod budgets;
+mod changes;
 mod circuits;
 mod consent;
 mod credentials;
@@ -51,6 +53,7 @@ use crate::blobs::Blobs;
 use crate::breakers::Breakers;
 use crate::budget::Budgets;
 use crate::catalog::CatalogHandle;
+use crate::checkpoints::Witnesses;
 use crate::commit::Committer;
 use crate::config::Config;
 use crate::execute::Executor;
@@ -69,6 +72,8 @@ use crate::transaction::Turns;
 use crate::workspaces::Workspaces;
 
 use attended::Attended;
+pub(crate) use audit::check_kept;
+pub use audit::{ExportAsk, ProveAsk};
 pub(crate) use budgets::Ended;
 pub use budgets::{Resume, Spending};
 use observe::Measured;
@@ -122,6 +127,7 @@ struct Services {
     flights: Flights,
     notices: Notices,
     outbox: Outbox,
+    witnesses: Witnesses,
     notify: Notify,
     metrics: Metrics,
     measured: Measured,

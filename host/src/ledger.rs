@@ -7,11 +7,14 @@
 //! committed and what a reply says is its callers' business.
 
 mod alerts;
+mod archive;
 mod batch;
+mod belief;
 mod buckets;
 mod buried;
 mod chain;
 pub(crate) mod charges;
+mod checkpoints;
 mod column;
 mod contents;
 mod credentials;
@@ -20,6 +23,7 @@ pub(crate) mod directory;
 mod ending;
 mod facts;
 mod failure;
+mod history;
 mod inbox;
 mod insert;
 mod intact;
@@ -32,6 +36,7 @@ mod outbox;
 mod oversight;
 mod privacy;
 mod promise;
+mod prove;
 mod queue;
 mod quotas;
 mod read;
@@ -51,6 +56,8 @@ mod stats;
 mod suspended;
 mod switches;
 mod transactions;
+mod tree;
+mod verify;
 mod writer;
 
 use std::fmt;
@@ -63,12 +70,15 @@ use std::thread::JoinHandle;
 use cap_std::fs::Dir;
 use ed25519_dalek::SigningKey;
 use tokio::sync::Notify as Signal;
+use toolkeep_core::checkpoint::NoteKey;
 use toolkeep_core::id::{CallId, PlanId, RunId, TenantName, WorkspaceName};
 use toolkeep_core::principal::Principal;
 
 use crate::ambient::Ambient;
 use batch::Marks;
+use belief::{Begun, Rest, Watch};
 use charges::Refunds;
+use checkpoints::Signer;
 use keys::Keys;
 use promise::Promises;
 use queue::{Done, Job, Queue, Work};
@@ -79,8 +89,11 @@ use writer::{Pulse, Writer};
 pub use toolkeep_core::approval;
 
 pub use alerts::{ALERTS_OPEN_MAX, AlertRaised, OVERFLOW, StoredAlert};
+pub use archive::Archive;
 pub use buckets::{ChangedKey, KEYS_PAGE_MAX, KeyChange, KeyProblem, KeysChanged};
+pub use chain::Who;
 pub use charges::{CeilingUse, ChargeRow, ChargeState, Charged, Refund};
+pub use checkpoints::{Kept as KeptCheckpoint, SUBJECT as CHECKPOINT_SUBJECT};
 pub use contents::BlobRow;
 pub use credentials::{CredentialKind, CredentialRow, StoredCredential};
 pub use deliveries::{
@@ -88,6 +101,7 @@ pub use deliveries::{
     OutboxCounts, Sender,
 };
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
+pub use history::{EntryFilter, Numbered, Span, Step};
 pub use keys::{Claimed, KeyClaim};
 pub use levels::LedgerLevels;
 pub use meter::LedgerMeter;
@@ -95,6 +109,7 @@ pub use options::{LedgerOptions, PAGE_BYTES};
 pub use oversight::{AutonomyRow, RunMark, TrackRecord};
 pub use privacy::{Forgotten, Hold, HoldOf, PayloadPart, Room, SealedPayload};
 pub use promise::OutcomePromise;
+pub use prove::{Consistency, Inclusion, Proved};
 pub use quotas::QuotaCharge;
 pub use resolve::{Raised, Resolution, Resolved};
 pub use retention::{Class, Cutoffs, Keep, Pruned};
@@ -115,11 +130,8 @@ pub use stats::{
 pub use suspended::{Continuation, Suspended};
 pub use switches::{KillChange, KillWritten};
 pub use transactions::{LayerText, StagedCall, StoredTransaction, TransactionRow, TransactionState};
+pub use verify::Verified;
 
-/// Entries of the audit chain that are verified before the first call, after a clean and after an unclean stop. The
-/// rest is verified in the background by whoever calls [`Ledger::verify_audit`].
-const TAIL_AFTER_CLEAN_STOP: u64 = 1_000;
-const TAIL_AFTER_UNCLEAN_STOP: u64 = 10_000;
 /// The file whose lock says that a daemon uses the directory.
 const LOCK: &str = "lock";
 /// The seed of the key that signs receipts.
@@ -136,6 +148,14 @@ pub enum LedgerHealth {
     DiskFull,
     /// It writes no more until the next start, because of this.
     Poisoned(Arc<str>),
+}
+
+/// What a start leaves for the background.
+struct Left {
+    /// Whether the whole database was checked.
+    checked: bool,
+    rest: Option<Rest>,
+    watch: Option<Watch>,
 }
 
 /// The ledger's directory, held by this process.
@@ -190,6 +210,7 @@ struct Shared {
     vault: Arc<Vault>,
     readers: Arc<Readers>,
     signing_key: Arc<SigningKey>,
+    note_key: Arc<NoteKey>,
     host_id: Arc<str>,
     unclean: bool,
     /// Whether an outcome was written lazily since the last flush that is known of.
@@ -219,8 +240,8 @@ impl fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    /// Open the ledger in `dir` (created with mode 0700), migrate it, check it after an unclean stop, and start its
-    /// writer.
+    /// Open the ledger in `dir` (created with mode 0700), migrate it, check it after an unclean stop, verify the end of
+    /// its audit, and start its writer. Where the audit does not verify it is halted: it takes no intents.
     ///
     /// # Errors
     /// Another daemon has it open, a newer one wrote it, or it is damaged.
@@ -235,16 +256,19 @@ impl Ledger {
     pub async fn open_with(dir: &Path, ambient: Ambient, options: LedgerOptions) -> Result<Self, LedgerError> {
         let dir = dir.to_owned();
         let opened = tokio::task::spawn_blocking(move || Self::open_here(&dir, ambient, options));
-        let (ledger, checked) =
+        let (ledger, left) =
             opened.await.map_err(|error| LedgerError::storage("the ledger cannot be opened", &error))??;
-        if !checked {
+        if !left.checked {
             ledger.check_in_background();
+        }
+        if let (Some(rest), Some(watch)) = (left.rest, left.watch) {
+            tokio::spawn(watch.verify(rest));
         }
         Ok(ledger)
     }
 
-    /// As [`Ledger::open_with`], on this thread. False if the database still has to be checked.
-    fn open_here(dir: &Path, ambient: Ambient, options: LedgerOptions) -> Result<(Self, bool), LedgerError> {
+    /// As [`Ledger::open_with`], on this thread.
+    fn open_here(dir: &Path, ambient: Ambient, options: LedgerOptions) -> Result<(Self, Left), LedgerError> {
         let problem = |error: io::Error| LedgerError::storage("the ledger's directory cannot be used", &error);
         let locked = Locked::take(dir)?;
         let seed = directory::secret(locked.dir(), SIGNING_KEY, &ambient)
@@ -257,10 +281,12 @@ impl Ledger {
         options.environment.map_or(Ok(()), |environment| schema::check_environment(&conn, environment))?;
         let unclean = locked.mark_running().map_err(problem)?;
         let checked = !unclean || schema::check_if_small(&conn)?;
-        let tail = if unclean { TAIL_AFTER_UNCLEAN_STOP } else { TAIL_AFTER_CLEAN_STOP };
-        let head = chain::verified_head(&conn, tail)?;
-        let next_call = schema::number(&conn, "SELECT max(seq) FROM calls")? + 1;
         let host_id: Arc<str> = schema::host_id(&conn, ambient.uuid_v7())?.into();
+        let signing_key = Arc::new(SigningKey::from_bytes(&seed));
+        let signer = Signer::new(&host_id, Arc::clone(&signing_key))?;
+        let note_key = Arc::clone(&signer.key);
+        let Begun { head, tree, vouched, broken, rest } = belief::begin(&conn, unclean, &note_key)?;
+        let next_call = schema::number(&conn, "SELECT max(seq) FROM calls")? + 1;
         let interrupted = charges::settle_interrupted(&conn)?;
         if interrupted > 0 {
             tracing::warn!(interrupted, "calls of the last life were cut off; what they had reserved counts as used");
@@ -273,7 +299,12 @@ impl Ledger {
         let vault = Arc::new(Vault::open(&conn, &secret, options.recipients, ambient.clone())?);
         schema::overwrites(&conn, vault.seals())
             .map_err(|error| LedgerError::storage("the ledger cannot be opened", &error))?;
-        let pulse = Arc::new(Pulse::new());
+        let pulse = Arc::new(Pulse::new(head.seq, vouched));
+        if let Some(why) = broken {
+            tracing::error!(%why, "the audit does not verify; nothing with effects runs");
+            pulse.set_broken(Some(why));
+        }
+        let stopwatch = ambient.stopwatch();
         let writer = Writer {
             queue: Arc::clone(&queue),
             pulse: Arc::clone(&pulse),
@@ -281,6 +312,8 @@ impl Ledger {
             marks: Marks { head, next_call },
             ambient,
             host_id: Arc::clone(&host_id),
+            tree,
+            signer,
             refunds: Arc::clone(&refunds),
             vault: Arc::clone(&vault),
             syncs: None,
@@ -289,6 +322,14 @@ impl Ledger {
         };
         let writer =
             writer.start().map_err(|error| LedgerError::storage("the ledger's thread cannot be started", &error))?;
+        let readers = Arc::new(Readers::new(file));
+        let watch = rest.is_some().then(|| Watch {
+            readers: Arc::clone(&readers),
+            queue: Arc::clone(&queue),
+            pulse: Arc::clone(&pulse),
+            key: Arc::clone(&note_key),
+            stopwatch,
+        });
         let shared = Shared {
             queue,
             pulse,
@@ -296,8 +337,9 @@ impl Ledger {
             promises: Arc::default(),
             refunds,
             vault,
-            readers: Arc::new(Readers::new(file)),
-            signing_key: Arc::new(SigningKey::from_bytes(&seed)),
+            readers,
+            signing_key,
+            note_key,
             host_id,
             unclean,
             unsynced: AtomicBool::new(false),
@@ -305,7 +347,7 @@ impl Ledger {
             outbox: Arc::default(),
             meter,
         };
-        Ok((Self { shared: Arc::new(shared) }, checked))
+        Ok((Self { shared: Arc::new(shared) }, Left { checked, rest, watch }))
     }
 
     /// Check a database that is too large to wait for; damage stops all writing.
@@ -421,6 +463,9 @@ impl Ledger {
     /// # Errors
     /// The plan must not be committed, or the ledger failed: nothing may be applied.
     pub async fn intent(&self, intent: Intent) -> Result<IntentId, IntentRefused> {
+        if let Some(why) = self.why_halted() {
+            return Err(LedgerError::Halted(why).into());
+        }
         let runs = intent.proposal.as_ref().map(|proposal| proposal.call.call);
         match self.ask(Work::Intent(Box::new(intent)), true).await? {
             Done::Intent(Ok(id)) => {

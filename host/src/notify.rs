@@ -3,9 +3,11 @@
 //! An alert is a delivery like any other: kept in the ledger, tried again, given up as a dead letter. It is enqueued right
 //! after what it tells of, which is on record by itself: a crash between the two loses the alert and nothing else. Whoever has
 //! something to tell calls [`Notify::event`] and does not wait. What an operator has to know is an alert besides, and is told
-//! as one where alerts go ([`crate::alerts`]).
+//! as one where alerts go ([`crate::alerts`]). That the audit failed is told even where the ledger takes nothing any more: then
+//! it is sent at once, without being kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,8 +16,13 @@ use toolkeep_core::id::{ChannelName, DeliveryId, TenantName};
 
 use crate::alerts::{AlertRules, Alerts, Severity, subject_of};
 use crate::ambient::Ambient;
-use crate::channel::Channels;
+use crate::channel::{Channels, NotTaken, Parcel};
+use crate::egress::Clearance;
 use crate::ledger::{Enqueue, Ledger};
+
+/// Attempts to send an alert that the ledger does not keep, and the pause after each.
+const UNKEPT_ATTEMPTS: u32 = 5;
+const UNKEPT_PAUSE: Duration = Duration::from_secs(5);
 
 /// What operators may be told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -221,9 +228,41 @@ impl Notify {
                 call: None,
                 message,
             };
-            if let Err(error) = self.ledger.enqueue_delivery(alert) {
-                tracing::error!(%error, event = event.word(), %channel, "an alert is lost");
+            match self.ledger.enqueue_delivery(alert.clone()) {
+                Ok(()) => {}
+                Err(error) if event == Event::AuditFailed => {
+                    tracing::error!(%error, %channel, "an alert is sent without being kept");
+                    tokio::spawn(self.clone().send_at_once(alert));
+                }
+                Err(error) => tracing::error!(%error, event = event.word(), %channel, "an alert is lost"),
             }
+        }
+    }
+
+    /// A few attempts, of which nothing is written down.
+    async fn send_at_once(self, alert: Enqueue) {
+        for attempt in 0..UNKEPT_ATTEMPTS {
+            let now_ms = self.ambient.now_ms();
+            let parcel = Parcel {
+                id: alert.id,
+                tenant: alert.tenant.clone(),
+                kind: alert.kind,
+                call: None,
+                made_ms: now_ms,
+                message: alert.message.clone(),
+                clearance: Clearance::new(|| true),
+            };
+            match self.channels.send(&alert.channel, &parcel, now_ms).await {
+                Ok(_taken) => return,
+                Err(NotTaken::Later { why, .. }) => {
+                    tracing::error!(%why, attempt, channel = %alert.channel, "an alert did not arrive");
+                }
+                Err(problem) => {
+                    tracing::error!(%problem, channel = %alert.channel, "an alert is lost");
+                    return;
+                }
+            }
+            tokio::time::sleep(UNKEPT_PAUSE).await;
         }
     }
 }

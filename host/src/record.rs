@@ -262,6 +262,7 @@ impl Entry {
                 component: None,
                 manifest: None,
                 tier: None,
+                policy_set: None,
                 mode: request.mode,
                 input: NO_INPUT.into(),
                 input_digest: Digest::of(NO_INPUT.as_bytes()),
@@ -410,6 +411,11 @@ impl Entry {
         self.asked = call.options().key.as_ref().map(key);
         self.notes.expect_plan = call.options().expect_plan;
         self.input(Arc::clone(call.input()), call.input_digest());
+    }
+
+    /// These policies are asked about the call.
+    pub const fn judged_by(&mut self, policies: Digest) {
+        self.row.policy_set = Some(policies);
     }
 
     /// The call was executed so often, and was given up or not.

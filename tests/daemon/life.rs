@@ -60,9 +60,14 @@ fn r40_a_flipped_bit_in_the_ledger_is_found_at_the_next_start() {
     let at = bytes.windows(wanted.len()).position(|window| window == wanted).expect("the entry of the start");
     bytes[at + wanted.len() - 2] ^= 1;
     std::fs::write(&path, &bytes).expect("written");
-    let ended = world.cli(&["serve"]);
-    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("audit entry 2 was changed"), "{ended:?}");
+    world.start();
+    let health = world.admin().ok("health.get", json!({}));
+    assert_eq!(health["audit"]["state"], json!("broken"), "{health}");
+    assert!(health["audit"]["reason"].as_str().is_some_and(|why| why.contains("was changed")), "{health}");
+    world.agent().execute("notes.add", json!({"title": "More", "body": "b"})).must("failed", "none", "halted");
+    world.agent().execute("text-stats", json!({"text": "a"})).must("ok", "none", "");
+    assert_eq!(world.admin().no("audit.verify", json!({}))["code"], json!("halted"));
+    assert!(world.stop().success());
     bytes[at + wanted.len() - 2] ^= 1;
     std::fs::write(&path, &bytes).expect("written");
     world.start();

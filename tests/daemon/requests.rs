@@ -144,6 +144,8 @@ fn g07_a_request_without_an_answer_is_unknown_until_an_operator_says() {
         let said = admin.ok("outcomes.resolve", verdict.clone());
         assert_eq!(ended(&said["reply"]), then, "{manner:?} {said}");
         assert_eq!(admin.no("outcomes.resolve", verdict)["code"], "not_found", "it is said once");
+        let said = admin.ok("audit.entries", json!({"kind": "resolved"}));
+        assert_eq!(said["entries"][0]["facts"]["by"], "operator", "{said}");
         let again = trade.agent().reply("calls.execute", params);
         assert_eq!(again.ended(), then);
         assert_eq!(trade.service.asked().len(), 1, "{manner:?}: it was never sent again");

@@ -107,8 +107,8 @@ async fn r18_taking_one_back_takes_back_what_was_delegated_from_it_and_no_more()
     assert_eq!(left.items.len(), 2, "what was revoked before is gone: {left:?}");
     fixture.ledger.forget_credentials(NOW_MS + 1_001).await.expect("forgotten");
     assert!(standing(&fixture).await.is_empty());
-    let head = fixture.ledger.audit_head().await.expect("read");
-    fixture.ledger.verify_audit(1, head.seq).await.expect("the chain is whole");
+
+    fixture.ledger.verify_audit(Vec::new()).await.expect("the chain is whole");
 }
 
 #[tokio::test]

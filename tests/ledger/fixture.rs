@@ -82,6 +82,7 @@ impl Fixture {
             component: Some(Digest::of(b"component")),
             manifest: Some(Digest::of(b"manifest")),
             tier: None,
+            policy_set: None,
             mode: Mode::Commit,
             input: Arc::from("{}"),
             input_digest: Digest::of(b"{}"),

@@ -10,7 +10,7 @@ use toolkeep_core::call::Outcome;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::CallId;
 
-use super::fixture::{Fixture, NOW_MS, acme, keyed, outcome, reply};
+use super::fixture::{Fixture, acme, keyed, outcome, reply};
 
 fn retry(fixture: &Fixture, claim: &KeyClaim) -> KeyClaim {
     KeyClaim { call: CallId::new(fixture.ambient.uuid_v7()), ..claim.clone() }
@@ -144,7 +144,7 @@ async fn r32_a_key_that_names_a_call_cannot_be_taken_by_an_intent_or_a_proposal(
     assert!(matches!(proposed, Err(LedgerError::Refused(_))), "{proposed:?}");
     assert!(fixture.ledger.plan(&acme(), proposal.plan.id()).await.expect("read").is_none(), "nothing of it is left");
     assert!(fixture.ledger.call(&acme(), proposal.call.call).await.expect("read").is_none());
-    assert_eq!(fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain"), 1);
+    assert_eq!(fixture.ledger.verify_audit(Vec::new()).await.expect("chain").entries, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -177,7 +177,7 @@ async fn r32_of_64_callers_with_one_key_one_runs_and_all_get_its_reply() {
     }
     assert_eq!((replies.len(), runs.load(Ordering::Relaxed)), (64, 1));
     assert!(replies.iter().all(|reply| *reply == replies[0]));
-    assert!(fixture.ledger.verify_audit(1, NOW_MS).await.is_ok());
+    assert!(fixture.ledger.verify_audit(Vec::new()).await.is_ok());
 }
 
 #[tokio::test]

@@ -163,7 +163,7 @@ async fn r42_each_class_goes_at_its_age_and_not_a_millisecond_before() {
         assert!(ledger.prune(keep(LATER)).await.expect("pruned").is_nothing(), "{class:?}: once");
         let left = ledger.call(&acme(), row.call).await.expect("read");
         assert_eq!(left.is_some(), matches!(class, Class::Keys | Class::Payloads | Class::Recordings), "{class:?}");
-        ledger.verify_audit(1, u64::MAX).await.expect("the chain is whole");
+        ledger.verify_audit(Vec::new()).await.expect("the chain is whole").entries;
     }
 }
 
@@ -229,7 +229,7 @@ async fn r42_a_forgotten_tenant_is_gone_with_its_keys_and_another_is_untouched()
     fixture.ledger.record_call(others.clone()).expect("recorded");
     let held = fixture.held(b"held", 1);
     fixture.ledger.propose(held.clone(), Durability::Durable).await.expect("kept");
-    let entries = fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain");
+    let entries = fixture.ledger.verify_audit(Vec::new()).await.expect("chain").entries;
     let tenant = "acme".parse().expect("name");
     let done = fixture.ledger.forget(&tenant, None, LATER, r#"{"what":"forget"}"#.to_owned()).await.expect("forgotten");
     assert_eq!((done.calls, done.left, done.keys), (1, 1, 0), "what waits for people is not over");
@@ -243,7 +243,7 @@ async fn r42_a_forgotten_tenant_is_gone_with_its_keys_and_another_is_untouched()
     let globex = Scope::Tenant("globex".parse().expect("name"));
     let stored = fixture.ledger.call(&globex, others.call).await.expect("read").expect("there").row;
     assert_eq!(stored.input, others.input);
-    assert!(fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain") >= entries + 2);
+    assert!(fixture.ledger.verify_audit(Vec::new()).await.expect("chain").entries >= entries + 2);
     fixture.ledger.close().await.expect("closed");
     let entry = own.call.to_string();
     assert_eq!(files_with(&fixture, &entry), ["ledger.sqlite"], "the audit names it");

@@ -50,7 +50,7 @@ async fn r42_what_is_over_goes_with_everything_that_belongs_to_it_and_the_chain_
     let held = fixture.held(b"held", 1);
     fixture.ledger.propose(held.clone(), Durability::Lazy).await.expect("kept");
     fixture.ledger.discard(&acme(), held.plan.id(), Discard::Dropped).await.expect("discarded");
-    let entries = fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain");
+    let entries = fixture.ledger.verify_audit(Vec::new()).await.expect("chain").entries;
 
     assert_eq!(fixture.ledger.prune(ALL).await.expect("pruned").calls, 4);
     for call in [recorded.call, committed.call.call, rolled_back.call.call, held.call.call] {
@@ -64,13 +64,13 @@ async fn r42_what_is_over_goes_with_everything_that_belongs_to_it_and_the_chain_
     assert!(ledger.approvals(&acme(), Default::default(), Page::default()).await.expect("read").items.is_empty());
     assert!(ledger.run(&acme(), run).await.expect("read").is_none());
     assert_eq!(ledger.claim_key(claim).await.expect("claimed"), Claimed::Fresh, "its key is free");
-    assert_eq!(ledger.verify_audit(1, u64::MAX).await.expect("chain"), entries);
+    assert_eq!(ledger.verify_audit(Vec::new()).await.expect("chain").entries, entries);
     let mut fixture = fixture;
     fixture.reopen().await;
     let after = fixture.call();
     fixture.ledger.record_call(after.clone()).expect("recorded");
     assert!(there(&fixture, after.call).await);
-    assert_eq!(fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain"), entries + 1);
+    assert_eq!(fixture.ledger.verify_audit(Vec::new()).await.expect("chain").entries, entries + 1);
 }
 
 #[tokio::test]

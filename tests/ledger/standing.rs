@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use toolkeep::ledger::{Durability, IntentRefused, Proposal, StandingRefused, StandingRow, StandingState, StandingUse};
+use toolkeep::ledger::{
+    Durability, IntentRefused, Page, Proposal, StandingRefused, StandingRow, StandingState, StandingUse,
+};
+use toolkeep_core::audit::AuditKind;
 use toolkeep_core::id::StandingId;
 
 use super::fixture::{Fixture, NOW_MS, acme, stranger};
@@ -74,6 +77,11 @@ async fn r23_what_takes_two_people_covers_nothing_before_another_one_agreed() {
     let agreed = agree("bob", "acme", &["ops", "legal"]).await.expect("agreed");
     assert_eq!((agreed.state, agreed.makers.len()), (StandingState::Active, 2));
     assert_eq!(agreed.groups, BTreeSet::from(["ops".to_owned()]), "only what all of them are in");
+    // r40_: who agreed is on record.
+    let last = fixture.ledger.audit_head().await.expect("head").seq;
+    let page = Page { cursor: Some(last - 1), limit: 1 };
+    let entry = fixture.ledger.audit_entries(page).await.expect("read").items.remove(0);
+    assert!(entry.kind == AuditKind::Standing && entry.body.contains(r#""by":"bob""#), "{}", entry.body);
     let late = agree("eve", "acme", &[]).await;
     assert!(matches!(late, Err(StandingRefused::NotOpen(StandingState::Active))), "{late:?}");
     wants(&fixture, b"now", made.id).await.expect("used");

@@ -88,7 +88,7 @@ async fn r08_a_transaction_reads_back_after_a_restart_with_its_last_layer_and_co
     assert_eq!((call.row.outcome, call.plan), (Outcome::Staged, None));
     assert!(kept(&fixture, "one").await, "an open transaction keeps what it staged");
     let head = fixture.ledger.audit_head().await.expect("head");
-    fixture.ledger.verify_audit(1, head.seq).await.expect("the chain is whole");
+    assert_eq!(fixture.ledger.verify_audit(Vec::new()).await.expect("the chain is whole").head, head);
 }
 
 #[tokio::test]

@@ -84,7 +84,9 @@ async fn calls_of_every_batch_size_are_all_there_in_order() {
     assert!(!fixture.ledger.close_run(&principal("acme"), run, None, NOW_MS).await.expect("closed once"));
     assert_eq!(fixture.ledger.runs(&acme(), Page::default()).await.expect("read").items.len(), 1);
     assert!(fixture.ledger.runs(&stranger(), Page::default()).await.expect("read").items.is_empty());
-    assert_eq!(fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain"), expected.len() as u64);
+    // The run was opened and closed.
+    let entries = expected.len() as u64 + 2;
+    assert_eq!(fixture.ledger.verify_audit(Vec::new()).await.expect("chain").entries, entries);
 }
 
 #[tokio::test]
@@ -101,7 +103,7 @@ async fn a_call_that_is_recorded_twice_leaves_the_others_of_its_batch_alone() {
         assert!(fixture.ledger.call(&acme(), row.call).await.expect("read").is_some());
         assert!(fixture.ledger.recording(&acme(), row.call).await.expect("read").is_some());
     }
-    assert_eq!(fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain"), rows.len() as u64);
+    assert_eq!(fixture.ledger.verify_audit(Vec::new()).await.expect("chain").entries, rows.len() as u64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -120,7 +122,7 @@ async fn durable_writes_of_many_callers_are_all_answered() {
     while let Some(done) = tasks.join_next().await {
         done.expect("task");
     }
-    assert_eq!(fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain"), 64);
+    assert_eq!(fixture.ledger.verify_audit(Vec::new()).await.expect("chain").entries, 64);
 }
 
 #[tokio::test]
@@ -147,7 +149,7 @@ async fn a_refused_write_takes_back_its_own_rows_and_nobody_elses() {
             assert!(fixture.ledger.call(&acme(), there).await.expect("read").is_some());
         }
     }
-    assert_eq!(fixture.ledger.verify_audit(1, u64::MAX).await.expect("chain"), 61);
+    assert_eq!(fixture.ledger.verify_audit(Vec::new()).await.expect("chain").entries, 61);
 }
 
 #[tokio::test]

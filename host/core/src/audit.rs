@@ -1,7 +1,8 @@
 //! The audit chain: each entry carries the digest of the one before it.
 //!
 //! An entry's digest covers its sequence number, the previous digest and its canonical body, so that a change, deletion,
-//! swap or duplicate anywhere breaks every later link. Truncation is visible only against an exported digest.
+//! swap or duplicate anywhere breaks every later link. The digests are the leaves of a Merkle tree ([`crate::merkle`]).
+//! That the end was cut off shows only against a checkpoint of it ([`crate::checkpoint`]) that is kept elsewhere.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -57,10 +58,95 @@ pub enum AuditKind {
     Escalation,
     /// Spending was far above what is usual, was paused or resumed, or a budget was raised.
     Budget,
+    /// A run was opened or closed.
+    Run,
+    /// What the daemon is told to do is not what it was told before.
+    Configuration,
+    /// A person looked at contents that are kept from eyes.
+    BreakGlass,
+    /// Contents were dropped because their time was over, or because a tenant is to be forgotten.
+    Retention,
     /// An operator said that an alert was seen.
     Alert,
     /// An operator read a payload, held one for the law, or had somebody forgotten.
     Privacy,
+    /// A golden case was made or taken away, or cases were run.
+    Evaluation,
+}
+
+impl AuditKind {
+    /// All of them, in the order in which they came to be.
+    pub const ALL: [Self; 28] = [
+        Self::Call,
+        Self::Intent,
+        Self::Outcome,
+        Self::Held,
+        Self::Approval,
+        Self::Discarded,
+        Self::Request,
+        Self::Resolved,
+        Self::Breach,
+        Self::Delivery,
+        Self::Tool,
+        Self::Daemon,
+        Self::Policy,
+        Self::Identity,
+        Self::Kill,
+        Self::Breaker,
+        Self::Autonomy,
+        Self::Standing,
+        Self::Finding,
+        Self::Escalation,
+        Self::Budget,
+        Self::Run,
+        Self::Configuration,
+        Self::BreakGlass,
+        Self::Retention,
+        Self::Alert,
+        Self::Privacy,
+        Self::Evaluation,
+    ];
+
+    /// The word for it, in rows and exports.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Call => "call",
+            Self::Intent => "intent",
+            Self::Outcome => "outcome",
+            Self::Held => "held",
+            Self::Approval => "approval",
+            Self::Discarded => "discarded",
+            Self::Request => "request",
+            Self::Resolved => "resolved",
+            Self::Breach => "breach",
+            Self::Delivery => "delivery",
+            Self::Tool => "tool",
+            Self::Daemon => "daemon",
+            Self::Policy => "policy",
+            Self::Identity => "identity",
+            Self::Kill => "kill",
+            Self::Breaker => "breaker",
+            Self::Autonomy => "autonomy",
+            Self::Standing => "standing",
+            Self::Finding => "finding",
+            Self::Escalation => "escalation",
+            Self::Budget => "budget",
+            Self::Run => "run",
+            Self::Configuration => "configuration",
+            Self::BreakGlass => "break_glass",
+            Self::Retention => "retention",
+            Self::Alert => "alert",
+            Self::Privacy => "privacy",
+            Self::Evaluation => "evaluation",
+        }
+    }
+
+    /// The kind that a word names.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
 }
 
 /// One entry of the chain.
@@ -81,8 +167,18 @@ pub struct AuditEntry {
     pub digest: Digest,
 }
 
+impl AuditEntry {
+    /// The tenant whose entry it is; nothing for what is about the daemon.
+    #[must_use]
+    pub fn tenant(&self) -> Option<String> {
+        let facts: Value = serde_json::from_str(&self.body).ok()?;
+        let tenant = facts.get("tenant").or_else(|| facts.pointer("/principal/tenant"))?;
+        tenant.as_str().map(str::to_owned)
+    }
+}
+
 /// Why a chain is broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainBroken {
     /// A sequence number is missing or repeated.
     #[error("audit entry {expected} is missing or out of place (found {found})")]
@@ -98,6 +194,42 @@ pub enum ChainBroken {
     /// An entry's content was changed.
     #[error("audit entry {0} was changed")]
     Content(u64),
+    /// What is stored is no entry.
+    #[error("audit entry {0} cannot be read")]
+    Unreadable(u64),
+    /// There are rows that belong to no place of the chain.
+    #[error("there are audit entries without a place in the chain")]
+    Stray,
+    /// A stored hash of the Merkle tree is missing, or is not that of the entries below it.
+    #[error("the stored hash over the audit entries {first} to {last} is missing or was changed")]
+    Node {
+        /// The first entry that it covers.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
+    /// There are stored hashes that belong to no place of the Merkle tree.
+    #[error("there are stored hashes without a place in the tree over the audit entries")]
+    StrayNodes,
+    /// A checkpoint says something else about the first entries.
+    #[error("the first {0} audit entries are not those that a checkpoint was made of")]
+    Root(u64),
+    /// There were more entries.
+    #[error("a checkpoint was made of {size} audit entries, and there are {found}: the end was cut off")]
+    Short {
+        /// Entries of the checkpoint.
+        size: u64,
+        /// Entries that are there.
+        found: u64,
+    },
+    /// A stored checkpoint is not one of this log.
+    #[error("the checkpoint at audit entry {size} cannot be believed: {why}")]
+    Checkpoint {
+        /// Which one.
+        size: u64,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// The digest before the first entry.

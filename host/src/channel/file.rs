@@ -50,8 +50,8 @@ impl FileChannel {
     }
 }
 
-/// Append a line and flush it. Returns how many bytes were written.
-fn append(path: &Path, line: &[u8]) -> Result<usize, Errno> {
+/// Append a line, or several, and flush them. Returns how many bytes were written.
+pub(crate) fn append(path: &Path, line: &[u8]) -> Result<usize, Errno> {
     let (file, fresh) = open(path)?;
     let stat = rustix::fs::fstat(&file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {

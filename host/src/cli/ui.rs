@@ -104,6 +104,14 @@ impl Ui {
         self.text(&visible_json(&format!("{value:#}")))
     }
 
+    /// Show one line of JSON, whatever form was asked for: exports are lines.
+    ///
+    /// # Errors
+    /// Standard output is gone.
+    pub fn line(&self, value: &Value) -> Result<(), Failure> {
+        self.json_line(value)
+    }
+
     fn json_line(&self, value: &Value) -> Result<(), Failure> {
         self.text(&visible_json(&value.to_string()))
     }

@@ -13,6 +13,7 @@ use toolkeep_core::id::{AgentName, ChannelName, ContractName, SecretName, Tenant
 use toolkeep_core::rate::{QuotaText, RateText};
 
 use super::alerts::AlertsText;
+use super::audit::AuditText;
 use super::kill::KillText;
 use super::retention::{PrivacyText, RetentionText};
 use super::{CONFIG_MAX_BYTES, ConfigError, Environment, LoadOptions};
@@ -53,6 +54,9 @@ pub struct ConfigText {
     /// `[privacy]`.
     #[serde(default)]
     pub privacy: PrivacyText,
+    /// `[audit]`.
+    #[serde(default)]
+    pub audit: AuditText,
     /// `[kill]`.
     #[serde(default)]
     pub kill: KillText,

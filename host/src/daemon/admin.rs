@@ -13,6 +13,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 
 use super::agent::later;
 use super::alerts;
+use super::audit;
 use super::method::AdminMethod;
 use super::oversight;
 use super::params;
@@ -113,7 +114,17 @@ impl AdminPlane {
             | AdminMethod::KillSet
             | AdminMethod::KillClear
             | AdminMethod::KillList => return self.stopping(&op, method, params),
-            AdminMethod::AuditVerify | AdminMethod::HealthGet => return self.state(&op, method, params),
+            AdminMethod::AuditVerify
+            | AdminMethod::AuditEntries
+            | AdminMethod::AuditProve
+            | AdminMethod::AuditExport
+            | AdminMethod::AuditKey
+            | AdminMethod::AuditCheckpoints
+            | AdminMethod::AuditCheckpoint => return audit::begin(host, op, method, params),
+            AdminMethod::HealthGet => {
+                params::read::<params::Nothing>(params)?;
+                later(async move { host.health(&op).await.into() })
+            }
             AdminMethod::AuditRead
             | AdminMethod::RetentionShow
             | AdminMethod::RetentionRun
@@ -125,19 +136,13 @@ impl AdminPlane {
             | AdminMethod::StatsFile => return privacy::begin(host, op, method, params),
             AdminMethod::DaemonDrain => {
                 params::read::<params::Nothing>(params)?;
-                tracing::info!(operator = op.user().as_str(), "an operator stops the daemon");
-                self.stop.send_replace(true);
-                Dispatch::Now(Body::Value(json!({"draining": true})))
+                let stop = Arc::clone(&self.stop);
+                later(async move {
+                    let told = host.stopped_by(&op).await;
+                    stop.send_replace(true);
+                    told.into()
+                })
             }
-        })
-    }
-
-    fn state(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
-        let (host, op) = (self.host.clone(), Arc::clone(op));
-        params::read::<params::Nothing>(params)?;
-        Ok(match method {
-            AdminMethod::AuditVerify => later(async move { host.audit_verify(&op).await.into() }),
-            _ => later(async move { host.health(&op).await.into() }),
         })
     }
 
@@ -155,7 +160,7 @@ impl AdminPlane {
             }
             _ => {
                 params::read::<params::Nothing>(params)?;
-                later(async move { super::reload(&host).await.into() })
+                later(async move { super::reload(&host, Some(op)).await.into() })
             }
         })
     }

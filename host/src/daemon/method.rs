@@ -201,8 +201,20 @@ methods! {
         KillClear = "kill.clear",
         /// What is stopped.
         KillList = "kill.list",
-        /// Verify the audit chain.
+        /// Verify the audit.
         AuditVerify = "audit.verify",
+        /// What is on record.
+        AuditEntries = "audit.entries",
+        /// Prove that something is on record, to whoever does not trust the daemon.
+        AuditProve = "audit.prove",
+        /// What runs did, one record each.
+        AuditExport = "audit.export",
+        /// The key that verifies checkpoints.
+        AuditKey = "audit.key",
+        /// Signed statements of how far the audit has come.
+        AuditCheckpoints = "audit.checkpoints",
+        /// Make one now.
+        AuditCheckpoint = "audit.checkpoint",
         /// Read the payloads of a call in full, on record.
         AuditRead = "audit.read",
         /// How long what is kept, and what is held.

@@ -271,7 +271,7 @@ impl Host {
         Ok(json!({
             "outbox": outbox,
             "ready": self.ready(), "draining": self.admission().draining(), "in_flight": self.flights().count(),
-            "ledger": ledger, "commit": self.0.committer.health(), "halted": self.0.committer.halted(),
+            "ledger": ledger, "audit": self.audit_health(), "commit": self.0.committer.health(), "halted": self.0.committer.halted(),
             "tools": self.catalog().current().tools().count(), "problems": self.catalog().current().problems(),
             "policy": self.policy_state(), "kill_switches": self.kill().standing().switches().count(),
             "components_ready": self.ready_components(),
@@ -308,18 +308,5 @@ impl Host {
     pub async fn plan_detail(&self, operator: &Operator, name: PlanName, cursor: u64) -> Result<Value, Refusal> {
         let stored = self.stored_plan(&Scope::Tenant(operator.tenant().clone()), name).await?;
         Ok(self.plan_page(&stored, cursor, true).await)
-    }
-
-    /// Verify the whole audit chain.
-    ///
-    /// # Errors
-    /// `halted`: the chain is broken, and where.
-    pub async fn audit_verify(&self, _operator: &Operator) -> Result<Value, Refusal> {
-        let head = self.ledger().audit_head().await.map_err(|e| e.refusal())?;
-        match self.ledger().verify_audit(1, head.seq).await {
-            Ok(entries) => Ok(json!({"verified": entries, "head": {"seq": head.seq, "digest": head.digest}})),
-            Err(error) => Err(Refusal::new(Code::Halted, error.to_string())
-                .hint("stop the daemon, keep the state folder as it is, and look for who changed it")),
-        }
     }
 }

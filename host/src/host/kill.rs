@@ -25,7 +25,7 @@ use super::Host;
 use crate::authenticate::Operator;
 use crate::catalog::Tool;
 use crate::kill::KillSwitch;
-use crate::ledger::{CallRow, Due, KillChange, KillWritten, LedgerError};
+use crate::ledger::{CallRow, Due, KillChange, KillWritten, Ledger, LedgerError};
 use crate::notify::Event;
 use crate::outbox::Gate;
 use crate::validate::Call;
@@ -67,6 +67,9 @@ impl Host {
 
     /// Whether a tool may run, maybe for a run.
     pub(crate) fn may_run(&self, principal: &Principal, tool: &Tool, run: Option<RunId>) -> Result<(), Refusal> {
+        if self.ledger().is_halted() && tool.tier != Tier::ReadOnly {
+            return Err(LedgerError::halted());
+        }
         if self.kill().is_clear() {
             return Ok(());
         }
@@ -91,6 +94,9 @@ impl Host {
 
     /// Whether a plan may be committed.
     pub(crate) async fn may_settle(&self, plan: &Plan) -> Result<(), Refusal> {
+        if self.ledger().is_halted() {
+            return Err(LedgerError::halted());
+        }
         if self.kill().is_clear() {
             return Ok(());
         }
@@ -289,7 +295,7 @@ impl Host {
     }
 
     /// Whether an operator may stop everything: named for it, or there is nobody else's anyway.
-    fn is_over_all(&self, operator: &Operator) -> bool {
+    pub(super) fn is_over_all(&self, operator: &Operator) -> bool {
         // An issuer's tokens may name tenants that stand nowhere in the configuration.
         let alone = || self.config().issuers.is_empty() && self.tenants().iter().all(|t| t == operator.tenant());
         self.config().kill.operators.contains(operator.user()) || alone()
@@ -328,10 +334,16 @@ impl Host {
 }
 
 /// What the outbox asks before every attempt. Alerts always leave: they tell the operators that it is stopped.
-pub(super) fn gate(kill: &KillSwitch) -> Gate {
-    let kill = kill.clone();
+pub(super) fn gate(kill: &KillSwitch, ledger: &Ledger) -> Gate {
+    let (kill, ledger) = (kill.clone(), ledger.clone());
     Arc::new(move |due: &Due| {
-        if kill.is_clear() || due.kind == DeliveryKind::Alert {
+        if due.kind == DeliveryKind::Alert {
+            return true;
+        }
+        if ledger.is_halted() {
+            return false;
+        }
+        if kill.is_clear() {
             return true;
         }
         match &due.sender {

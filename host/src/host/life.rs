@@ -20,6 +20,7 @@ use toolkeep_sandbox::fault::HostFault;
 use toolkeep_sandbox::sandbox::{Sandbox, SandboxConfig};
 use toolkeep_sandbox::workspace::{WorkspaceError, WorkspaceRoot};
 
+use super::changes::tools;
 use super::credentials::Failures;
 use super::kill::{gate, of_file};
 use super::observe::Measured;
@@ -36,6 +37,7 @@ use crate::breakers::Breakers;
 use crate::budget::Budgets;
 use crate::catalog::{CatalogHandle, Configured, Known};
 use crate::channel::Channels;
+use crate::checkpoints::Witnesses;
 use crate::commit::{Committer, Left, RecoverError, Stores};
 use crate::config::Config;
 use crate::egress::{Egress, Resolver, TlsError};
@@ -161,7 +163,9 @@ impl Host {
         let token = admin_token(&config.runtime_dir, &ambient)?;
         let issuers = Issuers::new(config.issuers.clone());
         issuers.start(&egress, &ambient).await;
-        let outbox = Outbox::start(ledger.clone(), channels, notify.clone(), ambient.clone(), gate(&kill)).await?;
+        let witnesses = witnesses(&config, &channels, &ledger, &ambient);
+        let outbox =
+            Outbox::start(ledger.clone(), channels, notify.clone(), ambient.clone(), gate(&kill, &ledger)).await?;
         let catalog = CatalogHandle::open(&config.tools_dir, known, Configured::of(&config));
         let (exposures, autonomy, standing) = oversight(&config, &ledger, ambient.now_ms()).await?;
         let budgets = Budgets::open(config.budgets.clone(), ledger.clone(), notify.clone(), ambient.clone()).await?;
@@ -172,6 +176,7 @@ impl Host {
         let executor = executor((sandbox, loader, blobs.spool()), &ambient, &egress, &ledger, &breakers);
         let host = Self(Arc::new(Services {
             outbox,
+            witnesses,
             notify,
             metrics,
             tracing,
@@ -211,9 +216,10 @@ impl Host {
         self.load_credentials().await;
         self.settle_approved().await;
         self.go_on_with(left);
-        self.note("start");
+        self.note_start();
         self.keep_house();
         self.keep_what_is_wanted();
+        self.watch_audit();
         self.warm_up();
     }
 
@@ -321,13 +327,16 @@ impl Host {
         }
     }
 
-    /// Read the manifests and the policies again.
+    /// Read the manifests and the policies again: because an operator says so, or a file changed.
     #[must_use]
-    pub fn reload(&self) -> serde_json::Value {
+    pub fn reload(&self, by: Option<&Operator>) -> serde_json::Value {
+        let (offered, contracts) = (tools(&self.catalog().current()), self.contracts_now());
         let catalog = self.catalog().reload();
+        self.note_changes(AuditKind::Tool, ("changed", &offered, &tools(&catalog)), by);
         self.report_problems();
-        let policy = self.reload_policies(None);
+        let policy = self.reload_policies(by);
         self.budgets().contracts().reload();
+        self.note_changes(AuditKind::Configuration, ("contracts", &contracts, &self.contracts_now()), by);
         self.warm_up();
         json!({"tools": catalog.tools().map(|tool| tool.name.clone()).collect::<Vec<_>>(),
             "problems": catalog.problems(), "policy": policy})
@@ -354,6 +363,8 @@ impl Host {
             self.executor().loader.artifact(component).await?;
         }
         let (names, file) = (candidate.names(), candidate.file().to_path_buf());
+        let digest = component.map(|component| component.digest);
+        self.note(operator, AuditKind::Tool, json!({"what": "installed", "tools": names, "component": digest})).await?;
         blocking(move || candidate.place()).await??;
         let host = self.clone();
         let problems = blocking(move || {
@@ -363,11 +374,6 @@ impl Host {
             problems
         })
         .await?;
-        let digest = component.map(|component| component.digest);
-        let facts = json!({"installed": names, "component": digest, "by": operator.user()});
-        if let Err(error) = self.ledger().audit(AuditKind::Tool, &facts) {
-            tracing::error!(%error, "an installation could not be put on record");
-        }
         Ok(json!({"installed": names, "component": digest, "manifest": file, "problems": problems}))
     }
 
@@ -393,14 +399,6 @@ impl Host {
             }
         }
         Ok(())
-    }
-
-    fn note(&self, what: &str) {
-        let facts =
-            json!({"what": what, "version": env!("CARGO_PKG_VERSION"), "environment": self.0.config.environment});
-        if let Err(error) = self.ledger().audit(AuditKind::Daemon, &facts) {
-            tracing::error!(%error, "the daemon's own life could not be put on record");
-        }
     }
 
     /// Whether calls are accepted.
@@ -430,7 +428,8 @@ impl Host {
         if !self.0.outbox.close(OUTBOX_WAIT).await {
             tracing::warn!("deliveries were under way at the stop; the next start makes them again");
         }
-        self.note("stop");
+        self.note_stop();
+        self.vouch().await;
         if let Err(error) = self.ledger().close().await {
             tracing::error!(%error, "the ledger did not close cleanly");
         }
@@ -441,6 +440,12 @@ impl Host {
 /// Run something that reads and writes files where blocking is allowed.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::new(Code::Internal, "BUG: the work panicked"))
+}
+
+/// Where checkpoints of the audit go.
+fn witnesses(config: &Config, channels: &Channels, ledger: &Ledger, ambient: &Ambient) -> Witnesses {
+    let tenant = config.operators.values().map(|operator| operator.tenant.clone()).next();
+    Witnesses::new(config.checkpoints.clone(), channels.clone(), ledger.clone(), ambient.clone(), tenant)
 }
 
 fn committer(config: &Config, stores: Stores, workspaces: &Workspaces) -> Result<Committer, StartError> {

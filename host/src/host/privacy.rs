@@ -151,7 +151,7 @@ impl Host {
         let stored = stored.ok_or_else(|| Refusal::not_found("call"))?;
         let body = facts("break_glass", operator, reason, json!({"call": call, "tool": stored.row.tool}));
         let written: Value = serde_json::from_str(&body).unwrap_or_default();
-        self.ledger().audit_durably(AuditKind::Privacy, &written).await.map_err(|error| error.refusal())?;
+        self.note(operator, AuditKind::Privacy, written).await?;
         let told = json!({"call_id": call, "tool": stored.row.tool, "by": operator.user(), "reason": reason});
         self.0.notify.event(Event::BreakGlass, operator.tenant(), told);
         tracing::warn!(%call, operator = operator.user().as_str(), "the payloads of a call are read in full");
@@ -221,6 +221,7 @@ impl Host {
             return Ok(json!({"would": would}));
         }
         tracing::info!(operator = operator.user().as_str(), "retention runs by hand");
+        self.note(operator, AuditKind::Retention, json!({"what": "run"})).await?;
         let gone = self.collect().await.map_err(|error| error.refusal())?;
         Ok(json!({"gone": gone, "room": self.ledger_room().await}))
     }

@@ -2,15 +2,19 @@
 //!
 //! Recorded calls are gathered and inserted together. Most jobs are refused before they write anything, if at all; where
 //! one had written, the whole batch is taken back and run again with a savepoint around each job, so that the refused one
-//! takes back its own rows and nobody else's. Audit entries are chained as the jobs run and inserted last. An error of the disk fails the whole batch and is for the writer to judge.
+//! takes back its own rows and nobody else's. Audit entries are chained as the jobs run and inserted last, with what they
+//! complete of the Merkle tree; a checkpoint covers all entries of its batch. An error of the disk fails the whole batch
+//! and is for the writer to judge.
 
 use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, Row, ToSql, params};
 use toolkeep_core::audit::{AuditEntry, AuditKind, ChainHead};
+use toolkeep_core::merkle::Frontier;
 
 use super::charges::Refund;
-use super::column::{audit_word, digest_bytes, integer};
+use super::checkpoints::Signer;
+use super::column::{digest_bytes, integer};
 use super::facts;
 use super::failure::LedgerError;
 use super::insert::{self, Placed};
@@ -19,6 +23,7 @@ use super::rows::CallRow;
 use super::sealing::{Fresh, Sealer, Vault};
 use super::statement::{Failed, each, execute, row, rows};
 use super::stats::Ended;
+use super::tree;
 use crate::vault::KeyId;
 
 /// Where the next rows go.
@@ -26,6 +31,17 @@ use crate::vault::KeyId;
 pub(super) struct Marks {
     pub(super) head: ChainHead,
     pub(super) next_call: i64,
+}
+
+/// What a batch is written with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Book<'c> {
+    pub(super) now_ms: u64,
+    pub(super) host_id: &'c str,
+    /// The right edge of the tree over the audit, before the batch.
+    pub(super) tree: &'c Frontier,
+    pub(super) signer: &'c Signer,
+    pub(super) vault: &'c Vault,
 }
 
 /// Why a job did not do what it should.
@@ -81,6 +97,8 @@ pub(super) struct Batch<'c> {
 pub(super) struct Ran {
     pub(super) done: Vec<Done>,
     pub(super) marks: Marks,
+    /// The right edge of the tree over the audit, after the batch.
+    pub(super) tree: Frontier,
     /// What plans that are not committed give back.
     pub(super) refunds: Vec<Refund>,
     /// What changes among the keys of payloads.
@@ -110,10 +128,10 @@ impl<'c> Batch<'c> {
     pub(super) fn run(
         conn: &'c Connection,
         marks: Marks,
-        now_ms: u64,
-        (host_id, vault): (&'c str, &'c Vault),
+        book: Book<'c>,
         (jobs, guarded): (&'c [Job], bool),
     ) -> Result<Ran, rusqlite::Error> {
+        let Book { now_ms, host_id, tree, signer, vault } = book;
         let (audit, records) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
         let refunds = Vec::new();
         let (sealer, finished) = (Sealer::new(vault, conn, now_ms), Vec::new());
@@ -123,34 +141,53 @@ impl<'c> Batch<'c> {
         for job in jobs {
             done.push(batch.job(&job.work)?);
             if batch.spoiled {
-                return Ok(Ran { done, marks, refunds: Vec::new(), keys: KeyChanges::default(), spoiled: true });
+                return Ok(Ran {
+                    done,
+                    marks,
+                    tree: tree.clone(),
+                    refunds: Vec::new(),
+                    keys: KeyChanges::default(),
+                    spoiled: true,
+                });
             }
         }
         batch.flush_records()?;
         batch.flush_stats()?;
-        each(batch.conn, AUDIT, &batch.audit, |statement, entry| {
+        let tree = batch.flush_audit(tree.clone())?;
+        if jobs.iter().any(|job| matches!(job.work, Work::Checkpoint)) {
+            let note = signer.checkpoint(conn, &tree)?;
+            let asked = jobs.iter().zip(&mut done).filter(|(job, _)| matches!(job.work, Work::Checkpoint));
+            asked.for_each(|(_, done)| *done = Done::Vouched(Arc::clone(&note)));
+        }
+        let Sealer { fresh, retired, gone, .. } = batch.sealer;
+        let keys = KeyChanges { fresh, retired, gone };
+        Ok(Ran { done, marks: batch.marks, tree, refunds: batch.refunds, keys, spoiled: false })
+    }
+
+    /// Insert the audit entries, and what they complete of the tree.
+    fn flush_audit(&self, mut tree: Frontier) -> Result<Frontier, rusqlite::Error> {
+        each(self.conn, AUDIT, &self.audit, |statement, entry| {
             statement.execute(params![
                 integer(entry.seq),
-                audit_word(entry.kind),
+                entry.kind.word(),
                 integer(entry.at_ms),
                 entry.body,
                 digest_bytes(&entry.previous),
                 digest_bytes(&entry.digest)
             ])
         })?;
-        let Sealer { fresh, retired, gone, .. } = batch.sealer;
-        let keys = KeyChanges { fresh, retired, gone };
-        Ok(Ran { done, marks: batch.marks, refunds: batch.refunds, keys, spoiled: false })
+        let mut made = Vec::new();
+        self.audit.iter().for_each(|entry| tree::push(&mut tree, &entry.digest, &mut made));
+        tree::keep(self.conn, &made)?;
+        Ok(tree)
     }
 
     fn job(&mut self, work: &'c Work) -> Result<Done, rusqlite::Error> {
         match work {
             Work::Record(row) if row.suspended => return self.apart(work),
             Work::Record(row) => self.records.push(row),
-            Work::Audit { kind, body } => {
-                self.append(*kind, body.as_ref().to_owned());
-            }
-            Work::Barrier | Work::Close => {}
+            Work::Audit { kind, body } => return Ok(Done::Noted(self.append(*kind, body.as_ref().to_owned()))),
+            Work::Barrier | Work::Close | Work::Checkpoint => {}
             Work::Propose(_)
             | Work::Intent(_)
             | Work::Outcome(_)
@@ -169,6 +206,7 @@ impl<'c> Batch<'c> {
             | Work::Suspend(_)
             | Work::Outbox(_)
             | Work::Kill(_)
+            | Work::Learn(_)
             | Work::Transaction(_)
             | Work::Credential(_)
             | Work::Oversee(_)
@@ -256,7 +294,8 @@ impl<'c> Batch<'c> {
             Work::Say(verdict) => told(self.say(verdict), |()| Done::Written, Done::Refused),
             Work::Suspend(suspended) => told(self.suspend(suspended), |()| Done::Written, Done::Refused),
             Work::Record(row) => told(self.end_suspended(row), |()| Done::Written, Done::Refused),
-            Work::Audit { .. } | Work::Barrier | Work::Close => Ok(Done::Written),
+            Work::Learn(learned) => told(self.learn(learned), |()| Done::Written, Done::Refused),
+            Work::Audit { .. } | Work::Barrier | Work::Close | Work::Checkpoint => Ok(Done::Written),
         }
     }
 
@@ -390,6 +429,7 @@ fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
         | Work::Outbox(_)
         | Work::Credential(_)
         | Work::Kill(_)
+        | Work::Learn(_)
         | Work::NoteSend(_)
         | Work::NotKnown { .. }
         | Work::Say(_)
@@ -398,6 +438,7 @@ fn refused_row(work: &Work, error: &rusqlite::Error) -> Done {
         | Work::Alert(_)
         | Work::Sync
         | Work::Barrier
+        | Work::Checkpoint
         | Work::Close => Done::Refused(refused),
     }
 }

@@ -1,71 +1,109 @@
-//! The audit chain in the ledger: appending facts, reading entries, verifying links.
+//! The audit chain in the ledger: appending facts and reading entries.
 //!
-//! The writer chains entries in the transaction of the rows that they are about, so that neither is there without the other. A reader
-//! can verify any part against the entry before it; that the end was not cut off shows only against a digest that
-//! was kept elsewhere.
+//! The writer chains entries in the transaction of the rows that they are about, so that neither is there without the
+//! other. Whatever is put on record without such rows comes through [`Ledger::note`], which waits for the disk, or through
+//! [`Ledger::audit`], which does not. Verifying is in [`super::verify`].
 
-use rusqlite::{Connection, Row, params};
-use serde_json::Value;
-use toolkeep_core::audit::{AuditEntry, AuditKind, ChainHead, canonical_body};
+use rusqlite::{Connection, params};
+use serde_json::{Map, Value, json};
+use toolkeep_core::audit::{AuditEntry, AuditKind, ChainBroken, ChainHead, canonical_body, genesis};
+use toolkeep_core::id::{TenantName, UserName};
+use toolkeep_core::principal::Principal;
 
 use super::Ledger;
-use super::column::{Reading, integer, worded};
+use super::column::Reading;
 use super::failure::LedgerError;
 use super::queue::{Done, Job, Work};
 use super::read::bounds;
 use super::rows::{Page, Paged};
-use super::schema::number;
-use super::statement::{page, row, rows};
+use super::statement::{page, row};
+use super::verify::entry_of;
 
-/// Entries that are read at a time while a chain is verified: a few megabytes.
-const VERIFIED_AT_ONCE: u64 = 2_000;
+/// Most entries that a chain can have: far more than a disk holds, and far from where numbers of rows end.
+const ENTRIES_MAX: u64 = 1 << 60;
 
-fn entry_of(row: &Row<'_>) -> Result<AuditEntry, LedgerError> {
-    let reading = Reading::new(row, "audit");
-    Ok(AuditEntry {
-        seq: reading.number("seq")?,
-        kind: reading.word("kind", worded)?,
-        at_ms: reading.number("at_ms")?,
-        body: reading.text("body")?.to_owned(),
-        previous: reading.digest("previous")?,
-        digest: reading.digest("digest")?,
-    })
+/// Who did what an entry tells of.
+#[derive(Debug, Clone, Copy)]
+pub enum Who<'a> {
+    /// The daemon itself, or the clock.
+    Daemon,
+    /// An operator, in the tenant whose things it is about.
+    Operator {
+        /// The person.
+        user: &'a UserName,
+        /// The tenant.
+        tenant: &'a TenantName,
+    },
+    /// An agent, for somebody.
+    Agent(&'a Principal),
 }
 
-/// The end of the chain, and a check of its last `entries`.
-pub(super) fn verified_head(conn: &Connection, entries: u64) -> Result<ChainHead, LedgerError> {
-    let last = u64::try_from(number(conn, "SELECT max(seq) FROM audit")?).unwrap_or(0);
-    let from = last.saturating_sub(entries);
-    let sql = "SELECT * FROM audit WHERE seq >= ?1 ORDER BY seq";
-    let tail: Vec<AuditEntry> = rows(conn, sql, params![integer(from)], entry_of)?;
-    let mut head = ChainHead::default();
-    for (place, entry) in tail.iter().enumerate() {
-        if place == 0 && entry.seq == from && from > 0 {
-            head = ChainHead { seq: entry.seq, digest: entry.digest };
-        } else {
-            head.follow(entry)?;
+impl Who<'_> {
+    /// Who the daemon is in entries.
+    const DAEMON: &'static str = "daemon";
+
+    /// Facts with who did it. What the facts say of that already counts for nothing.
+    fn signed(self, facts: Value) -> Value {
+        let mut members = match facts {
+            Value::Object(members) => members,
+            other => Map::from_iter([("facts".to_owned(), other)]),
+        };
+        let mut set = |name: &str, value: Value| drop(members.insert(name.to_owned(), value));
+        match self {
+            Self::Daemon => set("by", Value::from(Self::DAEMON)),
+            Self::Operator { user, tenant } => {
+                set("by", json!(user));
+                set("tenant", json!(tenant));
+            }
+            Self::Agent(principal) => {
+                set("by", json!(principal.user));
+                set("agent", json!(principal.agent));
+                set("tenant", json!(principal.tenant));
+            }
         }
+        Value::Object(members)
     }
-    Ok(head)
+}
+
+/// Where the next entry goes. A chain that is broken goes on after its last row, whatever that is.
+pub(super) fn end(conn: &Connection) -> Result<ChainHead, LedgerError> {
+    let sql = "SELECT seq, digest FROM audit WHERE seq > 0 ORDER BY seq DESC LIMIT 1";
+    let last = row(conn, sql, &[], |row| {
+        let reading = Reading::new(row, "audit");
+        Ok(ChainHead { seq: reading.number("seq")?, digest: reading.digest("digest").unwrap_or_else(|_| genesis()) })
+    })?;
+    let last = last.unwrap_or_default();
+    if last.seq > ENTRIES_MAX {
+        return Err(ChainBroken::Stray.into());
+    }
+    Ok(last)
 }
 
 impl Ledger {
     /// Append to the audit chain without waiting.
     ///
     /// # Errors
-    /// The queue is full, or the ledger is poisoned or closed.
+    /// The queue is full, or the ledger is poisoned or closed. Nothing with effects runs any more until that an entry is
+    /// missing is on record itself.
     pub fn audit(&self, kind: AuditKind, facts: &Value) -> Result<(), LedgerError> {
-        self.shared.queue.push(Job::lazy(Work::Audit { kind, body: canonical_body(facts).into() }))
+        let pushed = self.shared.queue.push(Job::lazy(Work::Audit { kind, body: canonical_body(facts).into() }));
+        pushed.inspect_err(|_| self.shared.pulse.lose())
     }
 
-    /// Append to the audit chain and wait until it is on the disk.
+    /// Append to the audit chain that somebody did something, and wait until it is on the disk. Returns the number of the
+    /// entry.
+    ///
+    /// `facts` is an object of digests, names, numbers and the words of whoever gave a reason; never contents. `what` of
+    /// its members says which of the things that the kind covers it was. The entry also says who.
     ///
     /// # Errors
-    /// The ledger failed.
-    pub async fn audit_durably(&self, kind: AuditKind, facts: &Value) -> Result<(), LedgerError> {
-        match self.ask(Work::Audit { kind, body: canonical_body(facts).into() }, true).await? {
+    /// The ledger failed: whoever asked must not do what was to be on record.
+    pub async fn note(&self, kind: AuditKind, who: Who<'_>, facts: Value) -> Result<u64, LedgerError> {
+        let body = canonical_body(&who.signed(facts)).into();
+        match self.ask(Work::Audit { kind, body }, true).await? {
+            Done::Noted(seq) => Ok(seq),
             Done::Refused(error) => Err(error),
-            _ => Ok(()),
+            _ => Err(LedgerError::Closed),
         }
     }
 
@@ -83,38 +121,6 @@ impl Ledger {
             })
         });
         Ok(head.await?.unwrap_or_default())
-    }
-
-    /// Verify the entries `from..=to` and that they continue the one before them. Returns how many there were.
-    ///
-    /// # Errors
-    /// The chain is broken, or the ledger cannot be read.
-    pub async fn verify_audit(&self, from: u64, to: u64) -> Result<u64, LedgerError> {
-        self.caught_up().await?;
-        let from = from.max(1);
-        let mut head = ChainHead::default();
-        if from > 1 {
-            let before = self.audit_entries(Page { cursor: Some(from - 2), limit: 1 }).await?;
-            // A missing entry shows as a broken sequence below.
-            if let Some(entry) = before.items.first().filter(|entry| entry.seq == from - 1) {
-                head = ChainHead { seq: entry.seq, digest: entry.digest };
-            }
-        }
-        let mut verified = 0;
-        while head.seq < to {
-            let ask = integer((to - head.seq).min(VERIFIED_AT_ONCE));
-            let sql = "SELECT * FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
-            let after = integer(head.seq);
-            let entries = self.read(move |conn| rows(conn, sql, params![after, ask], entry_of)).await?;
-            if entries.is_empty() {
-                break;
-            }
-            for entry in &entries {
-                head.follow(entry)?;
-                verified += 1;
-            }
-        }
-        Ok(verified)
     }
 
     /// Entries of the audit chain, oldest first; the cursor is the sequence number of the last entry seen.

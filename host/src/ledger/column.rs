@@ -6,7 +6,6 @@
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 use serde::de::DeserializeOwned;
-use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{Mode, Outcome, Status};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::principal::{Origin, SessionPath};
@@ -65,34 +64,6 @@ pub(super) const fn outcome_word(outcome: Outcome) -> &'static str {
         Outcome::Discarded => "discarded",
         Outcome::Unknown => "unknown",
         Outcome::Halted => "halted",
-    }
-}
-
-pub(super) const fn audit_word(kind: AuditKind) -> &'static str {
-    match kind {
-        AuditKind::Call => "call",
-        AuditKind::Intent => "intent",
-        AuditKind::Outcome => "outcome",
-        AuditKind::Held => "held",
-        AuditKind::Approval => "approval",
-        AuditKind::Discarded => "discarded",
-        AuditKind::Request => "request",
-        AuditKind::Resolved => "resolved",
-        AuditKind::Breach => "breach",
-        AuditKind::Delivery => "delivery",
-        AuditKind::Tool => "tool",
-        AuditKind::Daemon => "daemon",
-        AuditKind::Policy => "policy",
-        AuditKind::Identity => "identity",
-        AuditKind::Kill => "kill",
-        AuditKind::Breaker => "breaker",
-        AuditKind::Autonomy => "autonomy",
-        AuditKind::Standing => "standing",
-        AuditKind::Finding => "finding",
-        AuditKind::Escalation => "escalation",
-        AuditKind::Budget => "budget",
-        AuditKind::Alert => "alert",
-        AuditKind::Privacy => "privacy",
     }
 }
 
@@ -194,6 +165,7 @@ impl<'r> Reading<'r> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use toolkeep_core::audit::AuditKind;
 
     #[test]
     fn words_are_those_of_the_wire() {
@@ -212,29 +184,8 @@ mod tests {
         ] {
             assert_eq!(worded(outcome_word(outcome)), Some(outcome));
         }
-        for kind in [
-            AuditKind::Call,
-            AuditKind::Intent,
-            AuditKind::Outcome,
-            AuditKind::Held,
-            AuditKind::Approval,
-            AuditKind::Discarded,
-            AuditKind::Breach,
-            AuditKind::Delivery,
-            AuditKind::Tool,
-            AuditKind::Daemon,
-            AuditKind::Policy,
-            AuditKind::Identity,
-            AuditKind::Kill,
-            AuditKind::Breaker,
-            AuditKind::Autonomy,
-            AuditKind::Standing,
-            AuditKind::Finding,
-            AuditKind::Escalation,
-            AuditKind::Budget,
-            AuditKind::Privacy,
-        ] {
-            assert_eq!(worded(audit_word(kind)), Some(kind));
+        for kind in AuditKind::ALL {
+            assert_eq!(worded(kind.word()), Some(kind));
         }
         assert_eq!(code_of("stale_plan"), Some(Code::StalePlan));
         assert_eq!((mode_of("preview"), mode_of("Preview")), (Some(Mode::Preview), None));

@@ -6,17 +6,18 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 use toolkeep_core::audit::canonical_body;
-use toolkeep_core::call::{Mode, Outcome, Status};
+use toolkeep_core::call::{Mode, Outcome, Status, Usage};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId, RunId, StandingId};
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId, RunId, StandingId, TenantName};
 use toolkeep_core::plan::{Plan, Totals};
-use toolkeep_core::principal::SessionPath;
+use toolkeep_core::principal::{Principal, SessionPath};
 use toolkeep_core::refusal::Code;
+use toolkeep_core::tier::Tier;
 use toolkeep_core::trace::TraceId;
 
 use super::column::{outcome_word, status_word};
 use super::resolve::Resolution;
-use super::rows::{CallRow, Intent, OutcomeRow, Proposal, Settled};
+use super::rows::{CallRow, Intent, OutcomeRow, Proposal, RunRow, Settled};
 
 /// The facts of a call. Members stand in the order of RFC 8785.
 #[derive(Serialize)]
@@ -34,11 +35,15 @@ struct CallFacts<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     manifest: Option<Digest>,
     mode: Mode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notes: Option<Digest>,
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<PlanId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     plan_digest: Option<Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_set: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recording: Option<Digest>,
     reply: Digest,
@@ -52,10 +57,41 @@ struct CallFacts<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<&'r str>,
     tenant: &'r str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<u8>,
     tool: &'r str,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace: Option<TraceId>,
+    usage: UsageFacts,
     user: &'r str,
+}
+
+/// The largest number that canonical JSON writes as it is (RFC 8785, section 3.2.2.3).
+const EXACT_MAX: u64 = 1 << 53;
+
+/// What a call used, as far as numbers are exact. Members stand in the order of RFC 8785.
+#[derive(Serialize)]
+struct UsageFacts {
+    cost_micro_usd: u64,
+    fuel: u64,
+    host_calls: u64,
+    http_requests: u64,
+    memory_peak: u64,
+    wall_ms: u64,
+}
+
+impl From<Usage> for UsageFacts {
+    fn from(usage: Usage) -> Self {
+        let exact = |number: u64| number.min(EXACT_MAX);
+        Self {
+            cost_micro_usd: exact(usage.cost_usd.micro()),
+            fuel: exact(usage.fuel),
+            host_calls: exact(usage.host_calls),
+            http_requests: exact(usage.http_requests),
+            memory_peak: exact(usage.memory_peak),
+            wall_ms: exact(usage.wall_ms),
+        }
+    }
 }
 
 /// A call that ended, or that made a plan.
@@ -71,9 +107,11 @@ pub(super) fn call(row: &CallRow, proposal: Option<&Proposal>) -> String {
         input: row.input_digest,
         manifest: row.manifest,
         mode: row.mode,
+        notes: row.notes.as_ref().map(|text| Digest::of(text.as_bytes())),
         outcome: outcome_word(row.outcome),
         plan: plan.map(Plan::id),
         plan_digest: plan.map(Plan::digest),
+        policy_set: row.policy_set,
         recording: row.recording.as_ref().map(|text| Digest::of(text.as_bytes())),
         reply: Digest::of(row.reply.as_bytes()),
         run: row.run,
@@ -82,8 +120,10 @@ pub(super) fn call(row: &CallRow, proposal: Option<&Proposal>) -> String {
         status: status_word(row.status),
         step: row.step.as_deref(),
         tenant: row.principal.tenant.as_str(),
+        tier: row.tier.map(Tier::number),
         tool: row.tool.as_str(),
         trace: row.trace,
+        usage: row.usage.into(),
         user: row.principal.user.as_str(),
     };
     serde_json::to_string(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
@@ -186,10 +226,11 @@ struct OutcomeFacts<'r> {
     outcome: &'static str,
     plan: PlanId,
     reply: Digest,
+    tenant: &'r str,
 }
 
 /// A commit that ended.
-pub(super) fn outcome(row: &OutcomeRow, call: CallId) -> String {
+pub(super) fn outcome(row: &OutcomeRow, call: CallId, tenant: &TenantName) -> String {
     let (outcome, halted) = match &row.settled {
         Settled::Committed => ("committed", None),
         Settled::RolledBack => ("rolled_back", None),
@@ -202,6 +243,7 @@ pub(super) fn outcome(row: &OutcomeRow, call: CallId) -> String {
         outcome,
         plan: row.intent.plan(),
         reply: Digest::of(row.reply.as_bytes()),
+        tenant: tenant.as_str(),
     };
     serde_json::to_string(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
 }
@@ -217,17 +259,41 @@ pub(super) fn held(plan: &Plan, approval: ApprovalId) -> String {
 }
 
 /// A person's answer.
-pub(super) fn resolution(answer: &Resolution, plan: PlanId, state: &str) -> String {
+pub(super) fn resolution(answer: &Resolution, plan: PlanId, state: &str, tenant: &TenantName) -> String {
     canonical_body(&json!({
         "approval": answer.id, "approved": answer.approve, "approver": answer.approver, "plan": plan,
-        "reason": answer.reason, "state": state,
+        "reason": answer.reason, "state": state, "tenant": tenant,
     }))
 }
 
 /// A plan that ended without a commit.
-pub(super) fn ended(plan: PlanId, call: CallId, (status, outcome): (Status, Outcome), why: &str) -> String {
+pub(super) fn ended(
+    plan: PlanId,
+    (tenant, call): (&TenantName, CallId),
+    (status, outcome): (Status, Outcome),
+    why: &str,
+) -> String {
     canonical_body(&json!({
-        "call": call, "outcome": outcome_word(outcome), "plan": plan, "status": status_word(status), "why": why,
+        "call": call, "outcome": outcome_word(outcome), "plan": plan, "status": status_word(status), "tenant": tenant,
+        "why": why,
+    }))
+}
+
+/// A run that begins. What the agent says that it is for stands in its row.
+pub(super) fn opened(run: &RunRow) -> String {
+    let Principal { tenant, user, agent } = &run.principal;
+    canonical_body(&json!({
+        "agent": agent, "label": Digest::of(run.label.as_bytes()), "run": run.run, "tenant": tenant,
+        "terms": Digest::of(run.terms.as_bytes()), "user": user, "what": "opened", "workflow": run.workflow,
+    }))
+}
+
+/// A run that ended.
+pub(super) fn closed(owner: &Principal, run: RunId, outcome: Option<&str>) -> String {
+    let Principal { tenant, user, agent } = owner;
+    canonical_body(&json!({
+        "agent": agent, "outcome": outcome.map(|outcome| Digest::of(outcome.as_bytes())), "run": run,
+        "tenant": tenant, "user": user, "what": "closed",
     }))
 }
 
@@ -235,7 +301,6 @@ pub(super) fn ended(plan: PlanId, call: CallId, (status, outcome): (Status, Outc
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use toolkeep_core::call::Usage;
     use toolkeep_core::id::SessionId;
     use toolkeep_core::principal::Origin;
     use uuid::Uuid;
@@ -254,6 +319,7 @@ mod tests {
             component: Some(Digest::of(b"c")),
             manifest: Some(Digest::of(b"m")),
             tier: None,
+            policy_set: None,
             mode: Mode::Preview,
             input: Arc::from("{}"),
             input_digest: Digest::of(b"{}"),
@@ -284,9 +350,11 @@ mod tests {
             input: row.input_digest,
             manifest: Some(row.input_digest),
             mode: Mode::Commit,
+            notes: Some(row.input_digest),
             outcome: "none",
             plan: Some(PlanId::new(Uuid::from_u128(1))),
             plan_digest: Some(row.input_digest),
+            policy_set: Some(row.input_digest),
             recording: Some(row.input_digest),
             reply: row.input_digest,
             run: row.run,
@@ -295,8 +363,10 @@ mod tests {
             status: "ok",
             step: Some("s"),
             tenant: "t",
+            tier: Some(2),
             tool: "x",
             trace: row.trace,
+            usage: Usage { fuel: u64::MAX, wall_ms: EXACT_MAX, ..Usage::default() }.into(),
             user: "u",
         };
         for _ in 0..2 {
@@ -360,6 +430,7 @@ mod tests {
             outcome: "halted",
             plan,
             reply: digest,
+            tenant: "t",
         };
         let text = serde_json::to_string(&facts).expect("json");
         let value: Value = serde_json::from_str(&text).expect("json");

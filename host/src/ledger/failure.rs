@@ -41,6 +41,16 @@ pub enum LedgerError {
         /// The newest that this program knows.
         known: i64,
     },
+    /// A copy was written by an older version.
+    #[error(
+        "the copy has schema version {found}, and this program reads {known}; look at it with the version that wrote it"
+    )]
+    Older {
+        /// The version of the copy.
+        found: i64,
+        /// The one that this program reads.
+        known: i64,
+    },
     /// It was made under another environment.
     #[error(
         "the ledger was made under the environment `{found}`, and this is `{wanted}`; give each environment a `daemon.state_dir` of its own"
@@ -62,9 +72,12 @@ pub enum LedgerError {
     /// A check of the stored data failed.
     #[error("the ledger is damaged: {0}; restore it from a backup")]
     Damaged(Arc<str>),
-    /// The audit chain does not verify.
-    #[error("the audit chain does not verify: {0}")]
+    /// The audit does not verify.
+    #[error("the audit does not verify: {0}")]
     Chain(#[from] ChainBroken),
+    /// Nothing with effects is taken, for this reason.
+    #[error("nothing with effects runs: {0}; look at `toolkeep doctor`, then at docs/audit.md")]
+    Halted(Arc<str>),
     /// A row with this id exists already, or one that it needs does not.
     #[error("the ledger refused a row: {0}")]
     Refused(Arc<str>),
@@ -87,8 +100,16 @@ impl LedgerError {
             }
             Self::Closed => Refusal::new(Code::Overloaded, "the daemon is stopping").after_ms(RETRY_AFTER_MS),
             Self::Poisoned(_) => Refusal::new(Code::Halted, "the ledger stopped writing after a disk error"),
+            Self::Halted(_) => Self::halted(),
             _ => Refusal::new(Code::Internal, "the ledger could not be read or written"),
         }
+    }
+
+    /// What a caller is told while nothing with effects runs. Why is for operators.
+    #[must_use]
+    pub fn halted() -> Refusal {
+        Refusal::new(Code::Halted, "nothing that changes anything runs: what is on record cannot be relied on")
+            .hint("tools that only read may be called; an operator has to look at the daemon's health")
     }
 
     pub(super) fn storage(what: &'static str, cause: &impl ToString) -> Self {

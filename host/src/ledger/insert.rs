@@ -20,9 +20,10 @@ use crate::vault::Part;
 
 const CALL: &str = "INSERT INTO calls (seq, id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                     input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, \
-                    started_ms, ended_ms, plan, final, credential, session, http_requests, cost_micro_usd, tier) VALUES (?1, ?2, ?3, \
+                    started_ms, ended_ms, plan, final, credential, session, http_requests, cost_micro_usd, policy_set, \
+                    tier) VALUES (?1, ?2, ?3, \
                     ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, \
-                    ?26, ?27, ?28, ?29, ?30)";
+                    ?26, ?27, ?28, ?29, ?30, ?31)";
 pub(super) const NOTES: &str = "INSERT INTO call_notes (call_seq, body) VALUES (?1, ?2) \
                                 ON CONFLICT (call_seq) DO UPDATE SET body = excluded.body";
 pub(super) const OUTPUT: &str = "INSERT INTO call_outputs (call_seq, body) VALUES (?1, ?2) \
@@ -108,6 +109,7 @@ pub(super) fn calls(conn: &Connection, sealer: &mut Sealer<'_>, calls: &[Placed<
             path_bytes(&row.origin.session),
             integer(row.usage.http_requests),
             integer(row.usage.cost_usd.micro()),
+            row.policy_set.as_ref().map(digest_bytes),
             row.tier.map(Tier::number)
         ])
     })?;

@@ -195,7 +195,10 @@ impl Batch<'_> {
 
     fn ended(&mut self, id: TransactionId, state: TransactionState, why: &str) -> Result<(), rusqlite::Error> {
         self.execute("DELETE FROM transaction_pins WHERE txn = ?1", params![id_bytes(id.uuid())])?;
-        let facts = json!({"transaction": id, "state": state.word(), "why": why});
+        let sql = "SELECT tenant FROM transactions WHERE id = ?1";
+        let mut asked = self.conn.prepare_cached(sql)?;
+        let tenant: String = asked.query_row(params![id_bytes(id.uuid())], |row| row.get(0))?;
+        let facts = json!({"transaction": id, "state": state.word(), "tenant": tenant, "why": why});
         self.append(AuditKind::Discarded, canonical_body(&facts));
         Ok(())
     }

@@ -11,6 +11,7 @@ use toolkeep_core::delivery::{DeliveryEvent, DeliveryState, Progress};
 use toolkeep_core::id::{CallId, DeliveryId, UserName};
 
 use super::batch::{Batch, Step};
+use super::checkpoints::SUBJECT as CHECKPOINT_SUBJECT;
 use super::column::{Reading, id_bytes, integer};
 use super::deliveries::{
     DeadState, Delivery, DeliveryChange, Enqueue, OutboxDone, OutboxWork, delivery_of, one_delivery, progress_of,
@@ -161,16 +162,20 @@ impl Batch<'_> {
 
     /// Put the end of a delivery, or what a person decided about it, on record.
     fn note_delivery(&mut self, id: DeliveryId, state: DeliveryState, by: Option<&UserName>) -> Step<(), LedgerError> {
-        let sql = "SELECT tenant, kind, channel, call, attempts FROM outbox WHERE id = ?1";
+        let sql = "SELECT tenant, kind, channel, call, attempts, subject FROM outbox WHERE id = ?1";
         let facts = self.row(sql, params![id_bytes(id.uuid())], |row| {
             let reading = Reading::new(row, "outbox");
-            Ok(json!({
+            // An entry about a checkpoint that arrived would ask for the next checkpoint, for ever.
+            if state == DeliveryState::Delivered && reading.text("subject")? == CHECKPOINT_SUBJECT {
+                return Ok(None);
+            }
+            Ok(Some(json!({
                 "delivery": id, "state": state, "by": by, "tenant": reading.text("tenant")?,
                 "kind": reading.text("kind")?, "channel": reading.text("channel")?,
                 "call": reading.uuid_or_null("call")?.map(CallId::new), "attempts": reading.number("attempts")?,
-            }))
+            })))
         })?;
-        if let Some(facts) = facts {
+        if let Some(facts) = facts.flatten() {
             self.append(AuditKind::Delivery, canonical_body(&facts));
         }
         Ok(())

@@ -3,6 +3,7 @@
 //! Lazy writes do not wake the writer one by one: the first of a batch does, the rest are found when it
 //! looks again. Urgent ones (somebody waits for the answer) wake it at once. Outcomes, barriers and kill switches are
 //! not counted: there is at most one outcome per intent, intents were, and a switch must not wait for what it stops.
+//! Audit entries find room where calls find none any more: they tell what has happened already.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use toolkeep_core::id::{CallId, PlanId, RunId};
 use toolkeep_core::principal::Principal;
 
 use super::alerts::AlertWork;
+use super::belief::Learned;
 use super::credentials::CredentialWork;
 use super::deliveries::{OutboxDone, OutboxWork};
 use super::failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
@@ -32,6 +34,8 @@ use super::transactions::TransactionWork;
 
 /// Most jobs of one batch: nobody waits for more than these.
 pub(super) const BATCH_MAX: usize = 1_024;
+/// How many times the bounds of other writes are those of audit entries.
+const ROOM_FOR_AUDIT: u32 = 2;
 
 /// What is to be written.
 #[derive(Debug)]
@@ -62,6 +66,8 @@ pub(super) enum Work {
     Credential(Box<CredentialWork>),
     Oversee(OversightWork),
     Alert(AlertWork),
+    Learn(Learned),
+    Checkpoint,
     Sync,
     Barrier,
     Close,
@@ -90,6 +96,10 @@ pub(super) enum Done {
     Private(PrivacyDone),
     Outbox(OutboxDone),
     Killed(u64),
+    /// The number of an audit entry.
+    Noted(u64),
+    /// The note of a checkpoint.
+    Vouched(Arc<str>),
     Transacted(Result<(), TransactionRefused>),
     Overseen(Overseen),
 }
@@ -159,6 +169,8 @@ impl Job {
             | Work::DropBlobs(_)
             | Work::Prune { .. }
             | Work::Privacy(_)
+            | Work::Learn(_)
+            | Work::Checkpoint
             | Work::Sync
             | Work::Barrier
             | Work::Close => false,
@@ -216,6 +228,8 @@ fn weight(work: &Work) -> u64 {
         | Work::Alert(_)
         | Work::Kill(_)
         | Work::Oversee(_)
+        | Work::Learn(_)
+        | Work::Checkpoint
         | Work::Sync
         | Work::Barrier
         | Work::Close => 0,
@@ -269,8 +283,10 @@ impl Queue {
         }
         if job.counted {
             let bytes = state.held_bytes.saturating_add(job.bytes);
+            let times = if matches!(job.work, Work::Audit { .. }) { ROOM_FOR_AUDIT } else { 1 };
+            let (jobs, most) = (self.most_jobs.saturating_mul(times), self.most_bytes.saturating_mul(times.into()));
             // One write larger than the bound is taken when it is alone; otherwise it could never be written.
-            if state.held_jobs >= self.most_jobs || (bytes > self.most_bytes && state.held_jobs > 0) {
+            if state.held_jobs >= jobs || (bytes > most && state.held_jobs > 0) {
                 self.meter.rejected();
                 return Err(LedgerError::Overloaded);
             }
@@ -372,33 +388,51 @@ mod tests {
         Job::lazy(Work::Audit { kind: AuditKind::Tool, body: "x".repeat(bytes).into() })
     }
 
+    fn write(bytes: usize) -> Job {
+        let plan = PlanId::new(uuid::Uuid::from_u128(1));
+        Job::lazy(Work::NotKnown { plan, reply: "x".repeat(bytes).into(), asks: false })
+    }
+
+    #[test]
+    fn r40_audit_entries_find_room_where_other_writes_find_none_and_are_bounded_too() {
+        let queue = Queue::new(3, 1_000, LedgerMeter::default());
+        (0..3).for_each(|_| queue.push(write(1)).expect("taken"));
+        assert!(matches!(queue.push(write(1)), Err(LedgerError::Overloaded)));
+        (0..3).for_each(|_| queue.push(audit(1)).expect("room for what has happened"));
+        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)));
+        let queue = Queue::new(30, 1_000, LedgerMeter::default());
+        queue.push(write(1_000)).expect("all of it");
+        queue.push(audit(1_000)).expect("as much again");
+        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)));
+    }
+
     #[test]
     fn the_queue_takes_n_writes_and_refuses_the_next_until_they_are_written() {
         let queue = Queue::new(5, 1_000, LedgerMeter::default());
         for _ in 0..5 {
-            queue.push(audit(1)).expect("taken");
+            queue.push(write(1)).expect("taken");
         }
-        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)));
+        assert!(matches!(queue.push(write(1)), Err(LedgerError::Overloaded)));
         queue.push(Job::lazy(Work::Barrier)).expect("what says how things are is not counted");
         let taken = queue.gather(Duration::ZERO, 4);
         assert_eq!(taken.len(), 4);
-        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)), "taken is not written");
+        assert!(matches!(queue.push(write(1)), Err(LedgerError::Overloaded)), "taken is not written");
         queue.settle(&taken);
         for _ in 0..4 {
-            queue.push(audit(1)).expect("room again");
+            queue.push(write(1)).expect("room again");
         }
-        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)));
+        assert!(matches!(queue.push(write(1)), Err(LedgerError::Overloaded)));
     }
 
     #[test]
     fn the_queue_is_bounded_in_bytes_but_takes_one_large_write() {
         let queue = Queue::new(5, 1_000, LedgerMeter::default());
-        queue.push(audit(2_000)).expect("alone");
-        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)));
+        queue.push(write(2_000)).expect("alone");
+        assert!(matches!(queue.push(write(1)), Err(LedgerError::Overloaded)));
         queue.settle(&queue.gather(Duration::ZERO, 5));
-        queue.push(audit(999)).expect("room");
-        queue.push(audit(1)).expect("exactly");
-        assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)));
+        queue.push(write(999)).expect("room");
+        queue.push(write(1)).expect("exactly");
+        assert!(matches!(queue.push(write(1)), Err(LedgerError::Overloaded)));
     }
 
     #[test]

@@ -33,16 +33,16 @@ use crate::vault::Part;
 /// A call by its id, with the columns that [`call_of`] reads.
 const CALL: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, input_digest, \
                     status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, http_requests, \
-                    cost_micro_usd, started_ms, ended_ms, plan, credential, session, tier, seq FROM calls WHERE id = ?1";
+                    cost_micro_usd, started_ms, ended_ms, plan, credential, session, policy_set, tier, seq FROM calls WHERE id = ?1";
 /// The same columns of the calls of a run.
 const CALLS_OF_RUN: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                             input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, host_calls, \
-                            http_requests, cost_micro_usd, started_ms, ended_ms, plan, credential, session, tier, seq FROM calls WHERE run = ?1 \
+                            http_requests, cost_micro_usd, started_ms, ended_ms, plan, credential, session, policy_set, tier, seq FROM calls WHERE run = ?1 \
                             AND seq > ?2 ORDER BY seq LIMIT ?3";
 /// The same columns of the calls of a tenant. No index serves it: an operator asks for the latest, which are found soon.
 const CALLS_OF_TENANT: &str = "SELECT id, tenant, user, agent, run, step, tool, component, manifest, mode, input, \
                                input_digest, status, outcome, error_code, reply, fuel, wall_ms, memory_peak, \
-                               host_calls, http_requests, cost_micro_usd, started_ms, ended_ms, plan, credential, session, tier, seq FROM calls \
+                               host_calls, http_requests, cost_micro_usd, started_ms, ended_ms, plan, credential, session, policy_set, tier, seq FROM calls \
                                WHERE tenant = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
 
 /// A plan by its id, with its texts.
@@ -112,6 +112,7 @@ pub(super) fn call_of(row: &Row<'_>, vault: &Vault) -> Result<StoredCall, Ledger
         tool: reading.name("tool")?,
         component: reading.digest_or_null("component")?,
         manifest: reading.digest_or_null("manifest")?,
+        policy_set: reading.digest_or_null("policy_set")?,
         mode: reading.word("mode", mode_of)?,
         input: input_text(input),
         input_digest: reading.digest("input_digest")?,

@@ -77,6 +77,7 @@ pub enum Resolved {
 /// What the writer needs to know of an approval.
 struct Asked {
     plan: PlanId,
+    tenant: TenantName,
     state: ApprovalState,
     expires_ms: u64,
     barred: Option<UserName>,
@@ -88,6 +89,7 @@ impl Asked {
         let reading = Reading::new(row, "approvals");
         Ok(Self {
             plan: PlanId::new(reading.uuid("plan")?),
+            tenant: reading.name("tenant")?,
             state: reading.word("state", ApprovalState::from_word)?,
             expires_ms: reading.number("expires_ms")?,
             barred: reading.text_or_null("barred")?.map(|_| reading.name("barred")).transpose()?,
@@ -135,7 +137,7 @@ impl Batch<'_> {
         )?;
         self.keep_intact(Kept::Approval(id))?;
         let plan = asked.plan;
-        self.append(AuditKind::Approval, facts::resolution(answer, plan, next.word()));
+        self.append(AuditKind::Approval, facts::resolution(answer, plan, next.word(), &asked.tenant));
         match next {
             ApprovalState::Approved => Ok(Resolved::Approved),
             ApprovalState::Rejected => {
@@ -220,16 +222,17 @@ impl Batch<'_> {
     /// An open plan ends without a commit, and with it its call, its approval and its pins.
     fn end_plan<R: From<LedgerError>>(&mut self, plan: PlanId, ending: &Ending) -> Step<(CallId, Arc<str>), R> {
         let id = id_bytes(plan.uuid());
-        let sql = "SELECT c.seq, c.id, c.reply FROM plans p JOIN calls c ON c.seq = p.seq WHERE p.id = ?1";
+        let sql = "SELECT c.seq, c.id, c.tenant, c.reply FROM plans p JOIN calls c ON c.seq = p.seq WHERE p.id = ?1";
         let vault = self.sealer.vault();
         let found = self.row(sql, params![id], |row| {
             let reading = Reading::new(row, "calls");
             let (seq, call) = (reading.number("seq")?, CallId::new(reading.uuid("id")?));
+            let tenant = reading.name::<TenantName>("tenant")?;
             // The reply of a call that is not over can be opened; where it cannot, the ending stands alone.
             let before = vault.read(Part::Reply, reading.text("reply")?)?.clear();
-            Ok((integer(seq), call, ending.reply(call, before.as_deref().unwrap_or_default())))
+            Ok((integer(seq), call, tenant, ending.reply(call, before.as_deref().unwrap_or_default())))
         })?;
-        let Some((seq, call, reply)) = found else {
+        let Some((seq, call, tenant, reply)) = found else {
             return Err(LedgerError::Damaged(format!("plan {plan} has no call").into()).into());
         };
         self.expire_approval(id)?;
@@ -240,7 +243,7 @@ impl Batch<'_> {
             Stop::Refused(error) => Stop::Refused(R::from(error)),
             Stop::Sql(error) => Stop::Sql(error),
         })?;
-        self.append(AuditKind::Discarded, facts::ended(plan, call, (status, outcome), ending.word()));
+        self.append(AuditKind::Discarded, facts::ended(plan, (&tenant, call), (status, outcome), ending.word()));
         Ok((call, reply))
     }
 
@@ -313,6 +316,7 @@ impl Batch<'_> {
                 run.origin.credential.to_string(),
             ],
         )?;
+        self.append(AuditKind::Run, facts::opened(run));
         Ok(())
     }
 
@@ -336,6 +340,9 @@ impl Batch<'_> {
                 outcome
             ],
         )?;
+        if closed == 1 {
+            self.append(AuditKind::Run, facts::closed(owner, run, outcome));
+        }
         Ok(closed == 1)
     }
 

@@ -94,6 +94,8 @@ pub struct CallRow {
     pub manifest: Option<Digest>,
     /// The risk tier of the tool; absent likewise.
     pub tier: Option<Tier>,
+    /// The policies that were asked about it; absent if it was refused before they were.
+    pub policy_set: Option<Digest>,
     /// Commit or preview.
     pub mode: Mode,
     /// The canonical input.

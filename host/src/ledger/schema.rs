@@ -17,6 +17,8 @@ use super::statement::{execute, row};
 
 /// The database's file, in the ledger's directory.
 pub(super) const FILE: &str = "ledger.sqlite";
+/// Its write-ahead log, beside it.
+const LOG_FILE: &str = "ledger.sqlite-wal";
 /// How long a writer waits for somebody else's lock, which only a tool of the operator can hold.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages in the write-ahead log before it is copied into the database: 16 MiB keep the copying rare.
@@ -32,7 +34,7 @@ const STATEMENTS: usize = 160;
 const CHECKED_AT_ONCE_PAGES: i64 = 65_536;
 
 /// Every version of the schema, in order; the version of a database is how many of them it has seen.
-const MIGRATIONS: [&str; 15] = [
+const MIGRATIONS: [&str; 16] = [
     include_str!("migrations/0001_foundation.sql"),
     include_str!("migrations/0002_outside.sql"),
     include_str!("migrations/0003_sends.sql"),
@@ -48,6 +50,7 @@ const MIGRATIONS: [&str; 15] = [
     include_str!("migrations/0013_retries.sql"),
     include_str!("migrations/0014_alerts.sql"),
     include_str!("migrations/0015_privacy.sql"),
+    include_str!("migrations/0016_audit_tree.sql"),
 ];
 
 fn failed(what: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError {
@@ -103,6 +106,48 @@ pub(super) fn connect_reader(path: &Path) -> Result<Connection, LedgerError> {
 pub(super) fn overwrites(conn: &Connection, overwrites: bool) -> Result<(), rusqlite::Error> {
     let sql = if overwrites { "PRAGMA secure_delete = ON" } else { "PRAGMA secure_delete = OFF" };
     conn.query_row(sql, [], |_row| Ok(()))
+}
+
+/// Open a database that nobody writes, where it may be that nothing can be written beside it either.
+pub(super) fn connect_copy(path: &Path) -> Result<Connection, LedgerError> {
+    let readable = |conn: &Connection| conn.query_row("SELECT count(*) FROM meta", [], |row| row.get::<_, i64>(0));
+    let opened = open_reader(path).and_then(|conn| readable(&conn).map(|_| conn));
+    let error = match opened {
+        Ok(conn) => return Ok(conn),
+        Err(error) => error,
+    };
+    // In a directory that cannot be written SQLite cannot share the log. A copy that has none is complete without.
+    let has_log = std::fs::metadata(path.with_file_name(LOG_FILE)).is_ok_and(|log| log.len() > 0);
+    if has_log || !path.is_file() {
+        return Err(failed("the copy of the ledger cannot be read; copy its whole folder to where it can be written")(
+            error,
+        ));
+    }
+    let escaped: String = path
+        .to_string_lossy()
+        .chars()
+        .map(|c| match c {
+            '%' => "%25".to_owned(),
+            '?' => "%3f".to_owned(),
+            '#' => "%23".to_owned(),
+            other => other.to_string(),
+        })
+        .collect();
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let conn = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags);
+    let conn = conn.and_then(|conn| settle(&conn, READER_CACHE).and_then(|()| readable(&conn)).map(|_| conn));
+    conn.map_err(failed("the copy of the ledger cannot be read"))
+}
+
+/// Refuse a database of another version.
+pub(super) fn check_version(conn: &Connection) -> Result<(), LedgerError> {
+    let found = number(conn, "PRAGMA user_version")?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    match found.cmp(&known) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(LedgerError::Newer { found, known }),
+        std::cmp::Ordering::Less => Err(LedgerError::Older { found, known }),
+    }
 }
 
 /// Bring the schema up to date.

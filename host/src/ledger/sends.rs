@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, params};
 use toolkeep_core::audit::{AuditKind, canonical_body};
 use toolkeep_core::call::{Outcome, Status};
 use toolkeep_core::effect::Effect;
-use toolkeep_core::id::{CallId, PlanId, UserName};
+use toolkeep_core::id::{CallId, PlanId, TenantName, UserName};
 use toolkeep_core::refusal::Code;
 use toolkeep_core::render::subject;
 use toolkeep_core::send::{Dispatch, Judgement, SendState, judge};
@@ -147,7 +147,9 @@ impl Batch<'_> {
         }
         if !matches!(step.state, SendState::Pending | SendState::Sending | SendState::Compensating) {
             let status = step.answer.as_ref().map(|answer| answer.status);
-            let facts = serde_json::json!({"plan": step.plan, "ordinal": step.ordinal, "request": step.state, "status": status});
+            let tenant = self.tenant_of(step.plan)?;
+            let facts = serde_json::json!({"plan": step.plan, "ordinal": step.ordinal, "request": step.state,
+                "status": status, "tenant": tenant});
             self.append(AuditKind::Request, canonical_body(&facts));
         }
         Ok(())
@@ -180,8 +182,9 @@ impl Batch<'_> {
             ],
         )?;
         if asks {
-            let facts = serde_json::json!({"plan": plan, "call": call, "unknown": true});
-            self.append(AuditKind::Outcome, facts.to_string());
+            let tenant = self.tenant_of(plan)?;
+            let facts = serde_json::json!({"plan": plan, "call": call, "tenant": tenant, "unknown": true});
+            self.append(AuditKind::Outcome, canonical_body(&facts));
         }
         Ok(())
     }
@@ -208,9 +211,15 @@ impl Batch<'_> {
         }
         self.execute("UPDATE plans SET unknown = 0 WHERE id = ?1 AND state = 'committing'", params![plan])?;
         let facts = serde_json::json!({"plan": verdict.plan, "ordinal": verdict.ordinal, "sent": verdict.sent,
-            "user": verdict.user, "reason": verdict.reason});
-        self.append(AuditKind::Resolved, facts.to_string());
+            "by": verdict.user, "reason": verdict.reason, "tenant": self.tenant_of(verdict.plan)?});
+        self.append(AuditKind::Resolved, canonical_body(&facts));
         Ok(())
+    }
+
+    /// Whose a plan is.
+    fn tenant_of(&self, plan: PlanId) -> Result<Option<TenantName>, Failed> {
+        let sql = "SELECT tenant FROM plans WHERE id = ?1";
+        self.row(sql, params![id_bytes(plan.uuid())], |row| Reading::new(row, "plans").name("tenant"))
     }
 }
 

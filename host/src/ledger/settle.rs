@@ -391,7 +391,7 @@ impl Batch<'_> {
             // A plan that was committed as it was made is nobody's transaction.
             self.end_with_plan(row.intent.plan(), state)?;
         }
-        self.append(AuditKind::Outcome, facts::outcome(row, begun.call));
+        self.append(AuditKind::Outcome, facts::outcome(row, begun.call, &begun.tenant));
         Ok(())
     }
 

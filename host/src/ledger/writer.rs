@@ -5,16 +5,19 @@
 //! no batch is tried again: a second sync could claim success for pages that the first one lost.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cap_std::fs::Dir;
 use rusqlite::{Connection, ErrorCode};
+use toolkeep_core::merkle::Frontier;
 
 use super::LedgerHealth;
-use super::batch::{Batch, Marks, Ran};
+use super::batch::{Batch, Book, Marks, Ran};
 use super::charges::Refunds;
+use super::checkpoints::Signer;
 use super::directory;
 use super::failure::LedgerError;
 use super::meter::LedgerMeter;
@@ -34,23 +37,100 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// The health that the writer keeps and everybody reads.
 #[derive(Debug)]
-pub(super) struct Pulse(Mutex<LedgerHealth>);
+pub(super) struct Pulse {
+    health: Mutex<LedgerHealth>,
+    /// Whether anything stands below for which nothing with effects may run.
+    halted: AtomicBool,
+    /// Why the audit is not believed.
+    broken: Mutex<Option<Arc<str>>>,
+    /// Audit entries that found no room, until that is on record.
+    pub(super) lost: AtomicU64,
+    /// The last audit entry that is written.
+    pub(super) head: AtomicU64,
+    /// The last one that a checkpoint covers.
+    pub(super) vouched: AtomicU64,
+}
 
 impl Pulse {
-    pub(super) const fn new() -> Self {
-        Self(Mutex::new(LedgerHealth::Well))
+    pub(super) fn new(head: u64, vouched: u64) -> Self {
+        Self {
+            health: Mutex::new(LedgerHealth::Well),
+            halted: AtomicBool::new(false),
+            broken: Mutex::default(),
+            lost: AtomicU64::new(0),
+            head: AtomicU64::new(head),
+            vouched: AtomicU64::new(vouched),
+        }
     }
 
     pub(super) fn get(&self) -> LedgerHealth {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Change it. A poisoned ledger stays poisoned.
     pub(super) fn set(&self, health: LedgerHealth) {
-        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(*now, LedgerHealth::Poisoned(_)) {
+            if matches!(health, LedgerHealth::Poisoned(_)) {
+                self.halted.store(true, Ordering::Release);
+            }
             *now = health;
         }
+    }
+
+    /// Whether nothing with effects may run: one load, for every call.
+    pub(super) fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Acquire)
+    }
+
+    /// Why nothing with effects may run.
+    pub(super) fn why_halted(&self) -> Option<Arc<str>> {
+        if !self.is_halted() {
+            return None;
+        }
+        if let Some(why) = self.broken() {
+            return Some(why);
+        }
+        if let LedgerHealth::Poisoned(why) = self.get() {
+            return Some(format!("the ledger stopped writing after a disk error ({why})").into());
+        }
+        let lost = self.lost.load(Ordering::Acquire);
+        Some(format!("{lost} audit entries could not be written").into())
+    }
+
+    /// Why the audit is not believed.
+    pub(super) fn broken(&self) -> Option<Arc<str>> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The audit is not believed, or is again. What it is for first stays.
+    pub(super) fn set_broken(&self, why: Option<Arc<str>>) {
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if why.is_none() || broken.is_none() {
+            *broken = why;
+        }
+        drop(broken);
+        self.judge();
+    }
+
+    /// An audit entry found no room.
+    pub(super) fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::AcqRel);
+        self.judge();
+    }
+
+    /// It is on record that so many audit entries found no room.
+    pub(super) fn told(&self, lost: u64) {
+        self.lost.fetch_sub(lost, Ordering::AcqRel);
+        self.judge();
+    }
+
+    fn judge(&self) {
+        // Held to the end, so that nothing is poisoned in between and forgotten.
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let poisoned = matches!(*health, LedgerHealth::Poisoned(_));
+        let halted = poisoned || self.broken().is_some() || self.lost.load(Ordering::Acquire) > 0;
+        self.halted.store(halted, Ordering::Release);
     }
 }
 
@@ -63,6 +143,9 @@ pub(super) struct Writer {
     pub(super) marks: Marks,
     pub(super) ambient: Ambient,
     pub(super) host_id: Arc<str>,
+    /// The right edge of the tree over the audit.
+    pub(super) tree: Frontier,
+    pub(super) signer: Signer,
     pub(super) refunds: Arc<Refunds>,
     pub(super) vault: Arc<Vault>,
     /// Whether the connection syncs at commit; `None` before the first batch.
@@ -196,8 +279,10 @@ impl Writer {
 
     fn in_transaction(&mut self, jobs: &[Job], guarded: bool) -> Result<Option<Vec<Done>>, rusqlite::Error> {
         let now_ms = self.ambient.now_ms();
-        let ran = Batch::run(&self.conn, self.marks, now_ms, (&self.host_id, &self.vault), (jobs, guarded))?;
-        let Ran { done, marks, refunds, keys, spoiled } = ran;
+        let vault = &self.vault;
+        let book = Book { now_ms, host_id: &self.host_id, tree: &self.tree, signer: &self.signer, vault };
+        let ran = Batch::run(&self.conn, self.marks, book, (jobs, guarded))?;
+        let Ran { done, marks, tree, refunds, keys, spoiled } = ran;
         if spoiled {
             execute(&self.conn, "ROLLBACK", &[])?;
             return Ok((jobs.len() == 1).then_some(done));
@@ -207,6 +292,11 @@ impl Writer {
         self.refunds.commit(refunds, || execute(&self.conn, "COMMIT", &[]).map(drop))?;
         self.vault.settle(keys.fresh, &keys.retired, &keys.gone);
         self.marks = marks;
+        self.tree = tree;
+        self.pulse.head.store(marks.head.seq, Ordering::Release);
+        if done.iter().any(|done| matches!(done, Done::Vouched(_))) {
+            self.pulse.vouched.store(marks.head.seq, Ordering::Release);
+        }
         Ok(Some(done))
     }
 

@@ -75,6 +75,7 @@ fn held(ambient: &Ambient) -> Proposal {
         component: Some(digest),
         manifest: Some(digest),
         tier: None,
+        policy_set: None,
         mode: Mode::Commit,
         input: Arc::from("{}"),
         input_digest: digest,

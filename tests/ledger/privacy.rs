@@ -163,7 +163,7 @@ async fn r42_each_class_goes_at_its_age_and_not_a_millisecond_before() {
         assert!(ledger.prune(keep(LATER)).await.expect("pruned").is_nothing(), "{class:?}: once");
         let left = ledger.call(&acme(), row.call).await.expect("read");
         assert_eq!(left.is_some(), matches!(class, Class::Keys | Class::Payloads | Class::Recordings), "{class:?}");
-        ledger.verify_audit(Vec::new()).await.expect("the chain is whole").entries;
+        ledger.verify_audit(Vec::new()).await.expect("the chain is whole");
     }
 }
 

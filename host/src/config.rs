@@ -329,18 +329,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
             return Err(ConfigError::value("principal", format!("uid {} is mapped twice", entry.uid)));
         }
     }
-    let mut operators = BTreeMap::new();
-    for entry in &text.operators {
-        if let Some(group) = entry.groups.iter().find(|group| !is_word(group)) {
-            let problem = format!("`{group}` is not the name of a group; use a-z, 0-9, `.`, `_` and `-`");
-            return Err(ConfigError::value("operator.groups", problem));
-        }
-        let groups = entry.groups.iter().cloned().collect();
-        let identity = OperatorIdentity { user: entry.user.clone(), tenant: entry.tenant.clone(), groups };
-        if operators.insert(entry.uid, identity).is_some() {
-            return Err(ConfigError::value("operator", format!("uid {} is mapped twice", entry.uid)));
-        }
-    }
+    let mut operators = check_operators(text)?;
     if principals.is_empty() {
         principals.insert(own, local_principal()?);
     }
@@ -409,6 +398,23 @@ fn check_receives(
         Some(_) => return Ok(()),
     };
     Err(ConfigError::value(key, problem))
+}
+
+/// Who operates the daemon, by uid.
+fn check_operators(text: &ConfigText) -> Result<BTreeMap<u32, OperatorIdentity>, ConfigError> {
+    let mut operators = BTreeMap::new();
+    for entry in &text.operators {
+        if let Some(group) = entry.groups.iter().find(|group| !is_word(group)) {
+            let problem = format!("`{group}` is not the name of a group; use a-z, 0-9, `.`, `_` and `-`");
+            return Err(ConfigError::value("operator.groups", problem));
+        }
+        let groups = entry.groups.iter().cloned().collect();
+        let identity = OperatorIdentity { user: entry.user.clone(), tenant: entry.tenant.clone(), groups };
+        if operators.insert(entry.uid, identity).is_some() {
+            return Err(ConfigError::value("operator", format!("uid {} is mapped twice", entry.uid)));
+        }
+    }
+    Ok(operators)
 }
 
 fn check_notify(text: &ConfigText, channels: &BTreeMap<ChannelName, ChannelConfig>) -> Result<Vec<Route>, ConfigError> {

@@ -4,6 +4,8 @@
 //! row: [`Entry::close`] is the only maker of replies. Where the ledger cannot take the row, the caller gets a
 //! refusal instead of the result, because nothing runs unrecorded.
 
+mod clock;
+
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -32,6 +34,7 @@ use crate::notes::Notes;
 use crate::screen::Screened;
 use crate::trace::{Spans, Stage};
 use crate::validate::Call;
+use clock::Clock;
 
 /// What a row says of an input that was refused before it was canonical.
 const NO_INPUT: &str = "null";
@@ -52,24 +55,6 @@ pub struct Entry {
     exhausted: bool,
     /// Its way so far, if it is sampled.
     spans: Option<Spans>,
-}
-
-/// How long a call took, waiting for people excluded.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    /// Before this stretch of it, in milliseconds.
-    before_ms: u64,
-    /// When this stretch began; nothing while it stands still.
-    since_ms: Option<u64>,
-}
-
-impl Clock {
-    const fn now(self, now_ms: u64) -> u64 {
-        match self.since_ms {
-            Some(since_ms) => self.before_ms.saturating_add(now_ms.saturating_sub(since_ms)),
-            None => self.before_ms,
-        }
-    }
 }
 
 /// What a stored reply says besides how the call ended.

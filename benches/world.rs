@@ -142,6 +142,19 @@ impl World {
         self.run.path().join("agent/agent.sock")
     }
 
+    /// A connection of the operator.
+    ///
+    /// # Errors
+    /// The daemon does not listen, or its token cannot be read.
+    pub fn operate(&self) -> io::Result<Client> {
+        let token = fs::read_to_string(self.run.path().join("admin/token"))?;
+        let mut admin = Client::connect(&self.run.path().join("admin/admin.sock"))?;
+        let params = serde_json::json!({"token": token.trim()});
+        let show = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "session.authenticate", "params": params});
+        admin.ask(&show.to_string());
+        Ok(admin)
+    }
+
     /// Add to its configuration.
     pub fn configure(&self, text: &str) {
         let path = self.path("toolkeep.toml");

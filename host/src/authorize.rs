@@ -150,7 +150,7 @@ pub fn authorize(
                 format!("`{}` needs the workspace `{}`, which this session does not hold", tool.name, grant.workspace);
             return Err(Refusal::new(Code::Denied, message).hint(HELD_HINT));
         };
-        mounts.push(Mount { root: Arc::clone(root), grant: narrowed(grant, tool.tier, most) });
+        mounts.push(Mount { root: Arc::clone(root).into(), grant: narrowed(grant, tool.tier, most) });
     }
     let limits = tool.manifest.limits;
     let wanted = call.options().deadline_ms.unwrap_or(limits.deadline_ms);

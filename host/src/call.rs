@@ -9,15 +9,19 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::{CallRequest, Outcome, Status};
 use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::capability::context::Progress;
+use toolkeep_sandbox::execution::Cancel;
+use toolkeep_sandbox::tape::Matching;
 
 use crate::admit::{self, Admitted, Ticket};
 use crate::approve::{self, Approved, Consent};
-use crate::authenticate::Caller;
+use crate::authenticate::{Caller, Operator};
 use crate::authorize;
 use crate::catalog::Tool;
 use crate::commit;
@@ -26,6 +30,7 @@ use crate::execute::{self, Executed, Given, Ground, Line, Unexecuted};
 use crate::host::{Asked, Boundary, Ended, Escalation, Host, Part, Seen, Staging};
 use crate::log::{self, About};
 use crate::record::{Answer, Ending, Entry};
+use crate::replay::{self, Manner};
 use crate::results::ResultName;
 use crate::screen::{self, Screened};
 use crate::seal::{self, Sealed};
@@ -328,6 +333,7 @@ impl Host {
             let answer = commit::commit(host.committer(), approved).await;
             host.metrics().committed(answer.outcome, began.elapsed());
             host.tell_outcome(&tenant, id, &answer);
+            host.check_some_time(id);
             if standing && answer.outcome != Outcome::Committed {
                 host.return_standing().await;
             }
@@ -375,12 +381,16 @@ impl Host {
         Passage::Over(Status::Denied, Outcome::Discarded, Box::new(ending))
     }
 
-    /// Replay comes with the record; the entry point exists so that nothing else grows into its place.
+    /// Replay: execute a recorded call again, offline, and compare. Nothing of it is committed, charged or recorded as a call.
     ///
     /// # Errors
-    /// Always `not_found`: this version captures recordings and does not replay them.
-    pub fn replay(&self, _caller: &Caller, call: CallId) -> Result<Arc<str>, Refusal> {
-        Err(Refusal::new(Code::NotFound, format!("call {call} is recorded, but this version does not replay"))
-            .hint("recordings are kept; a later version replays them"))
+    /// `not_found`: there is no such call of the operator's tenant. `not_replayable` with the reason.
+    pub async fn replay(&self, operator: &Operator, call: CallId) -> Result<Value, Refusal> {
+        let subject = self.subject(operator, call).await?;
+        self.note(operator, AuditKind::Evaluation, json!({"what": "replay", "call": call})).await?;
+        let version = self.version_of(&subject.row).await?;
+        let manner = Manner { matching: Matching::Strict, behind: false, cancel: Cancel::new() };
+        let execution = replay::play(self.executor(), &subject, &version, &manner).await?;
+        Ok(self.compared(operator, &subject, &version, &execution).await)
     }
 }

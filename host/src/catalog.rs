@@ -172,6 +172,11 @@ impl Catalog {
         self.by_file.iter().find(|(_, tools)| tools.iter().any(|t| t.name == *name)).map(|(path, _)| path.as_path())
     }
 
+    /// Every manifest with its tools.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &[Arc<Tool>])> {
+        self.by_file.iter().map(|(file, tools)| (file.as_path(), tools.as_slice()))
+    }
+
     /// All tools in order of their names.
     pub fn tools(&self) -> impl Iterator<Item = &Arc<Tool>> {
         self.tools.values()
@@ -353,6 +358,26 @@ fn tools_of(
             }))
         })
         .collect()
+}
+
+/// The bytes of a component that somebody proposes.
+///
+/// # Errors
+/// `invalid_input`: it cannot be read or is too large.
+pub fn read_component(path: &Path) -> Result<Arc<[u8]>, Refusal> {
+    let refused = |why: String| Refusal::new(Code::InvalidInput, format!("`{}` {why}", path.display()));
+    let wasm = read_bounded(path, COMPONENT_MAX_BYTES).map_err(|error| match error {
+        ReadError::TooLarge => refused(format!("is larger than {COMPONENT_MAX_BYTES} bytes")),
+        ReadError::Io(error) => refused(format!("cannot be read: {error}")),
+    })?;
+    Ok(wasm.into())
+}
+
+/// The text of a manifest, if it is still the one of this digest.
+#[must_use]
+pub fn manifest_text(file: &Path, digest: Digest) -> Option<String> {
+    let bytes = read_bounded(file, MANIFEST_MAX_BYTES as u64).ok()?;
+    String::from_utf8(bytes).ok().filter(|text| Digest::of(text.as_bytes()) == digest)
 }
 
 enum ReadError {

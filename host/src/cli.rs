@@ -19,6 +19,7 @@ pub mod context;
 mod deadletters;
 mod demo;
 mod doctor;
+mod eval;
 pub mod exit;
 pub mod failure;
 mod forget;
@@ -32,6 +33,7 @@ mod plan_page;
 mod plans;
 mod policy;
 mod receipts;
+mod replay;
 mod reply;
 mod retention;
 mod runs;
@@ -111,6 +113,9 @@ pub enum Command {
     Tools(tools::ToolsCommand),
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    Replay(replay::ReplayArgs),
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
     #[command(subcommand)]
     Receipts(receipts::ReceiptsCommand),
     #[command(subcommand)]
@@ -169,6 +174,8 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
         Command::Tokens(command) => command.run(context),
         Command::Tools(command) => command.run(context),
         Command::Policy(command) => command.run(context),
+        Command::Replay(args) => args.run(context),
+        Command::Eval(command) => command.run(context),
         Command::Receipts(command) => command.run(context),
         Command::Audit(command) => command.run(context),
         Command::Retention(command) => command.run(context),

@@ -9,6 +9,7 @@ pub mod alerts;
 pub mod audit;
 pub mod kill;
 mod oversight;
+pub mod recording;
 pub mod retention;
 pub mod text;
 
@@ -36,6 +37,7 @@ use crate::policy::obligation::is_word;
 use crate::secrets::config::SecretConfig;
 use audit::CheckpointConfig;
 use kill::KillConfig;
+use recording::RecordingConfig;
 use retention::{PrivacyConfig, RetentionRules};
 use text::ConfigText;
 
@@ -103,6 +105,8 @@ pub struct Config {
     pub privacy: PrivacyConfig,
     /// When checkpoints of the audit are made, and where they go.
     pub checkpoints: CheckpointConfig,
+    /// How calls are recorded and checked.
+    pub recording: RecordingConfig,
     /// The kill switch.
     pub kill: KillConfig,
     /// How often what may be called.
@@ -352,6 +356,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
     Ok(Config {
         kill,
         checkpoints,
+        recording: text.recording.check()?,
         rates: rate::rates(&text.limits.rates, false).map_err(of_rule)?,
         quotas: check_quotas(text)?,
         breaker: text.breaker.check(BreakerRules::default()).map_err(of_rule)?,

@@ -23,6 +23,7 @@ mod oversight;
 mod params;
 mod plane;
 mod privacy;
+mod replay;
 mod reply;
 mod server;
 mod signal;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use toolkeep_core::call::Usage;
 use toolkeep_core::digest::{DIGEST_BYTES, Digest};
+use toolkeep_core::event::{Depth, LayerName, Recording};
 use toolkeep_core::id::{RunId, TenantName};
 use toolkeep_core::json;
 use toolkeep_core::manifest::Manifest;
@@ -27,7 +28,7 @@ use crate::blobs::SpoolRoom;
 use crate::breakers::Breakers;
 use crate::catalog::Tool;
 use crate::egress::Egress;
-use crate::ledger::Ledger;
+use crate::ledger::{Beside, InlineBlob, Ledger};
 use crate::load::Loader;
 use crate::port;
 use crate::validate::Call;
@@ -44,6 +45,8 @@ pub struct Executor {
     pub loader: Loader,
     /// Where large staged contents go.
     pub spool: SpoolRoom,
+    /// How much is recorded where a manifest does not say.
+    pub depth: Depth,
     /// Time and randomness.
     pub ambient: Ambient,
     /// Where answers of other systems come from.
@@ -54,7 +57,18 @@ pub struct Executor {
     pub breakers: Breakers,
 }
 
+/// A recording as it is kept.
+fn written(recording: &Recording) -> Option<Arc<str>> {
+    serde_json::to_string(recording).ok().map(Into::into)
+}
+
 impl Executor {
+    /// How much of the calls of a tool is recorded.
+    #[must_use]
+    pub fn depth_of(&self, tool: &Tool) -> Depth {
+        tool.manifest.record.depth.unwrap_or(self.depth)
+    }
+
     /// The ports of a tool: none where its manifest grants nothing that goes through one.
     fn ports(&self, tenant: &TenantName, manifest: &Manifest) -> Ports {
         if manifest.http.is_empty() && manifest.keys.is_empty() {
@@ -156,6 +170,18 @@ pub struct Ground {
     pub layer: Layer,
     /// What recordings call it.
     pub digest: Digest,
+    /// The text that it is kept as.
+    pub text: Arc<str>,
+}
+
+impl Ground {
+    /// What a recording needs of it: its text, and the contents that it names.
+    fn beside(&self, execution: &mut Execution) -> Vec<Digest> {
+        let text = Digest::of(self.text.as_bytes());
+        execution.recording.layer = Some(LayerName { digest: self.digest, text });
+        execution.kept.insert(text, self.text.as_bytes().into());
+        self.layer.contents.keys().copied().collect()
+    }
 }
 
 /// Proof: one attempt ended, and how.
@@ -166,6 +192,9 @@ pub struct Executed {
     attempts: u32,
     exhausted: bool,
     repeated: u64,
+    depth: Depth,
+    /// Contents that the recording needs and that are kept already.
+    others: Vec<Digest>,
 }
 
 /// Why there is no execution: the component cannot be loaded, or the host failed with every attempt.
@@ -182,8 +211,28 @@ pub struct Unexecuted {
 impl Executed {
     /// A result that was kept, for a call that holds a ticket.
     #[must_use]
-    pub const fn kept(ticket: Box<Ticket>, execution: Execution) -> Self {
-        Self { ticket, execution, attempts: 1, exhausted: false, repeated: 0 }
+    pub const fn kept(ticket: Box<Ticket>, execution: Execution, depth: Depth) -> Self {
+        Self { ticket, execution, attempts: 1, exhausted: false, repeated: 0, depth, others: Vec::new() }
+    }
+
+    /// Its recording, JSON, with what is kept beside it; nothing where nothing is recorded.
+    #[must_use]
+    pub fn recorded(&self) -> Option<(Arc<str>, Option<Box<Beside>>)> {
+        let Execution { recording, kept, .. } = &self.execution;
+        match self.depth {
+            Depth::Off => None,
+            Depth::Hashes => Some((written(&recording.clone().hashed())?, None)),
+            Depth::Full => {
+                let blob = |(digest, content): (&Digest, &Arc<[u8]>)| InlineBlob {
+                    digest: *digest,
+                    content: Arc::clone(content),
+                };
+                let contents: Vec<InlineBlob> = kept.iter().map(blob).collect();
+                let none = contents.is_empty() && self.others.is_empty();
+                let beside = (!none).then(|| Box::new(Beside { contents, others: self.others.clone() }));
+                Some((written(recording)?, beside))
+            }
+        }
     }
 
     /// How often it was executed, and whether the last attempt failed as those before it.
@@ -306,13 +355,16 @@ pub async fn execute(
             failed = sum(&failed, &Usage { http_requests: requests, ..execution.usage });
         }
     };
+    let mut others = Vec::new();
     if let Ok(execution) = &mut attempted {
-        execution.recording.layer = ground.map(|ground| ground.digest);
+        others = ground.as_ref().map(|ground| ground.beside(execution)).unwrap_or_default();
         execution.usage = sum(&failed, &execution.usage);
     }
-    let repeated = failed.http_requests;
+    let (repeated, depth) = (failed.http_requests, executor.depth_of(ticket.grant().call().tool()));
     match attempted {
-        Ok(execution) => Ok(Executed { ticket, execution, attempts: tried.attempts, exhausted, repeated }),
+        Ok(execution) => {
+            Ok(Executed { ticket, execution, attempts: tried.attempts, exhausted, repeated, depth, others })
+        }
         Err(refusal) => Err(Unexecuted { refusal, attempts: tried.attempts, exhausted }),
     }
 }
@@ -410,9 +462,12 @@ fn order(
             keys: Arc::clone(&call.tool().manifest.keys),
             ports: executor.ports(&call.caller().principal().tenant, &call.tool().manifest),
             exchanges: given.exchanges.clone(),
+            offline: None,
             layer: ground.map(|ground| ground.layer.clone()),
         },
         spool: executor.spool.open(),
+        depth: executor.depth_of(call.tool()),
+        tape: None,
         cancel: line.cancel(),
         progress: line.progress.clone(),
     }

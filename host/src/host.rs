@@ -6,16 +6,21 @@
 mod alerts;
 mod attended;
 mod audit;
+mod backtest;
 mod budgets;
 mod changes;
+mod checks;
 mod circuits;
 mod consent;
 mod credentials;
 mod deadletters;
 mod detours;
+mod evals;
 mod flights;
 mod incident;
 mod inquiry;
+mod installing;
+mod jobs;
 mod kill;
 mod life;
 mod live;
@@ -25,6 +30,7 @@ mod outcomes;
 mod oversight;
 mod policy;
 mod privacy;
+mod replays;
 mod runs;
 mod sessions;
 mod staging;
@@ -74,6 +80,7 @@ use crate::workspaces::Workspaces;
 use attended::Attended;
 pub(crate) use audit::check_kept;
 pub use audit::{ExportAsk, ProveAsk};
+pub use backtest::{BackTest, CALLS_MAX as BACKTEST_CALLS_MAX, With};
 pub(crate) use budgets::Ended;
 pub use budgets::{Resume, Spending};
 use observe::Measured;
@@ -82,6 +89,7 @@ pub use circuits::CircuitName;
 pub use consent::Notices;
 pub use credentials::{CredentialName, FAILURES_ON_RECORD, Mint, TOKEN_TTL_MAX_S};
 pub(crate) use detours::Asked;
+pub use evals::{AddCase, RunSuite};
 pub use flights::{Flight, Flights, Settling};
 pub use incident::IncidentOf;
 pub use inquiry::PlanName;
@@ -133,6 +141,8 @@ struct Services {
     measured: Measured,
     tracing: Tracing,
     turns: Turns,
+    jobs: jobs::Jobs,
+    checks: checks::Checks,
     runtime: tokio::runtime::Handle,
 }
 
@@ -337,8 +347,14 @@ impl Host {
     fn record_row(&self, row: CallRow) -> Answer {
         let answer = Answer::of_row(&row);
         let call = row.call;
+        let recorded = row.recording.is_some();
         match self.0.ledger.record_call(row) {
-            Ok(()) => answer,
+            Ok(()) => {
+                if recorded {
+                    self.check_some_time(call);
+                }
+                answer
+            }
             Err(error) => self.refused_now(call, error.refusal()),
         }
     }

@@ -41,6 +41,7 @@ mod queue;
 mod quotas;
 mod read;
 mod readers;
+mod recordings;
 mod resolve;
 mod retention;
 mod rows;
@@ -57,6 +58,7 @@ mod suspended;
 mod switches;
 mod transactions;
 mod tree;
+mod trials;
 mod verify;
 mod writer;
 
@@ -111,12 +113,13 @@ pub use privacy::{Forgotten, Hold, HoldOf, PayloadPart, Room, SealedPayload};
 pub use promise::OutcomePromise;
 pub use prove::{Consistency, Inclusion, Proved};
 pub use quotas::QuotaCharge;
+pub use recordings::{Attested, Recorded};
 pub use resolve::{Raised, Resolution, Resolved};
 pub use retention::{Class, Cutoffs, Keep, Pruned};
 pub use rows::{
-    ApprovalFilter, ApprovalRow, ApprovalUse, BlobSet, CallKey, CallRow, Discard, Durability, FileBlob, InlineBlob,
-    Intent, IntentId, OpenIntent, OutcomeRow, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, Proposal, RunRow,
-    RunTotals, Scope, Settled, StoredApproval, StoredCall, StoredPlan, UndoInfo, Vote,
+    ApprovalFilter, ApprovalRow, ApprovalUse, Beside, BlobSet, CallKey, CallRow, Discard, Durability, FileBlob,
+    InlineBlob, Intent, IntentId, OpenIntent, OutcomeRow, PAGE_MAX_ROWS, Page, Paged, PlanLine, PlanState, Proposal,
+    RunRow, RunTotals, Scope, Settled, StoredApproval, StoredCall, StoredPlan, UndoInfo, Vote,
 };
 pub use run_terms::{FAILURES, PauseRow, RunHold, RunPast, Success};
 pub use sealing::{EXPIRED, SEALED};
@@ -130,6 +133,7 @@ pub use stats::{
 pub use suspended::{Continuation, Suspended};
 pub use switches::{KillChange, KillWritten};
 pub use transactions::{LayerText, StagedCall, StoredTransaction, TransactionRow, TransactionState};
+pub use trials::{CASES_MAX, CaseRow, SuiteRun, VersionRow};
 pub use verify::Verified;
 
 /// The file whose lock says that a daemon uses the directory.

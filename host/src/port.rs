@@ -107,7 +107,7 @@ impl Keys for TenantKeys {
     fn get<'a>(&'a self, bucket: &'a BucketName, key: &'a str) -> PortFuture<'a, Result<Option<Bytes>, KeysFailure>> {
         Box::pin(async move {
             let value = self.ledger.key(&self.tenant, bucket, key).await;
-            value.map(|value| value.map(Bytes::from)).map_err(|error| KeysFailure(error.to_string()))
+            value.map(|value| value.map(Bytes::from)).map_err(|error| KeysFailure::Unreadable(error.to_string()))
         })
     }
 
@@ -119,7 +119,7 @@ impl Keys for TenantKeys {
     ) -> PortFuture<'a, Result<Vec<String>, KeysFailure>> {
         Box::pin(async move {
             let keys = self.ledger.keys_after(&self.tenant, bucket, after, limit).await;
-            keys.map_err(|error| KeysFailure(error.to_string()))
+            keys.map_err(|error| KeysFailure::Unreadable(error.to_string()))
         })
     }
 }

@@ -217,6 +217,8 @@ pub const fn status_of(code: Code) -> Status {
         | Code::StalePlan
         | Code::PlanDiverged
         | Code::EffectRefused
+        | Code::NotReplayable
+        | Code::EvalFailed
         | Code::IdempotencyMismatch
         | Code::InFlight
         | Code::Overloaded
@@ -257,6 +259,7 @@ impl Entry {
                 reply: NO_INPUT.into(),
                 usage: Usage::default(),
                 recording: None,
+                beside: None,
                 started_ms,
                 ended_ms: started_ms,
                 key: None,
@@ -303,6 +306,7 @@ impl Entry {
         row.call = call;
         row.key = None;
         row.recording = None;
+        row.beside = None;
         row.output = None;
         row.usage = Usage::default();
         row.started_ms = now_ms;
@@ -474,7 +478,8 @@ impl Entry {
         if let Some(charge) = &self.charge {
             charge.executed(&used, execution.exchanges.len(), executed.repeated());
         }
-        self.row.recording = serde_json::to_string(&execution.recording).ok().map(Into::into);
+        (self.row.recording, self.row.beside) =
+            executed.recorded().map_or((None, None), |(body, beside)| (Some(body), beside));
     }
 
     /// Requests of the call were sent.

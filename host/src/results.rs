@@ -15,6 +15,7 @@ use toolkeep_core::event::Recording;
 use toolkeep_core::id::TenantName;
 use toolkeep_core::plan::ReadEntry;
 use toolkeep_sandbox::execution::{Ended, Execution};
+use toolkeep_sandbox::recording::Kept as Contents;
 use toolkeep_sandbox::stage::{Staged, Witness};
 
 use crate::validate::Call;
@@ -64,6 +65,7 @@ impl ResultName {
 pub struct Kept {
     output: String,
     recording: Recording,
+    contents: Contents,
     /// What the execution learned about the world.
     pub read_set: Vec<ReadEntry>,
     /// The states that it was learned from.
@@ -81,6 +83,7 @@ impl Kept {
             ended: Ended::Output(self.output.clone()),
             staged,
             recording: self.recording.clone(),
+            kept: self.contents.clone(),
             exchanges: Vec::new(),
             usage: Usage::default(),
             log: Vec::new(),
@@ -90,15 +93,9 @@ impl Kept {
 
     fn weight(&self) -> usize {
         let entries = self.recording.events.len() + self.read_set.len() + self.witnesses.len() + 1;
-        let kept: usize = self
-            .recording
-            .events
-            .iter()
-            .map(|event| match &event.answer {
-                toolkeep_core::event::Answer::Bytes { content: Some(content), .. } => content.len(),
-                _ => 0,
-            })
-            .sum();
+        let inline: u64 = self.recording.heard.files.iter().flat_map(|file| &file.pieces).map(|p| p.bytes.size()).sum();
+        let beside: usize = self.contents.values().map(|content| content.len()).sum();
+        let kept = usize::try_from(inline).unwrap_or(usize::MAX).saturating_add(beside);
         self.output.len() + kept + entries * ENTRY_BYTES
     }
 }
@@ -145,6 +142,7 @@ impl Results {
         let kept = Kept {
             output: output.clone(),
             recording: recording.clone(),
+            contents: execution.kept.clone(),
             read_set: staged.read_set.clone(),
             witnesses: staged.witnesses.clone(),
             since_ns,

@@ -51,6 +51,10 @@ fn leaves(method: AdminMethod) -> Option<&'static str> {
         | AdminMethod::StatsRuns
         | AdminMethod::StatsFile
         | AdminMethod::AlertsShow
+        | AdminMethod::ReplayProgress
+        | AdminMethod::ReplayCancel
+        | AdminMethod::EvalList
+        | AdminMethod::EvalShow
         | AdminMethod::HealthGet => None,
         AdminMethod::TokensMint | AdminMethod::TokensRevoke => Some("identity"),
         AdminMethod::ApprovalsApprove | AdminMethod::ApprovalsReject => Some("approval"),
@@ -72,6 +76,11 @@ fn leaves(method: AdminMethod) -> Option<&'static str> {
         | AdminMethod::RetentionRelease
         | AdminMethod::PrivacyForget => Some("privacy"),
         AdminMethod::RetentionRun => Some("retention"),
+        AdminMethod::ReplayCall
+        | AdminMethod::ReplayStart
+        | AdminMethod::EvalAdd
+        | AdminMethod::EvalRemove
+        | AdminMethod::EvalRun => Some("evaluation"),
     }
 }
 
@@ -193,6 +202,21 @@ fn made_for(method: AdminMethod, world: &World, agent: &mut Agent, admin: &mut A
             params
         }
         AdminMethod::RetentionRun => json!({}),
+        AdminMethod::ReplayStart => {
+            json!({"with": {"component": world.path("tools/text-stats.wasm")}, "last": 1, "tool": "text-stats"})
+        }
+        AdminMethod::ReplayCall | AdminMethod::EvalAdd | AdminMethod::EvalRemove | AdminMethod::EvalRun => {
+            let call = agent.execute("text-stats", json!({"text": "a"})).must("ok", "none", "").call().to_owned();
+            if method == AdminMethod::ReplayCall {
+                return json!({"call": call});
+            }
+            let case = json!({"suite": "audited", "name": "one", "call": call});
+            if method == AdminMethod::EvalAdd {
+                return case;
+            }
+            admin.ok("eval.add", case);
+            if method == AdminMethod::EvalRun { json!({}) } else { json!({"suite": "audited", "name": "one"}) }
+        }
         AdminMethod::PrivacyForget => {
             json!({"tenant": "local", "user": "nobody", "reason": "asked for", "confirm": "local/nobody"})
         }

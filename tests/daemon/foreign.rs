@@ -111,6 +111,13 @@ const ROWS: &[(Plane, &str, &[&str])] = &[
         "policy.explain",
         &[r#"{"call":"$call"}"#, r#"{"suppose":{"user":"u","agent":"a","tool":"$tool","input":{}}}"#],
     ),
+    (Plane::Admin, "replay.call", &[r#"{"call":"$call"}"#, r#"{"call":"$committed"}"#]),
+    (Plane::Admin, "replay.progress", &[r#"{"job":"$job"}"#]),
+    (Plane::Admin, "replay.cancel", &[r#"{"job":"$job"}"#]),
+    (Plane::Admin, "eval.add", &[r#"{"name":"c","call":"$committed"}"#]),
+    (Plane::Admin, "eval.show", &[r#"{"suite":"$suite","name":"$case"}"#]),
+    (Plane::Admin, "eval.remove", &[r#"{"suite":"$suite","name":"$case"}"#]),
+    (Plane::Admin, "eval.run", &[r#"{"suite":"$suite"}"#]),
     (Plane::Admin, "deadletters.get", &[r#"{"delivery":"$delivery"}"#]),
     (Plane::Admin, "deadletters.retry", &[r#"{"delivery":"$delivery"}"#]),
     (Plane::Admin, "deadletters.discard", &[r#"{"delivery":"$delivery"}"#]),
@@ -160,6 +167,7 @@ const TELLS: &[(Plane, &str)] = &[
     (Plane::Admin, "budgets.spend"),
     (Plane::Admin, "breakers.list"),
     (Plane::Admin, "kill.list"),
+    (Plane::Admin, "eval.list"),
     (Plane::Admin, "audit.verify"),
     (Plane::Admin, "audit.entries"),
     (Plane::Admin, "audit.key"),
@@ -181,6 +189,7 @@ const NEITHER: &[(Plane, &str)] = &[
     (Plane::Admin, "tools.reload"),
     (Plane::Admin, "policy.check"),
     (Plane::Admin, "policy.diff"),
+    (Plane::Admin, "replay.start"),
     (Plane::Admin, "policy.reload"),
     (Plane::Admin, "retention.run"),
     (Plane::Admin, "daemon.drain"),
@@ -232,6 +241,9 @@ fn make(owner: &mut Peer, operator: &mut Agent) -> Ids {
     let standing = text(&operator.ok("standing.make", made), "/id");
     let level = json!({"agent": "one", "tool": "notes.add", "level": "autonomous", "reason": "owner"});
     operator.ok("autonomy.set", level);
+    let case = json!({"suite": "owners-suite", "name": "owners-case", "call": committed["reply"]["call_id"]});
+    operator.ok("eval.add", case);
+    let job = text(&operator.ok("eval.run", json!({"suite": "owners-suite"})), "/job");
     let mut delivery = String::new();
     until("a letter is dead", || {
         let letters = operator.ok("deadletters.list", json!({}));
@@ -258,6 +270,9 @@ fn make(owner: &mut Peer, operator: &mut Agent) -> Ids {
         ("token", text(&token, "/id")),
         ("delivery", delivery),
         ("standing", standing),
+        ("job", job),
+        ("case", "owners-case".to_owned()),
+        ("suite", "owners-suite".to_owned()),
         ("key", "owners-key".to_owned()),
         ("tool", "notes.add".to_owned()),
         ("workspace", "notes".to_owned()),
@@ -273,6 +288,8 @@ fn nobodys(ids: &Ids) -> Ids {
             "digest" => "5e".repeat(32),
             "key" => "nobodys-key".to_owned(),
             "workflow" => "nobodys-work".to_owned(),
+            "case" => "nobodys-case".to_owned(),
+            "suite" => "nobodys-suite".to_owned(),
             "tool" => "no-such.tool".to_owned(),
             "workspace" | "tenant" => "nowhere".to_owned(),
             _ => format!("{}5e5e5e5e-5e5e-7e5e-8e5e-5e5e5e5e5e5e", &id[..=id.find('_').expect("a prefix")]),

@@ -12,6 +12,7 @@ mod killed;
 mod leaks;
 mod peer;
 mod repeated;
+mod replayed;
 mod saga;
 mod undo;
 mod waiting;

@@ -99,6 +99,7 @@ impl Fixture {
                 cost_usd: Usd::of_micro(6),
             },
             recording: Some(Arc::from(r#"{"format":1}"#)),
+            beside: None,
             started_ms: NOW_MS,
             ended_ms: NOW_MS + 2,
             key: None,

@@ -76,7 +76,7 @@ async fn t_f1_no_way_leads_out_of_a_workspace() {
         assert!(!effects.iter().any(|effect| effect.contains("outside") || effect.contains("..")), "{effects:?}");
         assert!(!execution.staged.breaches.is_empty());
         let kept = serde_json::to_string(&execution.recording).expect("JSON");
-        assert!(!kept.contains("736563726574"), "the secret was read");
+        assert!(!kept.contains("secret") && !kept.contains("736563726574"), "the secret was read");
     }
 }
 
@@ -120,8 +120,8 @@ async fn what_a_guest_reads_is_in_its_recording_once_and_in_its_read_set() {
     let whole = call(256 * 1024).run().await;
     assert!(matches!(whole.ended, Ended::Output(_)), "{:?}", whole.ended);
     assert_eq!((whole.recording.dropped_bytes, whole.recording.dropped_events), (0, 0));
-    let hex: String = content.bytes().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(serde_json::to_string(&whole.recording).expect("JSON").matches(&hex).count(), 1);
+    let text = serde_json::to_string(content).expect("JSON");
+    assert_eq!(serde_json::to_string(&whole.recording).expect("JSON").matches(&text).count(), 1);
     assert!(whole.staged.read_set.iter().any(|entry| format!("{entry:?}").contains("2026-01.csv")));
     assert_eq!(whole.staged.effects.len(), 1);
 

@@ -75,7 +75,9 @@ async fn r48_a_read_is_sent_and_its_answer_is_an_exchange_and_recorded() {
     let digest = peers.asked.lock().expect("asked")[0].digest();
     assert_eq!(execution.exchanges[0].call, digest);
     let events = serde_json::to_string(&execution.recording.events).expect("JSON");
-    assert!(events.contains(&format!("GET {} {digest}", url("/a"))) && events.contains("68656c6c6f"), "{events}");
+    assert!(events.contains(&format!("GET {} {digest}", url("/a"))) && !events.contains("hello"), "{events}");
+    let heard = serde_json::to_string(&execution.recording.heard.exchanges).expect("JSON");
+    assert!(heard.contains("hello"), "{heard}");
 }
 
 #[tokio::test]

@@ -248,7 +248,8 @@ async fn r08_three_tools_of_a_saga_stage_one_order() {
             .map(|mut mount| {
                 let name = "orders".parse().expect("name");
                 mount.root =
-                    Arc::new(toolkeep_sandbox::workspace::WorkspaceRoot::open(name, scratch.path()).expect("root"));
+                    Arc::new(toolkeep_sandbox::workspace::WorkspaceRoot::open(name, scratch.path()).expect("root"))
+                        .into();
                 mount.grant.workspace = mount.root.name().clone();
                 mount
             })

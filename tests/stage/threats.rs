@@ -209,7 +209,7 @@ fn t_f5_another_mount_is_shown_and_not_entered() {
     if std::os::unix::fs::MetadataExt::dev(&shm) == root.device() {
         return;
     }
-    let mount = toolkeep_sandbox::stage::Mount { root: root.into(), grant: everything() };
+    let mount = toolkeep_sandbox::stage::Mount { root: std::sync::Arc::new(root).into(), grant: everything() };
     let session = Session::over(vec![mount], StageLimits { bytes: 100, effects: 10 });
     let (stat, _) = session.stage.stat_at(&session.root, "shm", false).expect("stat");
     assert_eq!(stat.entry, EntryKind::Refused);

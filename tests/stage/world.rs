@@ -89,7 +89,7 @@ impl World {
 
     pub(crate) fn mount(&self, grant: FileGrant) -> Mount {
         let name = grant.workspace.clone();
-        Mount { root: Arc::new(WorkspaceRoot::open(name, &self.path).expect("root")), grant }
+        Mount { root: Arc::new(WorkspaceRoot::open(name, &self.path).expect("root")).into(), grant }
     }
 
     pub(crate) fn stage_with(&self, grant: FileGrant, limits: StageLimits) -> Session {

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
+use toolkeep::replay::compare;
 use toolkeep_core::call::Mode;
 use toolkeep_core::capability::{Access, ClockGrant, FileGrant, PathGlobs};
+use toolkeep_core::event::{Depth, How, Recording};
 use toolkeep_core::limit::ExecutionLimits;
 use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_sandbox::capability::context::{Context, Progress};
-use toolkeep_sandbox::execution::{Cancel, Ended, Execution, Order, Outward};
+use toolkeep_sandbox::execution::{Cancel, Ended, Execution, Order, Outward, Playing};
 use toolkeep_sandbox::fault::{Fault, HostFault};
 use toolkeep_sandbox::pool::Loaded;
-use toolkeep_sandbox::stage::Mount;
+use toolkeep_sandbox::stage::{Mount, Root};
+use toolkeep_sandbox::tape::{Matching, Tape};
 use toolkeep_sandbox::workspace::WorkspaceRoot;
 
 use super::components::{compiled, sandbox, wasm};
@@ -113,7 +116,7 @@ impl GuestCall {
             write: PathGlobs::everything(),
             sensitive: Vec::new(),
         };
-        self.mounts.push(Mount { root: Arc::new(root), grant });
+        self.mounts.push(Mount { root: Arc::new(root).into(), grant });
         self
     }
 
@@ -152,6 +155,8 @@ impl GuestCall {
             outward: self.outward,
             mounts: self.mounts,
             spool: Scratch::spool(),
+            depth: Depth::Full,
+            tape: None,
             cancel: self.cancel,
             progress: self.progress,
         }
@@ -166,12 +171,48 @@ impl GuestCall {
         sandbox().execute(self.order(loaded)).await
     }
 
-    /// Make the call.
+    /// Make the call, and replay it: whatever a test does to a tool, its recording has to be enough to do it again.
     ///
     /// # Panics
-    /// A fault of the host.
+    /// A fault of the host, or a replay that is not what was recorded.
     pub async fn run(self) -> Execution {
-        self.try_run().await.expect("no fault of the host")
+        let loaded = self.load();
+        let again = Self {
+            tool: self.tool.clone(),
+            local: self.local.clone(),
+            input: self.input.clone(),
+            mounts: self.mounts.clone(),
+            outward: self.outward.clone(),
+            cancel: Cancel::new(),
+            progress: None,
+            tenant: self.tenant.clone(),
+            ..self
+        };
+        let execution = sandbox().execute(self.order(Arc::clone(&loaded))).await.expect("no fault of the host");
+        if execution.recording.not_replayable().is_none() {
+            let replayed = again.replay(&execution, loaded).await;
+            let verdict = compare(&execution.recording, &replayed, None);
+            assert!(verdict.identical, "{verdict:#?}\n{:#?}", execution.recording);
+        }
+        execution
+    }
+
+    /// Replay an execution of this call.
+    ///
+    /// # Panics
+    /// It has no valid recording, or the host fails.
+    pub async fn replay(self, execution: &Execution, loaded: Arc<Loaded>) -> Execution {
+        let find = |digest: &toolkeep_core::digest::Digest| execution.kept.get(digest).map(|part| part.to_vec());
+        let written = serde_json::to_string(&execution.recording).expect("JSON");
+        let recording: Recording = serde_json::from_str(&written).expect("read back");
+        let tape = Arc::new(Tape::of(&recording, Matching::Strict, find).expect("a tape"));
+        let mut order = self.order(loaded);
+        for mount in &mut order.mounts {
+            mount.root = Root::Recorded(mount.grant.workspace.clone(), Arc::clone(&tape));
+        }
+        let stopped_at = (recording.end.how == How::Stopped).then_some(recording.end.fuel);
+        order.tape = Some(Playing { tape, stopped_at, behind: false });
+        sandbox().execute(order).await.expect("no fault of the host")
     }
 }
 

@@ -25,6 +25,8 @@ use crate::tier::Tier;
 
 mod rare;
 
+pub use rare::{AccessText, ClockText, Record, RecordText};
+
 /// The only format that this version reads.
 pub const FORMAT: u32 = 1;
 /// Largest manifest, in bytes.
@@ -108,30 +110,13 @@ pub struct ManifestText {
     /// What is looked for in what it gets and returns.
     #[serde(default)]
     pub screen: ScreenText,
+    /// What is recorded of its calls, and what a changed component has to pass.
+    #[serde(default)]
+    pub record: RecordText,
 }
 
 fn default_version() -> String {
     "0.0.0".to_owned()
-}
-
-/// `clock = "…"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ClockText {
-    /// Frozen and virtual.
-    Frozen,
-    /// The host's.
-    Real,
-}
-
-/// `access = "…"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AccessText {
-    /// See.
-    Read,
-    /// See and change.
-    Write,
 }
 
 /// `[[workspace]]`.
@@ -279,6 +264,8 @@ pub struct Manifest {
     pub breaker: Option<BreakerRules>,
     /// How often its tools are executed again that fail for a moment.
     pub retry: RetryRules,
+    /// What is recorded of its calls, and what a changed component has to pass.
+    pub record: Record,
     /// The tool that is called instead of one of its own that rests or was given up.
     pub fallback: Option<ToolName>,
     /// Whether outputs may be kept.
@@ -406,6 +393,7 @@ impl ManifestText {
             breaker: self.breaker.map(|text| text.check(BreakerRules::default())).transpose()?,
             retry: self.retry.unwrap_or_default().check()?,
             fallback: self.fallback()?,
+            record: self.record(),
             deterministic: self.deterministic(read_only)?,
             warm: self.warm,
             compile: (self.limits.compile_cpu_s, self.limits.compile_memory_bytes),

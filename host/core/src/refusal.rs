@@ -88,6 +88,10 @@ codes! {
     UnknownOutcome = "unknown_outcome", retryable false, rpc 1024, exit 1, hint "ask `calls.get` after the daemon was restarted; recovery decides";
     /// Recovery met content that is neither before nor after, or the disk failed.
     Halted = "halted", retryable false, rpc 1025, exit 1, hint "ask the operator to run `toolkeep doctor`";
+    /// A call cannot be executed again from its recording.
+    NotReplayable = "not_replayable", retryable false, rpc 1032, exit 1, hint "the message says what is missing; `docs/replay.md` says what is recorded";
+    /// A changed version does not pass its golden cases.
+    EvalFailed = "eval_failed", retryable false, rpc 1033, exit 1, hint "look at what fails with `toolkeep eval run`, or give a reason with `--accept-failing`";
     /// A fault of the host.
     Internal = "internal", retryable true, rpc 1026, exit 1, hint "try again; if it stays, give the call id to the operator";
 }

@@ -65,6 +65,38 @@ pub enum RefusedKind {
     Unknown,
 }
 
+impl RefusedKind {
+    const ALL: [Self; 7] = [
+        Self::HardLinked,
+        Self::Fifo,
+        Self::Socket,
+        Self::BlockDevice,
+        Self::CharacterDevice,
+        Self::Mount,
+        Self::Unknown,
+    ];
+
+    /// The word for it in recordings.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::HardLinked => "hard-linked",
+            Self::Fifo => "fifo",
+            Self::Socket => "socket",
+            Self::BlockDevice => "block-device",
+            Self::CharacterDevice => "character-device",
+            Self::Mount => "mount",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// What a word of a recording means.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
 /// What was found at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {

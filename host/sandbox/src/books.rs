@@ -19,6 +19,8 @@ pub(crate) const HOST_CALL_FUEL: u64 = 1_000;
 pub(crate) struct Books {
     /// Fuel when the guest called the host last.
     pub(crate) fuel_left: u64,
+    /// Fuel that the guest was given and a replay withholds, because the recorded execution was stopped before it.
+    pub(crate) withheld: u64,
     /// Calls of imports.
     pub(crate) host_calls: u64,
     /// Whether guest code returned last, rather than called the host.
@@ -33,8 +35,8 @@ pub(crate) struct Books {
 
 impl Books {
     /// For an execution that has so much fuel.
-    pub(crate) const fn new(fuel: u64) -> Self {
-        Self { fuel_left: fuel, host_calls: 0, returned: false, depth: 0, due: 0, due_at: 0 }
+    pub(crate) const fn new(fuel: u64, withheld: u64) -> Self {
+        Self { fuel_left: fuel, withheld, host_calls: 0, returned: false, depth: 0, due: 0, due_at: 0 }
     }
 
     /// The host was entered by a call of an import: count and charge it.
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     fn r41_an_import_is_charged_when_it_returns_and_not_at_an_interruption_inside_of_it() {
-        let mut books = Books::new(5_000);
+        let mut books = Books::new(5_000, 0);
         books.called(4_000);
         books.enter();
         // The guest makes room for the answer, and is interrupted there.
@@ -105,7 +107,7 @@ mod tests {
 
     #[test]
     fn an_import_that_enters_twice_is_charged_twice() {
-        let mut books = Books::new(0);
+        let mut books = Books::new(0, 0);
         books.called(0);
         books.enter();
         books.enter();

@@ -9,18 +9,21 @@ use std::time::{Duration, Instant};
 use toolkeep_core::call::Mode;
 use toolkeep_core::capability::ClockGrant;
 use toolkeep_core::descriptor::SECTION_MAX_BYTES;
+use toolkeep_core::event::Depth;
 use toolkeep_core::id::{CallId, NotAnId};
 use toolkeep_core::limit::ExecutionLimits;
 use toolkeep_core::principal::{Origin, Principal};
 use wasmtime::component::Component;
 
 use crate::bindings::GuestPre;
+use crate::capability::clock::Timeline;
 use crate::capability::context::Context;
 use crate::compile::{Refused, prescreen};
 use crate::engine::{self, Ticker};
 use crate::execution::{self, Cancel, Ended, Entry, Ingredients, Outward, Place};
 use crate::fault::{Fault, HostFault};
 use crate::lane::Pace;
+use crate::recording::Recorder;
 use crate::state::{self, State};
 
 /// Fuel for describing 64 tools with large schemas.
@@ -67,6 +70,10 @@ pub async fn describe(wasm: &[u8]) -> Result<String, NoDescription> {
         seed: [0; 32],
         stage: None,
         outward: Outward::default(),
+        recorder: Recorder::new(0, Depth::Off),
+        timeline: Timeline::Noting(Recorder::new(0, Depth::Off)),
+        withheld: 0,
+        patience: DEADLINE,
         progress: None,
     };
     let state = State::new(ingredients, Instant::now());

@@ -4,6 +4,7 @@
 //! it is cancelled, also while the guest waits inside of the host. However it ends, the store is dropped before anything
 //! else happens, and only an execution that returned an output has effects.
 
+mod closing;
 mod ending;
 mod sealing;
 
@@ -22,7 +23,7 @@ use toolkeep_core::call::Usage;
 use toolkeep_core::capability::ClockGrant;
 use toolkeep_core::digest::{DIGEST_BYTES, Digest};
 use toolkeep_core::effect::Effect;
-use toolkeep_core::event::Recording;
+use toolkeep_core::event::{Depth, Recording};
 use toolkeep_core::grant::{HttpGrant, KeysGrant, MessageGrant};
 use toolkeep_core::id::ToolName;
 use toolkeep_core::limit::ExecutionLimits;
@@ -32,7 +33,7 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 
 use crate::bindings::{GuestPre, contract};
 use crate::books::{self, Books};
-use crate::capability::clock::Clock;
+use crate::capability::clock::{Clock, Timeline};
 use crate::capability::context::{Context, PROGRESS_MAX, Progress};
 use crate::capability::http::Engine as HttpEngine;
 use crate::capability::log::{Log, LogLine};
@@ -42,14 +43,20 @@ use crate::lane::Pace;
 use crate::limiter::Limiter;
 use crate::pool::Loaded;
 use crate::port::{Exchange, HttpCall, Ports};
-use crate::recording::Recorder;
+use crate::recording::{Frame, Kept, NotingKeys, Recorder};
 use crate::stage::{Content, Mount, Spool, Stage, StageLimits, Staged};
 use crate::state::State;
+use crate::tape::{Matching, Tape, TapeKeys};
 
 /// Bytes that one call between guest and host may carry: the largest output with room for its encoding.
 const CROSSING_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Problems with fields that one error of a tool may name; a model cannot use more.
 pub const FIELDS_MAX: usize = 100;
+
+/// How many times its deadline a replay may really take: its fuel ends it, and it may run behind the calls of others.
+const PATIENCE: u32 = 4;
+/// And this, because a short deadline is none for a machine that is busy.
+const PATIENCE_MORE: Duration = Duration::from_secs(20);
 
 /// Everything that one execution gets.
 #[derive(Debug)]
@@ -78,10 +85,25 @@ pub struct Order {
     pub outward: Outward,
     /// Where large contents go.
     pub spool: Spool,
+    /// How much of it is recorded.
+    pub depth: Depth,
+    /// What answers in the place of the world: this is a replay. `mounts` lie on it too, then.
+    pub tape: Option<Playing>,
     /// Ends it early.
     pub cancel: Cancel,
     /// Who hears how far it has come.
     pub progress: Option<Sender<Progress>>,
+}
+
+/// A replay.
+#[derive(Debug, Clone)]
+pub struct Playing {
+    /// What answers.
+    pub tape: Arc<Tape>,
+    /// Where the recorded execution was stopped from outside, in fuel; nothing if it ended by itself.
+    pub stopped_at: Option<u64>,
+    /// Whether it goes on behind the calls of others.
+    pub behind: bool,
 }
 
 /// What an execution may reach beyond files, and what is already staged there.
@@ -98,6 +120,8 @@ pub struct Outward {
     /// Exchanges of an earlier execution of the same call, in order. A request is answered from here as long as it is
     /// the same as there; one that differs ends the execution with [`Fault::Diverged`], and nothing is sent.
     pub exchanges: Vec<Exchange>,
+    /// Set in a replay, where nothing is sent: how requests find their exchanges. [`Order::tape`] sets it.
+    pub offline: Option<Matching>,
     /// What earlier calls of the same transaction staged.
     pub layer: Option<Layer>,
 }
@@ -120,6 +144,8 @@ pub struct Execution {
     pub staged: Staged,
     /// What it saw.
     pub recording: Recording,
+    /// Contents that are kept beside the recording.
+    pub kept: Kept,
     /// The exchanges with other systems, in order; those that it was given are among them.
     pub exchanges: Vec<Exchange>,
     /// What it used. `wall_ms` is the time of the execution alone.
@@ -253,24 +279,31 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) seed: [u8; DIGEST_BYTES],
     pub(crate) stage: Option<Stage>,
     pub(crate) outward: Outward,
+    pub(crate) recorder: Recorder,
+    pub(crate) timeline: Timeline,
+    pub(crate) withheld: u64,
+    /// How long it may really take; the deadline, except in a replay.
+    pub(crate) patience: Duration,
     pub(crate) progress: Option<Sender<Progress>>,
 }
 
 impl State {
     pub(crate) fn new(ingredients: Ingredients<'_>, started: Instant) -> Self {
-        let Ingredients { context, limits, deadline, clock, wall_clock_ns, seed, stage, outward, progress } =
+        let Ingredients { context, limits, deadline, clock, wall_clock_ns, seed, stage, outward, progress, .. } =
             ingredients;
+        let Ingredients { recorder, timeline, withheld, patience, .. } = ingredients;
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles as usize);
         Self {
             table,
             limiter: Limiter::new(limits.memory_bytes, limits.table_elements),
-            recorder: Recorder::new(limits.recording_bytes),
+            recorder,
             log: Log::new(limits.log_bytes),
-            clock: Clock::new(clock, wall_clock_ns, started),
+            clock: Clock::new(clock, wall_clock_ns, started, timeline),
             random: Random::new(seed, limits.random_bytes),
             context,
             deadline,
+            patience,
             stage,
             stage_limits: stage_limits(limits),
             outward,
@@ -279,7 +312,7 @@ impl State {
             progress,
             progress_left: PROGRESS_MAX,
             sockets: None,
-            books: Books::new(limits.fuel),
+            books: Books::new(limits.fuel, withheld),
         }
     }
 }
@@ -293,7 +326,7 @@ pub(crate) async fn run(
     state: State,
     cancel: &Cancel,
 ) -> Result<Ran, HostFault> {
-    let deadline = state.deadline;
+    let deadline = state.patience;
     let mut store = fresh_store(place, limits, state)?;
     let end = drive(call(&mut store, ready, entry), deadline, cancel).await;
     let left = store.get_fuel().unwrap_or(0);
@@ -310,7 +343,7 @@ pub(crate) async fn run(
 }
 
 fn fresh_store(place: &Place, limits: &ExecutionLimits, state: State) -> Result<Store<State>, HostFault> {
-    let ends = Instant::now().checked_add(state.deadline);
+    let ends = Instant::now().checked_add(state.patience);
     let mut store = Store::new(&place.engine, state);
     store.limiter(|state| &mut state.limiter);
     store.set_fuel(limits.fuel).map_err(HostFault::engine)?;
@@ -373,14 +406,20 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Carry out an order on the engine that its component was loaded for.
-pub(crate) async fn carry_out(order: Order, place: Place, slot: OwnedSemaphorePermit) -> Result<Execution, HostFault> {
+pub(crate) async fn carry_out(
+    mut order: Order,
+    place: Place,
+    slot: OwnedSemaphorePermit,
+) -> Result<Execution, HostFault> {
     let started = Instant::now();
     let ready = order.loaded.ready().ok_or(HostFault::Retired)?;
     let limits = stage_limits(&order.limits);
-    let stage = order
-        .loaded
-        .uses_files()
-        .then(|| Stage::new(order.mounts, limits, order.spool).with_wall_clock(order.wall_clock_ns));
+    let given = closing::given(&order);
+    let source = Source::of(&mut order);
+    let stage = order.loaded.uses_files().then(|| {
+        let stage = Stage::new(order.mounts, limits, order.spool).with_wall_clock(order.wall_clock_ns);
+        if source.notes { stage.noting(source.recorder.clone()) } else { stage }
+    });
     let carried = match &order.outward.layer {
         None => sealing::Carried::default(),
         Some(layer) => sealing::Carried::beneath(layer, stage.as_ref())?,
@@ -395,6 +434,10 @@ pub(crate) async fn carry_out(order: Order, place: Place, slot: OwnedSemaphorePe
             seed: order.seed,
             stage: stage.clone(),
             outward: order.outward,
+            recorder: source.recorder,
+            timeline: source.timeline,
+            withheld: source.withheld,
+            patience: source.patience,
             progress: order.progress,
         },
         started,
@@ -406,7 +449,7 @@ pub(crate) async fn carry_out(order: Order, place: Place, slot: OwnedSemaphorePe
     let Ran { ended, fuel, state } = run(&place, &ready, entry, &order.limits, state, &order.cancel).await?;
     drop(slot);
     let (log, log_dropped) = state.log.finish();
-    let recording = state.recorder.finish(place.fingerprint.to_string(), &order.seed, order.wall_clock_ns);
+    let (recorder, off) = (state.recorder.clone(), state.clock.is_off());
     let (memory_peak, host_calls) = (state.limiter.memory_peak(), state.books.host_calls);
     // Streams, descriptors and futures of the guest hold the stage and what is under way.
     let State { outbound, outward, .. } = state;
@@ -414,11 +457,62 @@ pub(crate) async fn carry_out(order: Order, place: Place, slot: OwnedSemaphorePe
         outbound.as_deref().map(|outbound| outbound.exchanges.metered()).unwrap_or_default();
     // What was never asked for again is missing as well.
     let unasked = !outward.exchanges.is_empty();
-    let ended = sealing::diverged(ended, unasked, outbound.as_deref());
+    let unasked = unasked && outward.offline != Some(Matching::ByContent);
+    let ended = sealing::diverged(ended, (unasked, off), outbound.as_deref());
     let (ended, staged, exchanges) = sealing::sealed(ended, stage, carried, outbound, limits).await?;
     let wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let usage = Usage { fuel, wall_ms, memory_peak, host_calls, http_requests, cost_usd };
-    Ok(Execution { ended, staged, recording, exchanges, usage, log, log_dropped })
+    match ended {
+        Ended::Fault(Fault::Stale(_)) => recorder.lose("the workspace changed while the tool ran"),
+        Ended::Fault(Fault::Diverged(_)) => {
+            recorder.lose("it asked for something else than an earlier execution of the call")
+        }
+        _ => {}
+    }
+    let end = closing::end(&ended, fuel, &staged.effects, (&log, log_dropped));
+    let frame = Frame {
+        engine: place.fingerprint.to_string(),
+        seed: order.seed,
+        wall_clock_ns: order.wall_clock_ns,
+        given,
+        end,
+    };
+    let (recording, kept) = recorder.finish(frame, &exchanges);
+    Ok(Execution { ended, staged, recording, kept, exchanges, usage, log, log_dropped })
+}
+
+/// Where an execution gets its answers from, and whether they are noted.
+struct Source {
+    recorder: Recorder,
+    timeline: Timeline,
+    notes: bool,
+    withheld: u64,
+    /// How long it may really take.
+    patience: Duration,
+}
+
+impl Source {
+    /// The world, or the tape that the order brings, which takes the place of everything that the order could reach.
+    fn of(order: &mut Order) -> Self {
+        let Some(Playing { tape, stopped_at, .. }) = order.tape.take() else {
+            let notes = order.depth == Depth::Full;
+            let recorder = Recorder::new(order.limits.recording_bytes, order.depth);
+            if let Some(keys) = order.outward.ports.keys.take_if(|_| notes) {
+                order.outward.ports.keys = Some(Arc::new(NotingKeys { keys, recorder: recorder.clone() }));
+            }
+            let (timeline, patience) = (Timeline::Noting(recorder.clone()), order.deadline);
+            return Self { timeline, recorder, notes, withheld: 0, patience };
+        };
+        let bounded = stopped_at.map_or(order.limits.fuel, |fuel| fuel.min(order.limits.fuel)).max(1);
+        let withheld = order.limits.fuel.saturating_sub(bounded);
+        order.limits.fuel = bounded;
+        order.outward.exchanges = tape.exchanges();
+        order.outward.offline = Some(tape.matching());
+        let timeline = Timeline::told(tape.moments());
+        order.outward.ports = Ports { requests: None, keys: Some(Arc::new(TapeKeys(tape))) };
+        let patience = order.deadline.saturating_mul(PATIENCE).saturating_add(PATIENCE_MORE);
+        Self { recorder: Recorder::new(0, Depth::Off), timeline, notes: false, withheld, patience }
+    }
 }
 
 const fn stage_limits(limits: &ExecutionLimits) -> StageLimits {

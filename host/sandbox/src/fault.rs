@@ -156,6 +156,7 @@ pub(crate) fn of_stage(error: &StageError) -> Option<Fault> {
     match error {
         StageError::Full { .. } => Some(Fault::StageFull(error.to_string())),
         StageError::Stale { .. } => Some(Fault::Stale(error.to_string())),
+        StageError::Unrecorded { .. } => Some(Fault::Diverged(error.to_string())),
         _ => None,
     }
 }

@@ -28,4 +28,5 @@ pub mod recording;
 pub mod sandbox;
 pub mod stage;
 mod state;
+pub mod tape;
 pub mod workspace;

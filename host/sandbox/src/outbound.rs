@@ -73,7 +73,7 @@ impl Outbound {
     /// # Errors
     /// A value of the layer cannot be read: a fault of the host.
     pub(crate) fn new(mut outward: Outward, limits: StageLimits) -> std::io::Result<Self> {
-        let exchanges = Exchanges::new(std::mem::take(&mut outward.exchanges));
+        let exchanges = Exchanges::new(std::mem::take(&mut outward.exchanges), outward.offline);
         let mut outbound = Self {
             keys: StagedKeys::default(),
             exchanges,

@@ -125,8 +125,14 @@ pub trait Requests: fmt::Debug + Send + Sync {
 
 /// Why a bucket cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the bucket cannot be read: {0}")]
-pub struct KeysFailure(pub String);
+pub enum KeysFailure {
+    /// It fails.
+    #[error("the bucket cannot be read: {0}")]
+    Unreadable(String),
+    /// The execution is a replay, and the recording does not hold this.
+    #[error("{0}, which the recording does not hold")]
+    Unrecorded(String),
+}
 
 /// Reads committed values of one tenant's keys.
 pub trait Keys: fmt::Debug + Send + Sync {

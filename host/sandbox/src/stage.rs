@@ -15,6 +15,7 @@ mod directories;
 mod files;
 mod hashing;
 mod layer;
+mod lower;
 mod observe;
 mod rename;
 mod resolve;
@@ -22,7 +23,6 @@ mod seal;
 mod tree;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::io::Errno;
@@ -35,8 +35,10 @@ use toolkeep_core::path::{PathProblem, WorkspacePath};
 use toolkeep_core::plan::{EntryKind, KeyRead, ReadEntry};
 
 pub use crate::beneath::{RefusedKind, StatTuple};
-use crate::workspace::WorkspaceRoot;
+use crate::recording::Recorder;
 pub use content::{CHUNK_BYTES, Content, ContentReader, MEMORY_CONTENT_MAX_BYTES, MEMORY_TOTAL_MAX_BYTES, Spool};
+use lower::LowerFile;
+pub use lower::Root;
 use tree::{NodeId, Tree};
 
 /// Most refused attempts that are kept for the audit; the first ones tell the story.
@@ -58,8 +60,8 @@ const QUICK_ENTRIES: usize = 200;
 /// A workspace as one execution may use it.
 #[derive(Debug, Clone)]
 pub struct Mount {
-    /// The directory.
-    pub root: Arc<WorkspaceRoot>,
+    /// Where it lies.
+    pub root: Root,
     /// What may be done beneath it.
     pub grant: FileGrant,
 }
@@ -105,7 +107,7 @@ pub struct Staged {
     pub breaches: Vec<String>,
 }
 
-/// Why an operation is not done. The variants up to `Io` are answers for the guest; the last three end the execution.
+/// Why an operation is not done. The variants up to `Io` are answers for the guest; the last four end the execution.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StageError {
     /// Nothing is there.
@@ -179,6 +181,14 @@ pub enum StageError {
         /// What.
         path: WorkspacePath,
     },
+    /// The execution is a replay, and the recording does not say this.
+    #[error("it looks at `{path}` in workspace `{workspace}`, of which the recording does not hold that")]
+    Unrecorded {
+        /// Where.
+        workspace: WorkspaceName,
+        /// What.
+        path: WorkspacePath,
+    },
     /// The stage was sealed.
     #[error("the stage is sealed")]
     Sealed,
@@ -188,7 +198,7 @@ impl StageError {
     /// Whether the execution ends with it: a full or stale stage, or one that is gone.
     #[must_use]
     pub const fn is_final(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Stale { .. } | Self::Sealed)
+        matches!(self, Self::Full { .. } | Self::Stale { .. } | Self::Unrecorded { .. } | Self::Sealed)
     }
 }
 
@@ -282,7 +292,7 @@ struct OpenNode {
 /// A lower file that is kept open, and counted while it is.
 #[derive(Debug)]
 struct OpenFile {
-    file: File,
+    file: LowerFile,
     _counted: Arc<()>,
 }
 
@@ -301,6 +311,13 @@ impl Stage {
     #[must_use]
     pub fn with_wall_clock(self, unix_ns: u64) -> Self {
         self.tree().set_now(i64::try_from(unix_ns).unwrap_or(i64::MAX));
+        self
+    }
+
+    /// Note what the workspaces say. Before anything else is done.
+    #[must_use]
+    pub fn noting(self, recorder: Recorder) -> Self {
+        self.tree().note(recorder);
         self
     }
 

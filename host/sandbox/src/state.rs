@@ -38,6 +38,8 @@ pub(crate) struct State {
     pub(crate) random: Random,
     pub(crate) context: Context,
     pub(crate) deadline: Duration,
+    /// How long the execution may really take: the deadline, except in a replay.
+    pub(crate) patience: Duration,
     /// None if the component does not import `wasi:filesystem`.
     pub(crate) stage: Option<Stage>,
     pub(crate) stage_limits: StageLimits,

@@ -95,7 +95,7 @@ impl AdminClient {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command line has one thread, and whoever waits ends the program")]
-fn rest(milliseconds: u64) {
+pub(super) fn rest(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }
 

@@ -251,7 +251,7 @@ fn diff(context: &Context<'_>, dir: &Path, calls: u32) -> Result<Exit, Failure> 
 }
 
 /// The policy files of a directory, as they are sent.
-fn files(context: &Context<'_>, dir: &Path) -> Result<Vec<PolicyFile>, Failure> {
+pub(super) fn files(context: &Context<'_>, dir: &Path) -> Result<Vec<PolicyFile>, Failure> {
     let sources = source::read(&absolute(dir)?).map_err(|findings| refused(context, &findings))?;
     let sent = |source: source::Source| PolicyFile { name: (*source.name).to_owned(), text: (*source.text).to_owned() };
     Ok(sources.into_iter().map(sent).collect())

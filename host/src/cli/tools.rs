@@ -28,6 +28,9 @@ pub enum ToolsCommand {
     Install {
         /// The manifest, `*.toml`, beside its component
         manifest: PathBuf,
+        /// Install a changed component although its golden cases fail; the reason goes on record
+        #[arg(long, value_name = "REASON")]
+        accept_failing: Option<String>,
     },
     /// Write the descriptions of the tools into a component; runs its `describe` in an empty sandbox
     Pack {
@@ -70,9 +73,9 @@ impl ToolsCommand {
                 Ok(Exit::Ok)
             }
             Self::Inspect { tool } => inspect::run(context, &tool),
-            Self::Install { manifest } => {
-                let manifest = absolute(&manifest)?;
-                let installed = context.admin()?.ask(ui, AdminMethod::ToolsInstall, json!({"manifest": manifest}))?;
+            Self::Install { manifest, accept_failing } => {
+                let params = json!({"manifest": absolute(&manifest)?, "accept_failing": accept_failing});
+                let installed = context.admin()?.ask(ui, AdminMethod::ToolsInstall, params)?;
                 ui.value(&installed, || {
                     let names = installed.get("installed").and_then(Value::as_array).into_iter().flatten();
                     names.map(|name| format!("{} installed\n", text_at(name, ""))).collect()

@@ -15,6 +15,7 @@ use toolkeep_core::rate::{QuotaText, RateText};
 use super::alerts::AlertsText;
 use super::audit::AuditText;
 use super::kill::KillText;
+use super::recording::RecordingText;
 use super::retention::{PrivacyText, RetentionText};
 use super::{CONFIG_MAX_BYTES, ConfigError, Environment, LoadOptions};
 use crate::ambient::Ambient;
@@ -57,6 +58,9 @@ pub struct ConfigText {
     /// `[audit]`.
     #[serde(default)]
     pub audit: AuditText,
+    /// `[recording]`.
+    #[serde(default)]
+    pub recording: RecordingText,
     /// `[kill]`.
     #[serde(default)]
     pub kill: KillText,
@@ -132,6 +136,9 @@ pub struct EnvironmentText {
     /// `[environment.NAME.privacy]`.
     #[serde(default)]
     pub privacy: PrivacyText,
+    /// `[environment.NAME.recording]`.
+    #[serde(default)]
+    pub recording: RecordingText,
     /// `[environment.NAME.egress]`.
     #[serde(default)]
     pub egress: EgressText,

@@ -19,6 +19,7 @@ use super::oversight;
 use super::params;
 use super::plane::{Dispatch, Notes, Plane};
 use super::privacy;
+use super::replay;
 use super::reply::{Body, Fault, INVALID_PARAMS};
 use crate::authenticate::{Operator, Peer};
 use crate::host::Host;
@@ -94,11 +95,7 @@ impl AdminPlane {
             | AdminMethod::BudgetsShow
             | AdminMethod::BudgetsSpend
             | AdminMethod::BudgetsResume => return self.runs(&op, method, params),
-            AdminMethod::UndoCall => {
-                let undo: params::Undo = params::read(params)?;
-                let target = undo.target()?;
-                later(async move { host.undo(&op, target, undo.preview).await.into() })
-            }
+            AdminMethod::UndoCall => return self.undo(&op, params),
             AdminMethod::DeadlettersList
             | AdminMethod::DeadlettersGet
             | AdminMethod::DeadlettersRetry
@@ -108,6 +105,15 @@ impl AdminPlane {
             | AdminMethod::PolicyExplain
             | AdminMethod::PolicyDiff
             | AdminMethod::PolicyReload => return self.policy(&op, method, params),
+            AdminMethod::ReplayCall
+            | AdminMethod::ReplayStart
+            | AdminMethod::ReplayProgress
+            | AdminMethod::ReplayCancel
+            | AdminMethod::EvalAdd
+            | AdminMethod::EvalList
+            | AdminMethod::EvalShow
+            | AdminMethod::EvalRemove
+            | AdminMethod::EvalRun => return replay::begin(host, op, method, params),
             AdminMethod::BreakersList
             | AdminMethod::BreakersOpen
             | AdminMethod::BreakersClose
@@ -152,7 +158,9 @@ impl AdminPlane {
             AdminMethod::ToolsInstall => {
                 let install: params::InstallTool = params::read(params)?;
                 check_absolute(&install.manifest)?;
-                later(async move { host.install(&op, &install.manifest).await.into() })
+                later(
+                    async move { host.install(&op, &install.manifest, install.accept_failing.as_deref()).await.into() },
+                )
             }
             AdminMethod::ToolsList => {
                 params::read::<params::Nothing>(params)?;
@@ -163,6 +171,13 @@ impl AdminPlane {
                 later(async move { super::reload(&host, Some(op)).await.into() })
             }
         })
+    }
+
+    fn undo(&self, op: &Arc<Operator>, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        let undo: params::Undo = params::read(params)?;
+        let target = undo.target()?;
+        Ok(later(async move { host.undo(&op, target, undo.preview).await.into() }))
     }
 
     fn tokens(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {

@@ -181,6 +181,24 @@ methods! {
         PolicyDiff = "policy.diff",
         /// Read the policies again.
         PolicyReload = "policy.reload",
+        /// Execute a recorded call again and compare.
+        ReplayCall = "replay.call",
+        /// Try another version, manifest or policy set on recorded calls.
+        ReplayStart = "replay.start",
+        /// How far a job has come, and what it came to.
+        ReplayProgress = "replay.progress",
+        /// End a job.
+        ReplayCancel = "replay.cancel",
+        /// Add a golden case.
+        EvalAdd = "eval.add",
+        /// Golden cases, and what became of their suites.
+        EvalList = "eval.list",
+        /// One golden case.
+        EvalShow = "eval.show",
+        /// Remove a golden case.
+        EvalRemove = "eval.remove",
+        /// Run a suite, or the adversarial pack.
+        EvalRun = "eval.run",
         /// What could not be delivered.
         DeadlettersList = "deadletters.list",
         /// One dead letter with its message.

@@ -358,6 +358,9 @@ pub(super) struct VerifyReceipt {
 pub(super) struct InstallTool {
     /// Absolute path of the manifest on the daemon's machine.
     pub(super) manifest: std::path::PathBuf,
+    /// Why it is installed although its golden cases fail.
+    #[serde(default)]
+    pub(super) accept_failing: Option<String>,
 }
 
 /// `sessions.revoke`.

@@ -37,7 +37,8 @@ impl Host {
             self.0.results.forget(&name);
             return Err(ticket);
         }
-        Ok(Executed::kept(ticket, kept.again()))
+        let depth = self.executor().depth_of(ticket.grant().call().tool());
+        Ok(Executed::kept(ticket, kept.again(), depth))
     }
 
     /// Keep what a deterministic tool returned.

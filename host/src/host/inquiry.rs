@@ -278,6 +278,7 @@ impl Host {
             "engine": self.executor().sandbox.fingerprint(), "solo": self.0.config.solo,
             "room": self.ledger_room().await,
             "environment": self.0.config.environment, "issuers": self.0.authenticator.issuers().health(),
+            "recording": self.recording_state(),
         }))
     }
 

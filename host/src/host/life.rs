@@ -13,6 +13,7 @@ use serde_json::json;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::display::visible;
+use toolkeep_core::event::Depth;
 use toolkeep_core::id::CallId;
 use toolkeep_core::kill::Standing;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -43,7 +44,6 @@ use crate::config::Config;
 use crate::egress::{Egress, Resolver, TlsError};
 use crate::execute::Executor;
 use crate::exposure::Exposures;
-use crate::install::Candidate;
 use crate::kill::{self, KillSwitch, RUNS_KNOWN_MAX};
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{ApprovalFilter, Ledger, LedgerError, LedgerHealth, LedgerOptions, PAGE_BYTES, Page, Scope};
@@ -173,7 +173,8 @@ impl Host {
         let metrics = Metrics::default();
         let about = trace::About { host_id: ledger.host_id(), environment: config.environment.word() };
         let tracing = Tracing::start(&ambient, &egress, &metrics, &about)?;
-        let executor = executor((sandbox, loader, blobs.spool()), &ambient, &egress, &ledger, &breakers);
+        let executor =
+            executor((sandbox, loader, blobs.spool(), config.recording.depth), &ambient, &egress, &ledger, &breakers);
         let host = Self(Arc::new(Services {
             outbox,
             witnesses,
@@ -201,6 +202,8 @@ impl Host {
             flights: Flights::default(),
             notices: Notices::default(),
             turns: Turns::default(),
+            jobs: super::jobs::Jobs::default(),
+            checks: super::checks::Checks::new(config.recording.check_permille),
             runtime: tokio::runtime::Handle::current(),
             ambient,
             config,
@@ -221,6 +224,7 @@ impl Host {
         self.keep_what_is_wanted();
         self.watch_audit();
         self.warm_up();
+        self.keep_versions();
     }
 
     /// Commits that were interrupted while they sent requests, then calls that wait for one. What is left for people then,
@@ -333,6 +337,7 @@ impl Host {
         let (offered, contracts) = (tools(&self.catalog().current()), self.contracts_now());
         let catalog = self.catalog().reload();
         self.note_changes(AuditKind::Tool, ("changed", &offered, &tools(&catalog)), by);
+        self.keep_versions();
         self.report_problems();
         let policy = self.reload_policies(by);
         self.budgets().contracts().reload();
@@ -346,59 +351,6 @@ impl Host {
         for problem in self.catalog().current().problems() {
             tracing::warn!(file = %problem.file.display(), kept_old = problem.kept_old, "manifest refused: {}", problem.problem);
         }
-    }
-
-    /// Check a manifest, compile its component, and only then copy both into the manifests folder and offer the tools.
-    ///
-    /// # Errors
-    /// The manifest, the component or a schema is refused, a name is taken, or a workspace is not the operator's tenant's;
-    /// nothing was changed.
-    pub async fn install(&self, operator: &Operator, manifest: &Path) -> Result<serde_json::Value, Refusal> {
-        let folder = self.catalog().folder().to_path_buf();
-        let source = manifest.to_path_buf();
-        let candidate = blocking(move || Candidate::read(&folder, &source)).await??;
-        self.check_candidate(operator, &candidate)?;
-        let component = candidate.component().cloned();
-        if let Some(component) = &component {
-            self.executor().loader.artifact(component).await?;
-        }
-        let (names, file) = (candidate.names(), candidate.file().to_path_buf());
-        let digest = component.map(|component| component.digest);
-        self.note(operator, AuditKind::Tool, json!({"what": "installed", "tools": names, "component": digest})).await?;
-        blocking(move || candidate.place()).await??;
-        let host = self.clone();
-        let problems = blocking(move || {
-            let problems = host.catalog().reload().problems().to_vec();
-            // Policies that name the tool may be valid only now.
-            host.reload_policies(None);
-            problems
-        })
-        .await?;
-        Ok(json!({"installed": names, "component": digest, "manifest": file, "problems": problems}))
-    }
-
-    /// What an operator may install: tools under free names, over workspaces of the operator's own tenant.
-    fn check_candidate(&self, operator: &Operator, candidate: &Candidate) -> Result<(), Refusal> {
-        let catalog = self.catalog().current();
-        for tool in candidate.tools() {
-            if let Some(other) = catalog.file_of(&tool.name).filter(|file| *file != candidate.file()) {
-                let message = format!("`{}` is already given by `{}`", tool.name, other.display());
-                return Err(Refusal::new(Code::InvalidInput, message).hint("choose another `name`"));
-            }
-            self.catalog().configured().check(&tool.manifest).map_err(|error| {
-                Refusal::new(Code::InvalidInput, format!("the manifest is refused: {error}"))
-                    .hint("correct the manifest, or add it to the configuration and restart the daemon")
-            })?;
-            for grant in &tool.manifest.files {
-                if self.workspaces().of(operator.tenant(), &grant.workspace).is_none() {
-                    let message =
-                        format!("the manifest grants the workspace `{}`, which you do not have", grant.workspace);
-                    return Err(Refusal::new(Code::InvalidInput, message)
-                        .hint("add the workspace to the configuration and restart the daemon"));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Whether calls are accepted.
@@ -471,14 +423,14 @@ async fn kill_switch(config: &Config, ledger: &Ledger, now_ms: u64) -> Result<Ki
 }
 
 fn executor(
-    (sandbox, loader, spool): (Arc<Sandbox>, Loader, SpoolRoom),
+    (sandbox, loader, spool, depth): (Arc<Sandbox>, Loader, SpoolRoom, Depth),
     ambient: &Ambient,
     egress: &Egress,
     ledger: &Ledger,
     breakers: &Breakers,
 ) -> Executor {
     let (ambient, egress, ledger, breakers) = (ambient.clone(), egress.clone(), ledger.clone(), breakers.clone());
-    Executor { sandbox, loader, spool, ambient, egress, ledger, breakers }
+    Executor { sandbox, loader, spool, depth, ambient, egress, ledger, breakers }
 }
 
 /// What runs have seen, how far agents may go, and what people agreed to in advance, as the last life left it.

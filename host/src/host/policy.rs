@@ -259,7 +259,7 @@ impl Host {
         policies.answer(&row.principal, &tool.shape, &Matter { input: row.readable_input(), plan, around })
     }
 
-    async fn plan_of(&self, scope: &Scope, stored: &StoredCall) -> Result<Option<StoredPlan>, Refusal> {
+    pub(super) async fn plan_of(&self, scope: &Scope, stored: &StoredCall) -> Result<Option<StoredPlan>, Refusal> {
         match stored.plan {
             Some(plan) => self.ledger().plan(scope, plan).await.map_err(|e| e.refusal()),
             None => Ok(None),
@@ -280,12 +280,12 @@ pub struct PolicyFile {
     pub text: String,
 }
 
-fn sources(files: Vec<PolicyFile>) -> Result<Vec<Source>, Refusal> {
+pub(super) fn sources(files: Vec<PolicyFile>) -> Result<Vec<Source>, Refusal> {
     let named = files.into_iter().map(|file| Source::named(&file.name, file.text));
     named.collect::<Result<Vec<Source>, Finding>>().map_err(|finding| invalid(&[finding]))
 }
 
-fn invalid(findings: &[Finding]) -> Refusal {
+pub(super) fn invalid(findings: &[Finding]) -> Refusal {
     let first = findings.first().map(ToString::to_string).unwrap_or_default();
     Refusal::new(Code::InvalidInput, format!("the policies are not valid: {first}"))
         .hint("`toolkeep policy check` tells everything that is wrong")

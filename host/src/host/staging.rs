@@ -5,6 +5,7 @@
 //! row, in one write. Every other end leaves the layer as it was, because nobody wrote another one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use toolkeep_core::call::{Mode, Outcome, Status, TransactionView};
 use toolkeep_core::digest::Digest;
@@ -44,7 +45,7 @@ impl Staging {
     #[must_use]
     pub fn ground(&self) -> Ground {
         let layer = execution::Layer { effects: self.layer.effects.clone(), contents: self.contents.clone() };
-        Ground { layer, digest: self.stored.layer.digest }
+        Ground { layer, digest: self.stored.layer.digest, text: Arc::clone(&self.stored.layer.text) }
     }
 }
 

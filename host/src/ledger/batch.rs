@@ -369,6 +369,8 @@ impl<'c> Batch<'c> {
 
     fn insert_singly(&mut self, rows: &[&'c CallRow]) -> Result<(), rusqlite::Error> {
         // Keys that these rows are sealed under stay: their own rows were not refused.
+        self.execute("DELETE FROM recording_pins WHERE call_seq >= ?1", params![self.marks.next_call])?;
+        self.execute("DELETE FROM recording_parts WHERE call_seq >= ?1", params![self.marks.next_call])?;
         self.execute("DELETE FROM recordings WHERE call_seq >= ?1", params![self.marks.next_call])?;
         self.execute("DELETE FROM calls WHERE seq >= ?1", params![self.marks.next_call])?;
         for row in rows {

@@ -3,6 +3,9 @@
 //! [`crate::blobs`] owns the files; the ledger owns the truth about who needs them, because that is written in the same transaction as the
 //! plan that needs them.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use rusqlite::params;
 use toolkeep_core::digest::Digest;
 
@@ -42,11 +45,32 @@ impl Ledger {
         .await
     }
 
+    /// Those of these contents that are kept in the ledger. Not verified: whoever uses one does that.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn inline_contents(&self, wanted: Vec<Digest>) -> Result<HashMap<Digest, Arc<[u8]>>, LedgerError> {
+        self.settled().await?;
+        let sql = "SELECT content FROM blobs WHERE digest = ?1 AND content IS NOT NULL";
+        self.read(move |conn| {
+            let mut found = HashMap::new();
+            for digest in wanted {
+                let content = row(conn, sql, params![digest_bytes(&digest)], |row| {
+                    Ok(Reading::new(row, "blobs").bytes_or_null("content")?.map(Arc::from))
+                })?;
+                found.extend(content.flatten().map(|content: Arc<[u8]>| (digest, content)));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
     /// Digests of blobs that nothing pins, some of them.
     pub(crate) async fn unpinned(&self) -> Result<Vec<Digest>, LedgerError> {
         self.settled().await?;
         let sql = "SELECT digest FROM blobs b WHERE NOT EXISTS (SELECT 1 FROM blob_pins p WHERE p.blob_seq = b.seq) \
-                   AND NOT EXISTS (SELECT 1 FROM transaction_pins t WHERE t.digest = b.digest) LIMIT ?1";
+                   AND NOT EXISTS (SELECT 1 FROM transaction_pins t WHERE t.digest = b.digest) \
+                   AND NOT EXISTS (SELECT 1 FROM recording_pins r WHERE r.blob_seq = b.seq) LIMIT ?1";
         self.read(|conn| rows(conn, sql, params![SWEPT_AT_ONCE], |row| Reading::new(row, "blobs").digest("digest")))
             .await
     }

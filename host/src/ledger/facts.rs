@@ -329,6 +329,7 @@ mod tests {
             reply: Arc::from("{}"),
             usage: Usage::default(),
             recording: Some(Arc::from("{}")),
+            beside: None,
             started_ms: 1,
             ended_ms: 2,
             key: None,

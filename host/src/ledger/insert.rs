@@ -8,12 +8,13 @@ use std::borrow::Cow;
 use rusqlite::{Connection, params};
 use toolkeep_core::call::Mode;
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{PlanId, SessionId};
+use toolkeep_core::event::hex;
+use toolkeep_core::id::{PlanId, SessionId, TenantName};
 use toolkeep_core::tier::Tier;
 
 use super::charges;
 use super::column::{digest_bytes, id_bytes, integer, outcome_word, path_bytes, status_word};
-use super::rows::{BlobSet, CallRow};
+use super::rows::{Beside, BlobSet, CallRow};
 use super::sealing::Sealer;
 use super::statement::{each, execute};
 use crate::vault::Part;
@@ -33,6 +34,11 @@ const COUNT: &str = "UPDATE credentials SET calls = calls + 1 WHERE id = ?1";
 /// How the names of tools begin that no manifest can give.
 const INTERNAL: &str = "toolkeep.";
 const BLOB: &str = "INSERT INTO blobs (digest, size, content) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING";
+const PIN_BESIDE: &str = "INSERT INTO recording_pins (call_seq, blob_seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+const PART_BESIDE: &str =
+    "INSERT INTO recording_parts (call_seq, digest, body) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+const PIN_OTHER: &str = "INSERT INTO recording_pins (call_seq, blob_seq) SELECT ?1, seq FROM blobs WHERE digest = ?2 \
+                         ON CONFLICT DO NOTHING";
 const PIN: &str = "INSERT INTO blob_pins (plan_seq, role, blob_seq) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 
 /// A call with its place in the order of calls.
@@ -124,6 +130,10 @@ pub(super) fn calls(conn: &Connection, sealer: &mut Sealer<'_>, calls: &[Placed<
     let recordings: Vec<_> =
         calls.iter().filter_map(|(call, kept)| Some((call.seq, kept.recording.as_deref()?))).collect();
     each(conn, RECORDING, &recordings, |statement, (seq, body)| statement.execute(params![seq, body]))?;
+    calls
+        .iter()
+        .filter_map(|(call, _)| Some((call.seq, &call.row.principal.tenant, call.row.beside.as_deref()?)))
+        .try_for_each(|(seq, tenant, beside)| keep_beside(conn, sealer, (seq, tenant), beside))?;
     // Last: calls of which one is refused are inserted again, and counted then.
     let through: Vec<SessionId> =
         calls.iter().filter(|(call, _)| counts(call.row)).flat_map(|(call, _)| call.row.origin.session.ids()).collect();
@@ -135,6 +145,29 @@ pub(super) fn calls(conn: &Connection, sealer: &mut Sealer<'_>, calls: &[Placed<
 fn counts(row: &CallRow) -> bool {
     let looks = row.mode == Mode::Preview && row.tool.as_str().starts_with(INTERNAL);
     !looks && row.call.uuid().get_version_num() != 5
+}
+
+/// Keep what a recording needs besides itself.
+pub(super) fn keep_beside(
+    conn: &Connection,
+    sealer: &mut Sealer<'_>,
+    (seq, tenant): (i64, &TenantName),
+    beside: &Beside,
+) -> Result<(), rusqlite::Error> {
+    each(conn, PIN_OTHER, &beside.others, |statement, digest| statement.execute(params![seq, digest_bytes(digest)]))?;
+    if sealer.seals() {
+        return beside.contents.iter().try_for_each(|blob| {
+            let text = hex(&blob.content);
+            let sealed = sealer.seal(tenant, Part::Recording, &text)?;
+            execute(conn, PART_BESIDE, params![seq, digest_bytes(&blob.digest), sealed]).map(drop)
+        });
+    }
+    let contents = beside.contents.iter().map(|blob| {
+        let size = integer(blob.content.len() as u64);
+        content(conn, &blob.digest, size, Some(&blob.content))
+    });
+    let places: Vec<i64> = contents.collect::<Result<_, _>>()?;
+    each(conn, PIN_BESIDE, &places, |statement, place| statement.execute(params![seq, place]))
 }
 
 /// Why a plan pins a blob.

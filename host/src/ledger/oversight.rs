@@ -20,6 +20,7 @@ use super::queue::{Done, Job, Work};
 use super::rows::{Durability, Scope};
 use super::standing::{Overseen, StandingWork};
 use super::statement::{row, rows};
+use super::trials::TrialWork;
 use crate::vault::Part;
 
 /// What a run has seen and tried.
@@ -80,6 +81,8 @@ pub(super) enum OversightWork {
     Autonomy(Box<AutonomyRow>),
     /// Consent in advance.
     Standing(Box<StandingWork>),
+    /// Versions, golden cases and suites.
+    Trial(TrialWork),
 }
 
 /// What a run has seen and tried.
@@ -148,6 +151,7 @@ impl Batch<'_> {
                 Ok(Overseen::Done)
             }
             OversightWork::Standing(work) => self.stand(work),
+            OversightWork::Trial(work) => self.try_out(work),
         }
     }
 }

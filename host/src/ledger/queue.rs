@@ -184,6 +184,7 @@ fn weight(work: &Work) -> u64 {
         row.input.len()
             + row.reply.len()
             + row.recording.as_ref().map_or(0, |text| text.len())
+            + row.beside.iter().flat_map(|beside| &beside.contents).map(|blob| blob.content.len()).sum::<usize>()
             + row.output.as_ref().map_or(0, |text| text.len())
     };
     let proposal = |proposal: &Proposal| {

@@ -129,6 +129,7 @@ pub(super) fn call_of(row: &Row<'_>, vault: &Vault) -> Result<StoredCall, Ledger
             cost_usd: Usd::of_micro(reading.number("cost_micro_usd")?),
         },
         recording: None,
+        beside: None,
         started_ms: reading.number("started_ms")?,
         ended_ms: reading.number("ended_ms")?,
         key: None,

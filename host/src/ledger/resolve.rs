@@ -363,7 +363,8 @@ impl Batch<'_> {
             self.execute(
                 "DELETE FROM blobs WHERE digest = ?1 \
                  AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE blob_seq = blobs.seq) \
-                 AND NOT EXISTS (SELECT 1 FROM transaction_pins WHERE digest = ?1)",
+                 AND NOT EXISTS (SELECT 1 FROM transaction_pins WHERE digest = ?1) \
+                 AND NOT EXISTS (SELECT 1 FROM recording_pins WHERE blob_seq = blobs.seq)",
                 params![digest_bytes(digest)],
             )?;
             let sql = "SELECT 1 FROM blobs WHERE digest = ?1";

@@ -283,8 +283,14 @@ const OF_PLAN: [&str; 4] = [
     "DELETE FROM sends WHERE plan = ?1",
     "DELETE FROM transactions WHERE plan = ?1",
 ];
+/// The recording of a call, with what keeps contents for it.
+const RECORDING: [&str; 3] = [
+    "DELETE FROM recording_pins WHERE call_seq = ?1",
+    "DELETE FROM recording_parts WHERE call_seq = ?1",
+    "DELETE FROM recordings WHERE call_seq = ?1",
+];
 /// What belongs to a call by its place, and the call.
-const OF_CALL: [&str; 9] = [
+const OF_CALL: [&str; 11] = [
     "DELETE FROM call_outputs WHERE call_seq = ?1",
     "DELETE FROM call_notes WHERE call_seq = ?1",
     "DELETE FROM blob_pins WHERE plan_seq = ?1",
@@ -292,7 +298,9 @@ const OF_CALL: [&str; 9] = [
     "DELETE FROM plan_texts WHERE plan_seq = ?1",
     "DELETE FROM plans WHERE seq = ?1",
     "DELETE FROM idempotency WHERE call_seq = ?1",
-    "DELETE FROM recordings WHERE call_seq = ?1",
+    RECORDING[0],
+    RECORDING[1],
+    RECORDING[2],
     "DELETE FROM calls WHERE seq = ?1",
 ];
 /// The payloads of a call. Notes stay: they name and count, and say what is hidden of a call in every answer.
@@ -523,7 +531,7 @@ impl Batch<'_> {
                 Ok(())
             }
             Class::Recordings => {
-                self.execute("DELETE FROM recordings WHERE call_seq = ?1", params![candidate.seq]).map(drop)
+                RECORDING.iter().try_for_each(|sql| self.execute(sql, params![candidate.seq]).map(drop))
             }
             Class::Refused | Class::Expired | Class::Tier(_) => self.remove(candidate),
         }

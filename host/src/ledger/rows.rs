@@ -115,6 +115,8 @@ pub struct CallRow {
     /// The recording of its execution, JSON of [`toolkeep_core::event::Recording`]. Not read back with the call: see
     /// [`super::Ledger::recording`].
     pub recording: Option<Arc<str>>,
+    /// What is kept beside the recording, where there is anything. Not read back with the call.
+    pub beside: Option<Box<Beside>>,
     /// When it arrived.
     pub started_ms: u64,
     /// When it ended or came to rest.
@@ -137,6 +139,15 @@ pub struct StoredCall {
     pub row: CallRow,
     /// Its plan, if it made one.
     pub plan: Option<PlanId>,
+}
+
+/// Contents that a recording needs.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    /// Contents that may not be kept yet.
+    pub contents: Vec<InlineBlob>,
+    /// Contents that are kept already.
+    pub others: Vec<Digest>,
 }
 
 /// A blob whose content is kept in the ledger: at most [`crate::blobs::INLINE_MAX_BYTES`].

@@ -34,7 +34,7 @@ const STATEMENTS: usize = 160;
 const CHECKED_AT_ONCE_PAGES: i64 = 65_536;
 
 /// Every version of the schema, in order; the version of a database is how many of them it has seen.
-const MIGRATIONS: [&str; 16] = [
+const MIGRATIONS: [&str; 17] = [
     include_str!("migrations/0001_foundation.sql"),
     include_str!("migrations/0002_outside.sql"),
     include_str!("migrations/0003_sends.sql"),
@@ -51,6 +51,7 @@ const MIGRATIONS: [&str; 16] = [
     include_str!("migrations/0014_alerts.sql"),
     include_str!("migrations/0015_privacy.sql"),
     include_str!("migrations/0016_audit_tree.sql"),
+    include_str!("migrations/0017_replay.sql"),
 ];
 
 fn failed(what: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError {

@@ -218,6 +218,11 @@ impl<'c> Sealer<'c> {
         Self { vault, conn, now_ms, fresh: Vec::new(), retired: Vec::new(), gone: Vec::new() }
     }
 
+    /// Whether anything is sealed at all.
+    pub(super) const fn seals(&self) -> bool {
+        self.vault.recipients.is_some()
+    }
+
     /// The vault that it seals for.
     pub(super) const fn vault(&self) -> &'c Vault {
         self.vault

@@ -42,7 +42,8 @@ const EFFECT: &str = "INSERT INTO effects (plan_seq, ordinal, kind, workspace, p
                       fence) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 const FORGOTTEN: &str = "DELETE FROM blobs WHERE seq = ?1 AND content IS NOT NULL \
                          AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE blob_seq = ?1) \
-                         AND NOT EXISTS (SELECT 1 FROM transaction_pins WHERE digest = blobs.digest)";
+                         AND NOT EXISTS (SELECT 1 FROM transaction_pins WHERE digest = blobs.digest) \
+                         AND NOT EXISTS (SELECT 1 FROM recording_pins WHERE blob_seq = ?1)";
 
 /// What the receipt of an intent is kept as.
 fn receipt_text(intent: &Intent) -> Option<String> {

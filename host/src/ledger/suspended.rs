@@ -241,6 +241,11 @@ impl Batch<'_> {
                  ON CONFLICT (call_seq) DO UPDATE SET body = excluded.body",
                 params![seq, recording],
             )?;
+            self.execute("DELETE FROM recording_pins WHERE call_seq = ?1", params![seq])?;
+            self.execute("DELETE FROM recording_parts WHERE call_seq = ?1", params![seq])?;
+            if let Some(beside) = &row.beside {
+                insert::keep_beside(self.conn, &mut self.sealer, (seq, tenant), beside)?;
+            }
         }
         Ok(seq)
     }

@@ -2,8 +2,52 @@
 
 use std::sync::Arc;
 
-use super::{AMOUNTS_MAX, Amount, BadManifest, ClockText, ManifestText};
+use serde::{Deserialize, Serialize};
+
+use super::{AMOUNTS_MAX, Amount, BadManifest, ManifestText};
+use crate::event::Depth;
 use crate::id::{NAME_MAX_BYTES, ToolName};
+
+/// `clock = "…"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClockText {
+    /// Frozen and virtual.
+    Frozen,
+    /// The host's.
+    Real,
+}
+
+/// `access = "…"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessText {
+    /// See.
+    Read,
+    /// See and change.
+    Write,
+}
+
+/// `[record]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordText {
+    /// `full`, `hashes` or `off`; what the daemon says where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Depth>,
+    /// The suite of golden cases that a changed component has to pass before it is installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<ToolName>,
+}
+
+/// What is recorded of the calls of a tool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// How much; what the daemon says if the manifest does not.
+    pub depth: Option<Depth>,
+    /// The suite that a changed component has to pass.
+    pub suite: Option<ToolName>,
+}
 
 impl ManifestText {
     pub(super) fn fallback(&self) -> Result<Option<ToolName>, BadManifest> {
@@ -15,6 +59,10 @@ impl ManifestText {
             Some(_) => Err(BadManifest::new("fallback", "is a tool of this manifest; name one of another")),
             None => Ok(self.fallback.clone()),
         }
+    }
+
+    pub(super) fn record(&self) -> Record {
+        Record { depth: self.record.depth, suite: self.record.suite.clone() }
     }
 
     pub(super) fn deterministic(&self, read_only: bool) -> Result<bool, BadManifest> {

@@ -98,8 +98,9 @@ impl context::Host for State {
     }
 
     fn fuel_left(&mut self) -> wasmtime::Result<u64> {
-        self.recorder.value("toolkeep:tool/context#fuel-left", "", self.books.fuel_left.to_string());
-        Ok(self.books.fuel_left)
+        let left = self.books.fuel_left.saturating_add(self.books.withheld);
+        self.recorder.value("toolkeep:tool/context#fuel-left", "", left.to_string());
+        Ok(left)
     }
 }
 

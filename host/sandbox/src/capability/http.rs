@@ -268,7 +268,14 @@ impl State {
                 let what = format!("{} {} with the digest {digest}", call.method, call.url);
                 Err(HttpError::trap(Stop(Fault::Diverged(what))))
             }
-            Before::Same(exchange) if exchange.took_ns == UNANSWERED && HttpGrant::reads(&call.method) => Ok(false),
+            Before::Same(exchange) if exchange.took_ns == UNANSWERED && HttpGrant::reads(&call.method) => {
+                let offline = outbound.exchanges.is_offline();
+                if offline {
+                    // Nobody waited for it then, so nobody misses it now.
+                    outbound.exchanges.begin(digest, asked, grant);
+                }
+                Ok(offline)
+            }
             Before::Same(exchange) => {
                 let kept = outbound.exchanges.begin(digest, asked, grant);
                 asked.replay(now_ns, exchange.took_ns, outcome(&exchange.answer));
@@ -289,6 +296,9 @@ impl State {
         let refused = if !outbound.exchanges.has_room(grant.response_bytes) {
             let code = ErrorCode::HttpResponseBodySize(Some(grant.response_bytes));
             Refused { code, why: "the answers of one call are too large together".to_owned() }
+        } else if outbound.exchanges.is_offline() {
+            let stop = Fault::Diverged(format!("{what}, which the recording does not hold"));
+            return Err(HttpError::trap(Stop(stop)));
         } else if let Some(port) = outbound.outward.ports.requests.clone() {
             let kept = outbound.exchanges.begin(call.digest(), asked, &grant);
             let weak = Arc::downgrade(asked);
@@ -302,6 +312,7 @@ impl State {
             asked.send(now_ns, task);
             return Ok(());
         } else {
+            self.recorder.lose("no request could be sent where it ran");
             Refused::denied("no request can be sent here")
         };
         let code = refused.code.clone();
@@ -350,7 +361,12 @@ impl contract::HostFutureIncomingResponse for State {
     ) -> wasmtime::Result<Option<Result<Result<Resource<IncomingResponse>, ErrorCode>, ()>>> {
         let asked = Arc::clone(&self.table.get(&awaited(&future))?.0);
         let now_ns = self.clock.now_ns();
-        match asked.take(now_ns, self.clock.is_real()) {
+        let taken = match self.clock.recorded_is() {
+            Some(false) => None,
+            Some(true) | None => asked.take(now_ns, self.clock.is_real()),
+        };
+        self.clock.note_is(taken.is_some());
+        match taken {
             None => {
                 asked.missed(now_ns);
                 self.recorder.value(GET, "", "pending");

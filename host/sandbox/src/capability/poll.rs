@@ -116,6 +116,24 @@ impl State {
     }
 }
 
+impl State {
+    /// Wait in real time, or for as long as it took when this was recorded: not at all.
+    async fn poll_really(&mut self, pollables: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
+        if let Some(ready) = self.clock.recorded_ready() {
+            return ready.ok_or_else(|| Stop(Fault::Diverged("it waits for something else".to_owned())).into());
+        }
+        let ready = self.table.poll(pollables).await?;
+        self.clock.note_ready(&ready);
+        Ok(ready)
+    }
+
+    /// Only the deadline ends this waiting. A replay knows that without waiting.
+    fn may_wait(&self) -> wasmtime::Result<()> {
+        let replayed = self.outbound.as_ref().is_some_and(|outbound| outbound.exchanges.is_offline());
+        if replayed || self.outward.offline.is_some() { Err(Stop(Fault::Deadline).into()) } else { Ok(()) }
+    }
+}
+
 impl Host for State {
     async fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
         if pollables.len() > POLL_MAX {
@@ -124,10 +142,17 @@ impl Host for State {
         if pollables.is_empty() {
             return Err(Stop(Fault::Trap("`poll` was called with an empty list".to_owned())).into());
         }
-        let mut ready = self.poll_virtually(&pollables, None).await?;
-        if ready.is_empty() {
-            ready = self.table.poll(pollables).await?;
-        }
+        let ready = if self.clock.is_real() {
+            self.poll_really(pollables).await?
+        } else {
+            let ready = self.poll_virtually(&pollables, None).await?;
+            if ready.is_empty() {
+                self.may_wait()?;
+                self.table.poll(pollables).await?
+            } else {
+                ready
+            }
+        };
         let text: Vec<String> = ready.iter().map(u32::to_string).collect();
         self.recorder.value("wasi:io/poll#poll", "", text.join(","));
         Ok(ready)
@@ -136,8 +161,10 @@ impl Host for State {
 
 impl HostPollable for State {
     async fn block(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        let ready = self.poll_virtually(&[again(&pollable)], None).await?;
-        if ready.is_empty() {
+        if self.clock.is_real() {
+            self.poll_really(vec![pollable]).await?;
+        } else if self.poll_virtually(&[again(&pollable)], None).await?.is_empty() {
+            self.may_wait()?;
             self.table.block(pollable).await?;
         }
         self.recorder.done("wasi:io/poll#pollable.block", "");
@@ -145,7 +172,9 @@ impl HostPollable for State {
     }
 
     async fn ready(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<bool> {
-        let ready = if let Some(due_ns) = self.clock.due(pollable.rep()) {
+        let ready = if let Some(ready) = self.clock.recorded_is() {
+            ready
+        } else if let Some(due_ns) = self.clock.due(pollable.rep()) {
             self.clock.reached(due_ns)
         } else if self.asked(pollable.rep()).is_some() {
             let until_ns = self.clock.now_ns().saturating_add(LOOK_NS);
@@ -153,6 +182,7 @@ impl HostPollable for State {
         } else {
             self.table.ready(pollable).await?
         };
+        self.clock.note_is(ready);
         self.recorder.value("wasi:io/poll#pollable.ready", "", ready.to_string());
         Ok(ready)
     }

@@ -46,10 +46,14 @@ impl Carried {
 }
 
 /// An execution that asks for less than the one before took another path, too: what was sent then was for nothing.
-pub(super) fn diverged(ended: Ended, unasked: bool, outbound: Option<&Outbound>) -> Ended {
+/// The same goes for one that asked the clock for something else: `(unasked, off)`.
+pub(super) fn diverged(ended: Ended, (unasked, off): (bool, bool), outbound: Option<&Outbound>) -> Ended {
     let behind = unasked || outbound.is_some_and(|outbound| outbound.exchanges.is_behind());
-    if !behind || matches!(ended, Ended::Fault(_)) {
+    if matches!(ended, Ended::Fault(_)) || !(behind || off) {
         return ended;
+    }
+    if off {
+        return Ended::Fault(Fault::Diverged("it asked the clock otherwise than before".to_owned()));
     }
     Ended::Fault(Fault::Diverged("it ended before it asked for everything that it had asked for".to_owned()))
 }

@@ -6,7 +6,7 @@
 //! A look without waiting finds only what is due. With the real clock, which is recorded, answers are there when they
 //! arrive.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_io::poll::Pollable;
 
 use crate::port::{Exchange, HttpAnswer, HttpFailure, UNANSWERED};
+use crate::tape::Matching;
 
 /// Bytes of all answers of one execution that the host keeps: they are part of what a re-execution is given.
 pub const EXCHANGES_MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -235,6 +236,10 @@ struct Flight {
 pub(crate) struct Exchanges {
     /// Of an earlier execution, not yet asked for again.
     given: VecDeque<Exchange>,
+    /// Set in a replay: how requests find their exchanges.
+    offline: Option<Matching>,
+    /// What was asked for again, where requests are found by what they are.
+    known: BTreeMap<Digest, Exchange>,
     flights: Vec<Flight>,
 }
 
@@ -249,12 +254,20 @@ pub(crate) enum Before {
 }
 
 impl Exchanges {
-    pub(crate) fn new(given: Vec<Exchange>) -> Self {
-        Self { given: given.into(), flights: Vec::new() }
+    pub(crate) fn new(given: Vec<Exchange>, offline: Option<Matching>) -> Self {
+        Self { given: given.into(), offline, known: BTreeMap::new(), flights: Vec::new() }
+    }
+
+    /// Whether nothing may be sent because this is a replay.
+    pub(crate) const fn is_offline(&self) -> bool {
+        self.offline.is_some()
     }
 
     /// What the earlier execution asked for at this point.
     pub(crate) fn next(&mut self, call: Digest) -> Before {
+        if self.offline == Some(Matching::ByContent) {
+            return self.find(call);
+        }
         match self.given.pop_front() {
             None => Before::Nothing,
             Some(exchange) if exchange.call == call => Before::Same(exchange),
@@ -262,9 +275,20 @@ impl Exchanges {
         }
     }
 
-    /// Whether the earlier execution asked for more.
+    /// The exchange of the same request, wherever it stands: each once, then the last again.
+    fn find(&mut self, call: Digest) -> Before {
+        if let Some(place) = self.given.iter().position(|exchange| exchange.call == call)
+            && let Some(exchange) = self.given.remove(place)
+        {
+            self.known.insert(call, exchange.clone());
+            return Before::Same(exchange);
+        }
+        self.known.get(&call).cloned().map_or(Before::Nothing, Before::Same)
+    }
+
+    /// Whether the earlier execution asked for more, where that matters.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.given.is_empty()
+        self.offline != Some(Matching::ByContent) && !self.given.is_empty()
     }
 
     /// Remember an exchange; its answer goes where this says.

@@ -18,7 +18,7 @@ use toolkeep_core::plan::{KeyRead, key_listing_digest};
 use super::Sealed;
 use crate::execution::Outward;
 use crate::fault::{Fault, Stop};
-use crate::port::Keys;
+use crate::port::{Keys, KeysFailure};
 use crate::stage::{Content, StageError};
 
 /// Keys that one execution may look at, change or list: bounds the host's memory and the read set.
@@ -130,6 +130,14 @@ fn port(outward: &Outward) -> Result<&dyn Keys, KeysError> {
     outward.ports.keys.as_deref().ok_or_else(|| KeysError::Invalid("no keys can be read here".to_owned()))
 }
 
+/// Why a value is not had: for the guest to hear, or the end of a replay.
+fn unread(failure: KeysFailure) -> KeysError {
+    match failure {
+        KeysFailure::Unreadable(_) => KeysError::Invalid(failure.to_string()),
+        KeysFailure::Unrecorded(_) => Stop(Fault::Diverged(failure.to_string())).into(),
+    }
+}
+
 impl StagedKeys {
     /// Bytes of the values that are set.
     pub(crate) const fn bytes(&self) -> u64 {
@@ -180,7 +188,7 @@ impl StagedKeys {
     /// Ask for the committed value. It must be what it was, where that matters.
     async fn committed(&mut self, outward: &Outward, place: &Place, reads: bool) -> Result<Option<Bytes>, KeysError> {
         let (bucket, key) = place;
-        let value = port(outward)?.get(bucket, key).await.map_err(|error| KeysError::Invalid(error.to_string()))?;
+        let value = port(outward)?.get(bucket, key).await.map_err(unread)?;
         let state = value.as_deref().map(BodyState::of);
         let entry = self.entry(place)?;
         let matters = entry.read || matches!(entry.change, Change::Set(_) | Change::Delete);
@@ -317,7 +325,7 @@ impl StagedKeys {
         loop {
             let after = names.last().map(String::as_str);
             let page = port(outward)?.list(bucket, after, LIST_PAGE).await;
-            let page = page.map_err(|error| KeysError::Invalid(error.to_string()))?;
+            let page = page.map_err(unread)?;
             let more = page.len() >= LIST_PAGE;
             self.count(page.len())?;
             names.extend(page);

@@ -5,19 +5,16 @@
 //! never makes it readable. Directories may be entered where they are readable or writable, or lie above
 //! something that is; their listings hide nothing, because opening is what the grant decides.
 
-use std::sync::Arc;
-
 use toolkeep_core::capability::{Access, FileGrant, GLOBS_MAX, GrantRefusal, PathGlobs};
 use toolkeep_core::path::{WorkspacePath, is_composed, is_temporary};
 
 use super::tree::{Kind, NodeId, Tree};
-use super::{Mount, StageError};
-use crate::workspace::WorkspaceRoot;
+use super::{Mount, Root, StageError};
 
 /// A workspace with its grant, ready to be asked.
 #[derive(Debug)]
 pub(super) struct MountState {
-    pub(super) root: Arc<WorkspaceRoot>,
+    pub(super) root: Root,
     pub(super) node: NodeId,
     grant: FileGrant,
     /// Directories above something readable or writable.

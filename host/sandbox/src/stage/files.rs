@@ -4,22 +4,21 @@
 //! counted against the quota of staged bytes before a byte is moved. Numbers that a guest chooses are checked before
 //! anything is added or allocated.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use toolkeep_core::digest::Hasher;
 
 use super::content::{Buffer, CHUNK_BYTES};
+use super::lower::LowerFile;
 use super::resolve::Place;
 use super::tree::{FileContent, Kind, NewNode, NodeId, Tree};
 use super::{Handle, OPEN_FILES_MAX, OpenFile, OpenHow, StageError};
-use crate::beneath::{self, Seen};
+use crate::beneath::Seen;
 
 /// A lower file to read from.
 enum Source<'a> {
-    Kept(&'a File),
-    Transient(File),
+    Kept(&'a LowerFile),
+    Transient(LowerFile),
 }
 
 impl Tree {
@@ -115,16 +114,9 @@ impl Tree {
                         &transient
                     }
                 };
-                let bytes = if left == 0 || length == 0 {
-                    Vec::new()
-                } else {
-                    let mut bytes = Vec::with_capacity(left.min(length));
-                    rustix::io::pread(source, rustix::buffer::spare_capacity(&mut bytes), offset)
-                        .map_err(StageError::Io)?;
-                    bytes.truncate(left.min(length));
-                    bytes
-                };
-                self.same_state(file.node, &Seen::of(source).map_err(StageError::Io)?)?;
+                let bytes =
+                    if left == 0 || length == 0 { Vec::new() } else { source.read(offset, left.min(length))? };
+                self.same_state(file.node, &source.seen()?)?;
                 if bytes.is_empty() && left > 0 && length > 0 {
                     return Err(self.stale(file.node));
                 }
@@ -151,11 +143,12 @@ impl Tree {
     }
 
     /// Open the lower file of a node, if it is still what was seen.
-    pub(super) fn open_lower(&self, id: NodeId) -> Result<(File, Seen), StageError> {
+    pub(super) fn open_lower(&self, id: NodeId) -> Result<(LowerFile, Seen), StageError> {
         let node = self.node(id)?;
         let Some(lower) = &node.lower else { return Err(StageError::NoEntry) };
         let root = &self.mount(node.mount)?.root;
-        let (file, seen) = beneath::open_file(root.fd(), &lower.path).map_err(|error| self.reopened(id, error))?;
+        let (file, seen) =
+            root.open_file(&lower.path, self.notes.as_ref()).map_err(|error| self.reopened(id, error))?;
         self.same_state(id, &seen)?;
         Ok((file, seen))
     }
@@ -242,15 +235,16 @@ impl Tree {
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut at = 0;
         while at < seen.size {
-            let count = source.read_at(&mut chunk, at)?;
+            let count = source.fill(&mut chunk, at)?;
             let Some(bytes) = chunk.get(..count).filter(|bytes| !bytes.is_empty()) else {
                 return Err(self.stale(id));
             };
             hasher.update(bytes);
+            self.served(id, at, bytes)?;
             buffer.write_at(&mut self.spool, at, bytes)?;
             at = at.saturating_add(count as u64);
         }
-        self.same_state(id, &Seen::of(&source).map_err(StageError::Io)?)?;
+        self.same_state(id, &source.seen()?)?;
         if let Some(lower) = &mut self.node_mut(id)?.lower {
             lower.digest = Some(hasher.finish());
         }

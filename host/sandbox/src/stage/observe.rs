@@ -13,9 +13,10 @@ use toolkeep_core::path::{WorkspacePath, is_temporary};
 use toolkeep_core::plan::{EntryKind, Observation, ReadEntry, listing_digest};
 
 use super::hashing::{Hashing, PIECE_BYTES, Running};
+use super::lower::LowerError;
 use super::tree::{Directory, FileContent};
 use super::tree::{Kind, Listing, Lower, NewNode, NodeId, Slot, Tree};
-use super::{OBSERVATIONS_MAX, StageError, Witness};
+use super::{OBSERVATIONS_MAX, Root, StageError, Witness};
 use crate::beneath::{self, Seen};
 
 /// The parts of one file that were served, by first byte.
@@ -107,7 +108,18 @@ impl Tree {
         let node = id.of(nodes).ok_or(StageError::Sealed)?;
         let Some(lower) = &mut node.lower else { return Ok(()) };
         let began = lower.ranges.extend(hashing, offset, bytes);
+        self.served(id, offset, bytes)?;
         self.count_observations(began)
+    }
+
+    /// Note bytes of the lower file, whether the guest gets them or not.
+    pub(super) fn served(&self, id: NodeId, offset: u64, bytes: &[u8]) -> Result<(), StageError> {
+        let Some(notes) = &self.notes else { return Ok(()) };
+        let node = self.node(id)?;
+        if let Some(lower) = node.lower.as_ref().filter(|_| matches!(node.kind, Kind::File(_))) {
+            notes.served((self.mount(node.mount)?.root.name(), &lower.path), offset, bytes);
+        }
+        Ok(())
     }
 
     /// Wait for the digests of long ranges. Nothing may be served after it.
@@ -150,12 +162,23 @@ impl Tree {
     }
 
     /// The error for a lower entry that could not be opened again: a file system's, or that it is not what it was.
-    pub(super) fn reopened(&self, id: NodeId, error: Errno) -> StageError {
-        match error {
+    pub(super) fn reopened(&self, id: NodeId, error: LowerError) -> StageError {
+        let errno = match error {
+            LowerError::System(errno) => errno,
+            LowerError::Unrecorded => return self.unrecorded(id),
+        };
+        match errno {
             Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::LOOP | Errno::PERM | Errno::XDEV | Errno::INVAL => {
                 self.stale(id)
             }
             other => StageError::Io(other),
+        }
+    }
+
+    fn unrecorded(&self, id: NodeId) -> StageError {
+        match self.stale(id) {
+            StageError::Stale { workspace, path } => StageError::Unrecorded { workspace, path },
+            other => other,
         }
     }
 
@@ -180,7 +203,8 @@ impl Tree {
         let lower_path = lower.path.join(name).map_err(|bad| StageError::BadPath(bad.problem))?;
         let path = node.path.join(name).map_err(|bad| StageError::BadPath(bad.problem))?;
         let root = &self.mount(mount)?.root;
-        let Some(seen) = beneath::look(root.fd(), &lower_path).map_err(lookup_error)? else {
+        let found = root.look(&lower_path, self.notes.as_ref());
+        let Some(seen) = found.map_err(|error| lookup_error(root, &lower_path, error))? else {
             if listed == Some(true) {
                 return Err(self.stale(directory));
             }
@@ -212,12 +236,12 @@ impl Tree {
         let Some(lower) = &node.lower else { return Ok(()) };
         let root = &self.mount(node.mount)?.root;
         if let Some(listing) = &held.listing {
-            let seen = beneath::look(root.fd(), &lower.path).map_err(StageError::Io)?;
+            let seen = root.look(&lower.path, self.notes.as_ref()).map_err(|error| self.reopened(id, error))?;
             return if seen.is_some_and(|seen| seen.tuple == listing.tuple) { Ok(()) } else { Err(self.stale(id)) };
         }
-        let (names, seen) = match beneath::list(root.fd(), &lower.path) {
+        let (names, seen) = match root.list(&lower.path, self.notes.as_ref()) {
             Ok(found) => found,
-            Err(Errno::OVERFLOW) => {
+            Err(LowerError::System(Errno::OVERFLOW)) => {
                 return Err(StageError::Full { what: "entries of one directory", limit: beneath::LISTING_MAX as u64 });
             }
             Err(error) => return Err(self.reopened(id, error)),
@@ -275,10 +299,11 @@ impl Tree {
 }
 
 /// A component that is a link or a mount by now cannot be looked through.
-const fn lookup_error(error: Errno) -> StageError {
+fn lookup_error(root: &Root, path: &WorkspacePath, error: LowerError) -> StageError {
     match error {
-        Errno::LOOP => StageError::Loop,
-        other => StageError::Io(other),
+        LowerError::System(Errno::LOOP) => StageError::Loop,
+        LowerError::System(other) => StageError::Io(other),
+        LowerError::Unrecorded => StageError::Unrecorded { workspace: root.name().clone(), path: path.clone() },
     }
 }
 

@@ -12,7 +12,6 @@ use toolkeep_core::plan::EntryKind;
 
 use super::tree::{Kind, NodeId, Tree};
 use super::{RefusedKind, StageError};
-use crate::beneath;
 
 /// Most symbolic links in one path (`MAXSYMLINKS` of Linux).
 pub(super) const LINKS_MAX: u32 = 40;
@@ -174,8 +173,9 @@ impl Tree {
     fn read_target(&mut self, id: NodeId) -> Result<String, StageError> {
         let node = self.node(id)?;
         let Some(lower) = &node.lower else { return Err(StageError::Invalid) };
-        let (target, seen) = beneath::read_link(self.mount(node.mount)?.root.fd(), &lower.path)
-            .map_err(|error| self.reopened(id, error))?;
+        let root = &self.mount(node.mount)?.root;
+        let (target, seen) =
+            root.read_link(&lower.path, self.notes.as_ref()).map_err(|error| self.reopened(id, error))?;
         self.same_state(id, &seen)?;
         self.observe(id)?;
         self.observe_bytes(id, 0, target.as_bytes())?;

@@ -12,15 +12,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use toolkeep_core::digest::{Digest, Hasher};
+use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Effect, FileState, Times};
 use toolkeep_core::id::WorkspaceName;
 use toolkeep_core::path::WorkspacePath;
 
-use super::content::{Buffer, CHUNK_BYTES, Content};
+use super::content::{Buffer, Content};
 use super::tree::{FileContent, Kind, NodeId, Tree};
 use super::{BEFORE_MAX_BYTES, StageError, Staged};
-use crate::beneath::Seen;
 
 /// Permission bits of files that did not exist before.
 const NEW_FILE_MODE: u32 = 0o644;
@@ -204,8 +203,9 @@ impl Tree {
             Some(digest) => digest,
             None => {
                 collected.count_before(seen.size)?;
-                let digest = digest_of(&file, seen.size)?;
-                self.same_state(id, &Seen::of(&file).map_err(StageError::Io)?)?;
+                let digest = file.digest(seen.size)?;
+                self.same_state(id, &file.seen()?)?;
+                self.hashed(id, digest)?;
                 digest
             }
         };
@@ -213,6 +213,14 @@ impl Tree {
             lower.digest = Some(sha256);
         }
         Ok(FileState { sha256, size: seen.size, mode: seen.mode })
+    }
+
+    fn hashed(&self, id: NodeId, digest: Digest) -> Result<(), StageError> {
+        let node = self.node(id)?;
+        if let (Some(notes), Some(lower)) = (&self.notes, &node.lower) {
+            notes.hashed((self.mount(node.mount)?.root.name(), &lower.path), digest);
+        }
+        Ok(())
     }
 
     /// Take the staged bytes of a file; those of a lower file that must be written elsewhere are taken up first.
@@ -225,20 +233,6 @@ impl Tree {
         collected.contents.entry(digest).or_insert_with(|| buffer.into_content());
         Ok((digest, size))
     }
-}
-
-fn digest_of(file: &std::fs::File, size: u64) -> Result<Digest, StageError> {
-    use std::os::unix::fs::FileExt;
-    let mut hasher = Hasher::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let mut at = 0;
-    while at < size {
-        let count = file.read_at(&mut chunk, at)?;
-        let Some(bytes) = chunk.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
-        hasher.update(bytes);
-        at = at.saturating_add(count as u64);
-    }
-    Ok(hasher.finish())
 }
 
 /// One path under comparison.

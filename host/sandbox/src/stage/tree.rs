@@ -12,7 +12,6 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::Effect;
 use toolkeep_core::id::WorkspaceName;
 use toolkeep_core::path::WorkspacePath;
-use toolkeep_core::plan::EntryKind;
 
 use super::access::MountState;
 use super::content::{Buffer, Spool};
@@ -21,6 +20,7 @@ use super::observe::Ranges;
 use super::{BREACHES_MAX, ENTRIES_MAX, QUICK_BYTES, QUICK_ENTRIES};
 use super::{Handle, Mount, OpenNode, RefusedKind, StageError, StageLimits, StatTuple};
 use crate::beneath::Seen;
+use crate::recording::{Names, Recorder};
 
 /// Longest text of one breach, in bytes: a path and a reason.
 const BREACH_MAX_BYTES: usize = 400;
@@ -71,7 +71,7 @@ pub(super) struct Slot {
 /// The entries of a lower directory as they were listed.
 #[derive(Debug)]
 pub(super) struct Listing {
-    pub(super) names: BTreeMap<Box<str>, EntryKind>,
+    pub(super) names: Names,
     pub(super) tuple: StatTuple,
 }
 
@@ -165,6 +165,8 @@ pub(super) struct Tree {
     pub(super) now_ns: i64,
     pub(super) observations: usize,
     pub(super) hashing: Hashing,
+    /// Takes what the lower layer says.
+    pub(super) notes: Option<Recorder>,
     /// Effects of earlier calls of the transaction, which the grants of this one need not allow.
     pub(super) laid: HashSet<Effect>,
     /// Held once by the tree and once by every lower file that is kept open.
@@ -197,6 +199,7 @@ impl Tree {
             now_ns: 0,
             observations: 0,
             hashing: Hashing::default(),
+            notes: None,
             laid: HashSet::new(),
             open_files: Arc::new(()),
             entries: 0,
@@ -209,9 +212,7 @@ impl Tree {
     }
 
     fn root_node(&self, mount: usize, from: &Mount) -> Node {
-        let unreadable = StatTuple { dev: from.root.device(), ino: 0, size: 0, mtime_ns: 0, ctime_ns: 0 };
-        let unseen = Seen { entry: EntryKind::Directory, refused: None, size: 0, mode: 0, tuple: unreadable };
-        let seen = Seen::of(from.root.fd()).unwrap_or(unseen);
+        let seen = from.root.seen();
         let path = WorkspacePath::root();
         let lower = Lower { path: path.clone(), seen, digest: None, observed: false, ranges: Ranges::default() };
         Node {
@@ -238,6 +239,16 @@ impl Tree {
 
     pub(super) const fn set_now(&mut self, now_ns: i64) {
         self.now_ns = now_ns;
+    }
+
+    /// Note from now on what the lower layer says. The roots were looked at already.
+    pub(super) fn note(&mut self, recorder: Recorder) {
+        for root in self.mounts.iter().filter_map(|mount| self.nodes.get(mount.node.0)) {
+            if let (Some(lower), Some(mount)) = (&root.lower, self.mounts.get(root.mount)) {
+                recorder.looked((mount.root.name(), &lower.path), Ok(Some(lower.seen)));
+            }
+        }
+        self.notes = Some(recorder);
     }
 
     pub(super) const fn failure(&self) -> Option<&StageError> {

@@ -1,6 +1,7 @@
 //! The steps of the tour.
 
 mod budget;
+mod replay;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -93,6 +94,7 @@ impl<'a> Tour<'a> {
         self.order()?;
         self.runs()?;
         self.hostile()?;
+        self.replay(&report)?;
         self.stop()?;
         self.run("Every call, decision and commit above is in a hash-chained audit.", &["audit", "verify"], 0)?;
         self.close();

@@ -85,6 +85,7 @@ fn held(ambient: &Ambient) -> Proposal {
         reply: Arc::from("{}"),
         usage: Usage::default(),
         recording: None,
+        beside: None,
         started_ms: NOW_MS,
         ended_ms: NOW_MS,
         key: None,

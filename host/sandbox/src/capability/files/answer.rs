@@ -39,7 +39,9 @@ pub(super) fn code_of(error: &StageError) -> Option<ErrorCode> {
         StageError::Unsupported => ErrorCode::Unsupported,
         StageError::Overflow => ErrorCode::Overflow,
         StageError::Io(errno) => ErrorCode::from(io::Error::from(*errno)),
-        StageError::Full { .. } | StageError::Stale { .. } | StageError::Sealed => return None,
+        StageError::Full { .. } | StageError::Stale { .. } | StageError::Unrecorded { .. } | StageError::Sealed => {
+            return None;
+        }
     })
 }
 

@@ -1,0 +1,328 @@
+//! Versions of tools, golden cases and what became of suites, on record.
+//!
+//! A version is written once, when a catalog with it comes into force, and stays: recordings of long ago name it. A case
+//! holds everything that it needs, so that it outlives the call that it was made from. All of it is the operators' and
+//! small; each list is bounded.
+
+use std::sync::Arc;
+
+use rusqlite::{Row, params};
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::{TenantName, ToolName, UserName};
+
+use super::Ledger;
+use super::batch::{Batch, Step};
+use super::column::{Reading, digest_bytes, integer};
+use super::failure::LedgerError;
+use super::oversight::OversightWork;
+use super::queue::Work;
+use super::rows::Durability;
+use super::standing::Overseen;
+use super::statement::{row, rows};
+
+/// Most golden cases of one tenant: running all of them takes minutes, and each may be a megabyte.
+pub const CASES_MAX: u64 = 2_000;
+/// Runs of one suite that are kept: enough to see a drift.
+const SUITE_RUNS_KEPT: i64 = 100;
+/// Most versions of one tool that are listed.
+const VERSIONS_LISTED: i64 = 200;
+
+/// A manifest as it was in force, and the component that it meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRow {
+    /// SHA-256 of the manifest's text.
+    pub manifest: Digest,
+    /// SHA-256 of the component.
+    pub component: Digest,
+    /// The manifest's name.
+    pub name: ToolName,
+    /// The version that the manifest says.
+    pub version: Arc<str>,
+    /// Its tools: what agents call them, and what the component does. JSON.
+    pub tools: Arc<str>,
+    /// The text of the manifest.
+    pub body: Arc<str>,
+    /// Where the component lay.
+    pub path: Arc<str>,
+    /// Bytes of the component.
+    pub size: u64,
+    /// When it came into force.
+    pub first_ms: u64,
+}
+
+/// A golden case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaseRow {
+    /// Whose.
+    pub tenant: TenantName,
+    /// The suite that it belongs to.
+    pub suite: ToolName,
+    /// Its name there.
+    pub name: ToolName,
+    /// The tool that it is about.
+    pub tool: ToolName,
+    /// What it is, JSON.
+    pub body: Arc<str>,
+    /// Who added it.
+    pub made_by: UserName,
+    /// When.
+    pub made_ms: u64,
+}
+
+/// What became of a suite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SuiteRun {
+    /// Whose.
+    pub tenant: TenantName,
+    /// Which.
+    pub suite: ToolName,
+    /// Cases that went as expected.
+    pub passed: u64,
+    /// Cases that did not.
+    pub failed: u64,
+    /// Which and why, JSON.
+    pub body: Arc<str>,
+    /// When.
+    pub at_ms: u64,
+}
+
+/// One write of this kind.
+#[derive(Debug)]
+pub(super) enum TrialWork {
+    Version(Box<VersionRow>),
+    Case(Box<CaseRow>),
+    Remove { tenant: TenantName, suite: ToolName, name: ToolName },
+    Ran(Box<SuiteRun>),
+}
+
+fn version_of(row: &Row<'_>) -> Result<VersionRow, LedgerError> {
+    let reading = Reading::new(row, "versions");
+    Ok(VersionRow {
+        manifest: reading.digest("manifest")?,
+        component: reading.digest("component")?,
+        name: reading.name("name")?,
+        version: Arc::from(reading.text("version")?),
+        tools: Arc::from(reading.text("tools")?),
+        body: Arc::from(reading.text("body")?),
+        path: Arc::from(reading.text("path")?),
+        size: reading.number("size")?,
+        first_ms: reading.number("first_ms")?,
+    })
+}
+
+fn case_of(row: &Row<'_>) -> Result<CaseRow, LedgerError> {
+    let reading = Reading::new(row, "golden_cases");
+    Ok(CaseRow {
+        tenant: reading.name("tenant")?,
+        suite: reading.name("suite")?,
+        name: reading.name("name")?,
+        tool: reading.name("tool")?,
+        body: Arc::from(reading.text("body")?),
+        made_by: reading.name("made_by")?,
+        made_ms: reading.number("made_ms")?,
+    })
+}
+
+fn ran_of(row: &Row<'_>) -> Result<SuiteRun, LedgerError> {
+    let reading = Reading::new(row, "suite_runs");
+    Ok(SuiteRun {
+        tenant: reading.name("tenant")?,
+        suite: reading.name("suite")?,
+        passed: reading.number("passed")?,
+        failed: reading.number("failed")?,
+        body: Arc::from(reading.text("body")?),
+        at_ms: reading.number("at_ms")?,
+    })
+}
+
+impl Batch<'_> {
+    pub(super) fn try_out(&mut self, work: &TrialWork) -> Step<Overseen, LedgerError> {
+        match work {
+            TrialWork::Version(version) => {
+                self.execute(
+                    "INSERT INTO versions (manifest, component, name, version, tools, body, path, size, first_ms) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (manifest, component) DO UPDATE SET \
+                     path = excluded.path, tools = excluded.tools",
+                    params![
+                        digest_bytes(&version.manifest),
+                        digest_bytes(&version.component),
+                        version.name.as_str(),
+                        version.version,
+                        version.tools,
+                        version.body,
+                        version.path,
+                        integer(version.size),
+                        integer(version.first_ms)
+                    ],
+                )?;
+            }
+            TrialWork::Case(case) => {
+                self.execute(
+                    "INSERT INTO golden_cases (tenant, suite, name, tool, body, made_by, made_ms) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (tenant, suite, name) DO UPDATE SET \
+                     tool = excluded.tool, body = excluded.body, made_by = excluded.made_by, made_ms = excluded.made_ms",
+                    params![
+                        case.tenant.as_str(),
+                        case.suite.as_str(),
+                        case.name.as_str(),
+                        case.tool.as_str(),
+                        case.body,
+                        case.made_by.as_str(),
+                        integer(case.made_ms)
+                    ],
+                )?;
+            }
+            TrialWork::Remove { tenant, suite, name } => {
+                self.execute(
+                    "DELETE FROM golden_cases WHERE tenant = ?1 AND suite = ?2 AND name = ?3",
+                    params![tenant.as_str(), suite.as_str(), name.as_str()],
+                )?;
+            }
+            TrialWork::Ran(run) => {
+                let of = params![
+                    run.tenant.as_str(),
+                    run.suite.as_str(),
+                    integer(run.passed),
+                    integer(run.failed),
+                    run.body,
+                    integer(run.at_ms)
+                ];
+                self.execute(
+                    "INSERT INTO suite_runs (tenant, suite, passed, failed, body, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    of,
+                )?;
+                self.execute(
+                    "DELETE FROM suite_runs WHERE tenant = ?1 AND suite = ?2 AND seq NOT IN (SELECT seq FROM suite_runs \
+                     WHERE tenant = ?1 AND suite = ?2 ORDER BY seq DESC LIMIT ?3)",
+                    params![run.tenant.as_str(), run.suite.as_str(), SUITE_RUNS_KEPT],
+                )?;
+            }
+        }
+        Ok(Overseen::Done)
+    }
+}
+
+impl Ledger {
+    /// A version came into force. Written with the next batch; one that is known stays.
+    ///
+    /// # Errors
+    /// The queue is full, or the ledger failed.
+    pub(crate) async fn keep_version(&self, version: VersionRow) -> Result<(), LedgerError> {
+        let work = OversightWork::Trial(TrialWork::Version(Box::new(version)));
+        self.put(Work::Oversee(work), Durability::Lazy).await
+    }
+
+    /// The versions that are known, by manifest and component.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub(crate) async fn version_names(&self) -> Result<Vec<(Digest, Digest)>, LedgerError> {
+        self.caught_up().await?;
+        let sql = "SELECT manifest, component FROM versions";
+        self.read(move |conn| {
+            rows(conn, sql, params![], |row| {
+                let reading = Reading::new(row, "versions");
+                Ok((reading.digest("manifest")?, reading.digest("component")?))
+            })
+        })
+        .await
+    }
+
+    /// One version.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn version(&self, manifest: Digest, component: Digest) -> Result<Option<VersionRow>, LedgerError> {
+        self.caught_up().await?;
+        let sql = "SELECT * FROM versions WHERE manifest = ?1 AND component = ?2";
+        self.read(move |conn| row(conn, sql, params![digest_bytes(&manifest), digest_bytes(&component)], version_of))
+            .await
+    }
+
+    /// The versions of a manifest of this name, newest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn versions_of(&self, name: &ToolName) -> Result<Vec<VersionRow>, LedgerError> {
+        self.caught_up().await?;
+        let (name, sql) = (name.clone(), "SELECT * FROM versions WHERE name = ?1 ORDER BY first_ms DESC LIMIT ?2");
+        self.read(move |conn| rows(conn, sql, params![name.as_str(), VERSIONS_LISTED], version_of)).await
+    }
+
+    /// Add a golden case, or put it in the place of the one of the same name. Durable when it returns.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn add_case(&self, case: CaseRow) -> Result<(), LedgerError> {
+        self.try_out(TrialWork::Case(Box::new(case))).await
+    }
+
+    /// Remove a golden case. Durable when it returns.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn remove_case(&self, tenant: &TenantName, suite: &ToolName, name: &ToolName) -> Result<(), LedgerError> {
+        let (tenant, suite, name) = (tenant.clone(), suite.clone(), name.clone());
+        self.try_out(TrialWork::Remove { tenant, suite, name }).await
+    }
+
+    /// The golden cases of a tenant, of one suite or all, in the order of their names; at most [`CASES_MAX`].
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn cases(&self, tenant: &TenantName, suite: Option<&ToolName>) -> Result<Vec<CaseRow>, LedgerError> {
+        self.caught_up().await?;
+        let (tenant, suite) = (tenant.clone(), suite.cloned());
+        let sql = "SELECT * FROM golden_cases WHERE tenant = ?1 AND (?2 IS NULL OR suite = ?2) \
+                   ORDER BY suite, name LIMIT ?3";
+        self.read(move |conn| {
+            let suite = suite.as_ref().map(ToolName::as_str);
+            rows(conn, sql, params![tenant.as_str(), suite, integer(CASES_MAX)], case_of)
+        })
+        .await
+    }
+
+    /// The golden cases of a tenant about one tool; at most `limit`.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn cases_about(
+        &self,
+        tenant: &TenantName,
+        tool: &ToolName,
+        limit: u64,
+    ) -> Result<Vec<CaseRow>, LedgerError> {
+        self.caught_up().await?;
+        let (tenant, tool) = (tenant.clone(), tool.clone());
+        let sql = "SELECT * FROM golden_cases WHERE tenant = ?1 AND tool = ?2 ORDER BY seq LIMIT ?3";
+        self.read(move |conn| rows(conn, sql, params![tenant.as_str(), tool.as_str(), integer(limit)], case_of)).await
+    }
+
+    /// Keep what became of a suite. Durable when it returns.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn ran_suite(&self, run: SuiteRun) -> Result<(), LedgerError> {
+        self.try_out(TrialWork::Ran(Box::new(run))).await
+    }
+
+    /// What became of a suite the last times, newest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn suite_runs(
+        &self,
+        tenant: &TenantName,
+        suite: &ToolName,
+        limit: u32,
+    ) -> Result<Vec<SuiteRun>, LedgerError> {
+        self.caught_up().await?;
+        let (tenant, suite) = (tenant.clone(), suite.clone());
+        let sql = "SELECT * FROM suite_runs WHERE tenant = ?1 AND suite = ?2 ORDER BY seq DESC LIMIT ?3";
+        self.read(move |conn| rows(conn, sql, params![tenant.as_str(), suite.as_str(), i64::from(limit)], ran_of)).await
+    }
+
+    async fn try_out(&self, work: TrialWork) -> Result<(), LedgerError> {
+        self.put(Work::Oversee(OversightWork::Trial(work)), Durability::Durable).await
+    }
+}

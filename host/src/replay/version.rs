@@ -1,0 +1,188 @@
+//! Versions: a manifest and the component that it means, as they were when a call was made, or as somebody proposes them.
+//!
+//! Calls name both by digest. The catalog knows those in force; the ledger keeps every manifest that ever was, and where its
+//! component lay. The bytes of a component are the operator's: it is found in the cache of compiled components, or in its
+//! file while that is still the same.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toolkeep_core::digest::Digest;
+use toolkeep_core::grant::HttpGrant;
+use toolkeep_core::id::ToolName;
+use toolkeep_core::manifest::{Manifest, ManifestText};
+use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::tier::Tier;
+
+use super::not_replayable;
+use crate::ambient::Ambient;
+use crate::catalog::{Catalog, ComponentFile, Tool, manifest_text, read_manifest};
+use crate::ledger::{Ledger, LedgerError, VersionRow};
+
+/// A tool as one version has it.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// What agents call it.
+    pub name: ToolName,
+    /// What its component calls it.
+    pub local: ToolName,
+    /// The tier that its manifest declares.
+    pub tier: Tier,
+    /// What it may do.
+    pub manifest: Arc<Manifest>,
+    /// What runs.
+    pub component: Arc<ComponentFile>,
+    /// The tool with its schemas, where they are known: those of stored versions are not.
+    pub tool: Option<Arc<Tool>>,
+}
+
+impl Version {
+    /// A tool of a catalog, or of a manifest that was read.
+    #[must_use]
+    pub fn of(tool: &Arc<Tool>) -> Self {
+        Self {
+            name: tool.name.clone(),
+            local: tool.local.clone(),
+            tier: tool.tier,
+            manifest: Arc::clone(&tool.manifest),
+            component: Arc::clone(&tool.component),
+            tool: Some(Arc::clone(tool)),
+        }
+    }
+
+    /// The version that a call was made with.
+    ///
+    /// # Errors
+    /// `not_replayable`: nobody knows it any more.
+    pub async fn find(
+        (catalog, ledger): (&Catalog, &Ledger),
+        name: &ToolName,
+        manifest: Digest,
+        component: Digest,
+    ) -> Result<Self, Refusal> {
+        if let Some(tool) = catalog.tool(name)
+            && tool.manifest.digest == manifest
+            && tool.component.digest == component
+        {
+            return Ok(Self::of(&tool));
+        }
+        let row = ledger.version(manifest, component).await.map_err(|e| e.refusal())?;
+        let row = row.ok_or_else(|| not_replayable(format!("the manifest {manifest} of `{name}` is not kept")))?;
+        Self::stored(&row, name)
+    }
+
+    /// A version as the ledger keeps it.
+    ///
+    /// # Errors
+    /// `not_replayable`: it does not have this tool, or its manifest is not valid for this program any more.
+    pub fn stored(row: &VersionRow, name: &ToolName) -> Result<Self, Refusal> {
+        let unfit = |why: String| not_replayable(format!("version {} of `{}` {why}", row.version, row.name));
+        let text: ManifestText =
+            toml::from_str(&row.body).map_err(|error| unfit(format!("is not valid any more: {error}")))?;
+        let manifest = text.check(row.manifest).map_err(|error| unfit(format!("is not valid any more: {error}")))?;
+        let tools: BTreeMap<ToolName, ToolName> = serde_json::from_str(&row.tools).unwrap_or_default();
+        let local = tools.get(name).cloned().ok_or_else(|| unfit(format!("has no tool `{name}`")))?;
+        let component = ComponentFile {
+            digest: row.component,
+            path: PathBuf::from(&*row.path),
+            size: row.size,
+            compile: manifest.compile,
+        };
+        let tier = manifest.tiers.get(&local).copied().unwrap_or(manifest.tier);
+        let (manifest, component) = (Arc::new(manifest), Arc::new(component));
+        Ok(Self { name: name.clone(), local, tier, manifest, component, tool: None })
+    }
+
+    /// The same grants for another component.
+    ///
+    /// # Errors
+    /// `invalid_input`: it is no component with this tool.
+    pub fn with_component(&self, path: &Path, wasm: &[u8]) -> Result<Self, Refusal> {
+        let refused = |why: String| Refusal::new(Code::InvalidInput, format!("the component is refused: {why}"));
+        toolkeep_sandbox::compile::prescreen(wasm).map_err(|error| refused(error.to_string()))?;
+        let descriptors = toolkeep_sandbox::component::descriptors(wasm).map_err(|error| refused(error.to_string()))?;
+        let has = |local: &ToolName| descriptors.tools.iter().any(|tool| tool.name == *local);
+        let only = descriptors.tools.first().filter(|_| descriptors.tools.len() == 1);
+        let local = match only {
+            _ if has(&self.local) => self.local.clone(),
+            Some(only) => only.name.clone(),
+            None => return Err(refused(format!("it has no tool `{}`", self.local))),
+        };
+        let component = Arc::new(ComponentFile {
+            digest: Digest::of(wasm),
+            path: path.to_path_buf(),
+            size: wasm.len() as u64,
+            compile: self.manifest.compile,
+        });
+        Ok(Self { local, component, tool: None, ..self.clone() })
+    }
+
+    /// The grants of requests, with the numbers of requests that a call had.
+    #[must_use]
+    pub fn requests(&self, had: &[u64]) -> Arc<[HttpGrant]> {
+        let grants = &self.manifest.http;
+        if had.len() != grants.len() || grants.iter().zip(had).all(|(grant, had)| grant.requests == *had) {
+            return Arc::clone(grants);
+        }
+        let narrowed = grants.iter().zip(had).map(|(grant, had)| {
+            let mut grant = grant.clone();
+            grant.requests = grant.requests.min(*had);
+            grant
+        });
+        narrowed.collect()
+    }
+}
+
+/// Keep the versions of a catalog that are not known yet. A manifest that changed in the meantime is another version,
+/// which the next catalog brings.
+///
+/// # Errors
+/// The ledger failed.
+pub async fn keep_versions(ledger: &Ledger, catalog: Arc<Catalog>, ambient: &Ambient) -> Result<(), LedgerError> {
+    let known: std::collections::HashSet<(Digest, Digest)> = ledger.version_names().await?.into_iter().collect();
+    let now_ms = ambient.now_ms();
+    let read = tokio::task::spawn_blocking(move || {
+        let fresh = |tools: &[Arc<Tool>]| {
+            tools.first().is_some_and(|tool| !known.contains(&(tool.manifest.digest, tool.component.digest)))
+        };
+        catalog
+            .files()
+            .filter(|(_, tools)| fresh(tools))
+            .filter_map(|(file, tools)| row_of(file, tools, now_ms))
+            .collect()
+    });
+    let rows: Vec<VersionRow> = read.await.unwrap_or_default();
+    for row in rows {
+        ledger.keep_version(row).await?;
+    }
+    Ok(())
+}
+
+fn row_of(file: &Path, tools: &[Arc<Tool>], now_ms: u64) -> Option<VersionRow> {
+    let tool = tools.first()?;
+    let body = manifest_text(file, tool.manifest.digest)?;
+    let names: BTreeMap<&ToolName, &ToolName> = tools.iter().map(|tool| (&tool.name, &tool.local)).collect();
+    Some(VersionRow {
+        manifest: tool.manifest.digest,
+        component: tool.component.digest,
+        name: tool.manifest.name.clone(),
+        version: tool.manifest.version.as_str().into(),
+        tools: serde_json::to_string(&names).ok()?.into(),
+        body: body.into(),
+        path: tool.component.path.to_str()?.into(),
+        size: tool.component.size,
+        first_ms: now_ms,
+    })
+}
+
+/// The tools of a manifest that somebody proposes.
+///
+/// # Errors
+/// `invalid_input`: it is refused.
+pub(crate) fn proposed(manifest: &Path) -> Result<Vec<Version>, Refusal> {
+    let tools = read_manifest(manifest, &std::collections::BTreeSet::new()).map_err(|error| {
+        Refusal::new(Code::InvalidInput, format!("the manifest is refused: {error}")).hint("correct it and try again")
+    })?;
+    Ok(tools.iter().map(Version::of).collect())
+}

@@ -317,7 +317,7 @@ pub struct RunsQuery {
 
 const RUNS: &str = "SELECT * FROM runs WHERE tenant = ?1 AND opened_ms >= ?2 AND (opened_ms, seq) < (?3, ?4) \
                     ORDER BY opened_ms DESC, seq DESC LIMIT ?5";
-const RUNS_OF_AGENT: &str = "SELECT * FROM runs WHERE tenant = ?1 AND agent = ?6 AND opened_ms >= ?2 \
+const RUNS_OF_AGENT: &str = "SELECT * FROM runs INDEXED BY runs_by_agent WHERE tenant = ?1 AND agent = ?6 AND opened_ms >= ?2 \
                              AND (opened_ms, seq) < (?3, ?4) ORDER BY opened_ms DESC, seq DESC LIMIT ?5";
 
 /// One change of a file, as it was committed.

@@ -32,7 +32,7 @@ use crate::channel::config::ChannelConfig;
 use crate::daemon::http::config::HttpConfig;
 use crate::egress::EgressConfig;
 use crate::log::{self, LogText};
-use crate::notify::{Event, Route};
+use crate::notify::Route;
 use crate::policy::obligation::is_word;
 use crate::secrets::config::SecretConfig;
 use audit::CheckpointConfig;
@@ -376,7 +376,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
             ca_file: text.egress.ca_file.as_ref().map(|path| absolute("egress.ca_file", path, base)).transpose()?,
         },
         secrets: check_secrets(text)?,
-        notify: check_notify(text, &channels)?,
+        notify: alerts::check_notify(text, &channels)?,
         alerts: text.alerts.check(&channels)?,
         log: check_log(&text.log)?,
         http: text.http.check(base)?,
@@ -389,20 +389,6 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         retention,
         privacy,
     })
-}
-
-/// A channel that operators are told by must be there, and have somebody at its other end.
-fn check_receives(
-    channels: &BTreeMap<ChannelName, ChannelConfig>,
-    key: &str,
-    name: &ChannelName,
-) -> Result<(), ConfigError> {
-    let problem = match channels.get(name) {
-        None => format!("there is no channel `{name}`; add `[channel.{name}]`"),
-        Some(channel) if !channel.way.has_receiver() => format!("the channel `{name}` has no receivers; set its `to`"),
-        Some(_) => return Ok(()),
-    };
-    Err(ConfigError::value(key, problem))
 }
 
 /// Who operates the daemon, by uid.
@@ -420,17 +406,6 @@ fn check_operators(text: &ConfigText) -> Result<BTreeMap<u32, OperatorIdentity>,
         }
     }
     Ok(operators)
-}
-
-fn check_notify(text: &ConfigText, channels: &BTreeMap<ChannelName, ChannelConfig>) -> Result<Vec<Route>, ConfigError> {
-    for name in text.notify.iter().flat_map(|route| &route.channels) {
-        check_receives(channels, "notify.channels", name)?;
-    }
-    let route = |route: &text::NotifyText| Route {
-        events: route.events.clone().unwrap_or_else(|| Event::ALL.to_vec()),
-        channels: route.channels.clone(),
-    };
-    Ok(text.notify.iter().map(route).collect())
 }
 
 fn check_secrets(text: &ConfigText) -> Result<BTreeMap<SecretName, SecretConfig>, ConfigError> {

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Output;
 
-/// Everything of an output, with ids, digests, times and the test's directory replaced by words.
+/// Everything of an output, with ids of all kinds, digests, times and the test's directory replaced by words.
 pub(crate) fn shown(output: &Output, home: &Path) -> String {
     let text = |bytes: &[u8]| masked(&String::from_utf8_lossy(bytes), home);
     let status = output.status.code().map_or_else(|| "killed".to_owned(), |code| code.to_string());
@@ -57,6 +57,7 @@ fn replaced(word: &str) -> String {
     let stands = match kind {
         Some(kind) => format!("{kind}ID"),
         None if hex(64) => "DIGEST".to_owned(),
+        None if hex(32) => "TRACE".to_owned(),
         None if hex(12) && core.bytes().any(|b| b.is_ascii_digit()) => "SHORT".to_owned(),
         None if time => "TIME".to_owned(),
         None => core.to_owned(),

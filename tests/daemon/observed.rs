@@ -97,7 +97,7 @@ fn r44_probes_say_one_word_and_nothing_else_is_there() {
     assert_eq!(get(&world, "/livez"), (200, "live\n".to_owned()));
     assert_eq!(get(&world, "/readyz"), (200, "ready\n".to_owned()));
     assert_eq!(ask(&world, "HEAD /livez HTTP/1.1\r\nhost: localhost\r\n"), (200, String::new()));
-    for path in ["/", "/metrics/", "/mcp", "/livez?x", "/LIVEZ"] {
+    for path in ["/", "/metrics/", "/livez?x", "/LIVEZ"] {
         let expected = if path == "/livez?x" { 200 } else { 404 };
         assert_eq!(get(&world, path).0, expected, "{path}");
     }

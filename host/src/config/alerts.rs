@@ -6,9 +6,10 @@ use serde::Deserialize;
 use toolkeep_core::id::ChannelName;
 
 use super::ConfigError;
+use super::text::{ConfigText, NotifyText};
 use crate::alerts::{AlertRule, AlertRules, RULES_MAX, Severity, THRESHOLD_MAX, WINDOW_MAX_MS, WINDOW_MS};
 use crate::channel::config::ChannelConfig;
-use crate::notify::Event;
+use crate::notify::{Event, Route};
 
 /// Milliseconds in a second.
 const MS_PER_S: u64 = 1_000;
@@ -60,7 +61,7 @@ impl AlertsText {
         }
         let named = self.rules.iter().flat_map(|rule| rule.channels.iter().flatten());
         for name in self.channels.iter().chain(named) {
-            super::check_receives(channels, "alerts.channels", name)?;
+            check_receives(channels, "alerts.channels", name)?;
         }
         let mut ruled = BTreeSet::new();
         for event in self.rules.iter().flat_map(|rule| &rule.on) {
@@ -92,6 +93,35 @@ impl AlertRuleText {
             channels: self.channels.clone(),
         })
     }
+}
+
+/// A channel that operators are told by must be there, and have somebody at its other end.
+fn check_receives(
+    channels: &BTreeMap<ChannelName, ChannelConfig>,
+    key: &str,
+    name: &ChannelName,
+) -> Result<(), ConfigError> {
+    let problem = match channels.get(name) {
+        None => format!("there is no channel `{name}`; add `[channel.{name}]`"),
+        Some(channel) if !channel.way.has_receiver() => format!("the channel `{name}` has no receivers; set its `to`"),
+        Some(_) => return Ok(()),
+    };
+    Err(ConfigError::value(key, problem))
+}
+
+/// What `[[notify]]` means.
+pub(super) fn check_notify(
+    text: &ConfigText,
+    channels: &BTreeMap<ChannelName, ChannelConfig>,
+) -> Result<Vec<Route>, ConfigError> {
+    for name in text.notify.iter().flat_map(|route| &route.channels) {
+        check_receives(channels, "notify.channels", name)?;
+    }
+    let route = |route: &NotifyText| Route {
+        events: route.events.clone().unwrap_or_else(|| Event::ALL.to_vec()),
+        channels: route.channels.clone(),
+    };
+    Ok(text.notify.iter().map(route).collect())
 }
 
 #[cfg(test)]

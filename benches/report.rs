@@ -63,6 +63,13 @@ impl Row {
         }
     }
 
+    /// A figure that must be at least `promise`; both in `unit`.
+    #[must_use]
+    pub fn at_least(id: &'static str, what: &'static str, unit: &str, figure: f64, promise: f64) -> Self {
+        let met = figure >= promise;
+        Self { promise: format!("≥ {promise} {unit}"), met, ..Self::at_most(id, what, unit, figure, promise) }
+    }
+
     fn line(&self) -> String {
         let verdict = if self.met { "kept" } else { "MISSED" };
         let Self { id, what, figure, floor, compared, promise, .. } = self;

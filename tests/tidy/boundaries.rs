@@ -248,8 +248,8 @@ const WIRE: &[(&str, &[&str])] = &[
     ("jsonrpc", &["host/src/daemon", "host/src/cli"]),
     ("is_terminal", &["host/src/daemon", "host/src/cli", "host/src/main.rs"]),
     ("ExitCode", &["host/src/cli", "host/src/main.rs"]),
-    // What the operator's helper for a secret prints.
-    ("stdout", &["host/src/cli", "host/src/main.rs", "host/src/secrets/source.rs"]),
+    // What the operator's programs for secrets and checkpoints print.
+    ("stdout", &["host/src/cli", "host/src/main.rs", "host/src/secrets/source.rs", "host/src/checkpoints.rs"]),
     ("comfy_table", &["host/src/cli"]),
     ("indicatif", &["host/src/cli"]),
 ];

@@ -70,7 +70,7 @@ const ROWS: &[(u8, State, &str)] = &[
     (37, Done, "taint-based refusal of sensitive effects"),
     (38, Done, "what is executed after approval is exactly what was approved"),
     (39, Begun, "structured record of every call with all fields; trace ids; OTLP"),
-    (40, Begun, "append-only, tamper-evident audit; JSONL run records"),
+    (40, Done, "append-only, tamper-evident audit; JSONL run records"),
     (41, Done, "replay of any recorded call, bit for bit, offline"),
     (42, Done, "redaction, retention tiers, encrypted payloads with audited break-glass"),
     (43, Done, "alerts by webhook"),

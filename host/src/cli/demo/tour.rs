@@ -1,5 +1,6 @@
 //! The steps of the tour.
 
+mod audit;
 mod budget;
 mod replay;
 
@@ -32,14 +33,23 @@ pub(super) struct Tour<'a> {
     step: u32,
 }
 
-struct Daemon(Child);
+/// Nothing once it was stopped.
+struct Daemon(Option<Child>);
+
+impl Daemon {
+    /// Ask it to stop, and wait for its end.
+    fn stop(&mut self) {
+        let Some(mut child) = self.0.take() else { return };
+        if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)) {
+            let _sent = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ended = child.wait();
+    }
+}
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(self.0.id()).unwrap_or(0)) {
-            let _sent = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let _ended = self.0.wait();
+        self.stop();
     }
 }
 
@@ -58,7 +68,7 @@ impl<'a> Tour<'a> {
             .stderr(log)
             .spawn()
             .map_err(Stop::file(&program))?;
-        let mut tour = Self { world, tracker, ui, program, daemon: Daemon(child), step: 0 };
+        let mut tour = Self { world, tracker, ui, program, daemon: Daemon(Some(child)), step: 0 };
         tour.wait_until_ready()?;
         Ok(tour)
     }
@@ -66,7 +76,7 @@ impl<'a> Tour<'a> {
     #[expect(clippy::disallowed_methods, reason = "the tour has nothing else to do than to wait for the daemon")]
     fn wait_until_ready(&mut self) -> Result<(), Stop> {
         for _ in 0..READY_TRIES {
-            if matches!(self.daemon.0.try_wait(), Ok(Some(_))) {
+            if matches!(self.daemon.0.as_mut().map(Child::try_wait), Some(Ok(Some(_)))) {
                 break;
             }
             if self.output(&["tools", "list"]).is_ok_and(|output| output.status.success()) {
@@ -96,7 +106,7 @@ impl<'a> Tour<'a> {
         self.hostile()?;
         self.replay(&report)?;
         self.stop()?;
-        self.run("Every call, decision and commit above is in a hash-chained audit.", &["audit", "verify"], 0)?;
+        self.audit()?;
         self.close();
         Ok(())
     }

@@ -8,6 +8,7 @@
 pub mod alerts;
 pub mod audit;
 pub mod kill;
+mod limits;
 mod oversight;
 pub mod recording;
 pub mod retention;
@@ -40,6 +41,8 @@ use kill::KillConfig;
 use recording::RecordingConfig;
 use retention::{PrivacyConfig, RetentionRules};
 use text::ConfigText;
+
+pub use limits::DaemonLimits;
 
 /// The commented configuration that `toolkeep config init` writes.
 pub const TEMPLATE: &str = include_str!("config/template.toml");
@@ -157,42 +160,6 @@ impl Environment {
             Self::Dev => "dev",
             Self::Staging => "staging",
             Self::Prod => "prod",
-        }
-    }
-}
-
-/// Bounds of the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DaemonLimits {
-    /// Executions at one time; what exceeds them waits.
-    pub executions: usize,
-    /// Calls that wait, of all tenants together; what exceeds them is refused. As many as run, if it is not set.
-    pub waiting: usize,
-    /// How long a call waits for its turn before it is refused, in milliseconds.
-    pub wait_ms: u64,
-    /// Executions of one tenant at one time; no bound of its own if absent.
-    pub executions_per_tenant: Option<usize>,
-    /// Connections per socket.
-    pub connections: usize,
-    /// How long a held plan waits for an approval, in milliseconds.
-    pub approval_ttl_ms: u64,
-    /// Bytes of before-contents that one plan may keep for undo; beyond it an overwrite is consequential.
-    pub undo_bytes: u64,
-    /// How long a graceful stop waits for calls in flight, in milliseconds.
-    pub drain_ms: u64,
-}
-
-impl Default for DaemonLimits {
-    fn default() -> Self {
-        Self {
-            executions: 64,
-            waiting: 64,
-            wait_ms: 5_000,
-            executions_per_tenant: None,
-            connections: 256,
-            approval_ttl_ms: 24 * 3600 * 1000,
-            undo_bytes: 256 * 1024 * 1024,
-            drain_ms: 20_000,
         }
     }
 }
@@ -348,11 +315,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
     let ledger = check_ledger(text)?;
     let (retention, privacy) = retention::check(&text.retention, &text.privacy, ledger)?;
     let kill = text.kill.check(base, &state_dir, workspaces.values())?;
-    let checkpoints = text.audit.checkpoints.check(base, workspaces.values())?;
-    if let Some(name) = checkpoints.channel.as_ref().filter(|name| !channels.contains_key(*name)) {
-        let problem = format!("there is no channel `{name}`; add `[channel.{name}]`");
-        return Err(ConfigError::value("audit.checkpoints.channel", problem));
-    }
+    let checkpoints = text.audit.checkpoints.check(base, workspaces.values(), &channels)?;
     Ok(Config {
         kill,
         checkpoints,

@@ -30,6 +30,7 @@ mod intact;
 mod keys;
 mod layers;
 mod levels;
+mod locked;
 mod meter;
 mod options;
 mod outbox;
@@ -69,7 +70,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use cap_std::fs::Dir;
 use ed25519_dalek::SigningKey;
 use tokio::sync::Notify as Signal;
 use toolkeep_core::checkpoint::NoteKey;
@@ -82,6 +82,7 @@ use belief::{Begun, Rest, Watch};
 use charges::Refunds;
 use checkpoints::Signer;
 use keys::Keys;
+use locked::Locked;
 use promise::Promises;
 use queue::{Done, Job, Queue, Work};
 use readers::Readers;
@@ -136,8 +137,6 @@ pub use transactions::{LayerText, StagedCall, StoredTransaction, TransactionRow,
 pub use trials::{CASES_MAX, CaseRow, SuiteRun, VersionRow};
 pub use verify::Verified;
 
-/// The file whose lock says that a daemon uses the directory.
-const LOCK: &str = "lock";
 /// The seed of the key that signs receipts.
 const SIGNING_KEY: &str = "signing.key";
 /// The secret that wraps the daemon's copies of data keys, and marks hidden values.
@@ -160,49 +159,6 @@ struct Left {
     checked: bool,
     rest: Option<Rest>,
     watch: Option<Watch>,
-}
-
-/// The ledger's directory, held by this process.
-#[derive(Debug)]
-struct Locked {
-    dir: Dir,
-    /// The lock ends when this is closed.
-    _lock: cap_std::fs::File,
-}
-
-impl Locked {
-    const fn dir(&self) -> &Dir {
-        &self.dir
-    }
-
-    fn take(path: &Path) -> Result<Self, LedgerError> {
-        let problem = |error: io::Error| LedgerError::storage("the ledger's directory cannot be used", &error);
-        let dir = directory::open(path).map_err(problem)?;
-        let mut options = directory::new_file();
-        options.create_new(false).create(true);
-        let lock = dir.open_with(LOCK, &options).map_err(problem)?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { dir, _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Locked(path.display().to_string().into())),
-            Err(error) => Err(problem(error.into())),
-        }
-    }
-
-    /// Note that a daemon runs. True if the note was there: the last one did not stop cleanly.
-    fn mark_running(&self) -> io::Result<bool> {
-        match self.dir.open_with(writer::RUNNING, &directory::new_file()) {
-            Ok(_file) => directory::sync(&self.dir).map(|()| false),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The database's file exists and is private before SQLite sees it; the files beside it take its mode.
-    fn make_database(&self) -> io::Result<()> {
-        let mut options = directory::new_file();
-        options.create_new(false).create(true);
-        self.dir.open_with(schema::FILE, &options).map(|_file| ())
-    }
 }
 
 struct Shared {
@@ -303,11 +259,7 @@ impl Ledger {
         let vault = Arc::new(Vault::open(&conn, &secret, options.recipients, ambient.clone())?);
         schema::overwrites(&conn, vault.seals())
             .map_err(|error| LedgerError::storage("the ledger cannot be opened", &error))?;
-        let pulse = Arc::new(Pulse::new(head.seq, vouched));
-        if let Some(why) = broken {
-            tracing::error!(%why, "the audit does not verify; nothing with effects runs");
-            pulse.set_broken(Some(why));
-        }
+        let pulse = Arc::new(Pulse::begun((head.seq, vouched), broken));
         let stopwatch = ambient.stopwatch();
         let writer = Writer {
             queue: Arc::clone(&queue),

@@ -136,15 +136,6 @@ fn made_for(method: AdminMethod, world: &World, agent: &mut Agent, admin: &mut A
         let shown = admin.ok("standing.preview", json!({"standing": standing}));
         json!({"standing": standing, "reason": "often", "confirm": shown["confirm"]})
     };
-    let dead = |admin: &mut Agent| {
-        let mut found = String::new();
-        until("a letter is dead", || {
-            let letters = admin.ok("deadletters.list", json!({}));
-            found = letters.pointer("/dead_letters/0/id").and_then(Value::as_str).unwrap_or_default().to_owned();
-            !found.is_empty()
-        });
-        json!({"delivery": found})
-    };
     match method {
         AdminMethod::TokensMint => json!({"user": "alice", "agent": "one", "label": "x"}),
         AdminMethod::TokensRevoke => {
@@ -158,6 +149,22 @@ fn made_for(method: AdminMethod, world: &World, agent: &mut Agent, admin: &mut A
             json!({"standing": text(&admin.ok("standing.make", made), "/id"), "reason": "enough"})
         }
         AdminMethod::AutonomySet => json!({"agent": "local", "tool": "notes.add", "level": "approve", "reason": "new"}),
+        _ => made_for_the_daemon(method, world, agent, admin),
+    }
+}
+
+/// The same, of what is about the daemon, runs and calls.
+fn made_for_the_daemon(method: AdminMethod, world: &World, agent: &mut Agent, admin: &mut Agent) -> Value {
+    let dead = |admin: &mut Agent| {
+        let mut found = String::new();
+        until("a letter is dead", || {
+            let letters = admin.ok("deadletters.list", json!({}));
+            found = letters.pointer("/dead_letters/0/id").and_then(Value::as_str).unwrap_or_default().to_owned();
+            !found.is_empty()
+        });
+        json!({"delivery": found})
+    };
+    match method {
         AdminMethod::ToolsInstall => {
             std::fs::copy(world.path("tools/text-stats.wasm"), world.path("offered/text-stats.wasm")).expect("copied");
             let manifest = b"format = 1\nname = \"fresh\"\ncomponent = \"text-stats.wasm\"\ntier = 0\n";

@@ -1,5 +1,6 @@
 //! `[audit]`: when checkpoints are made, and where they go.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use serde::Deserialize;
 use toolkeep_core::id::ChannelName;
 
 use super::{ConfigError, Workspace, absolute};
+use crate::channel::config::ChannelConfig;
 
 /// Seconds after which entries are covered by a checkpoint, where nothing is configured: a minute can be denied.
 const EVERY_S: u64 = 60;
@@ -78,12 +80,17 @@ impl CheckpointsText {
     /// What it means.
     ///
     /// # Errors
-    /// A number is out of bounds, the file lies where a tool could change it, or the command is none.
+    /// A number is out of bounds, the channel does not exist, the file lies where a tool could change it, or the command is none.
     pub(super) fn check<'w>(
         &self,
         base: Option<&Path>,
         workspaces: impl Iterator<Item = &'w Workspace>,
+        channels: &BTreeMap<ChannelName, ChannelConfig>,
     ) -> Result<CheckpointConfig, ConfigError> {
+        if let Some(name) = self.channel.as_ref().filter(|name| !channels.contains_key(*name)) {
+            let problem = format!("there is no channel `{name}`; add `[channel.{name}]`");
+            return Err(ConfigError::value("audit.checkpoints.channel", problem));
+        }
         let number = |key: &str, given: Option<u64>, default: u64, most: u64| match given {
             Some(number) if (1..=most).contains(&number) => Ok(number),
             Some(_) => Err(ConfigError::value(format!("audit.checkpoints.{key}"), format!("write 1 to {most}"))),
@@ -128,7 +135,8 @@ mod tests {
     fn checked(lines: &str) -> Result<CheckpointConfig, String> {
         let text: CheckpointsText = toml::from_str(lines).expect("shape");
         let workspace = Workspace { path: "/srv/books".into(), tenant: "acme".parse().expect("name") };
-        text.check(Some(Path::new("/etc/toolkeep")), [workspace].iter()).map_err(|error| error.to_string())
+        text.check(Some(Path::new("/etc/toolkeep")), [workspace].iter(), &BTreeMap::new())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -159,6 +167,7 @@ mod tests {
         for wrong in ["[]", "[\"keep\"]", "[\"/bin/keep\", \"\\u0000\"]"] {
             assert!(checked(&format!("command = {wrong}")).is_err(), "{wrong}");
         }
+        assert!(checked("channel = \"nowhere\"").expect_err("no such channel").contains("nowhere"));
         let many = |count: usize| format!("command = [{}]", vec!["\"/x\""; count + 1].join(", "));
         assert!(checked(&many(ARGUMENTS_MAX)).is_ok() && checked(&many(ARGUMENTS_MAX + 1)).is_err());
     }

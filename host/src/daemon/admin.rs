@@ -57,99 +57,98 @@ impl AdminPlane {
     }
 
     fn begin(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        use AdminMethod as Method;
         let (host, op) = (self.host.clone(), Arc::clone(op));
         Ok(match method {
             // Dispatched before there is an operator; with one there is nothing left to do.
-            AdminMethod::SessionAuthenticate => Dispatch::Now(Body::Value(json!({"operator": op.user()}))),
-            AdminMethod::ApprovalsList
-            | AdminMethod::ApprovalsShow
-            | AdminMethod::ApprovalsApprove
-            | AdminMethod::ApprovalsReject => return self.consent(&op, method, params),
-            AdminMethod::TokensMint | AdminMethod::TokensList | AdminMethod::TokensRevoke => {
+            Method::SessionAuthenticate => Dispatch::Now(Body::Value(json!({"operator": op.user()}))),
+            Method::ApprovalsList | Method::ApprovalsShow | Method::ApprovalsApprove | Method::ApprovalsReject => {
+                return self.consent(&op, method, params);
+            }
+            Method::TokensMint | Method::TokensList | Method::TokensRevoke => {
                 return self.tokens(&op, method, params);
             }
-            AdminMethod::StandingList
-            | AdminMethod::StandingPreview
-            | AdminMethod::StandingMake
-            | AdminMethod::StandingAgree
-            | AdminMethod::StandingRevoke
-            | AdminMethod::AutonomyList
-            | AdminMethod::AutonomyShow
-            | AdminMethod::AutonomySet
-            | AdminMethod::IncidentGet => {
+            Method::StandingList
+            | Method::StandingPreview
+            | Method::StandingMake
+            | Method::StandingAgree
+            | Method::StandingRevoke
+            | Method::AutonomyList
+            | Method::AutonomyShow
+            | Method::AutonomySet
+            | Method::IncidentGet => {
                 return oversight::begin(host, op, method, params);
             }
-            AdminMethod::AlertsList | AdminMethod::AlertsShow | AdminMethod::AlertsAck => {
+            Method::AlertsList | Method::AlertsShow | Method::AlertsAck => {
                 return alerts::begin(host, op, method, params);
             }
-            AdminMethod::OutcomesList | AdminMethod::OutcomesResolve => return self.outcomes(&op, method, params),
-            AdminMethod::ToolsInstall | AdminMethod::ToolsList | AdminMethod::ToolsReload => {
+            Method::OutcomesList | Method::OutcomesResolve => return self.outcomes(&op, method, params),
+            Method::ToolsInstall | Method::ToolsList | Method::ToolsReload => {
                 return self.tools(&op, method, params);
             }
-            AdminMethod::PlansList
-            | AdminMethod::PlansShow
-            | AdminMethod::RunsList
-            | AdminMethod::RunsShow
-            | AdminMethod::TransactionsList => return self.pages(&op, method, params),
-            AdminMethod::RunsRelease
-            | AdminMethod::BudgetsShow
-            | AdminMethod::BudgetsSpend
-            | AdminMethod::BudgetsResume => return self.runs(&op, method, params),
-            AdminMethod::UndoCall => return self.undo(&op, params),
-            AdminMethod::DeadlettersList
-            | AdminMethod::DeadlettersGet
-            | AdminMethod::DeadlettersRetry
-            | AdminMethod::DeadlettersDiscard => return self.deadletters(&op, method, params),
-            AdminMethod::PolicyGet
-            | AdminMethod::PolicyCheck
-            | AdminMethod::PolicyExplain
-            | AdminMethod::PolicyDiff
-            | AdminMethod::PolicyReload => return self.policy(&op, method, params),
-            AdminMethod::ReplayCall
-            | AdminMethod::ReplayStart
-            | AdminMethod::ReplayProgress
-            | AdminMethod::ReplayCancel
-            | AdminMethod::EvalAdd
-            | AdminMethod::EvalList
-            | AdminMethod::EvalShow
-            | AdminMethod::EvalRemove
-            | AdminMethod::EvalRun => return replay::begin(host, op, method, params),
-            AdminMethod::BreakersList
-            | AdminMethod::BreakersOpen
-            | AdminMethod::BreakersClose
-            | AdminMethod::KillSet
-            | AdminMethod::KillClear
-            | AdminMethod::KillList => return self.stopping(&op, method, params),
-            AdminMethod::AuditVerify
-            | AdminMethod::AuditEntries
-            | AdminMethod::AuditProve
-            | AdminMethod::AuditExport
-            | AdminMethod::AuditKey
-            | AdminMethod::AuditCheckpoints
-            | AdminMethod::AuditCheckpoint => return audit::begin(host, op, method, params),
-            AdminMethod::HealthGet => {
-                params::read::<params::Nothing>(params)?;
-                later(async move { host.health(&op).await.into() })
+            Method::PlansList | Method::PlansShow | Method::RunsList | Method::RunsShow | Method::TransactionsList => {
+                return self.pages(&op, method, params);
             }
-            AdminMethod::AuditRead
-            | AdminMethod::RetentionShow
-            | AdminMethod::RetentionRun
-            | AdminMethod::RetentionHold
-            | AdminMethod::RetentionRelease
-            | AdminMethod::PrivacyForget
-            | AdminMethod::StatsCalls
-            | AdminMethod::StatsRuns
-            | AdminMethod::StatsFile => return privacy::begin(host, op, method, params),
-            AdminMethod::DaemonDrain => {
-                params::read::<params::Nothing>(params)?;
-                let stop = Arc::clone(&self.stop);
-                later(async move {
-                    let told = host.stopped_by(&op).await;
-                    stop.send_replace(true);
-                    told.into()
-                })
+            Method::RunsRelease | Method::BudgetsShow | Method::BudgetsSpend | Method::BudgetsResume => {
+                return self.runs(&op, method, params);
             }
+            Method::UndoCall => return self.undo(&op, params),
+            Method::DeadlettersList
+            | Method::DeadlettersGet
+            | Method::DeadlettersRetry
+            | Method::DeadlettersDiscard => return self.deadletters(&op, method, params),
+            Method::PolicyGet
+            | Method::PolicyCheck
+            | Method::PolicyExplain
+            | Method::PolicyDiff
+            | Method::PolicyReload => return self.policy(&op, method, params),
+            Method::ReplayCall
+            | Method::ReplayStart
+            | Method::ReplayProgress
+            | Method::ReplayCancel
+            | Method::EvalAdd
+            | Method::EvalList
+            | Method::EvalShow
+            | Method::EvalRemove
+            | Method::EvalRun => return replay::begin(host, op, method, params),
+            Method::BreakersList
+            | Method::BreakersOpen
+            | Method::BreakersClose
+            | Method::KillSet
+            | Method::KillClear
+            | Method::KillList => return self.stopping(&op, method, params),
+            Method::AuditVerify
+            | Method::AuditEntries
+            | Method::AuditProve
+            | Method::AuditExport
+            | Method::AuditKey
+            | Method::AuditCheckpoints
+            | Method::AuditCheckpoint => return audit::begin(host, op, method, params),
+            Method::HealthGet | Method::DaemonDrain => return self.life(&op, method, params),
+            Method::AuditRead
+            | Method::RetentionShow
+            | Method::RetentionRun
+            | Method::RetentionHold
+            | Method::RetentionRelease
+            | Method::PrivacyForget
+            | Method::StatsCalls
+            | Method::StatsRuns
+            | Method::StatsFile => return privacy::begin(host, op, method, params),
         })
+    }
+
+    fn life(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
+        let (host, op) = (self.host.clone(), Arc::clone(op));
+        params::read::<params::Nothing>(params)?;
+        if method == AdminMethod::HealthGet {
+            return Ok(later(async move { host.health(&op).await.into() }));
+        }
+        let stop = Arc::clone(&self.stop);
+        Ok(later(async move {
+            let told = host.stopped_by(&op).await;
+            stop.send_replace(true);
+            told.into()
+        }))
     }
 
     fn tools(&self, op: &Arc<Operator>, method: AdminMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {

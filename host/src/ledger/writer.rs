@@ -52,7 +52,7 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    pub(super) fn new(head: u64, vouched: u64) -> Self {
+    fn new(head: u64, vouched: u64) -> Self {
         Self {
             health: Mutex::new(LedgerHealth::Well),
             halted: AtomicBool::new(false),
@@ -61,6 +61,16 @@ impl Pulse {
             head: AtomicU64::new(head),
             vouched: AtomicU64::new(vouched),
         }
+    }
+
+    /// As a start found it.
+    pub(super) fn begun((head, vouched): (u64, u64), broken: Option<Arc<str>>) -> Self {
+        let pulse = Self::new(head, vouched);
+        if let Some(why) = broken {
+            tracing::error!(%why, "the audit does not verify; nothing with effects runs");
+            pulse.set_broken(Some(why));
+        }
+        pulse
     }
 
     pub(super) fn get(&self) -> LedgerHealth {
@@ -152,7 +162,7 @@ pub(super) struct Writer {
     pub(super) syncs: Option<bool>,
     pub(super) meter: LedgerMeter,
     /// The ledger's directory, locked by this process as long as this lives.
-    pub(super) dir: Arc<super::Locked>,
+    pub(super) dir: Arc<super::locked::Locked>,
 }
 
 /// The end of the thread, even by a panic: whoever still writes has nobody to write it.

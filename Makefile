@@ -22,8 +22,12 @@ CARGO_DENY := ^0.20
 MCP_NEW := 2.3.0
 MCP_OLD := 1.30.0
 MCP_CLIENTS := $(TARGET)/mcp-clients
+# The conformance suite of MCP, and the Node.js that it wants.
+CONFORMANCE := 0.2.0-alpha.12
+CONFORMANCE_NODE := 22
+SUITE := $(TARGET)/conformance
 
-.PHONY: help setup build guests collector mcp-clients demo test check fmt clippy deny doc tidy hard bench clean
+.PHONY: help setup build guests collector mcp-clients conformance demo test check fmt clippy deny doc tidy hard bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
@@ -71,6 +75,14 @@ mcp-clients: ## MCP clients of others, which the tests run: target/mcp-clients
 			python3 -m venv --clear $$place && $$place/bin/pip install -q mcp==$$version && echo $$version > $$place/version; \
 		fi; \
 	done
+
+conformance: guests ## the official conformance suite of MCP, both revisions: target/conformance/results
+	@mkdir -p $(SUITE)
+	@if ! test "$$(cat $(SUITE)/version 2>/dev/null)" = "$(CONFORMANCE)"; then \
+		npm install --prefix $(SUITE) --silent --no-audit --no-fund \
+			node@$(CONFORMANCE_NODE) @modelcontextprotocol/conformance@$(CONFORMANCE) && echo $(CONFORMANCE) > $(SUITE)/version; \
+	fi
+	python3 tests/conformance/run.py $(TOOLKEEP) $(TOOLS) $(SUITE) $(SUITE)/results
 
 test: setup build guests collector mcp-clients ## everything that must pass
 	TOOLKEEP_MCP_CLIENTS=1 cargo test --locked --workspace

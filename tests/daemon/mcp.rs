@@ -1,7 +1,9 @@
 //! MCP over its socket and through `toolkeep mcp`: both eras, from the list of tools to a commit that people agreed to.
 
+mod http;
 mod lines;
 mod python;
+mod rebinding;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;

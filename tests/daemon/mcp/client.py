@@ -19,7 +19,14 @@ except ImportError:
 @asynccontextmanager
 async def connected(where):
     """A session with the daemon, by standard input and output or by HTTP, and the revision that is spoken."""
-    if Client is not None and isinstance(where, StdioServerParameters):
+    if Client is not None:
+        if not isinstance(where, StdioServerParameters):
+            from mcp.client.streamable_http import streamable_http_client
+            from mcp.shared._httpx_utils import create_mcp_http_client
+
+            url, token = where
+            http = create_mcp_http_client(headers={"Authorization": f"Bearer {token}"})
+            where = streamable_http_client(url, http_client=http)
         async with Client(where) as client:
             yield client, client.protocol_version
         return

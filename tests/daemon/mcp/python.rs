@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::approvals::approve;
 use super::super::world::{World, target};
+use super::http::{open, token};
 use crate::doors::running::program;
 
 /// The interpreter that has this SDK; nothing where it was not installed.
@@ -76,5 +77,16 @@ fn r51_the_python_sdk_of_the_older_era_previews_is_held_and_commits() {
     let world = World::new();
     if let Some(told) = converse(&world, "old", &by_shim(&world)) {
         check(&world, &told, "2025-11-25");
+    }
+}
+
+#[test]
+fn r51_both_python_sdks_do_the_same_over_http() {
+    for (era, version) in [("new", "2026-07-28"), ("old", "2025-11-25")] {
+        let (world, port) = open("");
+        let arguments = ["--url".to_owned(), format!("http://127.0.0.1:{port}/mcp"), token(&world)];
+        if let Some(told) = converse(&world, era, &arguments) {
+            check(&world, &told, version);
+        }
     }
 }

@@ -19,7 +19,7 @@ pub(super) const HANDSHAKE: [&str; 2] = ["2025-11-25", "2025-06-18"];
 /// A request names a revision that is not spoken here.
 pub(super) const UNSUPPORTED_VERSION: i32 = -32_022;
 /// Where a request names its revision.
-const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
+pub(super) const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 /// Where it says what its client can do.
 const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
 /// Where an answer says who answers.
@@ -108,7 +108,6 @@ impl Meta {
 
 /// Whether a request stands for itself, in a revision that is spoken.
 fn stateless(members: &Map<String, Value>) -> Result<bool, Fault> {
-    let pointer = |key: &str| format!("/_meta/{}", key.replace('/', "~1"));
     match members.get(VERSION_KEY) {
         None => return Ok(false),
         Some(Value::String(version)) if version == STATELESS => {}
@@ -126,6 +125,11 @@ fn stateless(members: &Map<String, Value>) -> Result<bool, Fault> {
     }
 }
 
+/// Where a key of `_meta` is, as a JSON Pointer.
+pub(super) fn pointer(key: &str) -> String {
+    format!("/_meta/{}", key.replace('/', "~1"))
+}
+
 /// One of our own keys.
 fn typed<T: serde::de::DeserializeOwned>(
     members: &mut Map<String, Value>,
@@ -133,8 +137,7 @@ fn typed<T: serde::de::DeserializeOwned>(
     expected: &str,
 ) -> Result<Option<T>, Fault> {
     let Some(value) = members.remove(key) else { return Ok(None) };
-    let pointer = format!("/_meta/{}", key.replace('/', "~1"));
-    strict::typed(value).map(Some).map_err(|error| bad(&pointer, &error.to_string(), expected))
+    strict::typed(value).map(Some).map_err(|error| bad(&pointer(key), &error.to_string(), expected))
 }
 
 /// Parameters that make no sense.

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName};
 use serde_json::{Map, Value, json};
 use toolkeep_core::refusal::{Code, Refusal};
 
-use super::era::{self, Era, HANDSHAKE, Meta, STATELESS, UNSUPPORTED_VERSION};
+use super::era::{self, Era, HANDSHAKE, Meta, STATELESS, UNSUPPORTED_VERSION, VERSION_KEY};
 use crate::daemon::reply::Fault;
 
 /// Head and body disagree.
@@ -63,6 +63,18 @@ impl Head {
         Ok(Self { version: one(&VERSION)?, method: one(&METHOD)?, name: one(&NAME)? })
     }
 
+    /// Whether the revision that a body names, spoken here or not, is the one of the head.
+    ///
+    /// # Errors
+    /// It is another one.
+    pub(super) fn agrees(&self, params: &Map<String, Value>) -> Result<(), Fault> {
+        let named = params.get("_meta").and_then(|meta| meta.get(VERSION_KEY)).and_then(Value::as_str);
+        match (named, self.version.as_deref()) {
+            (Some(named), Some(says)) if named != says => Err(mismatch(&VERSION, "is not what `_meta` says")),
+            _ => Ok(()),
+        }
+    }
+
     /// The era of a request, if its head and its body agree.
     ///
     /// # Errors
@@ -72,7 +84,9 @@ impl Head {
         match (meta.stateless, says) {
             (true, Some(STATELESS)) | (false, None) => {}
             (true, _) => return Err(mismatch(&VERSION, "is not what `_meta` says")),
-            (false, Some(STATELESS)) => return Err(mismatch(&VERSION, "is not in `_meta`")),
+            (false, Some(STATELESS)) => {
+                return Err(era::bad(&era::pointer(VERSION_KEY), "is missing", "the revision that the head names"));
+            }
             (false, Some(version)) if HANDSHAKE.contains(&version) => {}
             (false, Some(version)) => {
                 let refusal = Refusal::new(Code::InvalidInput, "Unsupported protocol version");

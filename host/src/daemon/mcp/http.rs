@@ -136,6 +136,9 @@ impl McpRoute {
             Ok(head) => head,
             Err(fault) => return whole_answer(Some(&id), Body::Error(fault), Era::Stateless),
         };
+        if let Err(fault) = head.agrees(&params) {
+            return whole_answer(Some(&id), Body::Error(fault), Era::Stateless);
+        }
         let named = head::name_of(&method, &params);
         let (era, meta) =
             match Meta::take(&mut params).and_then(|meta| head.era(&method, named, &meta).map(|e| (e, meta))) {

@@ -127,6 +127,42 @@ fn held(agent: &mut Agent, title: &str) -> String {
     reply.must("held", "pending", "approval_required").text("/approval/id").to_owned()
 }
 
+/// A recorded call, a golden case of it, and what a method about them is asked.
+fn case_for(method: AdminMethod, agent: &mut Agent, admin: &mut Agent) -> Value {
+    let call = agent.execute("text-stats", json!({"text": "a"})).must("ok", "none", "").call().to_owned();
+    if method == AdminMethod::ReplayCall {
+        return json!({"call": call});
+    }
+    let case = json!({"suite": "audited", "name": "one", "call": call});
+    if method == AdminMethod::EvalAdd {
+        return case;
+    }
+    admin.ok("eval.add", case);
+    if method == AdminMethod::EvalRun { json!({}) } else { json!({"suite": "audited", "name": "one"}) }
+}
+
+/// A call, and what a method about what is kept of it is asked.
+fn kept_for(method: AdminMethod, agent: &mut Agent, admin: &mut Agent) -> Value {
+    let call = agent.execute("text-stats", json!({"text": "a"})).must("ok", "none", "").call().to_owned();
+    let params = json!({"call": call, "reason": "asked for"});
+    if method == AdminMethod::RetentionRelease {
+        admin.ok("retention.hold", params.clone());
+    }
+    params
+}
+
+/// An alert, as it is acknowledged.
+fn raised(agent: &mut Agent, admin: &mut Agent) -> Value {
+    // Boundaries that were tested raised one.
+    agent.execute("path-escape", json!({}));
+    let mut alert = Value::Null;
+    until("an alert is raised", || {
+        alert = admin.ok("alerts.list", json!({}))["alerts"][0]["id"].clone();
+        !alert.is_null()
+    });
+    json!({"alert": alert})
+}
+
 /// Make what the method is about, and say what it is asked.
 fn made_for(method: AdminMethod, world: &World, agent: &mut Agent, admin: &mut Agent) -> Value {
     let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).expect(pointer).to_owned();
@@ -172,8 +208,7 @@ fn made_for_the_daemon(method: AdminMethod, world: &World, agent: &mut Agent, ad
             json!({"manifest": world.path("offered/fresh.toml")})
         }
         AdminMethod::ToolsReload => {
-            let manifest = b"format = 1\nname = \"trap\"\ncomponent = \"trap.wasm\"\ntier = 2\n";
-            world.home.put("tools/trap.toml", manifest);
+            world.home.put("tools/trap.toml", b"format = 1\nname = \"trap\"\ncomponent = \"trap.wasm\"\ntier = 2\n");
             json!({})
         }
         AdminMethod::RunsRelease => json!({"run": agent.ok("runs.open", json!({}))["run"]}),
@@ -199,44 +234,20 @@ fn made_for_the_daemon(method: AdminMethod, world: &World, agent: &mut Agent, ad
         AdminMethod::BreakersOpen | AdminMethod::BreakersClose => json!({"tool": "text-stats"}),
         AdminMethod::KillSet => json!({"level": "tool", "name": "notes.add", "mode": "stop", "reason": "looks wrong"}),
         AdminMethod::KillClear => json!({"level": "tool", "name": "notes.add", "reason": "looked at"}),
-        AdminMethod::DaemonDrain => json!({}),
         AdminMethod::AuditRead | AdminMethod::RetentionHold | AdminMethod::RetentionRelease => {
-            let call = agent.execute("text-stats", json!({"text": "a"})).must("ok", "none", "").call().to_owned();
-            let params = json!({"call": call, "reason": "asked for"});
-            if method == AdminMethod::RetentionRelease {
-                admin.ok("retention.hold", params.clone());
-            }
-            params
+            kept_for(method, agent, admin)
         }
-        AdminMethod::RetentionRun => json!({}),
+        AdminMethod::DaemonDrain | AdminMethod::RetentionRun => json!({}),
         AdminMethod::ReplayStart => {
             json!({"with": {"component": world.path("tools/text-stats.wasm")}, "last": 1, "tool": "text-stats"})
         }
         AdminMethod::ReplayCall | AdminMethod::EvalAdd | AdminMethod::EvalRemove | AdminMethod::EvalRun => {
-            let call = agent.execute("text-stats", json!({"text": "a"})).must("ok", "none", "").call().to_owned();
-            if method == AdminMethod::ReplayCall {
-                return json!({"call": call});
-            }
-            let case = json!({"suite": "audited", "name": "one", "call": call});
-            if method == AdminMethod::EvalAdd {
-                return case;
-            }
-            admin.ok("eval.add", case);
-            if method == AdminMethod::EvalRun { json!({}) } else { json!({"suite": "audited", "name": "one"}) }
+            case_for(method, agent, admin)
         }
         AdminMethod::PrivacyForget => {
             json!({"tenant": "local", "user": "nobody", "reason": "asked for", "confirm": "local/nobody"})
         }
-        AdminMethod::AlertsAck => {
-            // Boundaries that were tested raised one.
-            agent.execute("path-escape", json!({}));
-            let mut alert = Value::Null;
-            until("an alert is raised", || {
-                alert = admin.ok("alerts.list", json!({}))["alerts"][0]["id"].clone();
-                !alert.is_null()
-            });
-            json!({"alert": alert})
-        }
+        AdminMethod::AlertsAck => raised(agent, admin),
         other => panic!("nothing is made for {}", other.name()),
     }
 }

@@ -376,10 +376,7 @@ impl ManifestText {
             tier,
             tiers: self.tiers.clone(),
             hold: self.hold.clone(),
-            clock: match self.clock {
-                Some(ClockText::Real) => ClockGrant::Real,
-                Some(ClockText::Frozen) | None => ClockGrant::Frozen,
-            },
+            clock: self.clock(),
             files,
             price: self.price(&http),
             http: http.into(),

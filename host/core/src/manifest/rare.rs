@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{AMOUNTS_MAX, Amount, BadManifest, ManifestText};
+use crate::capability::ClockGrant;
 use crate::event::Depth;
 use crate::id::{NAME_MAX_BYTES, ToolName};
 
@@ -58,6 +59,13 @@ impl ManifestText {
         match self.fallback.as_ref().filter(own) {
             Some(_) => Err(BadManifest::new("fallback", "is a tool of this manifest; name one of another")),
             None => Ok(self.fallback.clone()),
+        }
+    }
+
+    pub(super) const fn clock(&self) -> ClockGrant {
+        match self.clock {
+            Some(ClockText::Real) => ClockGrant::Real,
+            Some(ClockText::Frozen) | None => ClockGrant::Frozen,
         }
     }
 

@@ -79,7 +79,7 @@ impl Head {
     ///
     /// # Errors
     /// They do not, or the revision is not spoken.
-    pub(super) fn era(&self, method: &str, named: Option<String>, meta: &Meta) -> Result<Era, Fault> {
+    pub(super) fn era(&self, method: &str, named: Option<&str>, meta: &Meta) -> Result<Era, Fault> {
         let says = self.version.as_deref();
         match (meta.stateless, says) {
             (true, Some(STATELESS)) | (false, None) => {}
@@ -98,6 +98,7 @@ impl Head {
             return Err(mismatch(&METHOD, "is not the method of the body"));
         }
         let says = self.name.as_deref().map(decoded).transpose()?;
+        let says = says.as_deref();
         let fits = if meta.stateless { says == named } else { says.is_none() || says == named };
         if !fits {
             return Err(mismatch(&NAME, "is not what the body is about"));

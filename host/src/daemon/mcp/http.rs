@@ -87,7 +87,7 @@ impl McpRoute {
             Ok(Message::Request(question)) => self.take(&caller, &parts.headers, question).await,
             // Nothing waits here that could be cancelled: whoever has enough closes its stream.
             Ok(Message::Note { .. } | Message::Ignored) => empty(StatusCode::ACCEPTED),
-            Err((id, fault)) => whole_answer(id.as_ref(), Body::Error(fault), Era::Stateless),
+            Err((id, fault)) => whole_answer(id.as_ref(), &Body::Error(fault), Era::Stateless),
         }
     }
 
@@ -134,37 +134,38 @@ impl McpRoute {
         let Question { id, method, mut params } = question;
         let head = match Head::read(headers) {
             Ok(head) => head,
-            Err(fault) => return whole_answer(Some(&id), Body::Error(fault), Era::Stateless),
+            Err(fault) => return whole_answer(Some(&id), &Body::Error(fault), Era::Stateless),
         };
         if let Err(fault) = head.agrees(&params) {
-            return whole_answer(Some(&id), Body::Error(fault), Era::Stateless);
+            return whole_answer(Some(&id), &Body::Error(fault), Era::Stateless);
         }
         let named = head::name_of(&method, &params);
-        let (era, meta) =
-            match Meta::take(&mut params).and_then(|meta| head.era(&method, named, &meta).map(|e| (e, meta))) {
-                Ok(both) => both,
-                Err(fault) => return whole_answer(Some(&id), Body::Error(fault), Era::Stateless),
-            };
+        let (era, meta) = match Meta::take(&mut params)
+            .and_then(|meta| head.era(&method, named.as_deref(), &meta).map(|e| (e, meta)))
+        {
+            Ok(both) => both,
+            Err(fault) => return whole_answer(Some(&id), &Body::Error(fault), Era::Stateless),
+        };
         if method == "initialize" && era == Era::Handshake {
             let body = match door::initialization(&mut params) {
                 Ok(version) => Body::Value(engine::welcome(version, false)),
                 Err(fault) => Body::Error(fault),
             };
-            return whole_answer(Some(&id), body, era);
+            return whole_answer(Some(&id), &body, era);
         }
         let (lines, news) = mpsc::channel(NOTES_MAX);
         if method == "subscriptions/listen" && era == Era::Stateless {
             return match door::accepted(&params) {
                 Ok(accepted) => self.listen(id, &accepted, (lines, news)),
-                Err(fault) => whole_answer(Some(&id), Body::Error(fault), era),
+                Err(fault) => whole_answer(Some(&id), &Body::Error(fault), era),
             };
         }
         let streams = meta.progress.is_some();
         match self.engine.begin(caller, Asked { method, params, era, meta, lines }) {
-            Ok(Dispatch::Now(body)) => whole_answer(Some(&id), body, era),
+            Ok(Dispatch::Now(body)) => whole_answer(Some(&id), &body, era),
             Ok(Dispatch::Later(work)) if streams => self.stream(id, guarded(work), news),
-            Ok(Dispatch::Later(work)) => whole_answer(Some(&id), guarded(work).await, era),
-            Err(fault) => whole_answer(Some(&id), Body::Error(fault), era),
+            Ok(Dispatch::Later(work)) => whole_answer(Some(&id), &guarded(work).await, era),
+            Err(fault) => whole_answer(Some(&id), &Body::Error(fault), era),
         }
     }
 
@@ -195,7 +196,7 @@ impl McpRoute {
     fn stream(&self, id: RequestId, work: Work, news: mpsc::Receiver<Vec<u8>>) -> Response {
         let Some(seat) = self.seats.take() else {
             let refusal = Refusal::new(Code::Overloaded, "too many streams are open").after_ms(1_000);
-            let mut response = whole_answer(Some(&id), Body::Error(refusal.into()), Era::Stateless);
+            let mut response = whole_answer(Some(&id), &Body::Error(refusal.into()), Era::Stateless);
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             return response;
         };
@@ -246,13 +247,13 @@ fn base(headers: &HeaderMap, named: Named) -> Option<String> {
 
 /// An answer at once. What the protocol calls a fault has a status of HTTP too; what a method refuses, in the older era, has not:
 /// its clients take any other status for the end of the session.
-fn whole_answer(id: Option<&RequestId>, body: Body, era: Era) -> Response {
-    let status = match &body {
+fn whole_answer(id: Option<&RequestId>, body: &Body, era: Era) -> Response {
+    let status = match body {
         Body::Error(fault) => status_of(fault, era),
         _ => StatusCode::OK,
     };
     let mut line = Vec::new();
-    reply::write_line(&mut line, id, &body);
+    reply::write_line(&mut line, id, body);
     let mut response = Response::new(whole(line));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);

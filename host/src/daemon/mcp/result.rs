@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn r51_a_held_call_is_no_error_and_says_what_to_do() {
-        let effects: Vec<u32> = (0..EFFECTS_TOLD as u32 + 2).collect();
+        let effects: Vec<usize> = (0..EFFECTS_TOLD + 2).collect();
         let reply = json!({"status": "held", "outcome": "pending", "call_id": "call_1",
             "error": {"code": "approval_required", "message": "held: m"}, "plan": {"id": "plan_1", "effects": effects},
             "approval": {"id": "appr_1", "approvers": 1, "expires_at_ms": 0}, "usage": {"fuel": 1}});

@@ -83,19 +83,19 @@ pub(super) fn page(host: &Host, caller: &Caller, params: &mut Map<String, Value>
 fn describe(name: &str, entry: &Entry) -> Value {
     match entry {
         Entry::Own(tool) => tool.describe(),
-        Entry::Tool(tool) => catalogued(name, tool, tool.description(), annotate::hints(tool)),
+        Entry::Tool(tool) => catalogued(name, tool, &tool.description(), &annotate::hints(tool)),
         Entry::Preview(tool) => {
             let text = format!(
                 "Shows what `{}` would do with the same input, and changes nothing. The answer names the plan: commit exactly \
                  that with `toolkeep.commit`, or drop it with `toolkeep.discard`.\n\n{}",
                 tool.name, tool.descriptor.description.what
             );
-            catalogued(name, tool, text, annotate::preview_hints(tool))
+            catalogued(name, tool, &text, &annotate::preview_hints(tool))
         }
     }
 }
 
-fn catalogued(name: &str, tool: &Tool, description: String, hints: Value) -> Value {
+fn catalogued(name: &str, tool: &Tool, description: &str, hints: &Value) -> Value {
     let mut described = json!({
         "name": name,
         "description": description,

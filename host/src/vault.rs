@@ -70,6 +70,10 @@ pub enum Part {
     Recording,
     /// The reply that a commit gives when it is applied.
     Done,
+    /// What another system answered to a request.
+    Answer,
+    /// What a call that waits is given when it goes on.
+    Given,
 }
 
 impl Part {
@@ -85,13 +89,17 @@ impl Part {
             Self::Output => "output",
             Self::Recording => "recording",
             Self::Done => "done",
+            Self::Answer => "answer",
+            Self::Given => "given",
         }
     }
 
     /// The part of this name.
     #[must_use]
     pub fn named(word: &str) -> Option<Self> {
-        [Self::Input, Self::Reply, Self::Output, Self::Recording, Self::Done].into_iter().find(|p| p.word() == word)
+        [Self::Input, Self::Reply, Self::Output, Self::Recording, Self::Done, Self::Answer, Self::Given]
+            .into_iter()
+            .find(|p| p.word() == word)
     }
 }
 

@@ -23,7 +23,10 @@ use super::failure::LedgerError;
 use super::queue::{Done, Work};
 use super::read;
 use super::rows::OpenIntent;
+use super::sealing::Vault;
 use super::statement::{Failed, each, row, rows};
+use super::suspended::AnswerText;
+use crate::vault::{KeyId, Part};
 
 /// What is needed to send one request of a plan, beside its effect.
 #[derive(Debug, Clone)]
@@ -114,6 +117,10 @@ pub struct SendVerdict {
 const SEND: &str =
     "INSERT INTO sends (plan, ordinal, dispatch, state, attempts, took_ns, moved_ms) VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)";
 
+/// Whose a request is, where no compensation is made of what was answered.
+const UNDOES_NOTHING: &str = "SELECT p.tenant FROM sends s JOIN plans p ON p.id = s.plan WHERE s.plan = ?1 \
+                              AND s.ordinal = ?2 AND json_extract(s.dispatch, '$.compensation') IS NULL";
+
 impl Batch<'_> {
     /// The requests of an intent, none of them begun.
     pub(super) fn sends(&self, plan: PlanId, sends: &[SendRow]) -> Result<(), rusqlite::Error> {
@@ -124,9 +131,24 @@ impl Batch<'_> {
         })
     }
 
+    /// An answer as it is written: headers and body, or both sealed in place of the headers. One that a compensation is made of
+    /// stays as it is, like every content that undo needs.
+    fn answer_columns(&mut self, step: &SendMove) -> Step<(Option<String>, Option<Bytes>), LedgerError> {
+        let Some(answer) = &step.answer else { return Ok((None, None)) };
+        if self.sealer.seals() {
+            let plan = params![id_bytes(step.plan.uuid()), step.ordinal];
+            let of = self.row(UNDOES_NOTHING, plan, |row| Reading::new(row, "plans").name("tenant"))?;
+            if let Some(tenant) = of {
+                let text = serde_json::to_string(&AnswerText::of(answer)).unwrap_or_default();
+                return Ok((Some(self.sealer.seal(&tenant, Part::Answer, &text)?.into_owned()), None));
+            }
+        }
+        Ok((serde_json::to_string(&answer.headers).ok(), Some(answer.body.clone())))
+    }
+
     /// One step of a request.
     pub(super) fn note_send(&mut self, step: &SendMove) -> Step<(), LedgerError> {
-        let headers = step.answer.as_ref().and_then(|answer| serde_json::to_string(&answer.headers).ok());
+        let (headers, body) = self.answer_columns(step)?;
         let changed = self.execute(
             "UPDATE sends SET state = ?1, attempts = attempts + (?1 = 'sending'), status = ?2, headers = ?3, body = ?4, \
              problem = ?5, moved_ms = ?6, took_ns = ?9 WHERE plan = ?7 AND ordinal = ?8",
@@ -134,7 +156,7 @@ impl Batch<'_> {
                 step.state.word(),
                 step.answer.as_ref().map(|answer| i64::from(answer.status)),
                 headers,
-                step.answer.as_ref().map(|answer| &answer.body[..]),
+                body.as_deref(),
                 step.problem,
                 integer(self.now_ms),
                 id_bytes(step.plan.uuid()),
@@ -223,34 +245,43 @@ impl Batch<'_> {
     }
 }
 
-fn sends_of(conn: &Connection, plan: PlanId) -> Result<Vec<StoredSend>, Failed> {
+fn sends_of((conn, vault): (&Connection, &Vault), plan: PlanId) -> Result<Vec<StoredSend>, Failed> {
     let Some((plan, _)) = row(conn, read::PLAN, params![id_bytes(plan.uuid())], read::plan_with_state)? else {
         return Ok(Vec::new());
     };
     let sql = "SELECT * FROM sends WHERE plan = ?1 ORDER BY ordinal";
-    rows(conn, sql, params![id_bytes(plan.id().uuid())], |row| send_of(row, &plan.body().effects))
+    rows(conn, sql, params![id_bytes(plan.id().uuid())], |row| send_of(row, &plan.body().effects, vault))
 }
 
-fn send_of(row: &Row<'_>, effects: &[Effect]) -> Result<StoredSend, LedgerError> {
+/// What was answered; nothing where it was let go of, or opens for operators alone.
+fn answer_of(reading: &Reading<'_>, vault: &Vault) -> Result<Option<HttpAnswer>, LedgerError> {
+    let damaged = |what: &str| LedgerError::Damaged(format!("a row of `sends` has no valid `{what}`").into());
+    let Some(status) = reading.number_or_null("status")? else { return Ok(None) };
+    let written = reading.text("headers")?;
+    let Some(headers) = vault.read(Part::Answer, written)?.clear() else { return Ok(None) };
+    if KeyId::of(written).is_some() {
+        let text: AnswerText = serde_json::from_str(&headers).map_err(|_| damaged("headers"))?;
+        return text.read().map(Some).ok_or_else(|| damaged("headers"));
+    }
+    Ok(Some(HttpAnswer {
+        status: u16::try_from(status).map_err(|_| damaged("status"))?,
+        headers: serde_json::from_str(&headers).map_err(|_| damaged("headers"))?,
+        body: Bytes::copy_from_slice(reading.bytes_or_null("body")?.unwrap_or_default()),
+    }))
+}
+
+fn send_of(row: &Row<'_>, effects: &[Effect], vault: &Vault) -> Result<StoredSend, LedgerError> {
     let damaged = |what: &str| LedgerError::Damaged(format!("a row of `sends` has no valid `{what}`").into());
     let reading = Reading::new(row, "sends");
     let ordinal = u32::try_from(reading.number("ordinal")?).map_err(|_| damaged("ordinal"))?;
     let effect = effects.get(ordinal as usize).cloned().ok_or_else(|| damaged("ordinal"))?;
-    let answer = match reading.number_or_null("status")? {
-        None => None,
-        Some(status) => Some(HttpAnswer {
-            status: u16::try_from(status).map_err(|_| damaged("status"))?,
-            headers: serde_json::from_str(reading.text("headers")?).map_err(|_| damaged("headers"))?,
-            body: Bytes::copy_from_slice(reading.bytes_or_null("body")?.unwrap_or_default()),
-        }),
-    };
     Ok(StoredSend {
         ordinal,
         effect,
         dispatch: serde_json::from_str(reading.text("dispatch")?).map_err(|_| damaged("dispatch"))?,
         state: reading.word("state", worded)?,
         attempts: reading.number("attempts")?,
-        answer,
+        answer: answer_of(&reading, vault)?,
         problem: reading.text_or_null("problem")?.map(str::to_owned),
         took_ns: reading.number("took_ns")?,
     })
@@ -304,7 +335,8 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn sends(&self, plan: PlanId) -> Result<Vec<StoredSend>, LedgerError> {
         self.caught_up().await?;
-        self.read(move |conn| sends_of(conn, plan)).await
+        let vault = self.vault();
+        self.read(move |conn| sends_of((conn, &vault), plan)).await
     }
 
     /// The requests of the plan of a call, in their order.
@@ -313,11 +345,12 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn sends_of_call(&self, call: CallId) -> Result<Vec<StoredSend>, LedgerError> {
         self.caught_up().await?;
+        let vault = self.vault();
         self.read(move |conn| {
             let sql = "SELECT p.id FROM calls c JOIN plans p ON p.seq = c.seq \
                        WHERE c.id = ?1 AND p.intent_ms IS NOT NULL";
             let plan = row(conn, sql, params![id_bytes(call.uuid())], |row| Reading::new(row, "plans").uuid("id"))?;
-            plan.map_or(Ok(Vec::new()), |plan| sends_of(conn, PlanId::new(plan)))
+            plan.map_or(Ok(Vec::new()), |plan| sends_of((conn, &vault), PlanId::new(plan)))
         })
         .await
     }

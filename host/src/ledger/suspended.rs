@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
@@ -75,12 +77,27 @@ struct ExchangeText {
     took_ns: String,
 }
 
+/// An answer as it is written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AnswerText {
+pub(super) struct AnswerText {
     status: u16,
     headers: Vec<Header>,
     body: String,
+}
+
+impl AnswerText {
+    /// The text of an answer.
+    pub(super) fn of(answer: &HttpAnswer) -> Self {
+        let HttpAnswer { status, headers, body } = answer;
+        Self { status: *status, headers: headers.clone(), body: STANDARD.encode(body) }
+    }
+
+    /// The answer of a text.
+    pub(super) fn read(self) -> Option<HttpAnswer> {
+        let body = Bytes::from(STANDARD.decode(self.body).ok()?);
+        Some(HttpAnswer { status: self.status, headers: self.headers, body })
+    }
 }
 
 impl Continuation {
@@ -90,18 +107,9 @@ impl Continuation {
     }
 
     fn text(&self) -> String {
-        use base64::Engine as _;
-        use base64::engine::general_purpose::STANDARD;
         let exchanges = self.exchanges.iter().map(|exchange| {
             let (answer, failure) = match &exchange.answer {
-                Ok(answer) => {
-                    let text = AnswerText {
-                        status: answer.status,
-                        headers: answer.headers.clone(),
-                        body: STANDARD.encode(&answer.body),
-                    };
-                    (Some(text), None)
-                }
+                Ok(answer) => (Some(AnswerText::of(answer)), None),
                 Err(failure) => (None, Some(failure.clone())),
             };
             ExchangeText { call: exchange.call, answer, failure, took_ns: exchange.took_ns.to_string() }
@@ -116,16 +124,10 @@ impl Continuation {
     }
 
     fn read(child: CallId, text: &str) -> Option<Self> {
-        use base64::Engine as _;
-        use base64::engine::general_purpose::STANDARD;
         let text: Text = serde_json::from_str(text).ok()?;
         let exchange = |stored: ExchangeText| {
             let answer = match (stored.answer, stored.failure) {
-                (Some(answer), None) => Ok(HttpAnswer {
-                    status: answer.status,
-                    headers: answer.headers,
-                    body: Bytes::from(STANDARD.decode(answer.body).ok()?),
-                }),
+                (Some(answer), None) => Ok(answer.read()?),
                 (None, Some(failure)) => Err(failure),
                 _ => return None,
             };
@@ -161,15 +163,12 @@ impl Batch<'_> {
                 return Err(LedgerError::Refused("the idempotency key belongs to another call".into()).into());
             }
         }
+        let given = continuation.text();
+        let given = self.sealer.seal(&row.principal.tenant, Part::Given, &given)?;
         self.execute(
             "INSERT INTO continuations (call, child, given, made_ms) VALUES (?1, ?2, ?3, ?4) \
              ON CONFLICT (call) DO UPDATE SET child = excluded.child, given = excluded.given",
-            params![
-                id_bytes(row.call.uuid()),
-                id_bytes(continuation.child.uuid()),
-                continuation.text(),
-                integer(self.now_ms)
-            ],
+            params![id_bytes(row.call.uuid()), id_bytes(continuation.child.uuid()), given, integer(self.now_ms)],
         )?;
         Ok(())
     }
@@ -263,7 +262,10 @@ fn suspended_of(row: &Row<'_>, vault: &Vault) -> Result<Suspended, LedgerError> 
     if let Some(key) = reading.text_or_null("key")? {
         call.key = Some(CallKey { key: Arc::from(key), request: reading.digest("request")? });
     }
-    let continuation = Continuation::read(CallId::new(reading.uuid("child")?), reading.text("given")?);
+    // The key of what a call waits with is kept as long as it waits.
+    let given = vault.read(Part::Given, reading.text("given")?)?.clear();
+    let child = CallId::new(reading.uuid("child")?);
+    let continuation = given.and_then(|given| Continuation::read(child, &given));
     let damaged = || LedgerError::Damaged("a row of `continuations` has no valid `given`".into());
     Ok(Suspended { row: call, continuation: continuation.ok_or_else(damaged)? })
 }

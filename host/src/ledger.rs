@@ -23,6 +23,7 @@ pub(crate) mod directory;
 mod ending;
 mod facts;
 mod failure;
+mod forgetting;
 mod history;
 mod inbox;
 mod insert;
@@ -104,13 +105,14 @@ pub use deliveries::{
     OutboxCounts, Sender,
 };
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
+pub use forgetting::{Forgetting, Forgotten};
 pub use history::{EntryFilter, Numbered, Span, Step};
 pub use keys::{Claimed, KeyClaim};
 pub use levels::LedgerLevels;
 pub use meter::LedgerMeter;
 pub use options::{LedgerOptions, PAGE_BYTES};
 pub use oversight::{AutonomyRow, RunMark, TrackRecord};
-pub use privacy::{Forgotten, Hold, HoldOf, PayloadPart, Room, SealedPayload};
+pub use privacy::{Hold, HoldOf, PayloadPart, Room, SealedPayload};
 pub use promise::OutcomePromise;
 pub use prove::{Consistency, Inclusion, Proved};
 pub use quotas::QuotaCharge;
@@ -175,6 +177,8 @@ struct Shared {
     unclean: bool,
     /// Whether an outcome was written lazily since the last flush that is known of.
     unsynced: AtomicBool,
+    /// Whether the write-ahead log may hold what was removed.
+    uncut: AtomicBool,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Something came into the outbox.
     outbox: Arc<Signal>,
@@ -246,7 +250,7 @@ impl Ledger {
         let signer = Signer::new(&host_id, Arc::clone(&signing_key))?;
         let note_key = Arc::clone(&signer.key);
         let Begun { head, tree, vouched, broken, rest } = belief::begin(&conn, unclean, &note_key)?;
-        let next_call = schema::number(&conn, "SELECT max(seq) FROM calls")? + 1;
+        let next_call = retention::next_place(&conn)?;
         let interrupted = charges::settle_interrupted(&conn)?;
         if interrupted > 0 {
             tracing::warn!(interrupted, "calls of the last life were cut off; what they had reserved counts as used");
@@ -299,6 +303,7 @@ impl Ledger {
             host_id,
             unclean,
             unsynced: AtomicBool::new(false),
+            uncut: AtomicBool::new(unclean),
             writer: Mutex::new(Some(writer)),
             outbox: Arc::default(),
             meter,

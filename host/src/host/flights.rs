@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
-use toolkeep_core::id::CallId;
+use toolkeep_core::id::{CallId, TenantName, UserName};
 use toolkeep_core::kill::Subject;
 use toolkeep_core::tier::Tier;
 
@@ -34,6 +34,14 @@ pub struct Settling(Arc<Board>);
 pub struct Flight {
     board: Arc<Board>,
     call: CallId,
+}
+
+/// When a call began, by the time in its id; long ago if it has none.
+fn began_ms(call: CallId) -> u64 {
+    call.uuid().get_timestamp().map_or(0, |at| {
+        let (seconds, nanos) = at.to_unix();
+        seconds.saturating_mul(1_000).saturating_add(u64::from(nanos / 1_000_000))
+    })
 }
 
 impl Flights {
@@ -85,6 +93,18 @@ impl Flights {
     pub fn contains(&self, caller: &Caller, call: CallId) -> bool {
         let board = self.lock();
         board.get(&call).is_some_and(|(owner, _)| caller.owns(owner.principal(), owner.origin()))
+    }
+
+    /// Calls in flight of a tenant, or of one person of it, whose ids are of before this moment.
+    #[must_use]
+    pub fn begun_before(&self, tenant: &TenantName, user: Option<&UserName>, before_ms: u64) -> Vec<CallId> {
+        let concerns = |owner: &Caller| {
+            let principal = owner.principal();
+            principal.tenant == *tenant && user.is_none_or(|user| principal.user == *user)
+        };
+        let board = self.lock();
+        let theirs = board.iter().filter(|(call, (owner, _))| concerns(owner) && began_ms(**call) < before_ms);
+        theirs.map(|(call, _)| *call).collect()
     }
 
     /// How many calls are in flight.

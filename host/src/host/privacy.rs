@@ -17,7 +17,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 
 use super::Host;
 use crate::authenticate::Operator;
-use crate::ledger::{Class, Hold, HoldOf, Pruned, Scope, StoredCall};
+use crate::ledger::{Class, Forgetting, Forgotten, Hold, HoldOf, LedgerError, Pruned, Scope, StoredCall};
 use crate::notes::Notes;
 use crate::notify::Event;
 use crate::redaction::{Redaction, Shown};
@@ -286,24 +286,45 @@ impl Host {
                 .hint(format!("type `{wanted}` to confirm; what is forgotten cannot be restored")));
         }
         let body = facts("forget", operator, reason, json!({"user": asked.user}));
-        let now_ms = self.ambient().now_ms();
-        let done = self.ledger().forget(&asked.tenant, asked.user.as_ref(), now_ms, body).await;
-        let done = done.map_err(|error| error.refusal())?;
-        self.0.results.clear();
+        let noted = self.ledger().ask_to_forget(&asked.tenant, asked.user.as_ref(), body).await;
+        let done =
+            self.forget_noted(&noted.map_err(|error| error.refusal())?).await.map_err(|error| error.refusal())?;
         if let Err(error) = self.0.blobs.collect().await {
             tracing::warn!(%error, "contents that nothing needs any more go with the next sweep");
+        }
+        // Last, because contents go through the log, too.
+        if let Err(error) = self.ledger().cut_log().await {
+            tracing::warn!(%error, "the write-ahead log is cut with the next sweep");
         }
         Ok(json!({"forgotten": {"calls": done.calls, "keys": done.keys}, "left": done.left, "done": done.left == 0}))
     }
 
+    /// Forget what goes now. What is under way is looked up first: a call that is gone from there has been handed to the ledger.
+    async fn forget_noted(&self, what: &Forgetting) -> Result<Forgotten, LedgerError> {
+        let under_way = self.flights().begun_before(&what.tenant, what.user.as_ref(), what.asked_ms);
+        let done = self.ledger().forget(what, under_way).await?;
+        // Also what a call left there that ended meanwhile.
+        self.0.results.clear();
+        Ok(done)
+    }
+
     /// Let go of what is over and not to be kept, then of contents that nothing needs any more, and give room back.
-    async fn collect(&self) -> Result<Pruned, crate::ledger::LedgerError> {
+    async fn collect(&self) -> Result<Pruned, LedgerError> {
         let (now_ms, config) = (self.ambient().now_ms(), &self.0.config);
         let keep = config.retention.at(now_ms);
         let gone = self.ledger().prune(keep).await?;
-        let left = self.ledger().go_on_forgetting().await?;
-        if left.calls + left.keys > 0 {
-            tracing::info!(calls = left.calls, keys = left.keys, "what was to be forgotten is gone");
+        let mut removed = !gone.is_nothing();
+        for what in self.ledger().to_forget().await? {
+            let done = self.forget_noted(&what).await?;
+            if done.calls > 0 || done.left == 0 {
+                removed = true;
+                tracing::info!(
+                    calls = done.calls,
+                    keys = done.keys,
+                    left = done.left,
+                    "what was to be forgotten is gone"
+                );
+            }
         }
         let readable = now_ms.saturating_sub(config.privacy.readable_ms);
         let keys = self.ledger().let_go_of_keys(readable).await?;
@@ -317,9 +338,15 @@ impl Host {
             tracing::warn!(%error, "alerts that are over could not be forgotten");
         }
         match self.0.blobs.collect().await {
-            Ok(removed) if removed > 0 => tracing::info!(removed, "unreferenced blobs were removed"),
-            Ok(_) => {}
+            Ok(0) => {}
+            Ok(blobs) => {
+                removed = true;
+                tracing::info!(removed = blobs, "unreferenced blobs were removed");
+            }
             Err(error) => tracing::warn!(%error, "blobs could not be collected"),
+        }
+        if removed || keys > 0 || self.ledger().log_is_uncut() {
+            self.ledger().cut_log().await?;
         }
         self.ledger().shrink().await?;
         Ok(gone)

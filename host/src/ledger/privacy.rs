@@ -1,11 +1,10 @@
-//! What an operator does about what is kept: legal holds, forgetting a tenant or a person, letting go of the daemon's copies
-//! of data keys, reading a payload as it is kept, and giving room back to the disk.
+//! What an operator does about what is kept: legal holds, letting go of the daemon's copies of data keys, reading a payload
+//! as it is kept, cutting the write-ahead log, and giving room back to the disk. Forgetting has a module of its own.
 //!
-//! Forgetting is a row first and work afterwards: a daemon that is killed in between goes on where it was. What is still
-//! open, halted or held is left and tried again, so that forgetting never takes from recovery what it needs. The audit
-//! chain keeps names and digests.
+//! The daemon's copy of a data key goes when nothing that is not over names it, however long a call of another day waits.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
@@ -17,9 +16,9 @@ use super::Ledger;
 use super::batch::{Batch, Step};
 use super::column::{Reading, id_bytes, integer};
 use super::failure::LedgerError;
+use super::forgetting::{Forgetting, Forgotten};
 use super::options::PAGE_BYTES;
 use super::queue::{Done, Work};
-use super::retention::{Candidate, OF_TENANT};
 use super::rows::Scope;
 use super::sealing::DAY_MS;
 use super::statement::{Failed, row, rows};
@@ -27,10 +26,11 @@ use crate::vault::{KeyId, Part};
 
 /// The statements below say the length of a day in milliseconds.
 const _: () = assert!(DAY_MS == 86_400_000, "one data key seals one day");
-/// Calls, of any tenant, that one job of forgetting walks past.
-const WALKED: i64 = 512;
-/// The pause between two such jobs, in which others write.
+/// The pause between two jobs that give room back, in which others write.
 const PAUSE: Duration = Duration::from_millis(5);
+/// How often it is tried to cut the log while somebody reads, and the pause between: readers take milliseconds.
+const CUT_TRIES: u32 = 20;
+const CUT_PAUSE: Duration = Duration::from_millis(25);
 /// Data keys that one sweep lets go of.
 const SEALED_AT_ONCE: i64 = 256;
 /// Pages that are given back to the disk at a time: a few milliseconds of writing.
@@ -80,25 +80,15 @@ pub struct Hold {
     pub set_ms: u64,
 }
 
-/// How far forgetting has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Forgotten {
-    /// Calls that are gone.
-    pub calls: u64,
-    /// Calls that are still open, halted or held: they go when they are over.
-    pub left: u64,
-    /// Data keys that nobody has any more.
-    pub keys: u64,
-}
-
 /// What a job of this kind does.
 #[derive(Debug)]
 pub(super) enum PrivacyWork {
     Hold { hold: Hold, facts: String },
     Release { of: HoldOf, tenant: TenantName, facts: String },
-    Forget { tenant: TenantName, user: Option<UserName>, asked_ms: u64, facts: String },
-    Walk { forget: u64, after: i64 },
-    Forgotten { forget: u64, so_far: Forgotten },
+    Forget { tenant: TenantName, user: Option<UserName>, facts: String },
+    Walk { forget: Box<Forgetting>, after: i64 },
+    Rest { forget: Box<Forgetting> },
+    Forgotten { forget: Box<Forgetting>, so_far: Forgotten },
     LetGo { before_ms: u64 },
     Shrink,
     Truncate,
@@ -107,15 +97,16 @@ pub(super) enum PrivacyWork {
 impl PrivacyWork {
     /// Whether it makes room on the disk.
     pub(super) const fn makes_room(&self) -> bool {
-        matches!(self, Self::Walk { .. } | Self::Forgotten { .. } | Self::Shrink)
+        matches!(self, Self::Walk { .. } | Self::Rest { .. } | Self::Shrink)
     }
 }
 
 /// What it came to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum PrivacyDone {
     Changed(bool),
     Count(u64),
+    Noted(Box<Forgetting>),
     Walked { next: Option<i64>, calls: u64, left: u64 },
     Done(Forgotten),
 }
@@ -149,37 +140,23 @@ pub struct Room {
     pub free_bytes: u64,
 }
 
-/// A tenant, or a person of it, that is being forgotten.
-struct Asked {
-    tenant: TenantName,
-    user: String,
-    asked_ms: u64,
-}
-
-const FORGET: &str = "SELECT tenant, user, asked_ms FROM forgets WHERE seq = ?1 AND done_ms IS NULL";
-const LET_GO: &str = "UPDATE data_keys SET own = NULL, sealed_ms = ?1 WHERE id IN (SELECT k.id FROM data_keys k \
-                      WHERE k.own IS NOT NULL AND (k.day + 1) * 86400000 <= ?2 AND NOT EXISTS (SELECT 1 FROM calls c \
-                      WHERE c.tenant = k.tenant AND c.final = 0 AND c.started_ms < (k.day + 1) * 86400000) \
-                      AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.tenant = k.tenant \
-                      AND (d.state = 'resting' OR d.again IS NOT NULL) AND d.kind = 'call') LIMIT ?3) \
-                      RETURNING id";
-const SHRED: &str = "UPDATE data_keys SET own = NULL, age = NULL, sealed_ms = ?1 WHERE tenant = ?2 AND made_ms < ?3 \
-                     AND (own IS NOT NULL OR age IS NOT NULL) RETURNING id";
-/// What else of a tenant, or of a person, was kept and is over. Applied in this order, to ?1 and, if not empty, ?2, for what
-/// began before ?3.
-const OF_FORGOTTEN: [&str; 3] = [
-    "DELETE FROM transactions WHERE tenant = ?1 AND (?2 = '' OR user = ?2) AND opened_ms < ?3 \
-     AND state NOT IN ('open', 'sealed') AND plan IS NULL",
-    "DELETE FROM run_marks WHERE run IN (SELECT id FROM runs WHERE tenant = ?1 AND (?2 = '' OR user = ?2) \
-     AND opened_ms < ?3 AND closed_ms IS NOT NULL)",
-    "DELETE FROM runs WHERE tenant = ?1 AND (?2 = '' OR user = ?2) AND opened_ms < ?3 AND closed_ms IS NOT NULL \
-     AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.run = runs.id)",
-];
-/// What of a whole tenant was kept for it: what its tools kept, and what was delivered.
-const OF_FORGOTTEN_TENANT: [&str; 2] = [
-    "DELETE FROM keys WHERE tenant = ?1 AND changed_ms < ?2",
-    "DELETE FROM outbox WHERE tenant = ?1 AND made_ms < ?2 AND state IN ('delivered', 'discarded')",
-];
+/// Calls whose payloads the daemon still needs: those that are not over, that are given up and may be made again, and parts of
+/// which a call waits for. What of them is sealed names its key behind `tk1.`.
+const LET_GO: &str = "WITH needed (seq) AS (SELECT seq FROM calls WHERE final = 0 \
+                      UNION SELECT c.seq FROM continuations w JOIN calls c ON c.id = w.child \
+                      UNION SELECT c.seq FROM dead_letters d JOIN calls c ON c.id = d.item \
+                      WHERE d.kind = 'call' AND (d.state = 'resting' OR d.again IS NOT NULL)), \
+                      named (text) AS (SELECT given FROM continuations \
+                      UNION ALL SELECT c.input FROM needed n JOIN calls c ON c.seq = n.seq \
+                      UNION ALL SELECT c.reply FROM needed n JOIN calls c ON c.seq = n.seq \
+                      UNION ALL SELECT o.body FROM needed n JOIN call_outputs o ON o.call_seq = n.seq \
+                      UNION ALL SELECT r.body FROM needed n JOIN recordings r ON r.call_seq = n.seq \
+                      UNION ALL SELECT t.reply FROM needed n JOIN plan_texts t ON t.plan_seq = n.seq \
+                      UNION ALL SELECT s.headers FROM needed n JOIN plans p ON p.seq = n.seq \
+                      JOIN sends s ON s.plan = p.id) \
+                      UPDATE data_keys SET own = NULL, sealed_ms = ?1 WHERE id IN (SELECT k.id FROM data_keys k \
+                      WHERE k.own IS NOT NULL AND (k.day + 1) * 86400000 <= ?2 AND k.id NOT IN \
+                      (SELECT substr(text, 5, 16) FROM named WHERE substr(text, 1, 4) = 'tk1.') LIMIT ?3) RETURNING id";
 
 impl Batch<'_> {
     /// Do a job of this kind.
@@ -205,28 +182,22 @@ impl Batch<'_> {
                 let released = self.execute(sql, params![of.id(), tenant.as_str()])?;
                 self.noted(released == 1, facts)
             }
-            PrivacyWork::Forget { tenant, user, asked_ms, facts } => {
-                let user = user.as_ref().map_or("", UserName::as_str);
-                let sql = "INSERT INTO forgets (tenant, user, asked_ms) VALUES (?1, ?2, ?3)";
-                self.execute(sql, params![tenant.as_str(), user, integer(*asked_ms)])?;
-                let forget = self.conn.last_insert_rowid();
-                self.append(AuditKind::Privacy, facts.clone());
-                // What is written from now on is sealed under a key that stays.
-                self.sealer.retired.push(tenant.as_str().to_owned());
-                PrivacyDone::Count(forget.unsigned_abs())
-            }
-            PrivacyWork::Walk { forget, after } => self.walk_past(*forget, *after)?,
-            PrivacyWork::Forgotten { forget, so_far } => PrivacyDone::Done(self.forgotten(*forget, *so_far)?),
+            PrivacyWork::Forget { tenant, user, facts } => self.ask_to_forget(tenant, user.as_ref(), facts)?,
+            PrivacyWork::Walk { forget, after } => self.walk_past(forget, *after)?,
+            PrivacyWork::Rest { forget } => self.forget_rest(forget)?,
+            PrivacyWork::Forgotten { forget, so_far } => PrivacyDone::Done(self.forgotten(forget, *so_far)?),
             PrivacyWork::LetGo { before_ms } => {
                 let values = params![integer(self.now_ms), integer(*before_ms), SEALED_AT_ONCE];
+                self.clear(true)?;
                 let gone = self.rows(LET_GO, values, |row| Reading::new(row, "data_keys").name::<KeyId>("id"))?;
+                self.clear(false)?;
                 let count = gone.len() as u64;
                 self.sealer.gone.extend(gone);
                 PrivacyDone::Count(count)
             }
             PrivacyWork::Shrink => PrivacyDone::Count(self.shrink()?),
-            // The log is cut when this transaction is over: nothing is to be written for it.
-            PrivacyWork::Truncate => PrivacyDone::Changed(true),
+            // The log is cut when this transaction is over, and the writer says whether it was.
+            PrivacyWork::Truncate => PrivacyDone::Changed(false),
         })
     }
 
@@ -235,75 +206,6 @@ impl Batch<'_> {
             self.append(AuditKind::Privacy, facts.to_owned());
         }
         PrivacyDone::Changed(changed)
-    }
-
-    fn asked(&self, forget: u64) -> Result<Option<Asked>, Failed> {
-        self.row(FORGET, params![integer(forget)], |row| {
-            let reading = Reading::new(row, "forgets");
-            Ok(Asked {
-                tenant: reading.name("tenant")?,
-                user: reading.text("user")?.to_owned(),
-                asked_ms: reading.number("asked_ms")?,
-            })
-        })
-    }
-
-    /// Remove the calls of who is forgotten, among the next ones.
-    fn walk_past(&mut self, forget: u64, after: i64) -> Step<PrivacyDone, LedgerError> {
-        let Some(asked) = self.asked(forget)? else {
-            return Ok(PrivacyDone::Walked { next: None, calls: 0, left: 0 });
-        };
-        self.clear(true)?;
-        let to = after.saturating_add(WALKED);
-        let of = params![after, to, asked.tenant.as_str(), asked.user, integer(asked.asked_ms)];
-        let candidates = self.rows(OF_TENANT, of, Candidate::of)?;
-        let (mut calls, mut left) = (0, 0);
-        for candidate in &candidates {
-            if candidate.is_over() && !candidate.held {
-                let resting = "DELETE FROM dead_letters WHERE item = (SELECT id FROM calls WHERE seq = ?1)";
-                self.execute(resting, params![candidate.seq])?;
-                self.remove(candidate)?;
-                calls += 1;
-            } else {
-                left += 1;
-            }
-        }
-        self.clear(false)?;
-        let last = self.row("SELECT max(seq) AS seq FROM calls", params![], |row| {
-            Reading::new(row, "calls").number_or_null("seq").map(|seq| integer(seq.unwrap_or(0)))
-        })?;
-        let next = (to < last.unwrap_or(0)).then_some(to);
-        Ok(PrivacyDone::Walked { next, calls, left })
-    }
-
-    /// Every call was walked past. If nothing is left, the rest goes too, and the keys with it.
-    fn forgotten(&mut self, forget: u64, mut so_far: Forgotten) -> Step<Forgotten, LedgerError> {
-        let Some(asked) = self.asked(forget)? else { return Ok(so_far) };
-        if so_far.left > 0 {
-            return Ok(so_far);
-        }
-        self.clear(true)?;
-        let (tenant, asked_ms) = (asked.tenant.as_str(), integer(asked.asked_ms));
-        for sql in OF_FORGOTTEN {
-            self.execute(sql, params![tenant, asked.user, asked_ms])?;
-        }
-        if asked.user.is_empty() {
-            for sql in OF_FORGOTTEN_TENANT {
-                self.execute(sql, params![tenant, asked_ms])?;
-            }
-            let shredded = self.rows(SHRED, params![integer(self.now_ms), tenant, asked_ms], |row| {
-                Reading::new(row, "data_keys").name::<KeyId>("id")
-            })?;
-            so_far.keys = shredded.len() as u64;
-            self.sealer.gone.extend(shredded);
-        }
-        self.clear(false)?;
-        let sql = "UPDATE forgets SET done_ms = ?1 WHERE seq = ?2";
-        self.execute(sql, params![integer(self.now_ms), integer(forget)])?;
-        let facts = serde_json::json!({"calls": so_far.calls, "keys": so_far.keys, "tenant": asked.tenant,
-            "user": asked.user, "what": "forgotten"});
-        self.append(AuditKind::Privacy, toolkeep_core::audit::canonical_body(&facts));
-        Ok(so_far)
     }
 
     /// Give free pages back to the disk. Returns how many could still be given.
@@ -351,7 +253,7 @@ fn payload_of(conn: &Connection, scope: &Scope, call: CallId) -> Result<Option<S
 }
 
 impl Ledger {
-    async fn private(&self, work: PrivacyWork, durable: bool) -> Result<PrivacyDone, LedgerError> {
+    pub(super) async fn private(&self, work: PrivacyWork, durable: bool) -> Result<PrivacyDone, LedgerError> {
         match self.ask(Work::Privacy(Box::new(work)), durable).await? {
             Done::Private(done) => Ok(done),
             Done::Refused(error) => Err(error),
@@ -407,68 +309,8 @@ impl Ledger {
         .await
     }
 
-    /// Note, durably, that everything is to be forgotten that a tenant, or one person of it, began before `asked_ms`; then
-    /// do it. What is left goes when it is over, by [`Ledger::go_on_forgetting`].
-    ///
-    /// # Errors
-    /// The ledger failed. What was noted is done later.
-    pub async fn forget(
-        &self,
-        tenant: &TenantName,
-        user: Option<&UserName>,
-        asked_ms: u64,
-        facts: String,
-    ) -> Result<Forgotten, LedgerError> {
-        let work = PrivacyWork::Forget { tenant: tenant.clone(), user: user.cloned(), asked_ms, facts };
-        match self.private(work, true).await? {
-            PrivacyDone::Count(forget) => self.forget_on(forget).await,
-            _ => Ok(Forgotten::default()),
-        }
-    }
-
-    /// Go on with what was noted and is not done.
-    ///
-    /// # Errors
-    /// The ledger failed; the next time it goes on.
-    pub async fn go_on_forgetting(&self) -> Result<Forgotten, LedgerError> {
-        self.caught_up().await?;
-        let sql = "SELECT seq FROM forgets WHERE done_ms IS NULL ORDER BY seq";
-        let open = self.read(move |conn| rows(conn, sql, params![], |row| Reading::new(row, "forgets").number("seq")));
-        let mut all = Forgotten::default();
-        for forget in open.await? {
-            let done = self.forget_on(forget).await?;
-            all.calls += done.calls;
-            all.left += done.left;
-            all.keys += done.keys;
-        }
-        Ok(all)
-    }
-
-    async fn forget_on(&self, forget: u64) -> Result<Forgotten, LedgerError> {
-        let (mut after, mut so_far) = (0, Forgotten::default());
-        loop {
-            let PrivacyDone::Walked { next, calls, left } =
-                self.private(PrivacyWork::Walk { forget, after }, false).await?
-            else {
-                return Ok(so_far);
-            };
-            so_far.calls += calls;
-            so_far.left += left;
-            let Some(next) = next else { break };
-            after = next;
-            if calls > 0 {
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-        let PrivacyDone::Done(done) = self.private(PrivacyWork::Forgotten { forget, so_far }, true).await? else {
-            return Ok(so_far);
-        };
-        self.private(PrivacyWork::Truncate, false).await?;
-        Ok(done)
-    }
-
     /// Let go of the daemon's copies of data keys whose day ended before this time, in milliseconds since the Unix epoch, but
-    /// not while a call of the day is not over. Returns how many.
+    /// not while something that is not over is sealed under them. Returns how many.
     ///
     /// # Errors
     /// The ledger failed.
@@ -477,6 +319,29 @@ impl Ledger {
             PrivacyDone::Count(count) => Ok(count),
             _ => Ok(0),
         }
+    }
+
+    /// Cut the write-ahead log, so that what was removed is not found in it either. Says whether it was cut: who reads for long
+    /// may keep it in use, and then the next sweep does it.
+    ///
+    /// # Errors
+    /// The ledger failed.
+    pub async fn cut_log(&self) -> Result<bool, LedgerError> {
+        self.shared.uncut.store(true, Ordering::Release);
+        for _ in 0..CUT_TRIES {
+            if matches!(self.private(PrivacyWork::Truncate, false).await?, PrivacyDone::Changed(true)) {
+                self.shared.uncut.store(false, Ordering::Release);
+                return Ok(true);
+            }
+            tokio::time::sleep(CUT_PAUSE).await;
+        }
+        Ok(false)
+    }
+
+    /// Whether the log may still hold what was removed: it could not be cut, or the last daemon did not stop cleanly.
+    #[must_use]
+    pub fn log_is_uncut(&self) -> bool {
+        self.shared.uncut.load(Ordering::Acquire)
     }
 
     /// Give free room back to the disk, a little at a time.

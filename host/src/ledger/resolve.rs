@@ -359,6 +359,7 @@ impl Batch<'_> {
     /// Remove the rows of blobs that nothing pins. Returns those that are gone.
     pub(super) fn drop_blobs(&mut self, digests: &[Digest]) -> Step<Vec<Digest>, LedgerError> {
         let mut dropped = Vec::new();
+        self.clear(true)?;
         for digest in digests {
             self.execute(
                 "DELETE FROM blobs WHERE digest = ?1 \
@@ -373,6 +374,7 @@ impl Batch<'_> {
                 dropped.push(*digest);
             }
         }
+        self.clear(false)?;
         Ok(dropped)
     }
 }

@@ -237,6 +237,8 @@ pub(super) struct Candidate {
     recorded: bool,
     pub(super) held: bool,
     resting: bool,
+    /// Another call waits for what it was answered.
+    awaited: bool,
     plan: Option<Settled>,
 }
 
@@ -259,7 +261,8 @@ macro_rules! candidates {
             "EXISTS (SELECT 1 FROM recordings r WHERE r.call_seq = c.seq) AS recorded, ",
             "EXISTS (SELECT 1 FROM holds h WHERE h.subject IN (c.id, c.run)) AS held, ",
             "EXISTS (SELECT 1 FROM dead_letters d WHERE d.item = c.id ",
-            "AND (d.state = 'resting' OR d.again IS NOT NULL)) AS resting ",
+            "AND (d.state = 'resting' OR d.again IS NOT NULL)) AS resting, ",
+            "EXISTS (SELECT 1 FROM continuations w WHERE w.child = c.id) AS awaited ",
             "FROM calls c LEFT JOIN plans p ON p.seq = c.seq WHERE ",
             $end
         )
@@ -268,9 +271,10 @@ macro_rules! candidates {
 
 const CANDIDATES: &str = candidates!("c.seq > ?1 ORDER BY c.seq LIMIT ?2");
 const CANDIDATE: &str = candidates!("c.seq = ?1");
-/// Calls of a tenant, or of one person of it, that began before a moment.
+/// Calls of a tenant, or of one person of it, that began before a moment or stand in front of a place.
 pub(super) const OF_TENANT: &str = candidates!(
-    "c.seq > ?1 AND c.seq <= ?2 AND c.tenant = ?3 AND (?4 = '' OR c.user = ?4) AND c.started_ms < ?5 ORDER BY c.seq"
+    "c.seq > ?1 AND c.seq <= ?2 AND c.tenant = ?3 AND (?4 = '' OR c.user = ?4) AND (c.started_ms < ?5 OR c.seq < ?6) \
+     ORDER BY c.seq"
 );
 const LEFT: &str = "SELECT seq FROM retention_left WHERE class = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
 const MARK: &str = "SELECT seq, left_seq FROM retention_marks WHERE class = ?1";
@@ -303,10 +307,13 @@ const OF_CALL: [&str; 11] = [
     RECORDING[2],
     "DELETE FROM calls WHERE seq = ?1",
 ];
-/// The payloads of a call. Notes stay: they name and count, and say what is hidden of a call in every answer.
-const PAYLOADS: [&str; 3] = [
+/// The payloads of a call. Notes stay: they name and count, and say what is hidden of a call in every answer. Answers of which
+/// compensations are made stay, too: undo needs them.
+const PAYLOADS: [&str; 4] = [
     "UPDATE calls SET input = '', reply = '' WHERE seq = ?1",
     "UPDATE plan_texts SET reply = '' WHERE plan_seq = ?1 AND reply IS NOT NULL",
+    "UPDATE sends SET headers = '', body = NULL WHERE plan = (SELECT id FROM plans WHERE seq = ?1) \
+     AND status IS NOT NULL AND json_extract(dispatch, '$.compensation') IS NULL",
     "DELETE FROM call_outputs WHERE call_seq = ?1",
 ];
 /// What belongs to no call: the oldest rows of small tables. Deliveries have an index for it, because dead letters may rest
@@ -366,6 +373,7 @@ impl Candidate {
             recorded: flag("recorded")?,
             held: flag("held")?,
             resting: flag("resting")?,
+            awaited: flag("awaited")?,
             plan,
         })
     }
@@ -373,6 +381,7 @@ impl Candidate {
     /// Whether its plan came to an end that needs nobody any more.
     pub(super) fn is_over(&self) -> bool {
         self.is_final
+            && !self.awaited
             && self.plan.as_ref().is_none_or(|plan| match plan.state {
                 PlanState::Committed | PlanState::RolledBack | PlanState::Discarded | PlanState::Expired => true,
                 PlanState::Previewed | PlanState::Held | PlanState::Committing | PlanState::Halted => false,
@@ -419,6 +428,14 @@ impl Candidate {
             }
         }
     }
+}
+
+/// The place of the next call. Places are not used again: a sweep that has passed one does not come back to it, and what is
+/// forgotten stood in front of another.
+pub(super) fn next_place(conn: &Connection) -> Result<i64, LedgerError> {
+    let sql = "SELECT max(seq) FROM (SELECT max(seq) AS seq FROM calls UNION ALL SELECT max(seq) FROM retention_marks \
+               UNION ALL SELECT max(seq) FROM retention_left UNION ALL SELECT max(before_seq) - 1 FROM forgets)";
+    Ok(schema::number(conn, sql)? + 1)
 }
 
 /// How far the sweep of a class has come, and where it is in its list.

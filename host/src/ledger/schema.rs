@@ -20,7 +20,7 @@ pub(super) const FILE: &str = "ledger.sqlite";
 /// Its write-ahead log, beside it.
 const LOG_FILE: &str = "ledger.sqlite-wal";
 /// How long a writer waits for somebody else's lock, which only a tool of the operator can hold.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages in the write-ahead log before it is copied into the database: 16 MiB keep the copying rare.
 const CHECKPOINT_PAGES: i64 = 4_000;
 /// Bytes to which the write-ahead log is cut when it starts over.
@@ -34,7 +34,7 @@ const STATEMENTS: usize = 160;
 const CHECKED_AT_ONCE_PAGES: i64 = 65_536;
 
 /// Every version of the schema, in order; the version of a database is how many of them it has seen.
-const MIGRATIONS: [&str; 17] = [
+const MIGRATIONS: [&str; 18] = [
     include_str!("migrations/0001_foundation.sql"),
     include_str!("migrations/0002_outside.sql"),
     include_str!("migrations/0003_sends.sql"),
@@ -52,6 +52,7 @@ const MIGRATIONS: [&str; 17] = [
     include_str!("migrations/0015_privacy.sql"),
     include_str!("migrations/0016_audit_tree.sql"),
     include_str!("migrations/0017_replay.sql"),
+    include_str!("migrations/0018_forgetting.sql"),
 ];
 
 fn failed(what: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError {

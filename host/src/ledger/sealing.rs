@@ -67,6 +67,8 @@ pub(super) struct Fresh {
     tenant: String,
     day: u64,
     key: Arc<DataKey>,
+    /// It goes with what is forgotten: nothing more is sealed under it.
+    retired: bool,
 }
 
 #[derive(Debug, Default)]
@@ -117,14 +119,18 @@ impl Vault {
         let marking = derived(secret, "toolkeep.redaction.v1");
         let wanted = recipients.as_ref().map(Recipients::digest);
         let vault = Self { master, marking, recipients, ambient, held: Mutex::default() };
-        let sql = "SELECT id, tenant, day, recipients, own FROM data_keys WHERE own IS NOT NULL ORDER BY day, made_ms";
+        let sql = "SELECT id, tenant, day, recipients, own, forget IS NULL AS stays FROM data_keys WHERE own IS NOT NULL \
+                   ORDER BY day, made_ms";
         let found = rows(conn, sql, params![], |row| {
             let reading = Reading::new(row, "data_keys");
             let own = reading.bytes_or_null("own")?.unwrap_or_default().to_vec();
             let id: KeyId = reading.name("id")?;
-            Ok((id, reading.text("tenant")?.to_owned(), reading.number("day")?, reading.digest("recipients")?, own))
+            // What is forgotten takes its keys with it: nothing more is sealed under them, however long it takes.
+            let stays = reading.number("stays")? == 1;
+            let seals = stays && wanted == Some(reading.digest("recipients")?);
+            Ok((id, reading.text("tenant")?.to_owned(), reading.number("day")?, seals, own))
         })?;
-        for (id, tenant, day, recipients, own) in found {
+        for (id, tenant, day, seals, own) in found {
             let key = vault.master.unwrap(&own).ok().and_then(|bytes| DataKey::new(id, &bytes)).map(Arc::new);
             let Some(key) = key else {
                 tracing::error!(key = %id, "a data key cannot be opened; what it seals is for operators alone");
@@ -132,7 +138,7 @@ impl Vault {
             };
             let mut held = vault.held();
             held.live.insert(id, Arc::clone(&key));
-            if wanted == Some(recipients) {
+            if seals {
                 held.current.insert(tenant, (day, key));
             }
         }
@@ -186,7 +192,7 @@ impl Vault {
         for tenant in retired {
             held.current.remove(tenant);
         }
-        for Fresh { tenant, day, key } in fresh {
+        for Fresh { tenant, day, key, .. } in fresh.into_iter().filter(|fresh| !fresh.retired) {
             held.current.insert(tenant, (day, key));
         }
         for id in gone {
@@ -228,6 +234,12 @@ impl<'c> Sealer<'c> {
         self.vault
     }
 
+    /// Nothing more is sealed under the keys that a tenant has by now.
+    pub(super) fn retire(&mut self, tenant: &str) {
+        self.retired.push(tenant.to_owned());
+        self.fresh.iter_mut().filter(|fresh| fresh.tenant == tenant).for_each(|fresh| fresh.retired = true);
+    }
+
     /// A text as it is written: sealed, where the operator wants that.
     ///
     /// # Errors
@@ -248,7 +260,7 @@ impl<'c> Sealer<'c> {
     }
 
     fn known(&self, tenant: &str, day: u64) -> Option<Arc<DataKey>> {
-        let fresh = self.fresh.iter().rev().find(|fresh| fresh.tenant == tenant && fresh.day == day);
+        let fresh = self.fresh.iter().rev().find(|fresh| fresh.tenant == tenant && fresh.day == day && !fresh.retired);
         if let Some(fresh) = fresh {
             return Some(Arc::clone(&fresh.key));
         }
@@ -279,7 +291,7 @@ impl<'c> Sealer<'c> {
                 age
             ],
         )?;
-        self.fresh.push(Fresh { tenant: tenant.to_owned(), day, key: Arc::clone(&key) });
+        self.fresh.push(Fresh { tenant: tenant.to_owned(), day, key: Arc::clone(&key), retired: false });
         Ok(key)
     }
 }

@@ -21,8 +21,10 @@ use super::checkpoints::Signer;
 use super::directory;
 use super::failure::LedgerError;
 use super::meter::LedgerMeter;
+use super::privacy::PrivacyDone;
 use super::queue::{BATCH_MAX, Done, Job, Queue, Work};
 use super::rows::CallRow;
+use super::schema::BUSY_TIMEOUT;
 use super::sealing::Vault;
 use super::statement::execute;
 use crate::ambient::Ambient;
@@ -243,11 +245,12 @@ impl Writer {
         let durable = jobs.iter().any(|job| job.durable);
         let watch = self.ambient.stopwatch();
         match self.transaction(&jobs, durable) {
-            Ok(done) => {
+            Ok(mut done) => {
                 self.meter.wrote(jobs.len(), recordings(&jobs), durable, watch.elapsed());
                 if jobs.iter().any(|job| job.work.truncates()) {
-                    // What was forgotten must not be found in the log either. A reader may keep a part of it in use.
-                    let _the_next_one_does_it = self.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+                    let cut = self.cut_log();
+                    let asked = jobs.iter().zip(&mut done).filter(|(job, _)| job.work.truncates());
+                    asked.for_each(|(_, done)| *done = Done::Private(PrivacyDone::Changed(cut)));
                 }
                 self.pulse.set(LedgerHealth::Well);
                 self.queue.settle(&jobs);
@@ -262,6 +265,17 @@ impl Writer {
             }
             Err(error) => self.judge(jobs, &error),
         }
+    }
+
+    /// Put the whole log into the database and cut it. Says whether it was: a reader that keeps a part of it in use is not
+    /// waited for, because everybody who writes would wait, too.
+    fn cut_log(&self) -> bool {
+        if self.conn.busy_timeout(Duration::ZERO).is_err() {
+            return false;
+        }
+        let busy = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        let restored = self.conn.busy_timeout(BUSY_TIMEOUT);
+        matches!((busy, restored), (Ok(0), Ok(())))
     }
 
     fn transaction(&mut self, jobs: &[Job], durable: bool) -> Result<Vec<Done>, rusqlite::Error> {

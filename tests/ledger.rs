@@ -9,6 +9,7 @@ mod commits;
 mod consent;
 mod credentials;
 mod fixture;
+mod forgetting;
 mod holds;
 mod keys;
 mod outside;

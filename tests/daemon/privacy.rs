@@ -165,6 +165,24 @@ fn r42_operators_learn_what_agents_did_and_who_changed_a_file() {
     assert!(table.status.success(), "{table:?}");
 }
 
+#[test]
+fn r42_a_call_that_runs_while_it_is_asked_to_forget_is_left_until_it_ended() {
+    let world = sealing();
+    let mut agent = world.agent();
+    let running = std::thread::spawn(move || agent.execute("spin-long", json!({})));
+    let mut admin = world.admin();
+    until("it runs", || admin.ok("health.get", json!({}))["in_flight"] == 1);
+    let asked = json!({"tenant": "local", "reason": "asked to", "confirm": "local"});
+    let done = admin.ok("privacy.forget", asked);
+    assert_eq!((done["left"].clone(), done["done"].clone()), (json!(1), json!(false)), "{done}");
+    let call = running.join().expect("the running call").must("failed", "none", "deadline_exceeded").call().to_owned();
+    admin.ok("incident.get", json!({"call": call}));
+    admin.ok("retention.run", json!({}));
+    assert_eq!(admin.no("incident.get", json!({"call": call}))["code"], "not_found");
+    assert!(audit(&world).contains(r#""what":"forgotten""#));
+    world.verified();
+}
+
 /// A daemon that is killed anywhere while it forgets goes on when it is there again, and the record stays whole.
 #[test]
 fn r42_forgetting_that_is_killed_goes_on_at_the_next_start() {

@@ -15,21 +15,27 @@ use toolkeep_core::tier::Tier;
 
 use super::fixture::{Fixture, NOW_MS, acme, keyed, outcome, principal};
 
-const DAY_MS: u64 = 24 * 3600 * 1000;
+pub(super) const DAY_MS: u64 = 24 * 3600 * 1000;
 /// Far after everything that a test writes.
-const LATER: u64 = NOW_MS + 10 * DAY_MS;
-const CANARY: &str = "CANARY-DE00-1234";
+pub(super) const LATER: u64 = NOW_MS + 10 * DAY_MS;
+pub(super) const CANARY: &str = "CANARY-DE00-1234";
 
-/// A ledger that encrypts to somebody, and the file of who it is.
-async fn sealing(name: &str) -> (Fixture, String) {
+/// A ledger that encrypts to somebody, the file of who it is, and how it is opened again.
+pub(super) async fn sealing_to(name: &str) -> (Fixture, String, LedgerOptions) {
     let (identity, recipient) = keygen(&Ambient::real());
     let recipients = Recipients::of(&[recipient]).expect("a recipient");
     let options = LedgerOptions { recipients: Some(recipients), ..LedgerOptions::default() };
-    (Fixture::with(name, options).await, identity.to_string())
+    (Fixture::with(name, options.clone()).await, identity.to_string(), options)
+}
+
+/// A ledger that encrypts to somebody, and the file of who it is.
+pub(super) async fn sealing(name: &str) -> (Fixture, String) {
+    let (fixture, identity, _) = sealing_to(name).await;
+    (fixture, identity)
 }
 
 /// A call full of what nobody should read.
-fn told(fixture: &Fixture) -> toolkeep::ledger::CallRow {
+pub(super) fn told(fixture: &Fixture) -> toolkeep::ledger::CallRow {
     let mut row = fixture.call();
     row.input = Arc::from(format!(r#"{{"iban":"{CANARY}"}}"#));
     row.input_digest = Digest::of(row.input.as_bytes());
@@ -39,7 +45,7 @@ fn told(fixture: &Fixture) -> toolkeep::ledger::CallRow {
     row
 }
 
-fn files_with(fixture: &Fixture, what: &str) -> Vec<String> {
+pub(super) fn files_with(fixture: &Fixture, what: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(fixture.place.path()).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -51,7 +57,7 @@ fn files_with(fixture: &Fixture, what: &str) -> Vec<String> {
     found
 }
 
-async fn input_of(ledger: &Ledger, call: CallId) -> Option<String> {
+pub(super) async fn input_of(ledger: &Ledger, call: CallId) -> Option<String> {
     ledger.call(&acme(), call).await.expect("read").map(|stored| stored.row.input.to_string())
 }
 
@@ -231,15 +237,19 @@ async fn r42_a_forgotten_tenant_is_gone_with_its_keys_and_another_is_untouched()
     fixture.ledger.propose(held.clone(), Durability::Durable).await.expect("kept");
     let entries = fixture.ledger.verify_audit(Vec::new()).await.expect("chain").entries;
     let tenant = "acme".parse().expect("name");
-    let done = fixture.ledger.forget(&tenant, None, LATER, r#"{"what":"forget"}"#.to_owned()).await.expect("forgotten");
+    let facts = r#"{"what":"forget"}"#.to_owned();
+    let asked = fixture.ledger.ask_to_forget(&tenant, None, facts).await.expect("noted");
+    let done = fixture.ledger.forget(&asked, Vec::new()).await.expect("forgotten");
     assert_eq!((done.calls, done.left, done.keys), (1, 1, 0), "what waits for people is not over");
     assert!(input_of(&fixture.ledger, own.call).await.is_none());
     // It goes on where it was, also after a restart.
     fixture.reopen().await;
     fixture.ledger.discard(&acme(), held.plan.id(), Discard::Dropped).await.expect("discarded");
-    let done = fixture.ledger.go_on_forgetting().await.expect("forgotten");
+    assert_eq!(fixture.ledger.to_forget().await.expect("read"), [asked.clone()]);
+    let done = fixture.ledger.forget(&asked, Vec::new()).await.expect("forgotten");
     assert_eq!((done.calls, done.left, done.keys), (1, 0, 1));
-    assert_eq!(fixture.ledger.go_on_forgetting().await.expect("nothing"), Default::default());
+    assert!(fixture.ledger.to_forget().await.expect("read").is_empty());
+    assert_eq!(fixture.ledger.forget(&asked, Vec::new()).await.expect("nothing"), Default::default());
     let globex = Scope::Tenant("globex".parse().expect("name"));
     let stored = fixture.ledger.call(&globex, others.call).await.expect("read").expect("there").row;
     assert_eq!(stored.input, others.input);
@@ -258,7 +268,8 @@ async fn r42_a_forgotten_person_is_gone_and_the_others_of_the_tenant_stay() {
         fixture.ledger.record_call(row.clone()).expect("recorded");
     }
     let (tenant, user) = ("acme".parse().expect("name"), own.principal.user.clone());
-    let done = fixture.ledger.forget(&tenant, Some(&user), LATER, "{}".to_owned()).await.expect("forgotten");
+    let asked = fixture.ledger.ask_to_forget(&tenant, Some(&user), "{}".to_owned()).await.expect("noted");
+    let done = fixture.ledger.forget(&asked, Vec::new()).await.expect("forgotten");
     assert_eq!((done.calls, done.left), (1, 0));
     assert!(input_of(&fixture.ledger, own.call).await.is_none());
     assert_eq!(input_of(&fixture.ledger, others.call).await.as_deref(), Some(&*others.input));

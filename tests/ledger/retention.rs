@@ -125,7 +125,7 @@ async fn calls_are_kept_to_the_millisecond_in_sweeps_of_every_size() {
 
 #[tokio::test]
 async fn t_o4_a_ledger_that_reached_its_bound_commits_again_when_there_is_room() {
-    let options = LedgerOptions { max_pages: Some(240), ..LedgerOptions::default() };
+    let options = LedgerOptions { max_pages: Some(280), ..LedgerOptions::default() };
     let fixture = Fixture::with("prune-full", options).await;
     let mut large = fixture.call();
     large.recording = Some(Arc::from("x".repeat(500_000)));

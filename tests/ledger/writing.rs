@@ -267,7 +267,7 @@ async fn t_s1_a_signing_key_that_others_can_read_is_refused() {
 
 #[tokio::test]
 async fn t_o4_a_full_disk_refuses_durable_writes_and_still_reads() {
-    let options = LedgerOptions { max_pages: Some(120), ..LedgerOptions::default() };
+    let options = LedgerOptions { max_pages: Some(160), ..LedgerOptions::default() };
     let fixture = Fixture::with("full", options).await;
     let first = fixture.call();
     fixture.ledger.record_call(first.clone()).expect("recorded");

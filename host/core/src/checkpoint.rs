@@ -320,7 +320,8 @@ mod tests {
         assert_eq!(notes(&all.concat()), all);
         let witnessed = format!("{}\u{2014} witness.example AAAAAAAA\n{}", all[0], all[1]);
         assert_eq!(notes(&witnessed).len(), 2);
-        let torn = format!("{}{}", all[0], &all[1][..20]);
+        let head: String = all[1].chars().take(20).collect();
+        let torn = format!("{}{head}", all[0]);
         assert_eq!(notes(&torn).iter().filter(|note| key.open(note).is_ok()).count(), 1);
         assert_eq!(notes(&torn).len(), 2);
         assert!(notes("").is_empty());

@@ -465,7 +465,7 @@ pub(crate) async fn carry_out(
     match ended {
         Ended::Fault(Fault::Stale(_)) => recorder.lose("the workspace changed while the tool ran"),
         Ended::Fault(Fault::Diverged(_)) => {
-            recorder.lose("it asked for something else than an earlier execution of the call")
+            recorder.lose("it asked for something else than an earlier execution of the call");
         }
         _ => {}
     }

@@ -67,7 +67,7 @@ struct Known {
 /// What a bucket answers.
 #[derive(Debug, Clone)]
 enum Value {
-    Value(Option<Bytes>),
+    Bytes(Option<Bytes>),
     Names(Vec<String>),
     Failed(String),
 }
@@ -94,8 +94,8 @@ impl Tape {
         let mut keys: HashMap<_, VecDeque<Value>> = HashMap::new();
         for key in &heard.keys {
             let value = match &key.answer {
-                KeyAnswer::None => Value::Value(None),
-                KeyAnswer::Value(blob) => Value::Value(Some(blob.bytes(&mut find)?.into())),
+                KeyAnswer::None => Value::Bytes(None),
+                KeyAnswer::Value(blob) => Value::Bytes(Some(blob.bytes(&mut find)?.into())),
                 KeyAnswer::Names(names) => Value::Names(names.clone()),
                 KeyAnswer::Failed(why) => Value::Failed(why.clone()),
             };
@@ -195,7 +195,7 @@ impl Tape {
             let whole = keys.get(&(bucket.clone(), KeyAsked::List { after: None, limit }))?;
             return match whole.front() {
                 Some(Value::Names(names)) if names.len() < LIST_PAGE && !names.contains(key) => {
-                    Some(Value::Value(None))
+                    Some(Value::Bytes(None))
                 }
                 _ => None,
             };
@@ -213,7 +213,7 @@ pub(crate) struct TapeKeys(pub(crate) Arc<Tape>);
 impl Keys for TapeKeys {
     fn get<'a>(&'a self, bucket: &'a BucketName, key: &'a str) -> PortFuture<'a, Result<Option<Bytes>, KeysFailure>> {
         let answer = match self.0.key(bucket, KeyAsked::Get(key.to_owned())) {
-            Some(Value::Value(value)) => Ok(value),
+            Some(Value::Bytes(value)) => Ok(value),
             Some(Value::Failed(why)) => Err(KeysFailure::Unreadable(why)),
             Some(Value::Names(_)) | None => Err(KeysFailure::Unrecorded(format!("the key `{key}` of `{bucket}`"))),
         };
@@ -230,7 +230,7 @@ impl Keys for TapeKeys {
         let answer = match self.0.key(bucket, asked) {
             Some(Value::Names(names)) => Ok(names),
             Some(Value::Failed(why)) => Err(KeysFailure::Unreadable(why)),
-            Some(Value::Value(_)) | None => Err(KeysFailure::Unrecorded(format!("the names of `{bucket}`"))),
+            Some(Value::Bytes(_)) | None => Err(KeysFailure::Unrecorded(format!("the names of `{bucket}`"))),
         };
         Box::pin(std::future::ready(answer))
     }

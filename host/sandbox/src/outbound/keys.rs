@@ -131,6 +131,7 @@ fn port(outward: &Outward) -> Result<&dyn Keys, KeysError> {
 }
 
 /// Why a value is not had: for the guest to hear, or the end of a replay.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
 fn unread(failure: KeysFailure) -> KeysError {
     match failure {
         KeysFailure::Unreadable(_) => KeysError::Invalid(failure.to_string()),

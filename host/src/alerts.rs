@@ -3,23 +3,25 @@
 //! An alert is a row of the ledger that counts. What happens again to the same subject within the window is added to the
 //! row and not told again; where the rules want a number of occurrences first, it is told when there are as many. The row
 //! and its deliveries are written in one transaction, so that neither is there without the other; whoever raises one does
-//! not wait. Where the ledger takes nothing any more, the alert goes out directly, once, and into the log: that the record
-//! is not kept is what must be heard above all.
+//! not wait. Where the ledger cannot write now, the alert goes out directly ([`direct`]) and into the log: that the record is
+//! not kept is what must be heard above all.
+
+mod direct;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use toolkeep_core::delivery::{DeliveryKind, Message};
+use toolkeep_core::delivery::Message;
 use toolkeep_core::id::{AlertId, ChannelName, DeliveryId, TenantName};
 
 use crate::ambient::Ambient;
-use crate::channel::{Channels, Parcel};
-use crate::egress::Clearance;
-use crate::ledger::{AlertRaised, Ledger, LedgerError};
+use crate::channel::Channels;
+use crate::ledger::{AlertRaised, Ledger, LedgerError, LedgerHealth};
 use crate::notify::Event;
+
+pub(crate) use direct::Direct;
 
 /// How long the same fact is added to its alert, if the configuration does not say: an hour, in milliseconds.
 pub const WINDOW_MS: u64 = 3_600_000;
@@ -33,8 +35,6 @@ pub const RULES_MAX: usize = 100;
 pub const SUBJECT_MAX_BYTES: usize = 200;
 /// Longest text of the facts, in bytes: they name things, and hold no contents.
 pub const DETAIL_MAX_BYTES: usize = 8 * 1024;
-/// How long one direct delivery may take, all attempts at it being one.
-const DIRECT: Duration = Duration::from_secs(30);
 
 /// How much an alert matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -135,6 +135,7 @@ pub struct Alerts {
     channels: Channels,
     ledger: Ledger,
     ambient: Ambient,
+    direct: Direct,
 }
 
 impl fmt::Debug for Alerts {
@@ -147,13 +148,28 @@ impl Alerts {
     /// With the rules of a configuration.
     #[must_use]
     pub fn new(rules: AlertRules, channels: Channels, ledger: Ledger, ambient: Ambient) -> Self {
-        Self { rules: Arc::new(rules), channels, ledger, ambient }
+        let direct = Direct::new(channels.clone(), ambient.clone());
+        Self { rules: Arc::new(rules), channels, ledger, ambient, direct }
     }
 
     /// The ways by which an event of this tenant is told as an alert.
     pub fn ways(&self, event: Event, tenant: &TenantName) -> Vec<ChannelName> {
         let named = self.rules.of(event).map(|terms| terms.channels).unwrap_or_default();
         named.iter().filter(|name| self.channels.of(name, tenant).is_some()).cloned().collect()
+    }
+
+    /// What sends without the ledger.
+    pub(crate) const fn direct(&self) -> &Direct {
+        &self.direct
+    }
+
+    /// The ways by which an event is told as an alert and not besides. Where it has to happen more than once first, it is
+    /// news each time.
+    pub fn instead(&self, event: Event, tenant: &TenantName) -> Vec<ChannelName> {
+        match self.rules.of(event) {
+            Some(terms) if terms.threshold == 1 => self.ways(event, tenant),
+            _ => Vec::new(),
+        }
     }
 
     /// Raise an alert about a fact that is on record by itself. `subject` says of what, in few words that are the same when
@@ -178,35 +194,32 @@ impl Alerts {
             detail: text.into(),
             deliveries: ways.into_iter().map(|way| (DeliveryId::new(self.ambient.uuid_v7()), way)).collect(),
         };
-        if let Err((error, raised)) = self.ledger.raise_alert(raised) {
-            self.directly(error, *raised);
+        let unwell = self.ledger.health() != LedgerHealth::Well;
+        let kept = if unwell && self.direct.tell(&raised) {
+            // It waits for room in the ledger, and is not told again when there is some.
+            AlertRaised { threshold: 1, deliveries: Vec::new(), ..raised }
+        } else {
+            raised
+        };
+        if let Err((error, raised)) = self.ledger.raise_alert(kept) {
+            not_kept(&raised, &error);
+            if !unwell {
+                self.direct.tell(&raised);
+            }
         }
     }
 
-    /// The ledger does not take it: tell it once, without it.
-    fn directly(&self, error: LedgerError, raised: AlertRaised) {
-        tracing::error!(%error, alert = raised.event.word(), subject = %raised.subject, detail = %raised.detail,
-            "an alert is not on record");
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (alerts, made_ms) = (self.clone(), self.ambient.now_ms());
-        runtime.spawn(async move {
-            for (id, way) in &raised.deliveries {
-                let parcel = Parcel {
-                    id: *id,
-                    tenant: raised.tenant.clone(),
-                    kind: DeliveryKind::Alert,
-                    call: None,
-                    made_ms,
-                    message: raised.message((1, made_ms, made_ms)),
-                    clearance: Clearance::default(),
-                };
-                let sent = tokio::time::timeout(DIRECT, alerts.channels.send(way, &parcel, made_ms)).await;
-                if !matches!(sent, Ok(Ok(_))) {
-                    tracing::error!(channel = %way, alert = raised.event.word(), "an alert could not be told");
-                }
-            }
-        });
+    /// Tell what the ledger took and could not write after all.
+    pub(crate) fn tell_unkept(&self) {
+        for raised in self.ledger.unkept_alerts() {
+            self.direct.tell(&raised);
+        }
     }
+}
+
+fn not_kept(raised: &AlertRaised, error: &LedgerError) {
+    tracing::error!(%error, alert = raised.event.word(), subject = %raised.subject, detail = %raised.detail,
+        "an alert is not on record");
 }
 
 impl AlertRaised {
@@ -251,12 +264,16 @@ pub fn subject_of(event: Event, facts: &Map<String, Value>) -> String {
         | Event::ApprovalExpired
         | Event::OutcomeUnknown
         | Event::OutcomeHalted
-        | Event::BreakGlass
         | Event::ReplayFailed => vec![of("call_id", "call").or_else(|| of("call", "call"))],
+        // Another reader of the same call is another fact.
+        Event::BreakGlass => vec![of("call_id", "call"), of("by", "by")],
         Event::BoundaryBreach | Event::ContentSuspicious => vec![of("tool", "tool"), agent()],
         Event::RunEscalated | Event::RunHeld => vec![of("run", "run")],
         Event::DeliveryDead => vec![of("channel", "channel").or_else(|| of("tool", "tool"))],
-        Event::KillChanged => vec![of("target", "target").or_else(|| of("level", "level")), of("name", "name")],
+        // A switch that is set harder, or again after it was cleared, is another fact.
+        Event::KillChanged => {
+            vec![of("level", "level"), of("name", "name"), text("mode"), of("set_at_ms", "set at")]
+        }
         Event::BreakerOpened => vec![of("tool", "tool"), of("grant", "grant"), of("origin", "origin")],
         Event::BudgetExceeded => {
             vec![text("balance"), of("run", "run"), of("user", "user"), of("workflow", "workflow")]
@@ -322,6 +339,20 @@ mod tests {
         }
         let spent = facts(json!({"balance": "the run's budget", "run": "run_1", "user": null}));
         assert_eq!(subject_of(Event::BudgetExceeded, &spent), "the run's budget, run run_1");
+    }
+
+    #[test]
+    fn r43_a_switch_that_is_set_again_and_another_reader_are_facts_of_their_own() {
+        let switch = |mode: &str, set: u64| {
+            let told = json!({"level": "tool", "name": "a", "mode": mode, "set_at_ms": set, "set": true});
+            subject_of(Event::KillChanged, &facts(told))
+        };
+        assert_eq!(switch("stop", 1), switch("stop", 1));
+        assert_ne!(switch("read_only", 1), switch("stop", 1), "it is set harder");
+        assert_ne!(switch("stop", 1), switch("stop", 2), "it is set again");
+        let read = |by: &str| subject_of(Event::BreakGlass, &facts(json!({"call_id": "call_1", "by": by})));
+        assert_eq!(read("ann"), read("ann"));
+        assert_ne!(read("ann"), read("bob"));
     }
 
     #[test]

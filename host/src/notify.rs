@@ -3,11 +3,10 @@
 //! An alert is a delivery like any other: kept in the ledger, tried again, given up as a dead letter. It is enqueued right
 //! after what it tells of, which is on record by itself: a crash between the two loses the alert and nothing else. Whoever has
 //! something to tell calls [`Notify::event`] and does not wait. What an operator has to know is an alert besides, and is told
-//! as one where alerts go ([`crate::alerts`]). That the audit failed is told even where the ledger takes nothing any more: then
-//! it is sent at once, without being kept.
+//! as one where alerts go ([`crate::alerts`]). That the audit failed is told even where the ledger cannot write: then it is
+//! sent at once, without being kept.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,13 +15,9 @@ use toolkeep_core::id::{ChannelName, DeliveryId, TenantName};
 
 use crate::alerts::{AlertRules, Alerts, Severity, subject_of};
 use crate::ambient::Ambient;
-use crate::channel::{Channels, NotTaken, Parcel};
+use crate::channel::{Channels, Parcel};
 use crate::egress::Clearance;
-use crate::ledger::{Enqueue, Ledger};
-
-/// Attempts to send an alert that the ledger does not keep, and the pause after each.
-const UNKEPT_ATTEMPTS: u32 = 5;
-const UNKEPT_PAUSE: Duration = Duration::from_secs(5);
+use crate::ledger::{Enqueue, Ledger, LedgerHealth};
 
 /// What operators may be told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -159,6 +154,22 @@ impl Event {
             }
         }
     }
+
+    /// Whether each is about a call or a change of its own, so that nothing adds up to a number of occurrences.
+    #[must_use]
+    pub const fn is_single(self) -> bool {
+        matches!(
+            self,
+            Self::ApprovalRequested
+                | Self::ApprovalResolved
+                | Self::ApprovalExpired
+                | Self::OutcomeUnknown
+                | Self::OutcomeHalted
+                | Self::KillChanged
+                | Self::BreakGlass
+                | Self::ReplayFailed
+        )
+    }
 }
 
 /// Which events go by which channels: a checked `[[notify]]`.
@@ -196,7 +207,8 @@ impl Notify {
     }
 
     /// Tell of an event that concerns a tenant. `facts` is an object of what a person needs to act; it holds no content and
-    /// no secret. A channel of another tenant is not told. Where alerts of it go, it is told as an alert and not besides.
+    /// no secret. A channel of another tenant is not told. Where alerts of it go, it is told as an alert and not besides, unless
+    /// it has to happen more than once first.
     pub fn event(&self, event: Event, tenant: &TenantName, facts: Value) {
         let Value::Object(mut facts) = facts else { return };
         let cleared = event == Event::KillChanged && facts.get("set") == Some(&Value::Bool(false));
@@ -204,7 +216,7 @@ impl Notify {
         if alert {
             self.alerts.raise(event, tenant, &subject_of(event, &facts), &facts);
         }
-        let mut told: Vec<ChannelName> = if alert { self.alerts.ways(event, tenant) } else { Vec::new() };
+        let mut told: Vec<ChannelName> = if alert { self.alerts.instead(event, tenant) } else { Vec::new() };
         facts.insert("tenant".to_owned(), json!(tenant));
         let body: Arc<[u8]> = Value::Object(facts).to_string().into_bytes().into();
         for channel in
@@ -228,42 +240,30 @@ impl Notify {
                 call: None,
                 message,
             };
+            if event == Event::AuditFailed && self.ledger.health() != LedgerHealth::Well {
+                self.send_at_once(alert);
+                continue;
+            }
             match self.ledger.enqueue_delivery(alert.clone()) {
                 Ok(()) => {}
                 Err(error) if event == Event::AuditFailed => {
                     tracing::error!(%error, %channel, "an alert is sent without being kept");
-                    tokio::spawn(self.clone().send_at_once(alert));
+                    self.send_at_once(alert);
                 }
                 Err(error) => tracing::error!(%error, event = event.word(), %channel, "an alert is lost"),
             }
         }
     }
 
-    /// A few attempts, of which nothing is written down.
-    async fn send_at_once(self, alert: Enqueue) {
-        for attempt in 0..UNKEPT_ATTEMPTS {
-            let now_ms = self.ambient.now_ms();
-            let parcel = Parcel {
-                id: alert.id,
-                tenant: alert.tenant.clone(),
-                kind: alert.kind,
-                call: None,
-                made_ms: now_ms,
-                message: alert.message.clone(),
-                clearance: Clearance::new(|| true),
-            };
-            match self.channels.send(&alert.channel, &parcel, now_ms).await {
-                Ok(_taken) => return,
-                Err(NotTaken::Later { why, .. }) => {
-                    tracing::error!(%why, attempt, channel = %alert.channel, "an alert did not arrive");
-                }
-                Err(problem) => {
-                    tracing::error!(%problem, channel = %alert.channel, "an alert is lost");
-                    return;
-                }
-            }
-            tokio::time::sleep(UNKEPT_PAUSE).await;
-        }
+    /// Tell what the ledger took and could not write after all.
+    pub(crate) fn tell_unkept(&self) {
+        self.alerts.tell_unkept();
+    }
+
+    fn send_at_once(&self, alert: Enqueue) {
+        let Enqueue { id, tenant, kind, channel, call, message } = alert;
+        let (made_ms, clearance) = (self.ambient.now_ms(), Clearance::default());
+        self.alerts.direct().send(channel, Parcel { id, tenant, kind, call, made_ms, message, clearance });
     }
 }
 

@@ -111,3 +111,28 @@ fn r43_each_kind_of_trouble_raises_its_own_alert_and_news_none() {
     events.sort();
     assert_eq!(events, ["boundary.breach", "breaker.opened", "budget.exceeded", "kill.changed"]);
 }
+
+#[test]
+fn r43_what_is_counted_first_is_news_meanwhile() {
+    let world = world(
+        "[alerts]\nchannels = [\"ops\"]\n[[alerts.rule]]\non = [\"boundary.breach\"]\nthreshold = 2\n\
+         [[notify]]\nevents = [\"boundary.breach\"]\nchannels = [\"ops\"]\n",
+    );
+    let alerts = |told: &[Value]| told.iter().filter(|line| !line["data"]["alert"].is_null()).count();
+    breach(&world, 1);
+    until("it is told as news", || told(&world).len() == 1);
+    assert_eq!(alerts(&told(&world)), 0);
+    breach(&world, 2);
+    until("it is told as both", || told(&world).len() == 3);
+    assert_eq!(alerts(&told(&world)), 1);
+}
+
+#[test]
+fn r43_a_switch_that_is_set_harder_or_again_is_told_again() {
+    let world = world("[alerts]\nchannels = [\"ops\"]\n");
+    let mut admin = world.admin();
+    for (count, mode) in [(1, "read_only"), (2, "stop"), (3, "stop")] {
+        admin.ok("kill.set", json!({"level": "tool", "name": "spin", "mode": mode, "reason": "x"}));
+        until("it is told", || told(&world).len() == count);
+    }
+}

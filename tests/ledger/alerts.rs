@@ -1,19 +1,21 @@
 //! Alerts on record: what counts them, what opens them, and how many there can be.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use toolkeep::alerts::Severity;
-use toolkeep::ledger::{ALERTS_OPEN_MAX, AlertRaised, OVERFLOW, Page, Scope};
-use toolkeep::notify::Event;
+use serde_json::{Value, json};
+use toolkeep::alerts::{AlertRule, AlertRules, Severity};
+use toolkeep::ledger::{ALERTS_OPEN_MAX, AlertRaised, LedgerHealth, LedgerOptions, OVERFLOW, Page, Scope};
+use toolkeep::notify::{Event, Route};
 use toolkeep_core::id::{AlertId, DeliveryId, TenantName, UserName};
 
-use super::fixture::Fixture;
+use super::fixture::{Fixture, notify};
 
 fn acme() -> TenantName {
     "acme".parse().expect("name")
 }
 
-fn raised(fixture: &Fixture, subject: &str) -> AlertRaised {
+pub(super) fn raised(fixture: &Fixture, subject: &str) -> AlertRaised {
     AlertRaised {
         id: AlertId::new(fixture.ambient.uuid_v7()),
         tenant: acme(),
@@ -95,8 +97,7 @@ async fn r43_n_alerts_are_listed_and_what_comes_then_is_counted_together() {
     for number in 0..most + 2 {
         let alert = AlertRaised { deliveries: Vec::new(), ..raised(&fixture, &format!("s{number}")) };
         fixture.ledger.raise_alert(alert).expect("raised");
-        if number % 1_000 == 0 {
-            fixture.ledger.levels().await.expect("read");
+        if number % 500 == 0 {
             let _written = counts(&fixture).await;
         }
     }
@@ -105,4 +106,47 @@ async fn r43_n_alerts_are_listed_and_what_comes_then_is_counted_together() {
     assert_eq!(newest[1], (format!("s{}", most - 1), 1), "the last that had room");
     let open = fixture.ledger.levels().await.expect("read").alerts;
     assert_eq!(open, (0, most + 1, 0));
+    let other = AlertRaised { event: Event::KillChanged, severity: Severity::Critical, ..raised(&fixture, "a switch") };
+    fixture.ledger.raise_alert(other).expect("raised");
+    assert_eq!(counts(&fixture).await[0], ("a switch".to_owned(), 1), "warnings of one event mute no other");
+    assert_eq!(fixture.ledger.outbox_counts().await.expect("read").queued, 1);
+}
+
+/// What a channel was told, as soon as it is so many lines.
+async fn told(fixture: &Fixture, lines: usize) -> Vec<Value> {
+    loop {
+        let text = std::fs::read_to_string(fixture.place.path().join("told.jsonl")).unwrap_or_default();
+        let told: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        if told.len() >= lines {
+            return told;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn r43_what_a_full_ledger_cannot_keep_is_told_at_once_and_once() {
+    let options = LedgerOptions { max_pages: Some(120), ..LedgerOptions::default() };
+    let fixture = Fixture::with("alert-full", options).await;
+    let mut large = fixture.call();
+    large.recording = Some(Arc::from("x".repeat(600_000)));
+    fixture.ledger.record_call(large).expect("it waits for room that never comes");
+    fixture.ledger.barrier().await.expect_err("full");
+    assert_eq!(fixture.ledger.health(), LedgerHealth::DiskFull);
+
+    let (ops, audit): (Vec<_>, _) = (vec!["ops".parse().expect("name")], Event::AuditFailed);
+    let threshold = AlertRule { on: vec![Event::RunHeld], enabled: true, threshold: 2, severity: None, channels: None };
+    let rules = AlertRules { channels: ops, rules: vec![threshold], ..AlertRules::default() };
+    let routes = vec![Route { events: vec![audit], channels: vec!["news".parse().expect("name")] }];
+    let notify = notify(&fixture, routes).with_alerts(rules);
+    for _ in 0..3 {
+        notify.event(Event::RunHeld, &acme(), json!({"run": "run_1"}));
+    }
+    notify.event(audit, &acme(), json!({"what": "the disk of the ledger is full"}));
+    let mut lines: Vec<_> = told(&fixture, 3).await.iter().map(|line| line["data"].clone()).collect();
+    lines.sort_by_key(|data| data["alert"]["count"].as_u64());
+    let of = |data: &Value| (data["what"].is_string(), data["alert"]["count"].as_u64());
+    let expected = [(true, None), (true, Some(1)), (false, Some(2))];
+    assert_eq!(lines.iter().map(of).collect::<Vec<_>>(), expected, "a route, the alert, and one at its threshold");
+    let _no_room_to_the_end = fixture.ledger.close().await;
 }

@@ -5,14 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toolkeep::ambient::Ambient;
+use toolkeep::channel::Channels;
+use toolkeep::channel::config::ChannelText;
+use toolkeep::egress::{Egress, EgressConfig, Resolver};
 use toolkeep::ledger::{
     ApprovalRow, BlobSet, CallKey, CallRow, InlineBlob, Intent, KeyClaim, Ledger, LedgerOptions, OutcomeRow, Proposal,
     Scope, Settled,
 };
+use toolkeep::notify::{Notify, Route};
+use toolkeep::secrets::Secrets;
 use toolkeep_core::call::{Mode, Outcome, Status, Usage};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Effect, FileState};
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId};
+use toolkeep_core::id::{ApprovalId, CallId, ChannelName, PlanId, ReceiptId};
 use toolkeep_core::plan::{FORMAT, Plan, PlanBody, SealBinding};
 use toolkeep_core::price::Usd;
 use toolkeep_core::principal::{Credential, Origin, Principal};
@@ -257,4 +262,18 @@ pub(crate) fn keyed(call: &mut CallRow, key: &str) -> KeyClaim {
         request,
         call: call.call,
     }
+}
+
+/// What tells operators, by the channels `ops` and `news`: both write to `told.jsonl` beside the ledger.
+pub(crate) fn notify(fixture: &Fixture, routes: Vec<Route>) -> Notify {
+    let channels = ["ops", "news"].map(|name| {
+        let name: ChannelName = name.parse().expect("name");
+        let text: ChannelText = toml::from_str("kind = \"file\"\npath = \"told.jsonl\"").expect("text");
+        let config = text.check(&name, Some(fixture.place.path())).expect("a channel");
+        (name, config)
+    });
+    let secrets = Secrets::new(BTreeMap::default(), fixture.ambient.clone());
+    let egress = Egress::new(&EgressConfig { ca_file: None }, Resolver::system(), secrets).expect("an egress");
+    let channels = Channels::new(channels.into_iter().collect(), egress);
+    Notify::new(routes, channels, fixture.ledger.clone(), fixture.ambient.clone())
 }

@@ -8,6 +8,7 @@ use toolkeep::ambient::Ambient;
 use toolkeep::ledger::{Durability, Ledger, LedgerError, LedgerHealth, LedgerOptions, Page, RunRow};
 use toolkeep_core::id::RunId;
 
+use super::alerts::raised;
 use super::fixture::{Fixture, NOW_MS, Place, acme, principal, stranger};
 
 #[tokio::test]
@@ -297,9 +298,11 @@ async fn poisoned_in_a_child() {
     let place = Place::new("poison");
     let ledger = Ledger::open(place.path(), Ambient::real()).await.expect("opened");
     let fixture = Fixture { place, ambient: Ambient::real(), ledger };
-    let mut poisoned = None;
+    let (mut poisoned, mut alerts) = (None, 0);
     for at in 0..200_u8 {
         let content = vec![at; 60_000];
+        fixture.ledger.raise_alert(raised(&fixture, &at.to_string())).expect("taken");
+        alerts += 1;
         if let Err(error) = fixture.ledger.propose(fixture.proposal(&content), Durability::Durable).await {
             poisoned = Some(error);
             break;
@@ -314,6 +317,14 @@ async fn poisoned_in_a_child() {
     let intent = fixture.ledger.intent(fixture.intent(&fixture.proposal(b"y").plan)).await;
     assert!(intent.is_err());
     assert!(!fixture.ledger.plans(&acme(), None, Page::default()).await.expect("still reads").items.is_empty());
+    let (_, written, _) = fixture.ledger.levels().await.expect("still reads").alerts;
+    let unkept = fixture.ledger.unkept_alerts();
+    assert_eq!(
+        written + unkept.len() as u64,
+        alerts,
+        "an alert is written or handed back, to be told without the ledger"
+    );
+    assert!(fixture.ledger.unkept_alerts().is_empty(), "once");
     assert!(fixture.ledger.close().await.is_err());
     assert!(fixture.place.path().join("running").exists(), "the next start must check");
     println!("poisoned as it should be");

@@ -59,9 +59,11 @@ impl AlertsText {
             let problem = format!("there are {} rules; {RULES_MAX} are the most", self.rules.len());
             return Err(ConfigError::value("alerts.rule", problem));
         }
-        let named = self.rules.iter().flat_map(|rule| rule.channels.iter().flatten());
-        for name in self.channels.iter().chain(named) {
+        for name in &self.channels {
             check_receives(channels, "alerts.channels", name)?;
+        }
+        for name in self.rules.iter().flat_map(|rule| rule.channels.iter().flatten()) {
+            check_receives(channels, "alerts.rule.channels", name)?;
         }
         let mut ruled = BTreeSet::new();
         for event in self.rules.iter().flat_map(|rule| &rule.on) {
@@ -83,6 +85,13 @@ impl AlertRuleText {
         let threshold = self.threshold.unwrap_or(1);
         if !(1..=THRESHOLD_MAX).contains(&threshold) {
             let problem = format!("{threshold} is not between 1 and {THRESHOLD_MAX}");
+            return Err(ConfigError::value("alerts.rule.threshold", problem));
+        }
+        if let Some(single) = self.on.iter().find(|event| threshold > 1 && event.is_single()) {
+            let problem = format!(
+                "`{}` is about one call or one change, which does not happen {threshold} times; it would never be told: write 1",
+                single.word()
+            );
             return Err(ConfigError::value("alerts.rule.threshold", problem));
         }
         Ok(AlertRule {
@@ -152,7 +161,24 @@ mod tests {
         ] {
             assert_eq!(checked(line).is_ok(), fits, "{line}");
         }
+        for (lines, key) in [
+            ("channels = [\"nowhere\"]", "`alerts.channels`"),
+            ("[[rule]]\non = [\"run.held\"]\nchannels = [\"nowhere\"]", "`alerts.rule.channels`"),
+        ] {
+            assert!(checked(lines).is_err_and(|error| error.contains(key)), "{lines}");
+        }
         let rules = |n: usize| checked(&"[[rule]]\non = []\n".repeat(n)).is_ok();
         assert!(rules(RULES_MAX) && !rules(RULES_MAX + 1));
+    }
+
+    #[test]
+    fn r43_what_does_not_happen_twice_has_no_threshold() {
+        for event in Event::ALL.into_iter().filter(|event| event.severity().is_some()) {
+            let rule =
+                |threshold: u32| checked(&format!("[[rule]]\non = [\"{}\"]\nthreshold = {threshold}", event.word()));
+            assert!(rule(1).is_ok(), "{event:?}");
+            let single = rule(2).is_err_and(|error| error.contains("alerts.rule.threshold"));
+            assert_eq!(single, event.is_single(), "{event:?}");
+        }
     }
 }

@@ -82,8 +82,10 @@ impl Host {
         }
     }
 
-    /// Raise an alert where the ledger stopped writing since the last look. `told` remembers what was said.
+    /// Raise an alert where the ledger stopped writing since the last look, and tell those that it could not write. `told`
+    /// remembers what was said.
     pub(super) fn watch_the_ledger(&self, told: &mut LedgerHealth) {
+        self.0.notify.tell_unkept();
         let health = self.ledger().health();
         if health == *told {
             return;

@@ -23,8 +23,9 @@ use super::statement::{page, row};
 use crate::alerts::Severity;
 use crate::notify::Event;
 
-/// Alerts of one tenant that are not acknowledged, at most. What comes then is added to the one about [`OVERFLOW`].
-pub const ALERTS_OPEN_MAX: i64 = 10_000;
+/// Alerts of one tenant about one event that are not acknowledged, at most. What comes then is added to the one about
+/// [`OVERFLOW`]. Each event has its own: what an agent can make happen often does not mute another.
+pub const ALERTS_OPEN_MAX: i64 = 1_000;
 /// The subject of what has no row of its own.
 pub const OVERFLOW: &str = "more than can be listed";
 
@@ -139,7 +140,7 @@ impl Batch<'_> {
     fn raise(&mut self, raised: &AlertRaised) -> Step<bool, LedgerError> {
         let mut subject: &str = &raised.subject;
         let mut counting = self.counting(raised, subject)?;
-        if counting.is_none() && self.is_full(&raised.tenant)? {
+        if counting.is_none() && self.is_full(raised)? {
             subject = OVERFLOW;
             counting = self.counting(raised, subject)?;
         }
@@ -214,10 +215,11 @@ impl Batch<'_> {
         })?)
     }
 
-    fn is_full(&self, tenant: &TenantName) -> Step<bool, LedgerError> {
-        let sql = "SELECT count(*) AS open FROM (SELECT 1 FROM alerts WHERE tenant = ?1 AND state <> 'acked' LIMIT ?2)";
-        let open =
-            self.row(sql, params![tenant.as_str(), ALERTS_OPEN_MAX], |row| Reading::new(row, "alerts").number("open"))?;
+    fn is_full(&self, raised: &AlertRaised) -> Step<bool, LedgerError> {
+        let sql = "SELECT count(*) AS open FROM \
+                   (SELECT 1 FROM alerts WHERE tenant = ?1 AND event = ?2 AND state <> 'acked' LIMIT ?3)";
+        let values = params![raised.tenant.as_str(), raised.event.word(), ALERTS_OPEN_MAX];
+        let open = self.row(sql, values, |row| Reading::new(row, "alerts").number("open"))?;
         Ok(open.is_some_and(|open| integer(open) >= ALERTS_OPEN_MAX))
     }
 
@@ -254,6 +256,12 @@ impl Ledger {
             }
             Err(error) => Err((error, spare)),
         }
+    }
+
+    /// Alerts that were taken and could not be written, each once: they are to be told without the ledger.
+    #[must_use]
+    pub fn unkept_alerts(&self) -> Vec<AlertRaised> {
+        self.shared.pulse.take_unkept()
     }
 
     /// Alerts, newest first: those that nobody acknowledged, or all.

@@ -3,7 +3,7 @@
 //! Lazy writes do not wake the writer one by one: the first of a batch does, the rest are found when it
 //! looks again. Urgent ones (somebody waits for the answer) wake it at once. Outcomes, barriers and kill switches are
 //! not counted: there is at most one outcome per intent, intents were, and a switch must not wait for what it stops.
-//! Audit entries find room where calls find none any more: they tell what has happened already.
+//! Audit entries and alerts find room where calls find none any more: they tell what has happened already.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,7 +34,7 @@ use super::transactions::TransactionWork;
 
 /// Most jobs of one batch: nobody waits for more than these.
 pub(super) const BATCH_MAX: usize = 1_024;
-/// How many times the bounds of other writes are those of audit entries.
+/// How many times the bounds of other writes are those of audit entries and alerts.
 const ROOM_FOR_AUDIT: u32 = 2;
 
 /// What is to be written.
@@ -284,7 +284,8 @@ impl Queue {
         }
         if job.counted {
             let bytes = state.held_bytes.saturating_add(job.bytes);
-            let times = if matches!(job.work, Work::Audit { .. }) { ROOM_FOR_AUDIT } else { 1 };
+            let tells = matches!(job.work, Work::Audit { .. } | Work::Alert(AlertWork::Raise(_)));
+            let times = if tells { ROOM_FOR_AUDIT } else { 1 };
             let (jobs, most) = (self.most_jobs.saturating_mul(times), self.most_bytes.saturating_mul(times.into()));
             // One write larger than the bound is taken when it is alone; otherwise it could never be written.
             if state.held_jobs >= jobs || (bytes > most && state.held_jobs > 0) {
@@ -383,7 +384,11 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::alerts::AlertRaised;
     use super::*;
+    use crate::alerts::Severity;
+    use crate::notify::Event;
+    use toolkeep_core::id::AlertId;
 
     fn audit(bytes: usize) -> Job {
         Job::lazy(Work::Audit { kind: AuditKind::Tool, body: "x".repeat(bytes).into() })
@@ -405,6 +410,28 @@ mod tests {
         queue.push(write(1_000)).expect("all of it");
         queue.push(audit(1_000)).expect("as much again");
         assert!(matches!(queue.push(audit(1)), Err(LedgerError::Overloaded)));
+    }
+
+    #[test]
+    fn r43_alerts_find_room_where_other_writes_find_none_and_are_bounded_too() {
+        let alert = || {
+            Job::lazy(Work::Alert(AlertWork::Raise(Box::new(AlertRaised {
+                id: AlertId::new(uuid::Uuid::from_u128(1)),
+                tenant: "acme".parse().expect("name"),
+                event: Event::BoundaryBreach,
+                subject: "a".into(),
+                severity: Severity::Warning,
+                threshold: 1,
+                window_ms: 1,
+                detail: "{}".into(),
+                deliveries: Vec::new(),
+            }))))
+        };
+        let queue = Queue::new(3, 1_000, LedgerMeter::default());
+        (0..3).for_each(|_| queue.push(write(1)).expect("taken"));
+        assert!(matches!(queue.push(write(1)), Err(LedgerError::Overloaded)));
+        (0..3).for_each(|_| queue.push(alert()).expect("room for what somebody has to know"));
+        assert!(matches!(queue.push(alert()), Err(LedgerError::Overloaded)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use rusqlite::{Connection, ErrorCode};
 use toolkeep_core::merkle::Frontier;
 
 use super::LedgerHealth;
+use super::alerts::{AlertRaised, AlertWork};
 use super::batch::{Batch, Book, Marks, Ran};
 use super::charges::Refunds;
 use super::checkpoints::Signer;
@@ -51,6 +52,8 @@ pub(super) struct Pulse {
     pub(super) head: AtomicU64,
     /// The last one that a checkpoint covers.
     pub(super) vouched: AtomicU64,
+    /// Alerts that were taken and could not be written. Each was in the queue, whose bounds are theirs.
+    unkept: Mutex<Vec<AlertRaised>>,
 }
 
 impl Pulse {
@@ -62,6 +65,7 @@ impl Pulse {
             lost: AtomicU64::new(0),
             head: AtomicU64::new(head),
             vouched: AtomicU64::new(vouched),
+            unkept: Mutex::default(),
         }
     }
 
@@ -77,6 +81,19 @@ impl Pulse {
 
     pub(super) fn get(&self) -> LedgerHealth {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A write that nobody waits for is lost. An alert is handed back, for whoever can tell it without the ledger.
+    fn hand_back(&self, work: Work, error: &LedgerError) {
+        tracing::error!(%error, "a write that nobody waits for is lost");
+        if let Work::Alert(AlertWork::Raise(raised)) = work {
+            self.unkept.lock().unwrap_or_else(PoisonError::into_inner).push(*raised);
+        }
+    }
+
+    /// What was handed back since the last time.
+    pub(super) fn take_unkept(&self) -> Vec<AlertRaised> {
+        std::mem::take(&mut *self.unkept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Change it. A poisoned ledger stays poisoned.
@@ -258,7 +275,7 @@ impl Writer {
                     if let Some(waiter) = job.waiter {
                         let _nobody_waits_any_more = waiter.send(Ok(done));
                     } else if let Done::Refused(error) = done {
-                        tracing::error!(%error, "a write that nobody waits for was refused");
+                        self.pulse.hand_back(job.work, &error);
                     }
                 }
                 Vec::new()
@@ -360,7 +377,7 @@ impl Writer {
             if let Some(waiter) = job.waiter {
                 let _nobody_waits_any_more = waiter.send(Err(error.clone()));
             } else {
-                tracing::error!(%error, "a write that nobody waits for is lost");
+                self.pulse.hand_back(job.work, error);
             }
         }
         Vec::new()

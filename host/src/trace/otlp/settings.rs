@@ -26,8 +26,9 @@ const QUEUE_MAX: u64 = 100_000;
 const TIME_MAX_MS: u64 = 600_000;
 /// Path of the traces of an endpoint for everything.
 const TRACES_PATH: &str = "/v1/traces";
-/// Bytes of a trace id that decide about its share: those that are random in every version of the form.
-const SHARE_BYTES: usize = 8;
+/// The last bits of a trace id, which decide about its share: those that are random in W3C Trace Context level 2. The byte
+/// before them is not random in an id of this daemon, which is a UUID.
+const SHARE_BITS: u32 = 56;
 
 /// Where a collector is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,30 +54,28 @@ impl fmt::Display for Endpoint {
 pub(super) struct Sampler {
     /// Whether a caller's decision counts.
     parent: bool,
-    /// Of the rest, every trace id below this; nothing for all.
-    below: Option<u64>,
+    /// Of the rest, every trace id whose last bits are not below this: the threshold of OpenTelemetry's consistent
+    /// probability sampling.
+    from: u64,
 }
 
 impl Sampler {
-    const ALWAYS: Self = Self { parent: false, below: None };
-    const NEVER: Self = Self { parent: false, below: Some(0) };
+    const ALWAYS: Self = Self { parent: false, from: 0 };
+    const NEVER: Self = Self { parent: false, from: 1 << SHARE_BITS };
 
     /// Whether a call of this context is recorded. The same for every system that looks at the same trace.
     pub(super) fn samples(self, context: &Context) -> bool {
         if let Some(parent) = context.parent.filter(|_| self.parent) {
             return parent.sampled;
         }
-        let Some(below) = self.below else { return true };
-        let [.., a, b, c, d, e, f, g, h] = *context.trace.bytes();
-        let bytes: [u8; SHARE_BYTES] = [a, b, c, d, e, f, g, h];
-        u64::from_be_bytes(bytes) >> 1 < below
+        let [.., a, b, c, d, e, f, g] = *context.trace.bytes();
+        u64::from_be_bytes([0, a, b, c, d, e, f, g]) >= self.from
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 2^63")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 2^56")]
     #[expect(clippy::cast_precision_loss, reason = "a share is not more exact than its text")]
     fn share(ratio: f64) -> Self {
-        let below = (ratio * (1_u64 << 63) as f64) as u64;
-        Self { parent: false, below: (ratio < 1.0).then_some(below) }
+        Self { parent: false, from: ((1.0 - ratio) * (1_u64 << SHARE_BITS) as f64) as u64 }
     }
 }
 
@@ -402,8 +401,8 @@ mod tests {
         let sampler =
             |name: &str, share: &str| set(&[("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", share)]).sampler;
         let half = sampler("traceidratio", "0.5");
-        assert!(half.samples(&context(u64::MAX >> 1, None)) && !half.samples(&context(1 << 63, None)));
-        assert!(!half.samples(&context(u64::MAX, Some(true))), "it does not ask the caller");
+        assert!(half.samples(&context(1 << 55, None)) && !half.samples(&context((1 << 55) - 1, None)));
+        assert!(!half.samples(&context(0xff << 56, Some(true))), "it does not ask the caller");
         for (name, share, none, some) in [
             ("always_on", "", true, true),
             ("always_off", "", false, false),
@@ -420,5 +419,21 @@ mod tests {
         let by_parent = set(&[]).sampler;
         assert!(by_parent.samples(&context(7, None)) && by_parent.samples(&context(7, Some(true))));
         assert!(!by_parent.samples(&context(7, Some(false))));
+    }
+
+    #[test]
+    fn r39_of_the_traces_that_begin_here_the_share_is_sampled_that_is_wanted() {
+        const TRACES: usize = 2_000;
+        let ambient = Ambient::fixed(1_700_000_000_000, 7, BTreeMap::new());
+        for share in [0.1, 0.25, 0.5, 0.75, 0.9] {
+            let sampler = Sampler::share(share);
+            let own = || Context::of(None, None, CallId::new(ambient.uuid_v7()));
+            let sampled = (0..TRACES).filter(|_| sampler.samples(&own())).count();
+            let wanted = share * 2_000.0;
+            // Five deviations of a fair draw, which is the same at every run.
+            let off = 5.0 * (wanted * (1.0 - share)).sqrt();
+            let sampled_of = f64::from(u32::try_from(sampled).expect("few"));
+            assert!((sampled_of - wanted).abs() < off, "{sampled} for {share}");
+        }
     }
 }

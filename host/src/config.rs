@@ -314,6 +314,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
     let channels = channels.collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
     let ledger = check_ledger(text)?;
     let (retention, privacy) = retention::check(&text.retention, &text.privacy, ledger)?;
+    let http = text.http.check_beside(base, [&state_dir, &runtime_dir])?;
     let kill = text.kill.check(base, &state_dir, workspaces.values())?;
     let checkpoints = text.audit.checkpoints.check(base, workspaces.values(), &channels)?;
     Ok(Config {
@@ -342,7 +343,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         notify: alerts::check_notify(text, &channels)?,
         alerts: text.alerts.check(&channels)?,
         log: check_log(&text.log)?,
-        http: text.http.check(base)?,
+        http,
         channels,
         autonomy: text.oversight.autonomy.unwrap_or_default(),
         hold_run_after: oversight::check_hold(text)?,

@@ -15,7 +15,8 @@ use crate::doors::running::until;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Text that is in inputs and outputs, and may be nowhere else.
 const PAYLOAD: &str = "the-payload-of-a-call";
-const HTTP: &str = "[http]\nlisten = \"unix:http/http.sock\"\nhosts = [\"keep.example.com\"]\n";
+const HTTP: &str = "[http]\nlisten = \"unix:http/http.sock\"\n";
+const PROXY: &str = "hosts = [\"keep.example.com\"]\n";
 const PARENT: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 fn world(more: &str) -> World {
@@ -111,8 +112,8 @@ fn r44_probes_say_one_word_and_nothing_else_is_there() {
 }
 
 #[test]
-fn t_i7_under_a_name_that_a_proxy_has_metrics_want_a_token_of_the_admin_plane() {
-    let world = world("");
+fn t_i7_behind_a_proxy_metrics_want_a_token_of_the_admin_plane_whatever_name_is_asked_for() {
+    let world = world(PROXY);
     let mut admin = world.admin();
     let operators = admin.ok("tokens.mint", json!({"plane": "admin", "user": "operator", "label": "scraper"}));
     let agents = admin.ok("tokens.mint", json!({"user": "local", "agent": "one", "label": "agent"}));
@@ -125,7 +126,8 @@ fn t_i7_under_a_name_that_a_proxy_has_metrics_want_a_token_of_the_admin_plane() 
     assert_eq!(named(agents["token"].as_str()), 401, "it is for the other plane");
     let secret = operators["token"].as_str().expect("a secret");
     assert_eq!(named(Some(secret)), 200);
-    assert_eq!(get(&world, "/metrics").0, 200, "nobody else can use the name of the machine itself");
+    assert_eq!(get(&world, "/metrics").0, 401, "a name in `Host` is written by whoever asks");
+    assert_eq!(get(&world, "/readyz").0, 200);
     admin.ok("tokens.revoke", json!({"token": operators["id"]}));
     assert_eq!(named(Some(secret)), 401);
     assert!(!world.log().contains(secret), "a token is not logged");
@@ -142,6 +144,7 @@ fn r20_a_door_that_others_can_reach_or_that_lets_everybody_in_does_not_open() {
     for (lines, told) in [
         ("[http]\nlisten = \"0.0.0.0:0\"\n", "TLS"),
         ("[http]\nlisten = \"127.0.0.1:0\"\norigins = [\"*\"]\n", "everybody"),
+        ("[http]\nlisten = \"unix:run/admin/http.sock\"\n", "http.listen"),
     ] {
         let world = World::asleep(Plot { limits: lines, ..Plot::default() });
         let ended = world.cli(&["serve"]);

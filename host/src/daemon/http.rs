@@ -50,7 +50,7 @@ pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The Unix socket.
-    #[error(transparent)]
+    #[error("`http.listen`: {0}")]
     Socket(#[from] SocketError),
     /// The address.
     #[error("`http.listen`: cannot listen on `{address}`: {source}; stop what listens there, or choose another port")]

@@ -42,7 +42,7 @@ pub enum SocketError {
         problem: String,
     },
     /// The path does not fit into a socket address.
-    #[error("the socket path `{0}` is longer than 107 bytes; set a shorter `daemon.runtime_dir`")]
+    #[error("the socket path `{0}` is longer than 107 bytes; set a shorter one (`daemon.runtime_dir`)")]
     TooLong(PathBuf),
     /// The system refused.
     #[error("cannot {what} `{path}`: {source}")]
@@ -123,13 +123,31 @@ impl Door {
     ///
     /// # Errors
     /// See [`SocketError`].
-    pub(super) fn open(path: &Path, access: Access, _lock: &DirectoryLock) -> Result<Self, SocketError> {
-        if path.as_os_str().len() > SOCKET_PATH_MAX_BYTES {
-            return Err(SocketError::TooLong(path.to_path_buf()));
-        }
+    pub(super) fn open(path: &Path, access: Access, lock: &DirectoryLock) -> Result<Self, SocketError> {
+        fits(path)?;
         if let Some(directory) = path.parent() {
             own_directory(directory, access.directory_mode, access.group)?;
         }
+        Self::listen(path, access, lock)
+    }
+
+    /// Listen at `path`, wherever the configuration has put it. A directory that is there may be for more than this socket,
+    /// and keeps its permissions; nobody else may be able to write to it.
+    ///
+    /// # Errors
+    /// See [`SocketError`].
+    pub(super) fn open_in(path: &Path, access: Access, lock: &DirectoryLock) -> Result<Self, SocketError> {
+        fits(path)?;
+        if let Some(directory) = path.parent() {
+            match std::fs::symlink_metadata(directory) {
+                Ok(_) => check_own(directory, OTHERS_WRITE)?,
+                Err(_) => own_directory(directory, access.directory_mode, access.group)?,
+            }
+        }
+        Self::listen(path, access, lock)
+    }
+
+    fn listen(path: &Path, access: Access, _lock: &DirectoryLock) -> Result<Self, SocketError> {
         remove_stale(path)?;
         let listener = UnixListener::bind(path).map_err(|source| SocketError::System {
             what: "listen on",
@@ -168,6 +186,12 @@ impl Access {
     pub(super) const fn admin() -> Self {
         Self { directory_mode: 0o700, socket_mode: 0o600, group: None }
     }
+}
+
+/// Refuse a path that is no address of a socket.
+fn fits(path: &Path) -> Result<(), SocketError> {
+    let long = path.as_os_str().len() > SOCKET_PATH_MAX_BYTES;
+    if long { Err(SocketError::TooLong(path.to_path_buf())) } else { Ok(()) }
 }
 
 /// Create the directory or take the one that is there, if it is ours, and set exactly these permissions.
@@ -282,6 +306,28 @@ mod tests {
         assert_eq!((mode(&scratch.0.join("admin")), mode(&paths.admin)), (0o700, 0o600));
         drop(agent);
         assert!(!paths.agent.exists(), "the file goes with the door");
+    }
+
+    #[tokio::test]
+    async fn t_i6_a_directory_that_is_there_keeps_its_permissions_where_the_socket_is_not_alone() {
+        let scratch = Scratch::new("beside");
+        let lock = claim(&scratch.0, 0o755).expect("lock");
+        let shared = scratch.0.join("shared");
+        std::fs::create_dir(&shared).expect("dir");
+        let chmod = |mode| std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(mode)).expect("chmod");
+        let open = |path: &Path| Door::open_in(path, Access::agent(None), &lock);
+        for kept in [0o755, 0o700, 0o711] {
+            chmod(kept);
+            let door = open(&shared.join("http.sock")).expect("a door");
+            assert_eq!((mode(&shared), mode(&door.path)), (kept, 0o660));
+        }
+        for open_to_others in [0o775, 0o777, 0o757] {
+            chmod(open_to_others);
+            assert!(matches!(open(&shared.join("http.sock")), Err(SocketError::Directory { .. })));
+            assert_eq!(mode(&shared), open_to_others, "what is refused is left as it is");
+        }
+        let _door = open(&scratch.0.join("new/http.sock")).expect("a door");
+        assert_eq!(mode(&scratch.0.join("new")), 0o750, "one that it makes is for its socket");
     }
 
     #[tokio::test]

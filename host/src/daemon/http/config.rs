@@ -40,7 +40,7 @@ pub struct HttpText {
 pub enum Listen {
     /// A loopback address.
     Tcp(SocketAddr),
-    /// A socket in a folder of its own.
+    /// A socket, in a folder of its own or with others.
     Unix(PathBuf),
 }
 
@@ -62,18 +62,33 @@ pub struct HttpConfig {
     pub hosts: Vec<Authority>,
     /// Pages of other origins that may ask it from a browser.
     pub origins: Vec<Origin>,
-    /// Whether `/metrics` wants a token even where it is asked under a name of the loopback.
+    /// Whether `/metrics` wants a token even where it is asked under a name of the loopback. Always where there are `hosts`:
+    /// whoever is behind the proxy that has them can write the loopback's name too.
     pub metrics_token: bool,
     /// Group that may reach a Unix socket; the daemon's own if absent.
     pub group: Option<u32>,
 }
 
 impl HttpText {
+    /// What it means beside the state and the runtime directory of the daemon.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; a socket in a folder that the daemon has for something else.
+    pub(crate) fn check_beside(
+        &self,
+        base: Option<&Path>,
+        folders: [&Path; 2],
+    ) -> Result<Option<HttpConfig>, ConfigError> {
+        let config = self.check(base)?;
+        config.iter().try_for_each(|config| config.refuse_own_folders(folders))?;
+        Ok(config)
+    }
+
     /// What it means; nothing where it says nowhere to listen.
     ///
     /// # Errors
     /// An address that others can reach, a name that is none, or a wildcard.
-    pub(crate) fn check(&self, base: Option<&Path>) -> Result<Option<HttpConfig>, ConfigError> {
+    fn check(&self, base: Option<&Path>) -> Result<Option<HttpConfig>, ConfigError> {
         let Some(listen) = &self.listen else {
             if self.hosts.is_empty() && self.origins.is_empty() && self.metrics_token.is_none() && self.gid.is_none() {
                 return Ok(None);
@@ -81,6 +96,11 @@ impl HttpText {
             return Err(ConfigError::value("http.listen", "is missing; write `listen = \"127.0.0.1:9464\"`"));
         };
         let listen = self.listen(listen, base)?;
+        if self.metrics_token == Some(false) && !self.hosts.is_empty() {
+            let problem =
+                "cannot be false beside `http.hosts`: who comes through the proxy may write any name in `Host`";
+            return Err(ConfigError::value("http.metrics_token", problem));
+        }
         for (key, names) in [("http.hosts", &self.hosts), ("http.origins", &self.origins)] {
             if names.len() > NAMES_MAX {
                 return Err(ConfigError::value(
@@ -97,7 +117,7 @@ impl HttpText {
             listen,
             hosts: self.hosts.iter().map(|name| host(name)).collect::<Result<_, _>>()?,
             origins: self.origins.iter().map(|name| origin(name)).collect::<Result<_, _>>()?,
-            metrics_token: self.metrics_token.unwrap_or(false),
+            metrics_token: self.metrics_token.unwrap_or(!self.hosts.is_empty()),
             group: self.gid,
         }))
     }
@@ -125,6 +145,27 @@ impl HttpText {
             return Err(ConfigError::value("http.listen", problem));
         }
         Ok(Listen::Tcp(address))
+    }
+}
+
+impl HttpConfig {
+    /// Refuse a socket in a folder that the daemon has for something else, with other permissions.
+    ///
+    /// # Errors
+    /// It is in one.
+    fn refuse_own_folders(&self, [state_dir, runtime_dir]: [&Path; 2]) -> Result<(), ConfigError> {
+        let Listen::Unix(path) = &self.listen else { return Ok(()) };
+        let parent = path.parent().unwrap_or(path);
+        let within = [runtime_dir.join("agent"), runtime_dir.join("admin")];
+        if [state_dir, runtime_dir].contains(&parent) || within.iter().any(|own| own == parent) {
+            let problem = format!(
+                "`{}` is a folder that the daemon has for something else; listen in one of its own, such as `unix:{}`",
+                parent.display(),
+                runtime_dir.join("http/http.sock").display()
+            );
+            return Err(ConfigError::value("http.listen", problem));
+        }
+        Ok(())
     }
 }
 
@@ -192,6 +233,34 @@ mod tests {
         }
         assert!(with("hosts = [\"keep.example.com\", \"keep.example.com:8443\"]").is_ok());
         assert!(with("gid = 1").is_err_and(|error| error.contains("Unix")));
+    }
+
+    #[test]
+    fn t_i6_a_socket_among_the_daemons_own_folders_is_refused() {
+        let refused = |path: &str| {
+            let config = checked(&format!("listen = \"unix:{path}/http.sock\"")).expect(path).expect("it listens");
+            config.refuse_own_folders(["/var/keep", "/run/keep"].map(Path::new)).is_err_and(|error| {
+                assert!(error.to_string().contains("http.listen"), "{error}");
+                true
+            })
+        };
+        for own in ["/run/keep", "/run/keep/agent", "/run/keep/admin", "/var/keep"] {
+            assert!(refused(own), "{own}");
+        }
+        for fine in ["/run/keep/http", "/var/keep/http", "/run"] {
+            assert!(!refused(fine), "{fine}");
+        }
+    }
+
+    #[test]
+    fn t_i7_names_of_a_proxy_bring_the_token_with_them() {
+        let token = |lines: &str| {
+            checked(&format!("listen = \"127.0.0.1:1\"\n{lines}")).map(|config| config.is_some_and(|c| c.metrics_token))
+        };
+        let hosts = "hosts = [\"keep.example.com\"]\n";
+        assert_eq!((token(""), token("metrics_token = true"), token(hosts)), (Ok(false), Ok(true), Ok(true)));
+        let refused = token(&format!("{hosts}metrics_token = false")).expect_err("it would protect nothing");
+        assert!(refused.contains("http.metrics_token"), "{refused}");
     }
 
     #[test]

@@ -6,11 +6,14 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,20 +22,19 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::HttpError;
-use super::Response;
 use super::bounds::{FIELDS_MAX, HEAD_MAX_BYTES, HttpBounds};
 use super::config::Listen;
 use super::front::{Front, Named};
 use super::intake::Intake;
 use super::stall::Stalls;
+use super::{Body, BodyError, HttpError, Response};
 use crate::daemon::server::{ACCEPT_REST, stop_asked};
 use crate::daemon::socket::{Access, DirectoryLock, Door};
 
 /// What a connection beyond the cap is told.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
-/// How long it may take to hear it.
+/// How long it may take to hear it, and how long a stop leaves a connection that is asking nothing.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A request that passed the front.
@@ -66,7 +68,7 @@ impl HttpDoor {
                 let address = listener.local_addr().map_err(failed)?;
                 Ok(Self::Tcp(listener, address))
             }
-            Listen::Unix(path) => Ok(Self::Unix(Door::open(path, Access::agent(group), lock)?, listen.to_string())),
+            Listen::Unix(path) => Ok(Self::Unix(Door::open_in(path, Access::agent(group), lock)?, listen.to_string())),
         }
     }
 
@@ -170,9 +172,14 @@ async fn converse<S, A, F>(
     A: Fn(Passed, Named) -> F + Clone + Send + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
+    let busy = Arc::new(AtomicBool::new(false));
+    let answering = Arc::clone(&busy);
     let service = service_fn(move |request| {
-        let (front, answers) = (Arc::clone(&front), answers.clone());
-        async move { Ok::<_, Infallible>(answer(&front, answers, bounds, request).await) }
+        let (front, answers, answering) = (Arc::clone(&front), answers.clone(), Answering::begin(&answering));
+        async move {
+            let response = answer(&front, answers, bounds, request).await;
+            Ok::<_, Infallible>(response.map(|body| Answered { body, _answering: answering }))
+        }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -186,11 +193,60 @@ async fn converse<S, A, F>(
         ended = connection.as_mut() => ended,
         () = stop_asked(&mut stop) => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            loop {
+                match tokio::time::timeout(FAREWELL, connection.as_mut()).await {
+                    Ok(ended) => break ended,
+                    // Half a head keeps nobody from stopping.
+                    Err(_) if !busy.load(Ordering::Acquire) => break Ok(()),
+                    Err(_) => {}
+                }
+            }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection was closed");
+    }
+}
+
+/// A request of a connection is being answered, as long as this is there.
+struct Answering(Arc<AtomicBool>);
+
+impl Answering {
+    fn begin(busy: &Arc<AtomicBool>) -> Self {
+        busy.store(true, Ordering::Release);
+        Self(Arc::clone(busy))
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// The body of an answer: the request is being answered until its last byte is handed over.
+struct Answered {
+    body: Body,
+    _answering: Answering,
+}
+
+impl HttpBody for Answered {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Routes that tell how the daemon is: `/livez`, `/readyz`, `/metrics`.
 //!
 //! The probes say one word each, because everybody may ask. Metrics name tools and tenants: whoever asks under a name that
-//! a proxy may have shows a token of the admin plane, and where the configuration wants it everybody does.
+//! a proxy may have shows a token of the admin plane. Where a proxy is named at all everybody does: what stands in `Host` is
+//! written by whoever asks.
 
 use std::time::Duration;
 

@@ -269,6 +269,24 @@ async fn t_n7_a_peer_that_does_not_read_is_closed() {
 }
 
 #[tokio::test]
+async fn t_n7_half_a_head_does_not_keep_the_daemon_from_stopping() {
+    let door = Running::with(PATIENT).await;
+    let port = door.address.port();
+    let mut half = door.connect().await;
+    half.write_all(b"GET / HTTP/1.1\r\nhost: loc").await.expect("sent");
+    let mut busy = door.connect().await;
+    busy.write_all(format!("GET /held HTTP/1.1\r\nhost: localhost:{port}\r\n\r\n").as_bytes()).await.expect("sent");
+    while door.status(&format!("host: localhost:{port}\r\n")).await != 200 {}
+    door.stop.send_replace(true);
+    assert_eq!(rest(&mut half).await, "");
+    assert!(!door.task.is_finished(), "one is being answered");
+    door.release.notify_one();
+    let answer = rest(&mut busy).await;
+    assert!(status(&answer) == 200 && answer.ends_with("released"), "{answer}");
+    door.task.await.expect("ended");
+}
+
+#[tokio::test]
 async fn a_stop_answers_what_is_under_way_and_closes_the_rest() {
     let door = Running::with(PATIENT).await;
     let port = door.address.port();

@@ -23,6 +23,7 @@ use http::HeaderMap;
 use toolkeep_core::net::origin::{HostName, Scheme};
 use toolkeep_core::net::reach::Network;
 
+use crate::log;
 use crate::secrets::Secrets;
 pub use failure::{Reason, SendError};
 pub use outgoing::{Clearance, Cut, Granted, Incoming, Limits, NotARequest, Outgoing, Purpose, REQUEST_MAX_BYTES};
@@ -108,7 +109,7 @@ impl Egress {
             Purpose::Read => self.exchange(request, own, limits).await,
             Purpose::Write => {
                 let egress = self.clone();
-                let task = tokio::spawn(async move { egress.exchange(request, own, limits).await });
+                let task = tokio::spawn(log::along(async move { egress.exchange(request, own, limits).await }));
                 task.await.unwrap_or_else(|_| Err(SendError::Unknown(Reason::Interrupted)))
             }
         }

@@ -66,6 +66,7 @@ use crate::execute::Executor;
 use crate::exposure::Exposures;
 use crate::kill::KillSwitch;
 use crate::ledger::{CallRow, Ledger};
+use crate::log;
 use crate::metrics::Metrics;
 use crate::notify::{Event, Notify};
 use crate::outbox::Outbox;
@@ -294,12 +295,12 @@ impl Host {
         Attended::new(self.0.runtime.clone(), cancel, work)
     }
 
-    /// Run in a task of its own, so that nobody's impatience ends it.
+    /// Run in a task of its own, so that nobody's impatience ends it. What it logs is of the call that it is a part of.
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
-        self.0.runtime.spawn(work)
+        self.0.runtime.spawn(log::along(work))
     }
 
     /// Do something to its end, also if whoever asked for it goes away.

@@ -25,6 +25,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::authenticate::Caller;
 
+/// What follows an escape in the colours of the library: plain, bold, dim, italic, and a colour for each level.
+const COLOURS: [&str; 9] = ["[0m", "[1m", "[2m", "[3m", "[31m", "[32m", "[33m", "[34m", "[35m"];
 /// What is logged where nobody says.
 pub const LEVEL: &str = "info";
 
@@ -74,7 +76,7 @@ pub fn start(format: Option<LogFormat>, level: &str, terminal: bool) -> Result<(
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal);
     let started = match format {
         LogFormat::Json => lines.event_format(JsonLines).try_init(),
-        LogFormat::Text => lines.event_format(TextLines(Format::default().with_ansi(terminal))).try_init(),
+        LogFormat::Text => lines.event_format(TextLines::new(terminal)).try_init(),
     };
     started.map_err(|_| LogError::Twice)
 }
@@ -103,18 +105,23 @@ pub struct About {
 }
 
 task_local! {
-    static ABOUT: About;
+    static ABOUT: Option<About>;
 }
 
 /// Do this as a part of a call: what it logs says so.
 pub fn within<F: Future>(about: About, work: F) -> impl Future<Output = F::Output> {
-    ABOUT.scope(about, work)
+    ABOUT.scope(Some(about), work)
+}
+
+/// Do this, in a task of its own, as a part of what this task works on.
+pub fn along<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    ABOUT.scope(about(), work)
 }
 
 /// The call that this task works on, if it is one's.
 #[must_use]
 pub fn about() -> Option<About> {
-    ABOUT.try_with(Clone::clone).ok()
+    ABOUT.try_with(Clone::clone).ok().flatten()
 }
 
 /// Members of one line.
@@ -178,7 +185,16 @@ where
 
 /// For people: what the library writes, after the call that it happened in.
 #[derive(Debug)]
-struct TextLines(Format<Full>);
+struct TextLines {
+    lines: Format<Full>,
+    colours: bool,
+}
+
+impl TextLines {
+    fn new(colours: bool) -> Self {
+        Self { lines: Format::default().with_ansi(colours), colours }
+    }
+}
 
 impl<S, N> FormatEvent<S, N> for TextLines
 where
@@ -190,22 +206,26 @@ where
             write!(writer, "[{call} trace={trace} tenant={}] ", caller.principal().tenant)?;
         }
         let mut line = String::new();
-        self.0.format_event(context, Writer::new(&mut line), event)?;
-        writer.write_str(&spelled(&line))
+        self.lines.format_event(context, Writer::new(&mut line), event)?;
+        writer.write_str(&spelled(&line, self.colours))
     }
 }
 
-/// A line of the library, which has made controls visible already, with everything else spelled out that hides or reorders.
-/// Its own colours and its end are kept.
-fn spelled(line: &str) -> String {
+/// A line of the library with everything spelled out that hides, reorders or ends it. Its last line break is its own, and so
+/// are its colours where it has any; the library leaves those of others in the values of fields.
+fn spelled(line: &str, colours: bool) -> String {
+    let (said, end) = line.strip_suffix('\n').map_or((line, ""), |said| (said, "\n"));
     let mut shown = String::with_capacity(line.len());
-    for c in line.chars() {
-        if is_hidden(c) && !matches!(c, '\u{1b}' | '\n' | '\t') {
+    let mut rest = said.chars();
+    while let Some(c) = rest.next() {
+        let colour = colours && c == '\u{1b}' && COLOURS.iter().any(|colour| rest.as_str().starts_with(colour));
+        if is_hidden(c) && !colour {
             shown.extend(c.escape_unicode());
         } else {
             shown.push(c);
         }
     }
+    shown.push_str(end);
     shown
 }
 
@@ -246,8 +266,7 @@ mod tests {
         if json {
             tracing::subscriber::with_default(registry.with(layer.event_format(JsonLines)), say);
         } else {
-            let text = TextLines(Format::default().with_ansi(false));
-            tracing::subscriber::with_default(registry.with(layer.event_format(text)), say);
+            tracing::subscriber::with_default(registry.with(layer.event_format(TextLines::new(false))), say);
         }
         let written = lines.0.lock().expect("lines").clone();
         String::from_utf8(written).expect("text")
@@ -264,6 +283,22 @@ mod tests {
             assert_eq!(text.lines().count(), 2, "{json}");
             assert!(!text.chars().any(|c| is_hidden(c) && c != '\n'), "{json}");
         }
+    }
+
+    #[tokio::test]
+    async fn r39_what_goes_on_in_a_task_of_its_own_is_of_the_same_call() {
+        let call = CallId::new(uuid::Uuid::from_u128(7));
+        let principal = serde_json::from_value(json!({"tenant": "acme", "user": "ann", "agent": "one"})).expect("one");
+        let caller = Caller::resumed((&principal, &toolkeep_core::principal::Origin::record()), None);
+        let of = |about: Option<About>| about.map(|about| about.call);
+        let about = About { call, trace: TraceId::of(*call.uuid().as_bytes()), caller };
+        let seen = within(about, async {
+            let along = tokio::spawn(along(async { super::about() })).await.expect("ended");
+            let alone = tokio::spawn(async { super::about() }).await.expect("ended");
+            (of(along), of(alone))
+        });
+        assert_eq!(seen.await, (Some(call), None));
+        assert_eq!(of(along(async { super::about() }).await), None, "of no call");
     }
 
     #[test]

@@ -27,9 +27,11 @@ use crate::call::Passage;
 use crate::decide::Decision;
 use crate::execute::{Executed, Given, Line};
 use crate::ledger::{CallRow, Continuation, LedgerError, Scope, Suspended};
+use crate::log::{self, About};
 use crate::notes::Notes;
 use crate::record::{Answer, Ending, Entry};
 use crate::seal::Naming;
+use crate::trace::Context;
 use crate::validate;
 
 /// Most live requests of one call: each executes the tool once more.
@@ -241,7 +243,7 @@ impl Host {
         }
         let (parent, line) = (found.call, Line::new(None));
         let owner = Caller::resumed((&found.principal, &found.origin), None);
-        let Some(flight) = self.flights().enter_again(parent, owner, line.aboard()) else {
+        let Some(flight) = self.flights().enter_again(parent, owner.clone(), line.aboard()) else {
             tracing::info!(call = %parent, "a call that waits is under way");
             return Ok(Resumed::InFlight);
         };
@@ -266,8 +268,10 @@ impl Host {
             tracing::info!(call = %parent, "a call that waits does not go on: it is stopped");
             return Ok(Resumed::Done);
         }
+        let trace = row.trace.unwrap_or_else(|| Context::of(None, row.run, parent).trace);
+        let about = About { call: parent, trace, caller: owner };
         let host = self.clone();
-        let work = async move {
+        let work = log::within(about, async move {
             let request = host.request_of(&row).await;
             let mut entry = Entry::resume(row);
             entry.suspended();
@@ -275,7 +279,7 @@ impl Host {
             let answer = host.end(entry, passage).await;
             drop(flight);
             answer
-        };
+        });
         if self.spawn(work).await.is_err() {
             self.broken(parent);
         }

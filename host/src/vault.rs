@@ -187,7 +187,7 @@ impl DataKey {
             return Err(VaultError::Changed);
         }
         let bytes = STANDARD_NO_PAD.decode(body).map_err(|_| VaultError::Changed)?;
-        String::from_utf8(self.open_bytes(part.word(), bytes)?).map_err(|_| VaultError::Changed)
+        String::from_utf8(self.open_bytes(part.word(), &bytes)?).map_err(|_| VaultError::Changed)
     }
 
     /// Wrap another key for whoever has this one.
@@ -203,7 +203,7 @@ impl DataKey {
     /// # Errors
     /// It was changed.
     pub fn unwrap(&self, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        self.open_bytes("key", wrapped.to_vec()).map(Zeroizing::new)
+        self.open_bytes("key", wrapped).map(Zeroizing::new)
     }
 
     fn seal_bytes(&self, part: &str, text: &[u8], nonce: [u8; NONCE_BYTES]) -> Result<Vec<u8>, VaultError> {
@@ -213,7 +213,7 @@ impl DataKey {
         Ok([nonce.as_slice(), &body].concat())
     }
 
-    fn open_bytes(&self, part: &str, sealed: Vec<u8>) -> Result<Vec<u8>, VaultError> {
+    fn open_bytes(&self, part: &str, sealed: &[u8]) -> Result<Vec<u8>, VaultError> {
         let (nonce, body) = sealed.split_at_checked(NONCE_BYTES).ok_or(VaultError::Changed)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| VaultError::Changed)?;
         let mut body = body.to_vec();

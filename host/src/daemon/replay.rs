@@ -1,6 +1,6 @@
 //! Replays, back-tests and golden cases on the admin plane.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -64,7 +64,7 @@ struct OfCase {
 }
 
 /// What is read from files of the daemon's machine must not depend on where the daemon stands.
-pub(super) fn absolute(path: &PathBuf, pointer: &str) -> Result<(), Fault> {
+pub(super) fn absolute(path: &Path, pointer: &str) -> Result<(), Fault> {
     if path.is_absolute() {
         return Ok(());
     }

@@ -98,7 +98,7 @@ pub(super) struct Ran {
 impl Ran {
     fn permille(&self) -> u64 {
         let all = self.passed + self.failed;
-        if all == 0 { WHOLE_PERMILLE } else { self.passed.saturating_mul(WHOLE_PERMILLE) / all }
+        self.passed.saturating_mul(WHOLE_PERMILLE).checked_div(all).unwrap_or(WHOLE_PERMILLE)
     }
 
     fn view(&self) -> Value {

@@ -44,7 +44,7 @@ impl Host {
                 match self.executor().loader.load(tenant, &tool.component).await {
                     Ok(_ready) => tracing::debug!(tool = %tool.name, %tenant, "a component is ready"),
                     Err(refusal) => {
-                        tracing::warn!(tool = %tool.name, %tenant, %refusal, "a component cannot be loaded")
+                        tracing::warn!(tool = %tool.name, %tenant, %refusal, "a component cannot be loaded");
                     }
                 }
             }

@@ -111,7 +111,7 @@ impl Batch<'_> {
                     sums.entry(line).or_default().add(used.fuel, used.cost_usd.micro(), used.wall_ms);
                 }
                 Ended::Seq(seq) => {
-                    let found = self.row(OF_CALL, params![seq], |row| of_call(row));
+                    let found = self.row(OF_CALL, params![seq], of_call);
                     // A row that cannot be read is damage, and is found by whoever needs it.
                     if let Ok(Some((line, (fuel, cost, wall_ms)))) = found {
                         sums.entry(line).or_default().add(fuel, cost, wall_ms);

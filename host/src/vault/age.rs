@@ -235,8 +235,9 @@ mod tests {
     #[test]
     fn agreement_is_that_of_the_standard() {
         let hex = |text: &str| -> Point {
-            let bytes: Vec<u8> =
-                (0..32).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).expect("hex")).collect();
+            let bytes: Vec<u8> = (0..32)
+                .map(|at| u8::from_str_radix(text.get(2 * at..2 * at + 2).expect("hex"), 16).expect("hex"))
+                .collect();
             bytes.try_into().expect("32 bytes")
         };
         let alice = Identity::new(hex("77076d0a7318a57d3c16c17251b26645df4c2f92ebc0992ac177fba51db92c2a"));

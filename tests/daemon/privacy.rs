@@ -186,7 +186,7 @@ fn r42_a_call_that_runs_while_it_is_asked_to_forget_is_left_until_it_ended() {
 /// A daemon that is killed anywhere while it forgets goes on when it is there again, and the record stays whole.
 #[test]
 fn r42_forgetting_that_is_killed_goes_on_at_the_next_start() {
-    let (mut world, mut before) = (sealing(), 0);
+    let mut world = sealing();
     for at in 0..8_u64 {
         let mut agent = world.agent();
         let calls: Vec<String> = (0..40)
@@ -197,7 +197,7 @@ fn r42_forgetting_that_is_killed_goes_on_at_the_next_start() {
         admin.ok("incident.get", json!({"call": calls[39]}));
         let asking = std::thread::spawn(move || {
             // The daemon may be gone before it answers.
-            let asked = json!({"tenant": "local", "reason": "asked to", "confirm": "local"});
+            let asked = json!({"tenant": "local", "reason": format!("ticket {at}"), "confirm": "local"});
             drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| admin.raw("privacy.forget", asked))));
         });
         std::thread::sleep(std::time::Duration::from_millis(at * 3));
@@ -205,13 +205,12 @@ fn r42_forgetting_that_is_killed_goes_on_at_the_next_start() {
         asking.join().expect("the thread");
         world.start();
         let mut admin = world.admin();
-        let noted = audit(&world).matches(r#""what":"forget""#).count();
-        if noted == before {
+        // Not how often: the same page may lie in the database and in its log.
+        if !audit(&world).contains(&format!(r#""reason":"ticket {at}""#)) {
             // It was killed before it had noted anything: nothing is gone then.
             admin.ok("incident.get", json!({"call": calls[0]}));
             continue;
         }
-        before = noted;
         for call in &calls {
             until("the call is forgotten", || {
                 admin.raw("incident.get", json!({"call": call})).is_some_and(|answer| answer.get("error").is_some())

@@ -113,13 +113,20 @@ fn stage() -> World {
     let config = std::fs::read_to_string(world.path("toolkeep.toml")).expect("config");
     std::fs::create_dir(world.path("policies")).expect("policies");
     std::fs::create_dir(world.path("offered")).expect("a folder");
-    world.home.put("policies/all.cedar", b"permit (principal, action, resource);\n");
+    let own = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/src/policy/default.cedar");
+    world.home.put("policies/all.cedar", &std::fs::read(own).expect("the built-in policies"));
     let more = "[policy]\ndir = \"policies\"\n[[ceiling]]\nname = \"held\"\nper = \"workflow\"\ncalls = 1\nover_budget = \"hold\"\n\
                 [channel.ops]\nkind = \"file\"\npath = \"missing/alerts.jsonl\"\nattempts = 1\n\
                 [[notify]]\nevents = [\"approval.requested\"]\nchannels = [\"ops\"]\n";
     world.home.put("toolkeep.toml", format!("{config}{more}").as_bytes());
     world.start();
     world
+}
+
+/// A number that was not given before, so that what is written is another file.
+fn another() -> u32 {
+    static GIVEN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    GIVEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
 fn held(agent: &mut Agent, title: &str) -> String {
@@ -208,7 +215,8 @@ fn made_for_the_daemon(method: AdminMethod, world: &World, agent: &mut Agent, ad
             json!({"manifest": world.path("offered/fresh.toml")})
         }
         AdminMethod::ToolsReload => {
-            world.home.put("tools/trap.toml", b"format = 1\nname = \"trap\"\ncomponent = \"trap.wasm\"\ntier = 2\n");
+            let head = "format = 1\nname = \"trap\"\ncomponent = \"trap.wasm\"\ntier = 2\n";
+            world.home.put("tools/trap.toml", format!("{head}# {}\n", another()).as_bytes());
             json!({})
         }
         AdminMethod::RunsRelease => json!({"run": agent.ok("runs.open", json!({}))["run"]}),
@@ -224,7 +232,8 @@ fn made_for_the_daemon(method: AdminMethod, world: &World, agent: &mut Agent, ad
             json!({"call": reply.call()})
         }
         AdminMethod::PolicyReload => {
-            world.home.put("policies/more.cedar", b"permit (principal, action, resource);\n");
+            let never = "forbid (principal, action, resource) when { context.time.hour < 0 };";
+            world.home.put("policies/more.cedar", format!("// {}\n{never}\n", another()).as_bytes());
             json!({})
         }
         AdminMethod::DeadlettersRetry | AdminMethod::DeadlettersDiscard => {
@@ -275,6 +284,16 @@ fn r40_every_method_that_changes_something_leaves_an_entry_that_says_who_and_wha
         let before = last(&mut admin);
         let mut other = world.admin();
         admin.ok(method.name(), params);
+        // A changed file may be read by the daemon itself before the operator has it read.
+        let reads = matches!(method, AdminMethod::ToolsReload | AdminMethod::PolicyReload);
+        let own = |entry: &Value| entry["kind"] == json!(kind) && entry["facts"]["by"] == json!("operator");
+        for _ in 0..10 {
+            if !reads || entries(&mut other, before).iter().any(own) {
+                break;
+            }
+            let params = made_for(*method, &world, &mut agent, &mut admin);
+            admin.ok(method.name(), params);
+        }
         let of_kind = |entry: &&Value| {
             let facts = &entry["facts"];
             let names = |name: &str| facts[name].as_str().is_some_and(|who| who.split(' ').next() == Some("operator"));

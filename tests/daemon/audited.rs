@@ -191,7 +191,9 @@ fn made_for(method: AdminMethod, world: &World, agent: &mut Agent, admin: &mut A
             let made = make(admin);
             json!({"standing": text(&admin.ok("standing.make", made), "/id"), "reason": "enough"})
         }
-        AdminMethod::AutonomySet => json!({"agent": "local", "tool": "notes.add", "level": "approve", "reason": "new"}),
+        AdminMethod::AutonomySet => {
+            json!({"agent": "local", "tool": "csv-report", "level": "approve", "reason": "new"})
+        }
         _ => made_for_the_daemon(method, world, agent, admin),
     }
 }

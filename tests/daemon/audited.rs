@@ -174,7 +174,7 @@ fn raised(agent: &mut Agent, admin: &mut Agent) -> Value {
 fn made_for(method: AdminMethod, world: &World, agent: &mut Agent, admin: &mut Agent) -> Value {
     let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).expect(pointer).to_owned();
     let standing = json!({"uses": 1, "ttl_s": 600, "covers": {"tool": "notes2.add", "kinds": ["file.write"],
-        "paths": ["notes:**"], "max_effects": 1, "max_bytes": 100}});
+        "paths": ["notes:never*"], "max_effects": 1, "max_bytes": 100}});
     let make = |admin: &mut Agent| {
         let shown = admin.ok("standing.preview", json!({"standing": standing}));
         json!({"standing": standing, "reason": "often", "confirm": shown["confirm"]})

@@ -348,7 +348,7 @@ mod tests {
             subject_of(Event::KillChanged, &facts(told))
         };
         assert_eq!(switch("stop", 1), switch("stop", 1));
-        assert_ne!(switch("read_only", 1), switch("stop", 1), "it is set harder");
+        assert_ne!(switch("read-only", 1), switch("stop", 1), "it is set harder");
         assert_ne!(switch("stop", 1), switch("stop", 2), "it is set again");
         let read = |by: &str| subject_of(Event::BreakGlass, &facts(json!({"call_id": "call_1", "by": by})));
         assert_eq!(read("ann"), read("ann"));

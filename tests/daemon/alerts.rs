@@ -131,7 +131,7 @@ fn r43_what_is_counted_first_is_news_meanwhile() {
 fn r43_a_switch_that_is_set_harder_or_again_is_told_again() {
     let world = world("[alerts]\nchannels = [\"ops\"]\n");
     let mut admin = world.admin();
-    for (count, mode) in [(1, "read_only"), (2, "stop"), (3, "stop")] {
+    for (count, mode) in [(1, "read-only"), (2, "stop"), (3, "stop")] {
         admin.ok("kill.set", json!({"level": "tool", "name": "spin", "mode": mode, "reason": "x"}));
         until("it is told", || told(&world).len() == count);
     }

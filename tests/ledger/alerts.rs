@@ -126,10 +126,10 @@ async fn told(fixture: &Fixture, lines: usize) -> Vec<Value> {
 
 #[tokio::test]
 async fn r43_what_a_full_ledger_cannot_keep_is_told_at_once_and_once() {
-    let options = LedgerOptions { max_pages: Some(120), ..LedgerOptions::default() };
+    let options = LedgerOptions { max_pages: Some(160), ..LedgerOptions::default() };
     let fixture = Fixture::with("alert-full", options).await;
     let mut large = fixture.call();
-    large.recording = Some(Arc::from("x".repeat(600_000)));
+    large.recording = Some(Arc::from("x".repeat(1_000_000)));
     fixture.ledger.record_call(large).expect("it waits for room that never comes");
     fixture.ledger.barrier().await.expect_err("full");
     assert_eq!(fixture.ledger.health(), LedgerHealth::DiskFull);

@@ -333,9 +333,9 @@ async fn poisoned_in_a_child() {
 #[test]
 fn t_f11_after_a_failed_write_nothing_is_written_until_the_next_start() {
     let program = std::env::current_exe().expect("program");
-    // Files of the child may have 2 MiB; writing more fails with EFBIG instead of killing it.
+    // Files of the child may have a few MiB; writing more fails with EFBIG instead of killing it.
     let script =
-        r#"trap '' XFSZ; ulimit -f 2048; exec "$0" --exact ledger::writing::poisoned_in_a_child --ignored --nocapture"#;
+        r#"trap '' XFSZ; ulimit -f 4096; exec "$0" --exact ledger::writing::poisoned_in_a_child --ignored --nocapture"#;
     let output = std::process::Command::new("sh").arg("-c").arg(script).arg(program).output().expect("child");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));

@@ -439,8 +439,11 @@ fn r40_a_copy_is_verified_from_outside_and_a_flipped_bit_in_it_is_found() {
     let path = world.path("copy/ledger.sqlite");
     let mut bytes = std::fs::read(&path).expect("the copy");
     let wanted = b"\"what\":\"start\"";
-    let at = bytes.windows(wanted.len()).position(|window| window == wanted).expect("the entry of the start");
-    bytes[at + wanted.len() - 2] ^= 1;
+    // Pages keep stale copies of rows that moved.
+    let windows = bytes.windows(wanted.len()).enumerate();
+    let places: Vec<usize> = windows.filter(|(_, window)| window == wanted).map(|(at, _)| at).collect();
+    assert!(!places.is_empty(), "the entry of the start");
+    places.iter().for_each(|at| bytes[at + wanted.len() - 2] ^= 1);
     std::fs::write(&path, &bytes).expect("written");
     let (code, told) = cli(&world, &with(&["audit", "verify"]));
     assert!(code == Some(9) && told.contains("was changed"), "{code:?} {told}");

@@ -7,7 +7,7 @@
 use rusqlite::params;
 use serde_json::json;
 use toolkeep_core::audit::{AuditKind, canonical_body};
-use toolkeep_core::delivery::{DeliveryEvent, DeliveryState, Progress};
+use toolkeep_core::delivery::{DeliveryEvent, DeliveryKind, DeliveryState, Progress};
 use toolkeep_core::id::{CallId, DeliveryId, UserName};
 
 use super::batch::{Batch, Step};
@@ -165,8 +165,10 @@ impl Batch<'_> {
         let sql = "SELECT tenant, kind, channel, call, attempts, subject FROM outbox WHERE id = ?1";
         let facts = self.row(sql, params![id_bytes(id.uuid())], |row| {
             let reading = Reading::new(row, "outbox");
-            // An entry about a checkpoint that arrived would ask for the next checkpoint, for ever.
-            if state == DeliveryState::Delivered && reading.text("subject")? == CHECKPOINT_SUBJECT {
+            // An entry about a checkpoint that arrived would ask for the next checkpoint, for ever. The subject of what a
+            // tool sends is the tool's own; that of an alert is the daemon's.
+            let own = reading.word("kind", DeliveryKind::from_word)? == DeliveryKind::Alert;
+            if own && state == DeliveryState::Delivered && reading.text("subject")? == CHECKPOINT_SUBJECT {
                 return Ok(None);
             }
             Ok(Some(json!({

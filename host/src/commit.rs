@@ -218,7 +218,7 @@ impl Committer {
     }
 
     /// Settle every intent that the last life left open. Those that have requests go on by [`Committer::finish`], when the
-    /// daemon runs.
+    /// daemon runs; while the audit does not verify all of them wait for that.
     ///
     /// # Errors
     /// The ledger or a workspace cannot be read: the daemon must not start.
@@ -227,8 +227,10 @@ impl Committer {
         for intent in self.ledger.unknown_intents().await? {
             self.keep_prepared(&intent)?;
         }
+        // What an audit says that does not verify is no reason to change the world.
+        let waits = self.ledger.audit_broken().is_some();
         for intent in self.ledger.open_intents().await? {
-            if self.judge_sends(&intent.plan).await? {
+            if self.judge_sends(&intent.plan).await? || waits {
                 self.keep_prepared(&intent)?;
                 let refusal =
                     Refusal::new(Code::UnknownOutcome, "the daemon stopped while the plan was applied; it goes on");

@@ -429,6 +429,10 @@ impl Committer {
             tracing::error!(%call, why, "an interrupted commit goes on at the next start");
             return Finished::AtStart;
         }
+        // What it did would not be on record as it should. It is open, and goes on when that can be relied on again.
+        if self.ledger.is_halted() {
+            return Finished::Later;
+        }
         if again && let Err(error) = self.judge_sends(&intent.plan).await {
             tracing::error!(%error, %call, "an interrupted commit could not go on");
             return Finished::of(&error.into());

@@ -50,7 +50,8 @@ pub(super) enum Dispatched {
         /// Why.
         problem: String,
     },
-    /// A kill switch was set in between: nothing more is sent, not even what would undo these that were.
+    /// It was stopped in between, by a kill switch or because the ledger is halted: nothing more is sent, not even what
+    /// would undo these that were.
     Killed {
         /// What stays.
         remnants: Vec<String>,
@@ -85,7 +86,7 @@ impl Attempted {
 
     /// Not repeated, because it is stopped.
     fn stopped() -> Self {
-        let problem = "an attempt was cut off, and a kill switch keeps it from being repeated".to_owned();
+        let problem = "an attempt was cut off, and it is stopped before it is repeated".to_owned();
         Self { problem: Some(problem), ..Self::only(SendState::Unknown) }
     }
 
@@ -153,7 +154,15 @@ impl<'c> Sending<'c> {
         }
     }
 
-    /// What a kill switch makes of the next step, if it stops it.
+    /// Whether anything more may leave: no kill switch is set, and what is on record can be relied on.
+    fn may_go_on(&self) -> Result<(), Refusal> {
+        if self.committer.ledger.is_halted() {
+            return Err(LedgerError::halted());
+        }
+        self.committer.kill.check_deed(&self.deed)
+    }
+
+    /// What a kill switch, or a ledger that is halted, makes of the next step, if it stops it.
     fn killed(&self, step: &Next) -> Option<Dispatched> {
         let withheld = self.withheld.get();
         let dispatches = match step {
@@ -161,7 +170,7 @@ impl<'c> Sending<'c> {
             Next::Send(_) | Next::Compensate(_) => true,
             Next::TakeBack | Next::Halt => withheld,
         };
-        let refusal = match self.committer.kill.check_deed(&self.deed) {
+        let refusal = match self.may_go_on() {
             Err(refusal) if dispatches => refusal,
             // It was cleared again in the meantime.
             Ok(()) if withheld => Refusal::new(Code::Killed, "a kill switch was set while it was sent"),
@@ -190,7 +199,7 @@ impl<'c> Sending<'c> {
             let again = attempted.state == SendState::Unknown
                 && send.dispatch.idempotent
                 && attempt < ATTEMPTS_MAX
-                && self.committer.kill.check_deed(&self.deed).is_ok();
+                && self.may_go_on().is_ok();
             if again {
                 let pause = tokio::time::sleep(REPEAT_AFTER * 2_u32.pow(attempt - 1));
                 self.committer.runtime.block_on(pause);

@@ -99,3 +99,39 @@ fn r08_a_commit_that_is_halted_after_its_requests_names_them() {
     assert_eq!(world.admin().ok("health.get", json!({}))["halted"], 1);
     world.verified();
 }
+
+/// Put another text of the same length in the place of each of these in the ledger's file.
+fn edit_ledger(world: &World, from: &[u8], to: &[u8]) {
+    let file = world.path("state/ledger/ledger.sqlite");
+    let mut bytes = std::fs::read(&file).expect("the ledger");
+    let at = |(at, window): (usize, &[u8])| (window == from).then_some(at);
+    let places: Vec<usize> = bytes.windows(from.len()).enumerate().filter_map(at).collect();
+    assert!(!places.is_empty());
+    places.iter().for_each(|at| bytes[*at..][..to.len()].copy_from_slice(to));
+    std::fs::write(&file, bytes).expect("written");
+}
+
+#[test]
+fn t_s3_what_a_kill_interrupted_waits_until_the_audit_verifies_again() {
+    let peer = Peer::new();
+    let mut world = world(&peer);
+    // So many entries that the first of them are in the file, and not in the log of the life that is killed.
+    let mut agent = world.agent();
+    (0..60).for_each(|_| drop(agent.ok("runs.open", json!({}))));
+    assert!(world.stop().success());
+    world.start();
+    let url = format!("{}/a", peer.origin());
+    let waits = held(reach(&mut world.agent(), "reach", &[send("POST", &url, "b"), write("a.txt", "x")]));
+    cut(&mut world, &peer, &waits);
+    edit_ledger(&world, b"\"what\":\"start\"", b"\"what\":\"stamp\"");
+    world.start();
+    assert_eq!(world.admin().ok("health.get", json!({}))["audit"]["state"], "broken");
+    assert!(world.stop().success(), "a stop waits for commits that go on");
+    assert_eq!(peer.reads().len(), 1, "nothing was sent: {:?}", peer.reads());
+    assert!(!world.path("books/a.txt").exists());
+    edit_ledger(&world, b"\"what\":\"stamp\"", b"\"what\":\"start\"");
+    world.start();
+    until("it is settled", || now(&world, waits.call()).text("/outcome") == "committed");
+    assert_eq!((peer.reads().len(), world.text("books/a.txt").as_str()), (2, "x"));
+    world.verified();
+}

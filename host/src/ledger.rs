@@ -106,7 +106,7 @@ pub use deliveries::{
 };
 pub use failure::{DiscardRefused, IntentRefused, LedgerError, ResolveRefused, TransactionRefused};
 pub use forgetting::{Forgetting, Forgotten};
-pub use history::{EntryFilter, Numbered, Span, Step};
+pub use history::{EntryFilter, Numbered, Span, Step, Viewer};
 pub use keys::{Claimed, KeyClaim};
 pub use levels::LedgerLevels;
 pub use meter::LedgerMeter;

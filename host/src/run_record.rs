@@ -2,8 +2,8 @@
 //!
 //! A record of a run has a step for each of its calls; a call without a run is a record of one step. A run of many calls is
 //! told in several records, one after the other. What policies and schemas hide is hidden, and of a tool of which nobody
-//! knows what is to be hidden nothing is shown but digests; long contents are cut and named by their digests. Every
-//! record says by which audit entries it can be checked: the digests in them are those of what is stored.
+//! knows what is to be hidden nothing is shown but digests; long contents are cut and named by their digests. Records are
+//! made of rows, which the audit covers by digests: the entries of a call name it, with the digest of its input.
 
 use serde_json::{Map, Value, json};
 use toolkeep_core::budget::{Amounts, Limits, Meter};
@@ -15,7 +15,7 @@ use toolkeep_core::redact;
 use toolkeep_core::refusal::Code;
 
 use crate::budget::run::{raised_of, terms_of};
-use crate::ledger::{RunRow, Step, StoredApproval};
+use crate::ledger::{CallRow, RunRow, Step, StoredApproval};
 use crate::notes::Notes;
 
 /// Bytes of an input and of an output that a record shows; more is cut.
@@ -24,6 +24,8 @@ pub const INPUT_SHOWN_BYTES: usize = 16 * 1024;
 pub const OUTPUT_SHOWN_BYTES: usize = 4 * 1024;
 /// Steps of one record; the rest follows in further parts.
 pub const STEPS_MAX: u32 = 500;
+/// Bytes of a step beside its input and output, about.
+const STEP_BYTES: usize = 2 * 1024;
 /// The version of the form. Members may be added without a new one.
 const FORMAT: u32 = 1;
 
@@ -92,7 +94,8 @@ fn of_step(step: &Step, limits: Option<&Limits>, hidden: Hidden<'_>) -> Value {
     json!({
         "seq": step.seq, "call_id": row.call, "step": row.step.as_deref(), "tool": row.tool,
         "component": row.component, "manifest": row.manifest, "policy_set": row.policy_set, "tier": row.tier,
-        "mode": row.mode, "input": input, "input_sha256": row.input_digest, "output": output,
+        "mode": row.mode, "input": input, "input_sha256": row.input_digest, "input_matches": input_matches(row),
+        "output": output,
         "status": row.status, "outcome": row.outcome,
         "error": row.error_code, "decision": decision(step, ruling.map(|ruling| ruling.decision.as_str())),
         "decided_by": ruling.map(|ruling| json!({"because": ruling.because, "call": ruling.call, "plan": ruling.plan,
@@ -106,6 +109,20 @@ fn of_step(step: &Step, limits: Option<&Limits>, hidden: Hidden<'_>) -> Value {
         "reported_cost_usd": Usd::of_micro(step.charged.reported_cost).to_string(),
         "budget_remaining": limits.map(|limits| remaining(limits, &step.used)), "recorded": step.recorded,
     })
+}
+
+/// Whether the stored input is the one that the digest is of; nothing where it is not kept, or not readable here.
+fn input_matches(row: &CallRow) -> Option<bool> {
+    row.readable_input().map(|input| Digest::of(input.as_bytes()) == row.input_digest)
+}
+
+/// Bytes that a step takes in a record, about.
+#[must_use]
+pub fn weight(step: &Step) -> usize {
+    let row = &step.call.row;
+    let output = step.output.as_ref().map_or(row.reply.len(), |output| output.len());
+    let notes = step.notes.as_ref().map_or(0, |notes| notes.len());
+    STEP_BYTES + row.input.len().min(INPUT_SHOWN_BYTES) + output.min(OUTPUT_SHOWN_BYTES) + notes
 }
 
 /// What was decided, in one word: what was noted, or what follows from how the call ended.

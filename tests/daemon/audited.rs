@@ -387,6 +387,7 @@ fn r40_run_records_tell_all_that_the_field_demands_and_hide_what_is_to_be_hidden
     ] {
         assert!(of_run["steps"][2].get(field).is_some_and(|value| !value.is_null()), "{field}: {of_run:#}");
     }
+    assert_eq!(of_run["steps"][2]["input_matches"], json!(true), "{of_run:#}");
     assert_eq!(of_run["steps"][2]["budget_remaining"]["calls"], json!(7), "{of_run:#}");
     assert_eq!(of_run["steps"][0]["budget_remaining"]["calls"], json!(9));
     assert_eq!(records[1]["steps"][0]["decision"], json!("commit"));
@@ -420,6 +421,14 @@ fn r40_a_copy_is_verified_from_outside_and_a_flipped_bit_in_it_is_found() {
     world.agent().execute("notes.add", json!({"title": "More", "body": "b"})).must("ok", "committed", "");
     let (code, proof) = cli(&world, &["audit", "prove", "--from", "kept"]);
     assert!(code == Some(0) && proof.starts_with("old "), "{proof}");
+    // The daemon appends them to a file, which becomes long: the last of it is what counts.
+    let (code, later) = cli(&world, &["audit", "checkpoints", "--make"]);
+    assert_eq!(code, Some(0), "{later}");
+    let many = note.repeat((1 << 20) / note.len() + 2) + &later;
+    world.home.put("appended", many.as_bytes());
+    let (code, proof) = cli(&world, &["audit", "prove", "--from", "appended"]);
+    let size = later.lines().nth(1).expect("its size");
+    assert!(code == Some(0) && proof.starts_with(&format!("old {size}")), "{size}: {proof}");
     assert!(world.stop().success());
     // A copy without the private key, as an auditor gets it.
     std::fs::create_dir(world.path("copy")).expect("a folder");

@@ -11,7 +11,8 @@ use toolkeep::ambient::Ambient;
 use toolkeep::authenticate::{Caller, Operator, Peer};
 use toolkeep::config::{LoadOptions, load};
 use toolkeep::host::{CloseRun, CommitTransaction, Host, PlanName, Spending, UndoTarget};
-use toolkeep::ledger::SpendBy;
+use toolkeep::ledger::{EntryFilter, SpendBy};
+use toolkeep_core::audit::AuditKind;
 use toolkeep_core::budget::Limits;
 use toolkeep_core::call::ReportedUsage;
 use toolkeep_core::id::TransactionId;
@@ -300,4 +301,32 @@ fn r08_r16_a_transaction_of_another_principal_looks_missing_and_cannot_be_used()
         assert_eq!(done.outcome, toolkeep_core::call::Outcome::Committed, "{}", done.reply);
     });
     assert_eq!(world.snapshot().len(), before.len() + 1);
+}
+
+#[test]
+fn r16_r40_audit_entries_of_another_tenant_are_not_found_by_what_they_say() {
+    let mut world = World::new();
+    let run = world.agent().ok("runs.open", json!({"label": "mine"}))["run"].clone();
+    assert!(world.stop().success());
+    with_host(&world, |host| async move {
+        let about = EntryFilter { about: run.as_str().map(Into::into), ..EntryFilter::default() };
+        let asked = [
+            about.clone(),
+            EntryFilter { kind: Some(AuditKind::Run), ..EntryFilter::default() },
+            EntryFilter { kind: Some(AuditKind::Daemon), ..EntryFilter::default() },
+            EntryFilter { since_ms: Some(0), ..EntryFilter::default() },
+            EntryFilter { until_ms: Some(u64::MAX), ..EntryFilter::default() },
+        ];
+        let foreign = operator(&host, 7_014);
+        for filter in asked {
+            let told = host.audit_entries(&foreign, filter.clone(), None).await.expect("a page");
+            assert_eq!(told, json!({"entries": [], "next_cursor": null}), "{filter:?}");
+        }
+        // The chain can be followed all the same, by digests.
+        let all = host.audit_entries(&foreign, EntryFilter::default(), None).await.expect("a page")["entries"].clone();
+        let all = all.as_array().expect("a list");
+        assert!(all.len() > 2 && all.iter().all(|entry| entry["withheld"] == json!(true)), "{all:?}");
+        let own = host.audit_entries(&operator(&host, 7_011), about, None).await.expect("a page");
+        assert_eq!(own.pointer("/entries/0/facts/tenant"), Some(&json!("local")), "{own}");
+    });
 }

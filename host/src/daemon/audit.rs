@@ -71,7 +71,7 @@ pub(super) fn begin(
             let asked: Entries = params::read(params)?;
             let about = asked.about.filter(|id| id.len() <= ABOUT_MAX_BYTES).map(Arc::from);
             let (kind, since_ms, until_ms) = (asked.kind, asked.since_ms, asked.until_ms);
-            let filter = EntryFilter { kind, since_ms, until_ms, about };
+            let filter = EntryFilter { kind, since_ms, until_ms, about, viewer: None };
             later(async move { host.audit_entries(&op, filter, asked.cursor).await.into() })
         }
         AdminMethod::AuditProve => {

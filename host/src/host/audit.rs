@@ -16,7 +16,7 @@ use toolkeep_core::refusal::{Code, Refusal};
 
 use super::Host;
 use crate::authenticate::Operator;
-use crate::ledger::{EntryFilter, LedgerError, LedgerHealth, Page, Proved, Scope, Span, Who};
+use crate::ledger::{EntryFilter, LedgerError, LedgerHealth, Page, Proved, Scope, Span, Viewer, Who};
 use crate::notify::Event;
 use crate::proof;
 use crate::run_record::{self, STEPS_MAX};
@@ -25,6 +25,12 @@ use crate::run_record::{self, STEPS_MAX};
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Records of one page of an export: some of them are long.
 const RECORDS_AT_ONCE: u32 = 20;
+/// Bytes of one page of an export, about: it ends with the record that reaches them. Far from what a client reads at once.
+const EXPORT_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a record beside its steps, about.
+const RECORD_BYTES: usize = 2 * 1024;
+/// Steps that are read at a time: what is stored of each may be much longer than what is shown.
+const STEPS_AT_ONCE: u32 = 50;
 /// Entries of one page.
 const ENTRIES_AT_ONCE: u32 = 200;
 /// Where the cursor of an export counts calls and no runs any more: beyond it are the calls without a run.
@@ -147,13 +153,15 @@ impl Host {
         match (ask.entry, ask.checkpoint) {
             (Some(seq), None) => match self.ledger().prove_audit_entry(seq).await.map_err(|error| refused(&error))? {
                 Proved::Yes(proved) => {
-                    let visible = self.entry_shown(operator, &proved.entry);
+                    let visible = entry_shown(&self.viewer(operator), &proved.entry);
                     Ok(proof::of_inclusion(&proved, visible))
                 }
                 Proved::NoEntry | Proved::NoCheckpoint => Err(Refusal::not_found("audit entry")),
             },
             (None, Some(kept)) => {
-                let old = key.open(&kept).map_err(|bad| not_a_checkpoint(&bad.to_string()))?;
+                // Of several that were appended one after the other the last says most.
+                let kept = notes(&kept).pop().unwrap_or_default();
+                let old = key.open(kept).map_err(|bad| not_a_checkpoint(&bad.to_string()))?;
                 match self.ledger().prove_audit_since(old).await.map_err(|error| refused(&error))? {
                     Proved::Yes(proved) => Ok(proof::of_consistency(&proved)),
                     Proved::NoEntry | Proved::NoCheckpoint => Err(not_a_checkpoint("it covers no entry")),
@@ -167,7 +175,8 @@ impl Host {
         }
     }
 
-    /// Entries, the oldest first. A page may be empty and not the last.
+    /// Entries, the oldest first. A page may be empty and not the last. Of those that the operator may not see there is the
+    /// digest where all are asked for, and nothing where some are.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -177,19 +186,16 @@ impl Host {
         filter: EntryFilter,
         cursor: Option<u64>,
     ) -> Result<Value, Refusal> {
+        let viewer = self.viewer(op);
+        let filter = EntryFilter { viewer: Some(viewer.clone()), ..filter };
         let page = Page { cursor, limit: ENTRIES_AT_ONCE };
         let found = self.ledger().audit_history(filter, page).await.map_err(|error| refused(&error))?;
-        let entries: Vec<Value> = found.items.iter().map(|entry| self.entry_shown(op, entry)).collect();
+        let entries: Vec<Value> = found.items.iter().map(|entry| entry_shown(&viewer, entry)).collect();
         Ok(json!({"entries": entries, "next_cursor": found.next}))
     }
 
-    /// An entry as an operator may see it: of others' there is the digest alone.
-    fn entry_shown(&self, operator: &Operator, entry: &AuditEntry) -> Value {
-        let visible = match entry.tenant() {
-            Some(tenant) => tenant == operator.tenant().as_str(),
-            None => self.is_over_all(operator),
-        };
-        if visible { proof::entry(entry) } else { json!({"seq": entry.seq, "digest": entry.digest, "withheld": true}) }
+    fn viewer(&self, operator: &Operator) -> Viewer {
+        Viewer { tenant: operator.tenant().clone(), over_all: self.is_over_all(operator) }
     }
 
     /// Run records of the operator's tenant, a page at a time.
@@ -202,7 +208,7 @@ impl Host {
             let scope = Scope::Tenant(operator.tenant().clone());
             let found = self.ledger().run(&scope, run).await.map_err(|error| refused(&error))?;
             let (row, _) = found.ok_or_else(|| Refusal::not_found("run"))?;
-            let (record, step) = self.record_of(row, ask.step).await?;
+            let (record, step, _) = self.record_of(row, ask.step, EXPORT_BYTES).await?;
             return Ok(json!({"records": [record], "next_cursor": step.map(|_| 0), "next_step": step}));
         }
         let cursor = ask.cursor.unwrap_or(0);
@@ -214,13 +220,17 @@ impl Host {
         }
         let page = Page { cursor: Some(cursor), limit: RECORDS_AT_ONCE };
         let runs = self.ledger().runs_in(span, page).await.map_err(|error| refused(&error))?;
-        let mut records = Vec::new();
+        let (mut records, mut room) = (Vec::new(), EXPORT_BYTES);
         for (seq, row) in runs.items {
-            let (record, step) = self.record_of(row, None).await?;
+            let (record, step, bytes) = self.record_of(row, None, room).await?;
             records.push(record);
             if step.is_some() {
                 // The rest of it comes first.
                 return Ok(json!({"records": records, "next_cursor": seq - 1, "next_step": step}));
+            }
+            room = room.saturating_sub(bytes);
+            if room == 0 {
+                return Ok(json!({"records": records, "next_cursor": seq, "next_step": null}));
             }
         }
         let next = runs.next.unwrap_or(ALONE_FROM);
@@ -234,7 +244,7 @@ impl Host {
         let Some((seq, row)) = runs.items.into_iter().next() else {
             return Ok(json!({"records": [], "next_cursor": ALONE_FROM, "next_step": null}));
         };
-        let (record, step) = self.record_of(row, Some(after)).await?;
+        let (record, step, _) = self.record_of(row, Some(after), EXPORT_BYTES).await?;
         let next = if step.is_some() { cursor } else { seq };
         Ok(json!({"records": [record], "next_cursor": next, "next_step": step}))
     }
@@ -247,13 +257,29 @@ impl Host {
         Ok(json!({"records": records, "next_cursor": found.next.map(|next| next + ALONE_FROM), "next_step": null}))
     }
 
-    /// A run's record, or the part of it after a step; and after which step the next part begins.
-    async fn record_of(&self, row: crate::ledger::RunRow, after: Option<u64>) -> Result<(Value, Option<u64>), Refusal> {
-        let page = Page { cursor: after, limit: STEPS_MAX };
-        let steps = self.ledger().steps_of_run(row.clone(), page).await.map_err(|error| refused(&error))?;
+    /// A run's record, or the part of it after a step, of about so many bytes; after which step the next part begins; and how
+    /// many bytes it is.
+    async fn record_of(
+        &self,
+        row: crate::ledger::RunRow,
+        after: Option<u64>,
+        room: usize,
+    ) -> Result<(Value, Option<u64>, usize), Refusal> {
+        let (mut steps, mut bytes) = (Vec::new(), RECORD_BYTES);
+        let mut next = after;
+        loop {
+            let page = Page { cursor: next, limit: STEPS_AT_ONCE };
+            let found = self.ledger().steps_of_run(row.clone(), page).await.map_err(|error| refused(&error))?;
+            bytes += found.items.iter().map(run_record::weight).sum::<usize>();
+            steps.extend(found.items);
+            next = found.next;
+            if next.is_none() || bytes >= room || steps.len() >= STEPS_MAX as usize {
+                break;
+            }
+        }
         let hidden = |tool: &ToolName| self.sensitive_of(tool);
-        let record = run_record::of_run(&row, (after.is_none(), steps.next.is_none()), &steps.items, &hidden);
-        Ok((record, steps.next))
+        let record = run_record::of_run(&row, (after.is_none(), next.is_none()), &steps, &hidden);
+        Ok((record, next, bytes))
     }
 
     /// What the schemas of a tool mark as sensitive; nothing where it is not installed any more.
@@ -379,6 +405,14 @@ impl Host {
             self.0.notify.event(Event::AuditFailed, &tenant, facts.clone());
         }
     }
+}
+
+/// An entry as somebody may see it: of others' there is the digest alone.
+fn entry_shown(viewer: &Viewer, entry: &AuditEntry) -> Value {
+    if viewer.sees(entry) {
+        return proof::entry(entry);
+    }
+    json!({"seq": entry.seq, "digest": entry.digest, "withheld": true})
 }
 
 fn not_a_checkpoint(why: &str) -> Refusal {

@@ -81,10 +81,36 @@ pub struct EntryFilter {
     pub until_ms: Option<u64>,
     /// Whose facts name this id.
     pub about: Option<Arc<str>>,
+    /// Who asks; absent for those who see all.
+    pub viewer: Option<Viewer>,
+}
+
+/// Who looks at entries, and which of them concern nobody but others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Viewer {
+    /// The tenant whose entries may be seen.
+    pub tenant: TenantName,
+    /// Whether those that are of no tenant may be seen, too.
+    pub over_all: bool,
+}
+
+impl Viewer {
+    /// Whether what an entry says may be seen.
+    #[must_use]
+    pub fn sees(&self, entry: &AuditEntry) -> bool {
+        entry.tenant().map_or(self.over_all, |tenant| tenant == self.tenant.as_str())
+    }
 }
 
 impl EntryFilter {
+    /// Nothing is asked of entries that may not be seen: whether they are found would tell what they say. So they are there
+    /// only where all are wanted, which the chain needs.
     fn wants(&self, entry: &AuditEntry) -> bool {
+        let all = self.kind.is_none() && self.since_ms.is_none() && self.until_ms.is_none() && self.about.is_none();
+        all || (self.matches(entry) && self.viewer.as_ref().is_none_or(|viewer| viewer.sees(entry)))
+    }
+
+    fn matches(&self, entry: &AuditEntry) -> bool {
         self.kind.is_none_or(|kind| kind == entry.kind)
             && self.since_ms.is_none_or(|since_ms| entry.at_ms >= since_ms)
             && self.until_ms.is_none_or(|until_ms| entry.at_ms < until_ms)

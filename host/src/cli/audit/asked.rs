@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use toolkeep_core::checkpoint::{NOTE_MAX_BYTES, notes};
 use toolkeep_core::refusal::Code;
 
 use super::shown;
@@ -30,6 +31,22 @@ pub(super) fn kept(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
+/// The last checkpoint of a file to which they are appended, however long it has become.
+pub(super) fn latest(path: &Path) -> Result<String, Failure> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let unread = || Failure::file("read", path);
+    let mut file = std::fs::File::open(path).map_err(unread())?;
+    let bytes = file.metadata().map_err(unread())?.len();
+    // Room for the longest one, whatever is cut off before it.
+    let tail = 2 * NOTE_MAX_BYTES as u64;
+    file.seek(SeekFrom::Start(bytes.saturating_sub(tail))).map_err(unread())?;
+    let mut end = Vec::new();
+    file.take(tail).read_to_end(&mut end).map_err(unread())?;
+    let text = String::from_utf8_lossy(&end);
+    let last = notes(&text).pop().map(str::to_owned);
+    last.ok_or_else(|| Failure::usage(format!("`{}` holds no checkpoint", path.display()), "name a file that does"))
+}
+
 /// What does not verify is a finding, not a failure of the command.
 fn finding(context: &Context<'_>) -> impl Fn(Failure) -> Failure {
     |failure| match failure {
@@ -50,7 +67,7 @@ pub(super) fn verify(context: &Context<'_>, args: &VerifyArgs) -> Result<Exit, F
 }
 
 pub(super) fn prove(context: &Context<'_>, args: &ProveArgs) -> Result<Exit, Failure> {
-    let checkpoint = args.from.as_deref().map(kept).transpose()?;
+    let checkpoint = args.from.as_deref().map(latest).transpose()?;
     let asked = json!({"entry": args.entry, "checkpoint": checkpoint});
     let proof = context.admin()?.ask(&context.ui, AdminMethod::AuditProve, asked).map_err(finding(context))?;
     context.ui.value(&proof, || shown::proof(&proof))?;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use toolkeep_core::checkpoint::{Checkpoint, NoteKey, notes};
 use toolkeep_core::id::ToolName;
 
-use super::asked::kept;
+use super::asked::{kept, latest};
 use super::shown;
 use super::{CheckpointsArgs, ExportArgs, Place, ProveArgs, ShowArgs, VerifyArgs};
 use crate::cli::context::Context;
@@ -88,7 +88,8 @@ pub(super) fn prove(context: &Context<'_>, args: &ProveArgs) -> Result<Exit, Fai
             Proved::NoCheckpoint => return Err(missing("no checkpoint of the copy covers the entry")),
         },
         (None, Some(path)) => {
-            let old = brought(path, &key)?.pop().ok_or_else(|| Failure::usage("the file holds no checkpoint", ""))?;
+            let old = key.open(&latest(path)?);
+            let old = old.map_err(|bad| Failure::Findings(format!("`{}`: {bad}", path.display())))?;
             match archive.prove_since(&key, old).map_err(failed)? {
                 Proved::Yes(proved) => proof::of_consistency(&proved),
                 Proved::NoEntry | Proved::NoCheckpoint => {
@@ -190,6 +191,7 @@ pub(super) fn show(context: &Context<'_>, args: &ShowArgs) -> Result<Exit, Failu
         since_ms: args.time.since,
         until_ms: args.time.until,
         about: args.about.as_deref().map(Arc::from),
+        viewer: None,
     };
     let (mut left, mut shown) = (args.limit, shown::Entries::default());
     if left > 0 {

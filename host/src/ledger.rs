@@ -249,7 +249,7 @@ impl Ledger {
         let signing_key = Arc::new(SigningKey::from_bytes(&seed));
         let signer = Signer::new(&host_id, Arc::clone(&signing_key))?;
         let note_key = Arc::clone(&signer.key);
-        let Begun { head, tree, vouched, broken, rest } = belief::begin(&conn, unclean, &note_key)?;
+        let Begun { head, tree, vouched, broken, brought, rest } = belief::begin(&conn, unclean, &note_key)?;
         let next_call = retention::next_place(&conn)?;
         let interrupted = charges::settle_interrupted(&conn)?;
         if interrupted > 0 {
@@ -289,6 +289,8 @@ impl Ledger {
             pulse: Arc::clone(&pulse),
             key: Arc::clone(&note_key),
             stopwatch,
+            brought,
+            findings: pulse.findings(),
         });
         let shared = Shared {
             queue,

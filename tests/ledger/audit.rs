@@ -1,8 +1,14 @@
 //! The audit chain in the ledger: it survives a restart, and whoever edits the file is found out.
 
 use serde_json::json;
-use toolkeep::ledger::{Archive, Durability, IntentRefused, Ledger, LedgerError, LedgerOptions, Page, Proved, Who};
+use toolkeep::ledger::{
+    Archive, CHECKPOINT_SUBJECT, DeliveryChange, Durability, Enqueue, EntryFilter, IntentRefused, Ledger, LedgerError,
+    LedgerOptions, PAGE_BYTES, Page, Proved, Who,
+};
 use toolkeep_core::audit::{AuditEntry, AuditKind, ChainBroken, ChainHead};
+use toolkeep_core::checkpoint::Checkpoint;
+use toolkeep_core::delivery::{DeliveryEvent, DeliveryKind, Message};
+use toolkeep_core::id::DeliveryId;
 use toolkeep_core::merkle;
 
 use super::fixture::Fixture;
@@ -249,4 +255,98 @@ async fn r40_a_copy_is_verified_without_a_daemon_and_is_not_changed() {
     assert!(matches!(found, Err(LedgerError::Chain(ChainBroken::Content(26)))), "{found:?}");
     // The rest of it is what a checkpoint was made of, so that what came after it verifies.
     assert_eq!(archive.verify_after(&key, old).expect("believed up to there").entries, 0);
+}
+
+#[tokio::test]
+async fn t_s3_a_page_that_holds_nothing_any_more_is_found_in_the_background() {
+    let (fixture, file) = closed("page", 1_500).await;
+    let mut bytes = std::fs::read(&file).expect("file");
+    let page = PAGE_BYTES as usize;
+    let wanted = b"number 0100";
+    let places: Vec<usize> = bytes.windows(wanted.len()).enumerate().filter(|(_, at)| at == wanted).map(|(at, _)| at).collect();
+    assert!(!places.is_empty());
+    places.iter().for_each(|at| bytes[at / page * page..][..page].fill(0xff));
+    std::fs::write(&file, &bytes).expect("written");
+    let ledger = Ledger::open(fixture.place.path(), fixture.ambient.clone()).await.expect("the tail is unharmed");
+    until_halted(&ledger).await;
+    assert!(ledger.audit_broken().expect("a reason").contains("malformed"), "{:?}", ledger.audit_broken());
+    assert!(matches!(ledger.verify_audit(Vec::new()).await, Err(LedgerError::Damaged(_))));
+}
+
+/// A ledger whose directory was put back to what it was before its last entries, and a checkpoint of these.
+async fn put_back(name: &str) -> (Fixture, Ledger, Checkpoint) {
+    let (fixture, file) = closed(name, 50).await;
+    let before = std::fs::read(&file).expect("file");
+    let ledger = Ledger::open(fixture.place.path(), fixture.ambient.clone()).await.expect("opens");
+    for n in 0..50 {
+        ledger.note(AuditKind::Tool, Who::Daemon, json!({"n": n})).await.expect("on record");
+    }
+    let note = ledger.checkpoint().await.expect("made").expect("new");
+    let kept = ledger.note_key().open(&note).expect("ours");
+    ledger.close().await.expect("closed");
+    std::fs::write(&file, &before).expect("put back");
+    let ledger = Ledger::open(fixture.place.path(), fixture.ambient.clone()).await.expect("opens");
+    assert!(!ledger.is_halted(), "it agrees with itself");
+    (fixture, ledger, kept)
+}
+
+/// How often it is on record that the audit does not verify, and that it does again.
+async fn findings(ledger: &Ledger) -> (usize, usize) {
+    let entries = ledger.audit_entries(Page { cursor: None, limit: 500 }).await.expect("read").items;
+    let count = |what: &str| entries.iter().filter(|entry| entry.body.contains(what)).count();
+    (count("audit_broken"), count("audit_whole"))
+}
+
+#[tokio::test]
+async fn t_s3_what_a_kept_checkpoint_has_shown_is_not_forgotten_at_a_restart() {
+    let (fixture, mut ledger, kept) = put_back("shown").await;
+    let found = ledger.verify_audit(vec![kept]).await;
+    assert!(matches!(found, Err(LedgerError::Chain(ChainBroken::Short { size: 100, .. }))), "{found:?}");
+    for restart in 1..4 {
+        assert_eq!(findings(&ledger).await, (restart, 0));
+        ledger.close().await.expect("closed");
+        ledger = Ledger::open(fixture.place.path(), fixture.ambient.clone()).await.expect("opens");
+        assert!(ledger.is_halted());
+        // All of it is verified in the background, and agrees with itself.
+        for _ in 0..600 {
+            if findings(&ledger).await != (restart, 0) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(findings(&ledger).await, (restart + 1, 0), "it was found again");
+        assert!(ledger.is_halted());
+    }
+}
+
+#[tokio::test]
+async fn t_s3_a_kept_checkpoint_that_cannot_be_continued_stops_effects() {
+    let (_fixture, ledger, kept) = put_back("continued").await;
+    let found = ledger.prove_audit_since(kept).await;
+    assert!(matches!(found, Err(LedgerError::Chain(ChainBroken::Short { size: 100, .. }))), "{found:?}");
+    assert!(ledger.is_halted());
+    assert_eq!(findings(&ledger).await, (1, 0), "it is on record when it is told");
+}
+
+#[tokio::test]
+async fn t_s3_only_the_daemons_own_delivery_of_a_checkpoint_is_kept_off_the_record() {
+    let fixture = Fixture::new("deliveries").await;
+    for (kind, on_record) in [(DeliveryKind::Message, 1), (DeliveryKind::Alert, 1)] {
+        let id = DeliveryId::new(fixture.ambient.uuid_v7());
+        let message = Message {
+            to: Vec::new(),
+            subject: CHECKPOINT_SUBJECT.to_owned(),
+            media_type: "text/plain".to_owned(),
+            body: std::sync::Arc::from(b"{}".as_slice()),
+        };
+        let (tenant, channel) = ("acme".parse().expect("name"), "ops".parse().expect("name"));
+        let what = Enqueue { id, tenant, kind, channel, call: None, message };
+        fixture.ledger.enqueue_delivery(what).expect("enqueued");
+        assert_eq!(fixture.ledger.claim_deliveries(vec![id]).await.expect("claimed").len(), 1);
+        let change = DeliveryChange { id, event: DeliveryEvent::Accept, most: 8, note: "".into() };
+        fixture.ledger.change_delivery(change).await.expect("delivered");
+        let filter = EntryFilter { kind: Some(AuditKind::Delivery), ..EntryFilter::default() };
+        let entries = fixture.ledger.audit_history(filter, Page::default()).await.expect("read").items;
+        assert_eq!(entries.len(), on_record, "{kind:?}");
+    }
 }

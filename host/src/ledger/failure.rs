@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use rusqlite::ErrorCode;
 use toolkeep_core::audit::ChainBroken;
 use toolkeep_core::refusal::{Code, Refusal};
 
@@ -110,6 +111,14 @@ impl LedgerError {
     pub fn halted() -> Refusal {
         Refusal::new(Code::Halted, "nothing that changes anything runs: what is on record cannot be relied on")
             .hint("tools that only read may be called; an operator has to look at the daemon's health")
+    }
+
+    /// What SQLite's failure to read means: pages that are none are damage, whatever else fails may pass.
+    pub(super) fn unread(error: &rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string().into()),
+            _ => Self::storage("the ledger cannot be read", error),
+        }
     }
 
     pub(super) fn storage(what: &'static str, cause: &impl ToString) -> Self {

@@ -5,7 +5,7 @@
 
 use rusqlite::Connection;
 use std::sync::Arc;
-use toolkeep_core::audit::{AuditEntry, ChainBroken};
+use toolkeep_core::audit::{AuditEntry, ChainBroken, ChainHead};
 use toolkeep_core::checkpoint::{Checkpoint, NoteKey};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::merkle::{consistency, extends, includes, inclusion};
@@ -70,6 +70,9 @@ pub(super) fn of_entry(conn: &Connection, key: &NoteKey, seq: u64) -> Result<Pro
     let Some((kept, checkpoint)) = latest(conn, key)?.filter(|(kept, _)| kept.size >= seq) else {
         return Ok(Proved::NoCheckpoint);
     };
+    // The proof is about the digest; whoever reads the entry believes what it says.
+    let mut before = ChainHead { seq: seq.saturating_sub(1), digest: entry.previous };
+    before.follow(&entry).map_err(LedgerError::from)?;
     let index = seq.saturating_sub(1);
     let Some(path) = inclusion(index, checkpoint.size, |place| perfect(conn, place))? else {
         return Ok(Proved::NoEntry);
@@ -95,11 +98,17 @@ pub(super) fn of_checkpoint(conn: &Connection, key: &NoteKey, old: Checkpoint) -
 }
 
 impl Ledger {
-    /// Prove that an entry is covered by a checkpoint. One is made if none covers it yet.
+    /// Prove that an entry is covered by a checkpoint. One is made if none covers it yet. Nothing with effects runs any more
+    /// if what is stored does not verify.
     ///
     /// # Errors
-    /// The stored hashes do not lead to the root, or the ledger failed.
+    /// The entry was changed, the stored hashes do not lead to the root, or the ledger failed.
     pub async fn prove_audit_entry(&self, seq: u64) -> Result<Proved<Inclusion>, LedgerError> {
+        let proved = self.prove_entry(seq).await;
+        self.judged(proved, &[]).await
+    }
+
+    async fn prove_entry(&self, seq: u64) -> Result<Proved<Inclusion>, LedgerError> {
         self.caught_up().await?;
         let key = self.note_key();
         let find = move |conn: &Connection| of_entry(conn, &key, seq);
@@ -111,11 +120,17 @@ impl Ledger {
         self.read(find).await
     }
 
-    /// Prove that a checkpoint of this log is the beginning of what there is now.
+    /// Prove that a checkpoint of this log is the beginning of what there is now. Nothing with effects runs any more if it is
+    /// not, also after a restart.
     ///
     /// # Errors
     /// It is not: entries below it were changed or cut off. The ledger failed.
     pub async fn prove_audit_since(&self, old: Checkpoint) -> Result<Proved<Consistency>, LedgerError> {
+        let proved = self.prove_since(old.clone()).await;
+        self.judged(proved, &[old]).await
+    }
+
+    async fn prove_since(&self, old: Checkpoint) -> Result<Proved<Consistency>, LedgerError> {
         self.caught_up().await?;
         self.checkpoint().await?;
         let key = self.note_key();

@@ -127,7 +127,7 @@ impl Job {
     }
 
     fn new(work: Work, durable: bool, waiter: Option<oneshot::Sender<Result<Done, LedgerError>>>) -> Self {
-        let counted = !matches!(work, Work::Outcome(_) | Work::Kill(_) | Work::Barrier | Work::Close);
+        let counted = !matches!(work, Work::Outcome(_) | Work::Kill(_) | Work::Learn(_) | Work::Barrier | Work::Close);
         Self { bytes: weight(&work), work, durable, waiter, counted }
     }
 

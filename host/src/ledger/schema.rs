@@ -101,7 +101,7 @@ fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
 
 /// Open a connection that reads.
 pub(super) fn connect_reader(path: &Path) -> Result<Connection, LedgerError> {
-    open_reader(path).map_err(failed("the ledger cannot be opened"))
+    open_reader(path).map_err(|error| LedgerError::unread(&error))
 }
 
 /// Say whether what is deleted is overwritten.

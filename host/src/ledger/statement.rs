@@ -34,7 +34,7 @@ impl From<Failed> for LedgerError {
     /// For readers; what a failure means to a writer is for the writer to judge.
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Sql(error) => Self::storage("the ledger cannot be read", &error),
+            Failed::Sql(error) => Self::unread(&error),
             Failed::Row(error) => error,
         }
     }

@@ -56,8 +56,9 @@ pub(super) fn entry(conn: &Connection, seq: u64) -> Result<Option<AuditEntry>, F
     row(conn, ENTRY, params![integer(seq)], |row| entry_of(row).map_err(|_| ChainBroken::Unreadable(seq).into()))
 }
 
-/// Reads entries in their order and recomputes what follows from them.
-#[derive(Debug)]
+/// Reads entries in their order and recomputes what follows from them. After an error it is in the middle of something;
+/// whoever goes on does so with a clone from before.
+#[derive(Debug, Clone)]
 pub(super) struct Follower {
     head: ChainHead,
     tree: Frontier,
@@ -191,9 +192,12 @@ impl Follower {
         }
         let last = number("SELECT max(seq) AS n FROM audit")?;
         let made_of = number("SELECT max(size) AS n FROM audit_checkpoints")?;
-        let brought = self.brought.first().map_or(0, |largest| largest.size);
-        if made_of.max(brought) > last {
-            return broken(ChainBroken::Short { size: made_of.max(brought), found: last });
+        if made_of > last {
+            return broken(ChainBroken::Short { size: made_of, found: last });
+        }
+        // Whatever was brought and was not met says of entries that were not there.
+        if let Some(largest) = self.brought.first() {
+            return broken(ChainBroken::Short { size: largest.size, found: self.head.seq });
         }
         if number("SELECT count(*) AS n FROM audit_checkpoints WHERE size < 1")? > 0 {
             return broken(ChainBroken::Checkpoint { size: 0, why: "it has no size".to_owned() });

@@ -46,6 +46,8 @@ pub(super) struct Pulse {
     halted: AtomicBool,
     /// Why the audit is not believed.
     broken: Mutex<Option<Arc<str>>>,
+    /// How often it was found not to verify.
+    findings: AtomicU64,
     /// Audit entries that found no room, until that is on record.
     pub(super) lost: AtomicU64,
     /// The last audit entry that is written.
@@ -62,6 +64,7 @@ impl Pulse {
             health: Mutex::new(LedgerHealth::Well),
             halted: AtomicBool::new(false),
             broken: Mutex::default(),
+            findings: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             head: AtomicU64::new(head),
             vouched: AtomicU64::new(vouched),
@@ -74,7 +77,7 @@ impl Pulse {
         let pulse = Self::new(head, vouched);
         if let Some(why) = broken {
             tracing::error!(%why, "the audit does not verify; nothing with effects runs");
-            pulse.set_broken(Some(why));
+            pulse.disbelieve(why, || ());
         }
         pulse
     }
@@ -132,14 +135,35 @@ impl Pulse {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The audit is not believed, or is again. What it is for first stays.
-    pub(super) fn set_broken(&self, why: Option<Arc<str>>) {
+    /// How often the audit was found not to verify.
+    pub(super) fn findings(&self) -> u64 {
+        self.findings.load(Ordering::Acquire)
+    }
+
+    /// The audit is not believed. What it is for first stays. `noting` puts it in line to be written: what is found first
+    /// is written first.
+    pub(super) fn disbelieve<T>(&self, why: Arc<str>, noting: impl FnOnce() -> T) -> T {
         let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        if why.is_none() || broken.is_none() {
-            *broken = why;
-        }
+        self.findings.fetch_add(1, Ordering::AcqRel);
+        broken.get_or_insert(why);
+        let noted = noting();
         drop(broken);
         self.judge();
+        noted
+    }
+
+    /// The audit is believed again, unless it was found not to verify since there were so many findings. Nothing if it was,
+    /// or if it has been believed all the time.
+    pub(super) fn believe<T>(&self, findings: u64, noting: impl FnOnce() -> T) -> Option<T> {
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if broken.is_none() || self.findings() != findings {
+            return None;
+        }
+        *broken = None;
+        let noted = noting();
+        drop(broken);
+        self.judge();
+        Some(noted)
     }
 
     /// An audit entry found no room.

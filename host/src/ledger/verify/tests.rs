@@ -9,7 +9,7 @@ use toolkeep_core::audit::canonical_body;
 use super::*;
 use crate::ledger::checkpoints::Signer;
 use crate::ledger::column::digest_bytes;
-use crate::ledger::schema;
+use crate::ledger::{prove, schema};
 
 /// Entries of the flipped ledger: enough that two subtrees are kept and a part of a third is not.
 const ENTRIES: u64 = 150;
@@ -305,4 +305,37 @@ fn r40_following_from_any_entry_meets_what_following_from_the_first_meets() {
         let verified = follower.finish(&conn, false).expect("ends");
         assert_eq!((verified.head, verified.root, verified.entries), (whole.head, whole.root, 300 - from), "{from}");
     }
+}
+
+#[test]
+fn r40_a_checkpoint_that_was_brought_and_not_reached_is_not_said_to_hold() {
+    let (conn, signer) = ledger(ENTRIES, &[]);
+    let brought = Checkpoint { origin: signer.key.name().to_owned(), size: 120, root: Digest::of(b"another log") };
+    // Entries up to 120 came after the last part was read.
+    let mut follower = Follower::from_genesis(Arc::clone(&signer.key)).with(vec![brought]);
+    assert_eq!(follower.follow(&conn, 100).expect("follows"), 100);
+    let found = follower.finish(&conn, true).map_err(LedgerError::from);
+    let short = LedgerError::Chain(ChainBroken::Short { size: 120, found: 100 });
+    assert_eq!(found.expect_err("it was compared with nothing").to_string(), short.to_string());
+}
+
+#[test]
+fn t_s3_r40_no_proof_is_given_for_an_entry_that_says_something_else_than_it_did() {
+    let (conn, signer) = ledger(ENTRIES, &[ENTRIES]);
+    let proof = |seq| prove::of_entry(&conn, &signer.key, seq).map_err(LedgerError::from);
+    assert!(matches!(proof(7), Ok(prove::Proved::Yes(_))));
+    for change in [
+        r#"body = '{"n":6,"tenant":"t","what":"nothing"}'"#,
+        "kind = 'breach'",
+        "at_ms = at_ms + 1",
+        "previous = digest",
+    ] {
+        execute(&conn, "SAVEPOINT change", &[]).expect("begun");
+        execute(&conn, &format!("UPDATE audit SET {change} WHERE seq = 7"), &[]).expect("changed");
+        let found = proof(7);
+        assert!(matches!(found, Err(LedgerError::Chain(ChainBroken::Content(7)))), "{change}: {found:?}");
+        assert!(matches!(proof(8), Ok(prove::Proved::Yes(_))), "{change}");
+        execute(&conn, "ROLLBACK TO change", &[]).expect("taken back");
+    }
+    assert!(matches!(proof(7), Ok(prove::Proved::Yes(_))));
 }

@@ -292,7 +292,10 @@ mod tests {
     use super::*;
 
     fn facts(value: Value) -> Map<String, Value> {
-        value.as_object().cloned().expect("an object")
+        match value {
+            Value::Object(facts) => facts,
+            other => panic!("{other} is no object"),
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn entry(entry: &AuditEntry) -> Value {
 
 /// That an entry is covered by a checkpoint. `shown` is the entry as whoever asks may see it.
 #[must_use]
-pub fn of_inclusion(proved: &Inclusion, shown: Value) -> Value {
+pub fn of_inclusion(proved: &Inclusion, shown: &Value) -> Value {
     let index = proved.entry.seq.saturating_sub(1);
     let path: Vec<String> = proved.path.iter().map(encoded).collect();
     let text = format!("{TLOG_PROOF}\nindex {index}\n{}\n{}", lines(&path), proved.note);

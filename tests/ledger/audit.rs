@@ -263,7 +263,8 @@ async fn t_s3_a_page_that_holds_nothing_any_more_is_found_in_the_background() {
     let mut bytes = std::fs::read(&file).expect("file");
     let page = PAGE_BYTES as usize;
     let wanted = b"number 0100";
-    let places: Vec<usize> = bytes.windows(wanted.len()).enumerate().filter(|(_, at)| at == wanted).map(|(at, _)| at).collect();
+    let places: Vec<usize> =
+        bytes.windows(wanted.len()).enumerate().filter(|(_, at)| at == wanted).map(|(at, _)| at).collect();
     assert!(!places.is_empty());
     places.iter().for_each(|at| bytes[at / page * page..][..page].fill(0xff));
     std::fs::write(&file, &bytes).expect("written");

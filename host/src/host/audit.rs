@@ -154,7 +154,7 @@ impl Host {
             (Some(seq), None) => match self.ledger().prove_audit_entry(seq).await.map_err(|error| refused(&error))? {
                 Proved::Yes(proved) => {
                     let visible = entry_shown(&self.viewer(operator), &proved.entry);
-                    Ok(proof::of_inclusion(&proved, visible))
+                    Ok(proof::of_inclusion(&proved, &visible))
                 }
                 Proved::NoEntry | Proved::NoCheckpoint => Err(Refusal::not_found("audit entry")),
             },

@@ -196,122 +196,212 @@ struct Row {
     number: Option<i64>,
 }
 
-fn rows(port: u16, token: &str, admin_token: &str) -> Vec<Row> {
-    let good = request("tools/list", json!({}));
-    let head = || newer(port, token, "tools/list", None);
-    let without = |name: &str| -> Vec<String> {
-        head().into_iter().filter(|line| !line.to_ascii_lowercase().starts_with(&name.to_ascii_lowercase())).collect()
-    };
-    let instead = |name: &str, line: &str| -> Vec<String> {
-        let mut lines = without(name);
+/// A request that is right in everything, to be bent at one place.
+struct Right<'t> {
+    port: u16,
+    token: &'t str,
+}
+
+impl Right<'_> {
+    fn head(&self) -> Vec<String> {
+        newer(self.port, self.token, "tools/list", None)
+    }
+
+    fn calling(&self, name: Option<&str>) -> Vec<String> {
+        newer(self.port, self.token, "tools/call", name)
+    }
+
+    fn without(&self, name: &str) -> Vec<String> {
+        let named = |line: &String| line.to_ascii_lowercase().starts_with(&name.to_ascii_lowercase());
+        self.head().into_iter().filter(|line| !named(line)).collect()
+    }
+
+    fn instead(&self, name: &str, line: &str) -> Vec<String> {
+        let mut lines = self.without(name);
         lines.push(line.to_owned());
         lines
-    };
-    let and = |line: String| -> Vec<String> {
-        let mut lines = head();
+    }
+
+    fn and(&self, line: String) -> Vec<String> {
+        let mut lines = self.head();
         lines.push(line);
         lines
-    };
-    let row = |what, lines: Vec<String>, body: &str, status, number| Row {
-        what,
-        start: "POST /mcp",
-        lines,
-        body: body.to_owned(),
-        status,
-        number,
-    };
-    let bearer = |token: &str| instead("authorization", &format!("Authorization: Bearer {token}"));
-    let call = request("tools/call", json!({"name": "text-stats", "arguments": {"text": "a"}}));
-    let calling = |name: Option<&str>| newer(port, token, "tools/call", name);
-    let mut rows = vec![
-        row("nothing", head(), &good, 200, None),
-        row("no token", without("authorization"), &good, 401, None),
-        row("a wrong token", bearer("tk_nonsense"), &good, 401, None),
-        row("a blank token", bearer(""), &good, 401, None),
-        row("a token of the admin plane", bearer(admin_token), &good, 401, None),
-        row("another scheme", instead("authorization", "Authorization: Basic dTpw"), &good, 401, None),
-        row("two tokens", and(format!("Authorization: Bearer {token}")), &good, 401, None),
-        row("a cookie", instead("authorization", &format!("Cookie: token={token}")), &good, 401, None),
-        row("no host", without("host"), &good, 400, None),
-        row("two hosts", and(format!("Host: 127.0.0.1:{port}")), &good, 400, None),
-        row("another host", instead("host", &format!("Host: evil.example:{port}")), &good, 421, None),
-        row("another port", instead("host", "Host: 127.0.0.1:1"), &good, 421, None),
-        row("another origin", and("Origin: https://evil.example".to_owned()), &good, 403, None),
-        row("no origin that has a name", and("Origin: null".to_owned()), &good, 403, None),
-        row("another site", and("Sec-Fetch-Site: cross-site".to_owned()), &good, 403, None),
-        row("no type", without("content-type"), &good, 415, None),
-        row("text", instead("content-type", "Content-Type: text/plain"), &good, 415, None),
-        row("a form", instead("content-type", "Content-Type: application/x-www-form-urlencoded"), &good, 415, None),
+    }
+}
+
+fn row(what: &'static str, lines: Vec<String>, body: &str, status: u16, number: Option<i64>) -> Row {
+    Row { what, start: "POST /mcp", lines, body: body.to_owned(), status, number }
+}
+
+/// Who asks, where, and in which form.
+fn rows_of_the_front(right: &Right<'_>, admin_token: &str) -> Vec<Row> {
+    let good = request("tools/list", json!({}));
+    vec![
+        row("nothing", right.head(), &good, 200, None),
+        row("no token", right.without("authorization"), &good, 401, None),
         row(
-            "another charset",
-            instead("content-type", "Content-Type: application/json; charset=utf-16"),
+            "a wrong token",
+            right.instead("authorization", &format!("Authorization: Bearer {}", "tk_nonsense")),
+            &good,
+            401,
+            None,
+        ),
+        row(
+            "a blank token",
+            right.instead("authorization", &format!("Authorization: Bearer {}", "")),
+            &good,
+            401,
+            None,
+        ),
+        row(
+            "a token of the admin plane",
+            right.instead("authorization", &format!("Authorization: Bearer {}", admin_token)),
+            &good,
+            401,
+            None,
+        ),
+        row("another scheme", right.instead("authorization", "Authorization: Basic dTpw"), &good, 401, None),
+        row("two tokens", right.and(format!("Authorization: Bearer {}", right.token)), &good, 401, None),
+        row("a cookie", right.instead("authorization", &format!("Cookie: token={}", right.token)), &good, 401, None),
+        row("no host", right.without("host"), &good, 400, None),
+        row("two hosts", right.and(format!("Host: 127.0.0.1:{}", right.port)), &good, 400, None),
+        row("another host", right.instead("host", &format!("Host: evil.example:{}", right.port)), &good, 421, None),
+        row("another port", right.instead("host", "Host: 127.0.0.1:1"), &good, 421, None),
+        row("another origin", right.and("Origin: https://evil.example".to_owned()), &good, 403, None),
+        row("no origin that has a name", right.and("Origin: null".to_owned()), &good, 403, None),
+        row("another site", right.and("Sec-Fetch-Site: cross-site".to_owned()), &good, 403, None),
+        row("no type", right.without("content-type"), &good, 415, None),
+        row("text", right.instead("content-type", "Content-Type: text/plain"), &good, 415, None),
+        row(
+            "a form",
+            right.instead("content-type", "Content-Type: application/x-www-form-urlencoded"),
             &good,
             415,
             None,
         ),
-        row("two types", and("Content-Type: application/json".to_owned()), &good, 415, None),
-        row("packed", and("Content-Encoding: gzip".to_owned()), &good, 415, None),
-        row("no events", instead("accept:", "Accept: application/json"), &good, 406, None),
-        row("only text", instead("accept:", "Accept: text/html"), &good, 406, None),
-        row("nothing to read", head(), "", 400, Some(-32_700)),
-        row("half a value", head(), "{", 400, Some(-32_700)),
-        row("two values", head(), &format!("{good}{good}"), 400, Some(-32_700)),
-        row("a key twice", head(), &good.replacen("\"id\":1", "\"id\":1,\"id\":1", 1), 400, Some(-32_700)),
-        row("a byte-order mark", head(), &format!("\u{feff}{good}"), 400, Some(-32_700)),
-        row("too deep", head(), &format!("{}{}", "[".repeat(70), "]".repeat(70)), 400, Some(-32_700)),
-        row("a batch", head(), &format!("[{good}]"), 400, Some(-32_600)),
-        row("no id that names anything", head(), &good.replacen("\"id\":1", "\"id\":null", 1), 400, Some(-32_600)),
-        row("another version of JSON-RPC", head(), &good.replacen("\"2.0\"", "\"1.0\"", 1), 400, Some(-32_600)),
-        row("no object", head(), "7", 400, Some(-32_600)),
-        row("a revision of the body alone", without("mcp-protocol"), &good, 400, Some(-32_020)),
-        row("two revisions", instead("mcp-protocol", "MCP-Protocol-Version: 2025-11-25"), &good, 400, Some(-32_020)),
-        row("a revision twice", and("MCP-Protocol-Version: 2026-07-28".to_owned()), &good, 400, Some(-32_020)),
-        row("no method in the head", without("mcp-method"), &good, 400, Some(-32_020)),
-        row("another method in the head", instead("mcp-method", "Mcp-Method: tools/call"), &good, 400, Some(-32_020)),
-        row("a name of nothing", and("Mcp-Name: text-stats".to_owned()), &good, 400, Some(-32_020)),
-        row("no name in the head", calling(None), &call, 400, Some(-32_020)),
-        row("another name in the head", calling(Some("notes.list")), &call, 400, Some(-32_020)),
-        row("a name that is no Base64", calling(Some("=?base64?!?=")), &call, 400, Some(-32_020)),
-        row("a session", and("Mcp-Session-Id: x".to_owned()), &good, 404, Some(1003)),
+        row(
+            "another charset",
+            right.instead("content-type", "Content-Type: application/json; charset=utf-16"),
+            &good,
+            415,
+            None,
+        ),
+        row("two types", right.and("Content-Type: application/json".to_owned()), &good, 415, None),
+        row("packed", right.and("Content-Encoding: gzip".to_owned()), &good, 415, None),
+        row("no events", right.instead("accept:", "Accept: application/json"), &good, 406, None),
+        row("only text", right.instead("accept:", "Accept: text/html"), &good, 406, None),
+    ]
+}
+
+/// Bodies.
+fn rows_of_bodies(right: &Right<'_>) -> Vec<Row> {
+    let good = request("tools/list", json!({}));
+    vec![
+        row("nothing to read", right.head(), "", 400, Some(-32_700)),
+        row("half a value", right.head(), "{", 400, Some(-32_700)),
+        row("two values", right.head(), &format!("{good}{good}"), 400, Some(-32_700)),
+        row("a key twice", right.head(), &good.replacen("\"id\":1", "\"id\":1,\"id\":1", 1), 400, Some(-32_700)),
+        row("a byte-order mark", right.head(), &format!("\u{feff}{good}"), 400, Some(-32_700)),
+        row("too deep", right.head(), &format!("{}{}", "[".repeat(70), "]".repeat(70)), 400, Some(-32_700)),
+        row("a batch", right.head(), &format!("[{good}]"), 400, Some(-32_600)),
+        row(
+            "no id that names anything",
+            right.head(),
+            &good.replacen("\"id\":1", "\"id\":null", 1),
+            400,
+            Some(-32_600),
+        ),
+        row("another version of JSON-RPC", right.head(), &good.replacen("\"2.0\"", "\"1.0\"", 1), 400, Some(-32_600)),
+        row("no object", right.head(), "7", 400, Some(-32_600)),
+    ]
+}
+
+/// What the head says of the body.
+fn rows_of_the_era(right: &Right<'_>) -> Vec<Row> {
+    let good = request("tools/list", json!({}));
+    let call = request("tools/call", json!({"name": "text-stats", "arguments": {"text": "a"}}));
+    let mut rows = vec![
+        row("a revision of the body alone", right.without("mcp-protocol"), &good, 400, Some(-32_020)),
+        row(
+            "two revisions",
+            right.instead("mcp-protocol", "MCP-Protocol-Version: 2025-11-25"),
+            &good,
+            400,
+            Some(-32_020),
+        ),
+        row("a revision twice", right.and("MCP-Protocol-Version: 2026-07-28".to_owned()), &good, 400, Some(-32_020)),
+        row("no method in the head", right.without("mcp-method"), &good, 400, Some(-32_020)),
+        row(
+            "another method in the head",
+            right.instead("mcp-method", "Mcp-Method: tools/call"),
+            &good,
+            400,
+            Some(-32_020),
+        ),
+        row("a name of nothing", right.and("Mcp-Name: text-stats".to_owned()), &good, 400, Some(-32_020)),
+        row("no name in the head", right.calling(None), &call, 400, Some(-32_020)),
+        row("another name in the head", right.calling(Some("notes.list")), &call, 400, Some(-32_020)),
+        row("a name that is no Base64", right.calling(Some("=?base64?!?=")), &call, 400, Some(-32_020)),
+        row("a session", right.and("Mcp-Session-Id: x".to_owned()), &good, 404, Some(1003)),
         row(
             "no such method",
-            newer(port, token, "tokens.mint", None),
+            newer(right.port, right.token, "tokens.mint", None),
             &request("tokens.mint", json!({})),
             404,
             Some(-32_601),
         ),
         row(
             "no such tool",
-            calling(Some("tokens.mint")),
+            right.calling(Some("tokens.mint")),
             &request("tools/call", json!({"name": "tokens.mint"})),
             400,
             Some(-32_602),
         ),
-        row("too long", head(), &"x".repeat(4 * 1024 * 1024 + 1), 413, None),
+        row("too long", right.head(), &"x".repeat(4 * 1024 * 1024 + 1), 413, None),
     ];
     let unspoken = good.replace("2026-07-28", "2199-01-01");
     rows.push(row(
         "a revision that is not spoken",
-        instead("mcp-protocol", "MCP-Protocol-Version: 2199-01-01"),
+        right.instead("mcp-protocol", "MCP-Protocol-Version: 2199-01-01"),
         &unspoken,
         400,
         Some(-32_022),
     ));
-    rows.push(row("a revision that is not spoken, and another in the head", head(), &unspoken, 400, Some(-32_020)));
+    rows.push(row(
+        "a revision that is not spoken, and another in the head",
+        right.head(),
+        &unspoken,
+        400,
+        Some(-32_020),
+    ));
     let older = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
-    rows.push(row("a head of the newer era before a body of the older", head(), older, 400, Some(-32_602)));
+    rows.push(row("a head of the newer era before a body of the older", right.head(), older, 400, Some(-32_602)));
     rows.push(row(
         "a revision of long ago",
-        instead("mcp-protocol", "MCP-Protocol-Version: 2024-11-05"),
+        right.instead("mcp-protocol", "MCP-Protocol-Version: 2024-11-05"),
         older,
         400,
         Some(-32_022),
     ));
     for start in ["GET /mcp", "DELETE /mcp", "PUT /mcp", "HEAD /mcp"] {
-        rows.push(Row { what: "another verb", start, lines: head(), body: good.clone(), status: 405, number: None });
+        rows.push(Row {
+            what: "another verb",
+            start,
+            lines: right.head(),
+            body: good.clone(),
+            status: 405,
+            number: None,
+        });
     }
     for start in ["POST /mcp/", "POST /MCP", "POST //mcp"] {
-        rows.push(Row { what: "another place", start, lines: head(), body: good.clone(), status: 404, number: None });
+        rows.push(Row {
+            what: "another place",
+            start,
+            lines: right.head(),
+            body: good.clone(),
+            status: 404,
+            number: None,
+        });
     }
     rows
 }
@@ -322,7 +412,9 @@ fn t_i7_t_i9_every_request_that_is_not_right_has_its_status_and_nothing_happens(
     let token = token(&world);
     let minted = world.admin().ok("tokens.mint", json!({"plane": "admin", "user": "operator"}));
     let before = world.snapshot();
-    for row in rows(port, &token, minted["token"].as_str().expect("a token")) {
+    let right = Right { port, token: &token };
+    let front = rows_of_the_front(&right, minted["token"].as_str().expect("a token"));
+    for row in front.into_iter().chain(rows_of_bodies(&right)).chain(rows_of_the_era(&right)) {
         let answer = say(port, row.start, &row.lines, &row.body);
         let number = answer.json()["error"]["code"].as_i64();
         assert_eq!((answer.status, number), (row.status, row.number), "{}: {answer:?}", row.what);

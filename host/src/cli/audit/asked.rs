@@ -78,7 +78,7 @@ pub(super) fn export(context: &Context<'_>, args: &ExportArgs) -> Result<Exit, F
     let mut client = context.admin()?;
     if args.raw {
         let filter = json!({"since_ms": args.time.since, "until_ms": args.time.until});
-        return entries(context, &mut client, filter, None, |entry| {
+        return entries(context, &mut client, &filter, None, |entry| {
             context.ui.line(entry)?;
             Ok(true)
         });
@@ -103,7 +103,7 @@ pub(super) fn export(context: &Context<'_>, args: &ExportArgs) -> Result<Exit, F
 fn entries(
     context: &Context<'_>,
     client: &mut AdminClient,
-    filter: Value,
+    filter: &Value,
     after: Option<u64>,
     mut take: impl FnMut(&Value) -> Result<bool, Failure>,
 ) -> Result<Exit, Failure> {
@@ -131,7 +131,7 @@ pub(super) fn show(context: &Context<'_>, args: &ShowArgs) -> Result<Exit, Failu
         "until_ms": args.time.until});
     let (mut left, mut shown) = (args.limit, shown::Entries::default());
     if left > 0 {
-        entries(context, &mut context.admin()?, filter, args.after, |entry| {
+        entries(context, &mut context.admin()?, &filter, args.after, |entry| {
             shown.add(entry.clone());
             left -= 1;
             Ok(left > 0)

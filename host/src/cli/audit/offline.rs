@@ -83,7 +83,7 @@ pub(super) fn prove(context: &Context<'_>, args: &ProveArgs) -> Result<Exit, Fai
         |what: &str| Failure::Other(format!("{what}; the daemon makes one with `toolkeep audit checkpoints --make`"));
     let proof = match (args.entry, args.from.as_deref()) {
         (Some(seq), _) => match archive.prove_entry(&key, seq).map_err(failed)? {
-            Proved::Yes(proved) => proof::of_inclusion(&proved, proof::entry(&proved.entry)),
+            Proved::Yes(proved) => proof::of_inclusion(&proved, &proof::entry(&proved.entry)),
             Proved::NoEntry => return Err(Failure::Findings(format!("there is no audit entry {seq}"))),
             Proved::NoCheckpoint => return Err(missing("no checkpoint of the copy covers the entry")),
         },

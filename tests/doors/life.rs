@@ -86,7 +86,7 @@ fn a_socket_path_that_does_not_fit_is_explained() {
     let output = super::running::run(home.path(), &["--config", "toolkeep.toml", "serve", "--log", "pretty"], "");
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("longer than 107 bytes; set a shorter `daemon.runtime_dir`"), "{told}");
+    assert!(told.contains("longer than 107 bytes; set a shorter one (`daemon.runtime_dir`)"), "{told}");
 }
 
 #[test]

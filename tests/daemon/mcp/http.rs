@@ -383,6 +383,13 @@ fn rows_of_the_era(right: &Right<'_>) -> Vec<Row> {
         400,
         Some(-32_022),
     ));
+    rows
+}
+
+/// Other verbs and other places.
+fn rows_of_places(right: &Right<'_>) -> Vec<Row> {
+    let good = request("tools/list", json!({}));
+    let mut rows = Vec::new();
     for start in ["GET /mcp", "DELETE /mcp", "PUT /mcp", "HEAD /mcp"] {
         rows.push(Row {
             what: "another verb",
@@ -414,7 +421,9 @@ fn t_i7_t_i9_every_request_that_is_not_right_has_its_status_and_nothing_happens(
     let before = world.snapshot();
     let right = Right { port, token: &token };
     let front = rows_of_the_front(&right, minted["token"].as_str().expect("a token"));
-    for row in front.into_iter().chain(rows_of_bodies(&right)).chain(rows_of_the_era(&right)) {
+    for row in
+        front.into_iter().chain(rows_of_bodies(&right)).chain(rows_of_the_era(&right)).chain(rows_of_places(&right))
+    {
         let answer = say(port, row.start, &row.lines, &row.body);
         let number = answer.json()["error"]["code"].as_i64();
         assert_eq!((answer.status, number), (row.status, row.number), "{}: {answer:?}", row.what);

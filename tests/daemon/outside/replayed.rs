@@ -133,7 +133,9 @@ fn r41_g13_every_recorded_call_replays_bit_for_bit_without_its_world() {
         peer.meets(path, &vec![Fault::Answers(500); 1_000]);
     }
     let before = peer.reads().len();
-    world.restart();
+    // A kill would lose what the last calls that only read have left to the next write.
+    assert!(world.stop().success());
+    world.start();
     let mut admin = world.admin();
     let (mut identical, mut others) = (0, Vec::new());
     for call in &calls {

@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(sample, json!({"path": "aaa", "tags": ["a"], "how": "fast"}));
         let mut places = Vec::new();
         strings(&schema, &sample, &mut String::new(), &mut places);
-        assert_eq!(places, ["/path", "/tags/0", "/title"]);
+        assert_eq!(places, ["/path", "/title", "/tags/0"]);
         let mut input = sample;
         assert!(put(&mut input, "/title", json!("x")) && put(&mut input, "/tags/0", json!("y")));
         assert_eq!(input, json!({"path": "aaa", "tags": ["y"], "how": "fast", "title": "x"}));

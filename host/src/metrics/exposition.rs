@@ -127,11 +127,11 @@ impl Page<'_> {
     }
 }
 
-/// Sum, count, and the buckets as the encoder wants them: the last bound is the largest number there is.
+/// Sum, count, and the buckets as the encoder wants them: the last one has no bound.
 fn read(histogram: &Histogram, scale: f64) -> (f64, u64, Vec<(f64, u64)>) {
     let (sum, buckets) = histogram.read(scale);
     let count = buckets.iter().map(|(_, count)| *count).sum();
-    (sum, count, buckets.into_iter().map(|(bound, count)| (bound.unwrap_or(f64::MAX), count)).collect())
+    (sum, count, buckets.into_iter().map(|(bound, count)| (bound.unwrap_or(f64::INFINITY), count)).collect())
 }
 
 impl Collector for Sheet {

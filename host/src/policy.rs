@@ -8,6 +8,7 @@ pub mod case;
 mod compile;
 pub mod context;
 pub mod entity;
+pub mod facts;
 pub mod judgement;
 pub mod obligation;
 pub mod rule;

@@ -11,6 +11,7 @@ use toolkeep::config::Environment;
 use toolkeep::policy::{Circumstances, Matter, PlanFacts, Policies, ToolShape};
 use toolkeep_core::call::Mode;
 use toolkeep_core::effect::Effect;
+use toolkeep_core::taint::Taint;
 use toolkeep_core::tier::Tier;
 
 use super::tools::{plain, principal, set};
@@ -18,6 +19,8 @@ use super::tools::{plain, principal, set};
 const TENANTS: [&str; 2] = ["acme", "globex"];
 const PEOPLE: [&str; 2] = ["ann", "bob"];
 const TOOLS: [&str; 3] = ["t0", "t1", "t2"];
+/// Questions are asked within these seconds, two days.
+const SECONDS: u64 = 2 * 86_400;
 
 /// Who a policy is about.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +39,9 @@ enum When {
     Preview,
     Flagged,
     CreatesMoreThan(usize),
+    HourAtLeast(u64),
+    SecondAfter(u64),
+    Untrusted,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +66,9 @@ struct Asked {
     tool: usize,
     preview: bool,
     flag: bool,
+    /// Seconds since the epoch.
+    second: u64,
+    untrusted: bool,
     /// Directories that its plan creates; nothing for a question about the call.
     creates: Option<usize>,
 }
@@ -88,6 +97,9 @@ impl Rule {
             When::Preview => " when { context.mode == \"preview\" }".to_owned(),
             When::Flagged => " when { context.input has flag && context.input.flag }".to_owned(),
             When::CreatesMoreThan(n) => format!(" when {{ context.count[\"dir.create\"] > {n} }}"),
+            When::HourAtLeast(hour) => format!(" when {{ context.time.hour >= {hour} }}"),
+            When::SecondAfter(second) => format!(" when {{ context.time.epoch_s > {second} }}"),
+            When::Untrusted => " when { context.untrusted }".to_owned(),
         };
         let effect = if self.permits { "permit" } else { "forbid" };
         format!("{effect} ({who}, action in [{}], resource{resource}){when};\n", actions.join(", "))
@@ -105,6 +117,9 @@ impl Rule {
             When::Preview => asked.preview,
             When::Flagged => asked.flag,
             When::CreatesMoreThan(n) => asked.creates.is_some_and(|creates| creates > n),
+            When::HourAtLeast(hour) => asked.second / 3_600 % 24 >= hour,
+            When::SecondAfter(second) => asked.second > second,
+            When::Untrusted => asked.untrusted,
         };
         let asks = if asked.creates.is_some() { self.plans } else { self.calls };
         let own = self.file.is_none_or(|tenant| tenant == asked.tenant);
@@ -139,7 +154,8 @@ fn says(policies: &Policies, shapes: &[Arc<ToolShape>], asked: &Asked) -> bool {
     let plan =
         PlanFacts { effects: &effects, reads: 0, segment: 0, declared: Tier::Reversible, hold: &[], undo_bytes: 0 };
     let input = if asked.flag { r#"{"flag":true}"# } else { "{}" };
-    let around = Circumstances::now(0, Environment::Dev, mode);
+    let taint = Taint { untrusted: asked.untrusted, ..Taint::NONE };
+    let around = Circumstances::now(asked.second * 1_000, Environment::Dev, mode).tainted(taint);
     let matter = Matter { input: Some(input), plan: asked.creates.map(|_| plan), around };
     let principal = principal(&format!("{}/{}/bot", TENANTS[asked.tenant], PEOPLE[asked.person]));
     policies.judge(&principal, &shapes[asked.tool], &matter).allowed()
@@ -158,6 +174,9 @@ fn rule() -> impl Strategy<Value = Rule> {
         1 => Just(When::Preview),
         1 => Just(When::Flagged),
         1 => (0..3_usize).prop_map(When::CreatesMoreThan),
+        1 => (0..24_u64).prop_map(When::HourAtLeast),
+        1 => (0..SECONDS).prop_map(When::SecondAfter),
+        1 => Just(When::Untrusted),
     ];
     let tool = || proptest::option::of(0..3_usize);
     let file = proptest::option::weighted(0.3, 0..2_usize);
@@ -176,8 +195,18 @@ fn rule() -> impl Strategy<Value = Rule> {
 
 fn asked() -> impl Strategy<Value = Asked> {
     let creates = proptest::option::of(1..4_usize);
-    (0..2_usize, 0..2_usize, 0..3_usize, any::<bool>(), any::<bool>(), creates).prop_map(
-        |(tenant, person, tool, preview, flag, creates)| Asked { tenant, person, tool, preview, flag, creates },
+    let what = (0..3_usize, any::<bool>(), any::<bool>(), any::<bool>(), creates);
+    (0..2_usize, 0..2_usize, 0..SECONDS, what).prop_map(
+        |(tenant, person, second, (tool, preview, flag, untrusted, creates))| Asked {
+            tenant,
+            person,
+            tool,
+            preview,
+            flag,
+            second,
+            untrusted,
+            creates,
+        },
     )
 }
 
@@ -210,6 +239,39 @@ proptest! {
                 prop_assert!(allowed || !says(fewer, &shapes, asked), "a permit less allows {:?}", asked);
             }
             prop_assert!(allowed || !says(&stricter, &shapes, asked), "a forbid more allows {:?}", asked);
+        }
+    }
+}
+
+#[test]
+fn r17_an_answer_is_never_that_to_another_question_however_many_were_asked() {
+    let shapes = shapes();
+    let rule = Rule {
+        permits: true,
+        file: None,
+        who: Who::User(0, 0),
+        calls: true,
+        plans: true,
+        action: None,
+        resource: None,
+        when: When::SecondAfter(500),
+    };
+    let policies = policies(&[rule]);
+    for round in 0..2 {
+        for at in 0..1_000 {
+            let creates = (at % 3 > 0).then_some(at % 3);
+            let second = u64::try_from(at).expect("a small number");
+            let asked = Asked {
+                tenant: 0,
+                person: at % 2,
+                tool: at % 3,
+                preview: false,
+                flag: false,
+                second,
+                untrusted: false,
+                creates,
+            };
+            assert_eq!(says(&policies, &shapes, &asked), second > 500 && at % 2 == 0, "round {round}: {asked:?}");
         }
     }
 }

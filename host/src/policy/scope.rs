@@ -136,6 +136,10 @@ impl Uses {
         match node {
             Value::Array(nodes) => nodes.iter().try_for_each(|node| self.walk(node, depth + 1)),
             Value::Object(members) => {
+                if let Some(member) = member_of_time(node) {
+                    self.parts.insert(format!("{TIME}.{member}"));
+                    return Ok(());
+                }
                 if let Some(part) = part_of_context(node) {
                     self.parts.insert(part.to_owned());
                     return Ok(());
@@ -158,17 +162,22 @@ impl Uses {
         self.parts.extend(other.parts.iter().cloned());
     }
 
-    /// Whether anything looks at the context.
-    #[must_use]
-    pub fn context(&self) -> bool {
-        self.whole || !self.parts.is_empty()
-    }
-
-    /// Whether anything looks at this part of the context.
+    /// Whether anything looks at this part of the context, or, where it is written `part.member`, at this member of it.
     #[must_use]
     pub fn part(&self, name: &str) -> bool {
-        self.whole || self.parts.contains(name)
+        let looked_at = |name: &str| self.parts.contains(name);
+        self.whole || looked_at(name) || name.split_once('.').is_some_and(|(part, _)| looked_at(part))
     }
+}
+
+/// The part whose members are told apart: a second is over sooner than an hour.
+const TIME: &str = "time";
+
+/// `context.time.member` or `context.time has member`: the member.
+fn member_of_time(node: &Value) -> Option<&str> {
+    let access = node.get(".").or_else(|| node.get("has"))?;
+    let is_time = access.get("left").and_then(part_of_context) == Some(TIME);
+    access.get("attr").and_then(Value::as_str).filter(|_| is_time)
 }
 
 /// `context.part` or `context has part`: the part.
@@ -213,7 +222,10 @@ mod tests {
         };
         assert_eq!(uses("resource.tier > 1"), Uses::default());
         let some = uses("context.time.hour > 8 && context has run");
-        assert!(some.context() && some.part("time") && some.part("run") && !some.part("input") && !some.principal);
+        assert!(some.part("time.hour") && some.part("run") && !some.part("input") && !some.principal);
+        assert!(!some.part("time.epoch_s") && !some.part("time"), "only what it looks at");
+        assert!(uses("context.time == context.time").part("time.hour"), "all of it");
+        assert!(uses("context.time.hour > 8 && context has time").part("time.weekday"));
         assert!(uses("{\"a\": context}.a.input.b").part("anything"));
         assert!(uses("principal in User::\"a/b\"").principal);
         assert!(uses("[\"context\"].contains(\"context\")") == Uses::default());

@@ -1,7 +1,8 @@
 //! The policies that may match one tool for one tenant, ready to be asked (D16).
 //!
-//! A slice is immutable but for what it remembers: the entities of callers, and, where no policy of it looks at a
-//! context, the answer itself. A call of a tool whose policies ask for nothing therefore costs a look into a map.
+//! A slice is immutable but for what it remembers: the entities of callers, and answers, under all the facts that they were
+//! made from. A question whose facts were seen before therefore costs a look into a map; one that looks at
+//! what is never the same twice, like the second, is put to Cedar.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -10,8 +11,9 @@ use cedar_policy::{Authorizer, Context, Decision, Entities, Entity, EntityUid, P
 use toolkeep_core::id::{AgentName, UserName};
 use toolkeep_core::principal::Principal;
 
-use super::context::{self, Matter};
+use super::context::Matter;
 use super::entity::{self, Kind};
+use super::facts::{Facts, Parts};
 use super::judgement::Judgement;
 use super::rule::Rule;
 use super::scope::{Question, Uses};
@@ -19,6 +21,11 @@ use super::shape::ToolShape;
 
 /// Most callers that one slice remembers; beyond it entities are made anew.
 const CALLERS_MAX: usize = 1_024;
+/// Most answers to one question that are remembered, for one caller where the answer depends on who asks; the next one
+/// drops all of them: what is asked again and again is back at once.
+const ANSWERS_MAX: usize = 64;
+/// Most memory of the facts of an answer that is remembered, in bytes: larger ones, such as many paths, are rarely the same.
+const REMEMBERED_MAX_BYTES: usize = 2_048;
 
 /// The policies for one tool and tenant.
 #[derive(Debug)]
@@ -37,9 +44,19 @@ struct Half {
     action: EntityUid,
     set: PolicySet,
     rules: HashMap<Arc<str>, Arc<Rule>>,
-    uses: Uses,
-    /// The answer, where it is the same for everybody.
+    /// Whether the answer depends on who asks.
+    personal: bool,
+    parts: Parts,
+    /// The answers, where they are the same for everybody.
+    answers: Answers,
+}
+
+/// Answers to one question, by what they were made from.
+#[derive(Debug, Default)]
+struct Answers {
+    /// Where nothing of a context is looked at, there is one.
     fixed: OnceLock<Arc<Judgement>>,
+    by_facts: RwLock<HashMap<Facts, Arc<Judgement>>>,
 }
 
 /// What is remembered about a caller.
@@ -47,8 +64,8 @@ struct Half {
 struct Caller {
     agent: EntityUid,
     entities: Entities,
-    call: OnceLock<Arc<Judgement>>,
-    commit: OnceLock<Arc<Judgement>>,
+    call: Answers,
+    commit: Answers,
 }
 
 impl Slice {
@@ -80,21 +97,28 @@ impl Slice {
             None => (&self.call, Question::Call),
             Some(_) => (&self.commit, Question::Commit),
         };
-        if let Some(fixed) = half.fixed.get() {
+        if let Some(fixed) = half.answers.fixed.get() {
             return Arc::clone(fixed);
         }
         let caller = match self.caller(principal) {
             Ok(caller) => caller,
             Err(problem) => return Arc::new(Judgement::failed(problem)),
         };
-        if !half.uses.context() {
-            let own = if half.uses.principal { caller.fixed(question) } else { &half.fixed };
-            return Arc::clone(own.get_or_init(|| Arc::new(self.judge(half, &caller, Context::empty()))));
+        let answers = if half.personal { caller.answers(question) } else { &half.answers };
+        if half.parts.is_empty() {
+            return Arc::clone(answers.fixed.get_or_init(|| Arc::new(self.judge(half, &caller, Context::empty()))));
         }
-        Arc::new(match context::context(&self.shape, matter, &half.uses) {
-            Ok(context) => self.judge(half, &caller, context),
-            Err(problem) => Judgement::failed(problem),
-        })
+        let facts = match half.parts.facts(&self.shape, matter) {
+            Ok(facts) => facts,
+            Err(problem) => return Arc::new(Judgement::failed(problem)),
+        };
+        if let Some(known) = answers.known(&facts) {
+            return known;
+        }
+        match half.parts.context(&self.shape, &facts) {
+            Ok(context) => answers.remember(facts, self.judge(half, &caller, context)),
+            Err(problem) => Arc::new(Judgement::failed(problem)),
+        }
     }
 
     fn caller(&self, principal: &Principal) -> Result<Arc<Caller>, String> {
@@ -106,8 +130,8 @@ impl Slice {
         let caller = Arc::new(Caller {
             agent: entity::agent(principal),
             entities: Entities::from_entities(all, None).map_err(|error| error.to_string())?,
-            call: OnceLock::new(),
-            commit: OnceLock::new(),
+            call: Answers::default(),
+            commit: Answers::default(),
         });
         let mut callers = self.callers.write().unwrap_or_else(PoisonError::into_inner);
         if callers.len() < CALLERS_MAX {
@@ -133,11 +157,29 @@ impl Slice {
 }
 
 impl Caller {
-    const fn fixed(&self, question: Question) -> &OnceLock<Arc<Judgement>> {
+    const fn answers(&self, question: Question) -> &Answers {
         match question {
             Question::Call => &self.call,
             Question::Commit => &self.commit,
         }
+    }
+}
+
+impl Answers {
+    fn known(&self, facts: &Facts) -> Option<Arc<Judgement>> {
+        self.by_facts.read().unwrap_or_else(PoisonError::into_inner).get(facts).cloned()
+    }
+
+    fn remember(&self, facts: Facts, judgement: Judgement) -> Arc<Judgement> {
+        let judgement = Arc::new(judgement);
+        if facts.weight() <= REMEMBERED_MAX_BYTES {
+            let mut known = self.by_facts.write().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= ANSWERS_MAX {
+                known.clear();
+            }
+            known.insert(facts, Arc::clone(&judgement));
+        }
+        judgement
     }
 }
 
@@ -154,8 +196,9 @@ impl Half {
             action: entity::action(question, shape),
             set: set.map_err(|error| error.to_string())?,
             rules: own,
-            uses,
-            fixed: OnceLock::new(),
+            personal: uses.principal,
+            parts: Parts::of(&uses),
+            answers: Answers::default(),
         })
     }
 }

@@ -217,24 +217,52 @@ pub fn includes((size, root): (u64, &Digest), index: u64, entry: &Digest, proof:
     if index >= size {
         return false;
     }
-    let (mut place, mut last, mut hash) = (index, size - 1, leaf(entry));
+    let (mut up, mut hash) = (Climb { place: index, last: size - 1 }, leaf(entry));
     for sibling in proof {
-        if last == 0 {
-            return false;
-        }
-        if place & 1 == 1 || place == last {
-            hash = node(sibling, &hash);
-            while place & 1 == 0 && place != 0 {
-                place >>= 1;
-                last >>= 1;
-            }
-        } else {
-            hash = node(&hash, sibling);
-        }
-        place >>= 1;
-        last >>= 1;
+        hash = match up.next() {
+            Some(Side::Left) => node(sibling, &hash),
+            Some(Side::Right) => node(&hash, sibling),
+            None => return false,
+        };
     }
-    last == 0 && hash == *root
+    up.is_over() && hash == *root
+}
+
+/// On which side the sibling is.
+enum Side {
+    Left,
+    Right,
+}
+
+/// The way up from a node to the root: `fn` and `sn` of RFC 9162.
+struct Climb {
+    place: u64,
+    last: u64,
+}
+
+impl Climb {
+    /// Where the next sibling stands; nothing at the root.
+    const fn next(&mut self) -> Option<Side> {
+        if self.last == 0 {
+            return None;
+        }
+        let left = self.place & 1 == 1 || self.place == self.last;
+        // A node without a sibling is its own parent: such levels are passed over.
+        while left && self.place & 1 == 0 && self.place != 0 {
+            self.rise();
+        }
+        self.rise();
+        Some(if left { Side::Left } else { Side::Right })
+    }
+
+    const fn rise(&mut self) {
+        self.place >>= 1;
+        self.last >>= 1;
+    }
+
+    const fn is_over(&self) -> bool {
+        self.last == 0
+    }
 }
 
 /// Whether a proof shows that one tree is the beginning of another (RFC 9162, section 2.1.4.2).
@@ -249,30 +277,19 @@ pub fn extends((old, old_root): (u64, &Digest), (size, root): (u64, &Digest), pr
     let own = old.is_power_of_two().then_some(old_root);
     let mut path = own.into_iter().chain(proof);
     let Some(begun) = path.next() else { return false };
-    let (mut place, mut last) = (old - 1, size - 1);
-    while place & 1 == 1 {
-        place >>= 1;
-        last >>= 1;
+    let mut up = Climb { place: old - 1, last: size - 1 };
+    while up.place & 1 == 1 {
+        up.rise();
     }
     let (mut before, mut after) = (*begun, *begun);
     for sibling in path {
-        if last == 0 {
-            return false;
+        match up.next() {
+            Some(Side::Left) => (before, after) = (node(sibling, &before), node(sibling, &after)),
+            Some(Side::Right) => after = node(&after, sibling),
+            None => return false,
         }
-        if place & 1 == 1 || place == last {
-            before = node(sibling, &before);
-            after = node(sibling, &after);
-            while place & 1 == 0 && place != 0 {
-                place >>= 1;
-                last >>= 1;
-            }
-        } else {
-            after = node(&after, sibling);
-        }
-        place >>= 1;
-        last >>= 1;
     }
-    last == 0 && before == *old_root && after == *root
+    up.is_over() && before == *old_root && after == *root
 }
 
 #[cfg(test)]

@@ -156,6 +156,26 @@ static CLASSES: LazyLock<HashMap<&'static str, u32>> = LazyLock::new(|| {
     classes
 });
 
+/// For each first letter, which lengths its known words have, one bit each: most words of a text are told by this alone.
+static LENGTHS: LazyLock<[u32; 26]> = LazyLock::new(|| {
+    let mut lengths = [0; 26];
+    for word in WORDS.iter().flat_map(|(_, words)| words.split_ascii_whitespace()) {
+        if let Some(of) = word.bytes().next().and_then(|first| lengths.get_mut(usize::from(first.wrapping_sub(b'a')))) {
+            *of |= 1 << word.len();
+        }
+    }
+    lengths
+});
+
+/// The classes of a word in lower-case letters.
+fn classes_of(word: &str) -> u32 {
+    let lengths = word.bytes().next().and_then(|first| LENGTHS.get(usize::from(first.wrapping_sub(b'a'))));
+    match lengths {
+        Some(lengths) if lengths & (1 << word.len()) != 0 => CLASSES.get(word).copied().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Delimiters that begin with `<` or `[`, in lower case.
 const DELIMITERS: &[&str] = &[
     "[inst]",
@@ -291,7 +311,7 @@ impl Word {
             return;
         }
         let known = self.bytes.get(..length).filter(|_| letters).and_then(|bytes| std::str::from_utf8(bytes).ok());
-        let mut classes = known.and_then(|word| CLASSES.get(word)).copied().unwrap_or(0);
+        let mut classes = known.map_or(0, classes_of);
         if known == Some("youre") {
             // Two words in one.
             ring.push(YOU);
@@ -307,6 +327,15 @@ impl Word {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_known_word_is_told_by_its_first_letter_and_length() {
+        for word in WORDS.iter().flat_map(|(_, words)| words.split_ascii_whitespace()) {
+            assert_eq!(classes_of(word), CLASSES[word], "{word}");
+            assert_ne!(classes_of(word), 0, "{word}");
+        }
+        assert_eq!((classes_of("instructional"), classes_of("xignore"), classes_of("")), (0, 0, 0));
+    }
 
     #[test]
     fn no_phrase_is_longer_than_what_is_remembered() {

@@ -2,12 +2,12 @@
 //!
 //! An agent that works on a reply sends its next request soon, and on a virtual machine to be woken for it costs more than
 //! the request itself: about 25 µs, where a call needs 45. So the connection asks its socket again and again for a short while and
-//! gives the processor away between two looks, to the client too if they share one. It does so only while nothing else is in
-//! flight on its door, and goes back to the runtime as soon as something is: a busy daemon never spends anything on this.
+//! gives the processor away between two looks, to the client too if they share one. It does so only while nobody else asks
+//! anything at its door, and goes back to the runtime as soon as somebody does: a busy daemon spends nothing on this.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
@@ -17,29 +17,53 @@ use tokio::net::UnixStream;
 /// The longest that a connection looks, from its reply on: what it costs to be woken, twice.
 const LINGER: Duration = Duration::from_micros(50);
 
-/// How many requests of one door are in flight.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Busy(Arc<AtomicUsize>);
+/// What is in flight on one door, as one of its connections sees it.
+#[derive(Debug, Default)]
+pub(super) struct Busy {
+    door: Arc<Door>,
+    /// Which connection of the door this is.
+    connection: u64,
+    /// Whether the request before its last one was its own, too: nobody else asks anything.
+    alone: bool,
+}
+
+#[derive(Debug, Default)]
+struct Door {
+    in_flight: AtomicUsize,
+    connections: AtomicU64,
+    /// The connection that asked last.
+    last: AtomicU64,
+}
 
 /// One request in flight, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Underway(Busy);
+pub(super) struct Underway(Arc<Door>);
 
 impl Busy {
-    /// One more is in flight.
-    pub(super) fn enter(&self) -> Underway {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Underway(self.clone())
+    /// As a new connection of this door sees it.
+    pub(super) fn connect(&self) -> Self {
+        let connection = self.door.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { door: Arc::clone(&self.door), connection, alone: false }
     }
 
-    fn is_idle(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
+    /// One more is in flight.
+    pub(super) fn enter(&mut self) -> Underway {
+        self.door.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.alone = self.door.last.swap(self.connection, Ordering::Relaxed) == self.connection;
+        Underway(Arc::clone(&self.door))
+    }
+
+    /// Whether this connection is the only one that asks.
+    fn is_alone(&self) -> bool {
+        self.alone
+            && self.door.in_flight.load(Ordering::Relaxed) == 0
+            && self.door.last.load(Ordering::Relaxed) == self.connection
     }
 }
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -47,7 +71,7 @@ impl Drop for Underway {
 /// the socket is left for whoever reads it in the ordinary way.
 pub(super) async fn linger(busy: &Busy, stream: &UnixStream, input: &mut Vec<u8>) -> bool {
     let until = tokio::time::Instant::now() + LINGER;
-    while busy.is_idle() {
+    while busy.is_alone() {
         if take(stream, input).is_ok_and(|taken| taken > 0) {
             // A client that is always quick must not keep the others of this worker waiting.
             tokio::task::consume_budget().await;
@@ -72,11 +96,19 @@ mod tests {
 
     use super::*;
 
+    /// A connection that has asked twice in a row, and been answered.
+    fn alone(door: &Busy) -> Busy {
+        let mut busy = door.connect();
+        drop(busy.enter());
+        drop(busy.enter());
+        busy
+    }
+
     #[tokio::test]
     async fn a_lone_connection_takes_what_is_there_and_a_busy_one_leaves_it() {
         let (mut client, ours) = UnixStream::pair().expect("a pair");
         client.write_all(b"next\n").await.expect("sent");
-        let (busy, mut input) = (Busy::default(), Vec::with_capacity(64));
+        let (mut busy, mut input) = (alone(&Busy::default()), Vec::with_capacity(64));
         let underway = busy.enter();
         assert!(!linger(&busy, &ours, &mut input).await && input.is_empty());
         drop(underway);
@@ -85,11 +117,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_that_takes_turns_with_others_does_not_look() {
+        let (mut client, ours) = UnixStream::pair().expect("a pair");
+        client.write_all(b"next\n").await.expect("sent");
+        let (door, mut input) = (Busy::default(), Vec::with_capacity(64));
+        let (mut one, mut other) = (door.connect(), door.connect());
+        for _ in 0..3 {
+            drop(one.enter());
+            assert!(!linger(&one, &ours, &mut input).await, "the request before was another's");
+            drop(other.enter());
+            assert!(!linger(&one, &ours, &mut input).await, "another asked since");
+        }
+        drop(one.enter());
+        drop(one.enter());
+        assert!(linger(&one, &ours, &mut input).await);
+    }
+
+    #[tokio::test]
     async fn who_sends_nothing_or_leaves_is_not_waited_for() {
         let (client, ours) = UnixStream::pair().expect("a pair");
-        let mut input = Vec::with_capacity(64);
-        assert!(!linger(&Busy::default(), &ours, &mut input).await);
+        let (busy, mut input) = (alone(&Busy::default()), Vec::with_capacity(64));
+        assert!(!linger(&busy, &ours, &mut input).await);
         drop(client);
-        assert!(!linger(&Busy::default(), &ours, &mut input).await && input.is_empty());
+        assert!(!linger(&busy, &ours, &mut input).await && input.is_empty());
     }
 }

@@ -31,7 +31,7 @@ pub(super) async fn serve<P: Plane>(door: Door, plane: Arc<P>, bounds: Bounds, m
             accepted = door.listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() < bounds.connections => {
                     let stop = for_connections.clone();
-                    connections.spawn(connection::serve(stream, Arc::clone(&plane), bounds, busy.clone(), stop));
+                    connections.spawn(connection::serve(stream, Arc::clone(&plane), bounds, busy.connect(), stop));
                 }
                 Ok((stream, _)) => turn_away(stream, connections.len()).await,
                 Err(error) => {

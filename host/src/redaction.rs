@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use hmac::{Hmac, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use toolkeep_core::hex;
 use toolkeep_core::redact::{self, MARK_DIGITS};
 
 use crate::ledger::{EXPIRED, SEALED};
@@ -50,7 +51,7 @@ impl Redaction {
     pub fn word(&self, value: &Value) -> String {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.key) else { return redact::HIDDEN.to_owned() };
         mac.update(value.to_string().as_bytes());
-        let digest: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex::text(&mac.finalize().into_bytes());
         format!("[redacted:{}]", digest.chars().take(MARK_DIGITS).collect::<String>())
     }
 

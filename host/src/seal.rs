@@ -10,6 +10,7 @@ use std::sync::Arc;
 use toolkeep_core::call::Mode;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Delivery, Effect};
+use toolkeep_core::hex;
 use toolkeep_core::id::{CallId, PlanId};
 use toolkeep_core::plan::{Plan, PlanBody, SealBinding};
 use toolkeep_core::refusal::{Code, Refusal};
@@ -94,7 +95,7 @@ pub enum Sealed {
 /// Sixteen random bytes in hexadecimal.
 #[must_use]
 pub fn nonce(ambient: &Ambient) -> String {
-    ambient.random::<NONCE_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::text(&ambient.random::<NONCE_BYTES>())
 }
 
 /// How a plan is named besides its content.

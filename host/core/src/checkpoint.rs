@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 
 use crate::digest::{DIGEST_BYTES, Digest};
+use crate::hex;
 
 /// Longest note that is read, in bytes: one checkpoint with a hundred signatures of witnesses.
 pub const NOTE_MAX_BYTES: usize = 32 * 1024;
@@ -133,8 +134,7 @@ impl fmt::Display for NoteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut key = vec![ED25519];
         key.extend_from_slice(self.key.as_bytes());
-        let hash: String = self.hash().iter().map(|byte| format!("{byte:02x}")).collect();
-        write!(f, "{}+{hash}+{}", self.name, STANDARD.encode(key))
+        write!(f, "{}+{}+{}", self.name, hex::text(&self.hash()), STANDARD.encode(key))
     }
 }
 

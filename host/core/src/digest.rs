@@ -10,6 +10,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use crate::hex;
+
 /// Bytes of a SHA-256 digest.
 pub const DIGEST_BYTES: usize = 32;
 
@@ -54,14 +56,7 @@ impl Digest {
     /// 64 lower-case hexadecimal digits.
     #[must_use]
     pub fn to_hex(&self) -> String {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut text = String::with_capacity(DIGEST_BYTES * 2);
-        for byte in self.0 {
-            for nibble in [byte >> 4, byte & 0x0f] {
-                text.push(char::from(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0')));
-            }
-        }
-        text
+        hex::text(&self.0)
     }
 
     /// The first 12 hexadecimal digits, for people; never for comparison.
@@ -106,7 +101,7 @@ impl FromStr for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_hex())
+        f.write_str(hex::digits(&self.0, &mut [0; 2 * DIGEST_BYTES]))
     }
 }
 
@@ -118,7 +113,7 @@ impl fmt::Debug for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.to_hex())
+        serializer.serialize_str(hex::digits(&self.0, &mut [0; 2 * DIGEST_BYTES]))
     }
 }
 

@@ -23,6 +23,7 @@ pub mod display;
 pub mod effect;
 pub mod event;
 pub mod grant;
+pub mod hex;
 pub mod id;
 pub mod json;
 pub mod kill;

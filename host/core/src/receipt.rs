@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::effect::BodyState;
+use crate::hex;
 use crate::id::{CallId, PlanId, ReceiptId, RunId, ToolName};
 use crate::plan::Totals;
 use crate::principal::Principal;
@@ -107,8 +108,7 @@ impl Receipt {
     /// The statement cannot be made canonical.
     pub fn sign(statement: Statement, key: &SigningKey) -> Result<Self, BadReceipt> {
         let signature = key.sign(&signed_bytes(&statement)?);
-        let hex = signature.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { statement, key: key_digest(&key.verifying_key()), signature: hex })
+        Ok(Self { statement, key: key_digest(&key.verifying_key()), signature: hex::text(&signature.to_bytes()) })
     }
 
     /// Verify against the key that should have signed it.

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hex;
+
 /// Bytes of a trace id.
 pub const TRACE_ID_BYTES: usize = 16;
 /// Bytes of a span id.
@@ -65,7 +67,7 @@ macro_rules! trace_id {
                     return Err(NotATrace);
                 }
                 for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-                    *byte = hex(digits).ok_or(NotATrace)?;
+                    *byte = byte_of(digits).ok_or(NotATrace)?;
                 }
                 if bytes.iter().all(|byte| *byte == 0) { Err(NotATrace) } else { Ok(Self(bytes)) }
             }
@@ -81,13 +83,13 @@ macro_rules! trace_id {
 
         impl From<$name> for String {
             fn from(id: $name) -> Self {
-                id.to_string()
+                hex::text(&id.0)
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                f.write_str(hex::digits(&self.0, &mut [0; 2 * $bytes]))
             }
         }
 
@@ -109,7 +111,7 @@ trace_id!(
 );
 
 /// Two lower-case hexadecimal digits.
-fn hex(digits: &[u8]) -> Option<u8> {
+fn byte_of(digits: &[u8]) -> Option<u8> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
@@ -142,10 +144,10 @@ impl FromStr for TraceParent {
         }
         let mut parts = text.splitn(5, '-');
         let mut part = |chars: usize| parts.next().filter(|part| part.len() == chars).ok_or(NotATrace);
-        let version = hex(part(2)?.as_bytes()).filter(|version| *version != u8::MAX).ok_or(NotATrace)?;
+        let version = byte_of(part(2)?.as_bytes()).filter(|version| *version != u8::MAX).ok_or(NotATrace)?;
         let trace = part(2 * TRACE_ID_BYTES)?.parse()?;
         let span = part(2 * SPAN_ID_BYTES)?.parse()?;
-        let flags = hex(part(2)?.as_bytes()).ok_or(NotATrace)?;
+        let flags = byte_of(part(2)?.as_bytes()).ok_or(NotATrace)?;
         if version == 0 && text.len() != PARENT_CHARS {
             return Err(NotATrace);
         }

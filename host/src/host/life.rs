@@ -14,6 +14,7 @@ use toolkeep_core::audit::AuditKind;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::display::visible;
 use toolkeep_core::event::Depth;
+use toolkeep_core::hex;
 use toolkeep_core::id::CallId;
 use toolkeep_core::kill::Standing;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -477,7 +478,7 @@ fn admin_token(runtime_dir: &Path, ambient: &Ambient) -> Result<Digest, StartErr
             return Err(failed(std::io::Error::other("the token is too short; remove the file, a new one is made")));
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let text: String = ambient.random::<TOKEN_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect();
+            let text = hex::text(&ambient.random::<TOKEN_BYTES>());
             let mut options = std::fs::OpenOptions::new();
             let mut file = options.write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
             std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;

@@ -4,7 +4,6 @@
 //! bytes must not decide what a person sees. The work is bounded, since a hostile tool chooses both contents: equal
 //! beginnings and ends are split off first, and what is too long for a comparison counts as replaced as a whole.
 
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use serde_json::{Value, json};
@@ -13,6 +12,7 @@ use similar::{Algorithm, DiffOp, DiffTag, capture_diff, capture_diff_slices, gro
 use super::Contents;
 use crate::digest::{Digest, Hasher};
 use crate::effect::BodyState;
+use crate::hex;
 use crate::limit::DIFF_MAX_BYTES;
 
 /// Unchanged lines around each change.
@@ -172,7 +172,7 @@ impl Change {
 
     /// The change for programs.
     pub(super) fn to_json(&self, hidden: Option<Hidden>) -> Value {
-        let hex = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| hex(bytes));
+        let hex = |bytes: &Option<Vec<u8>>| bytes.as_deref().map(hex::text);
         match self {
             Self::Text(hunks) => {
                 let hunks: Vec<Value> = hunks.iter().map(Hunk::to_json).collect();
@@ -202,15 +202,6 @@ impl Line {
             Some(cut) => json!({ "text": text, "hidden": cut.to_json() }),
         }
     }
-}
-
-/// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The content as text; nothing if it is not UTF-8 or holds a NUL.

@@ -140,7 +140,7 @@ pub fn part(allowed: Allowed, entry: Entry) -> (Approved, Box<Ticket>) {
     let (planned, standing) = allowed.into_parts();
     let (ticket, output, plan, witnesses, contents) = planned.into_parts();
     let approved = Approved {
-        ending: Ending::output(&output).plan(&plan),
+        ending: Ending::output(output).plan(&plan),
         plan,
         witnesses,
         contents: Contents::Staged(contents),

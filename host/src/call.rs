@@ -47,7 +47,7 @@ pub(crate) enum Passage {
 
 impl Passage {
     /// The tool returned an output and changes nothing.
-    fn unchanged(output: &Screened) -> Self {
+    fn unchanged(output: Screened) -> Self {
         Self::Over(Status::Ok, Outcome::None, Box::new(Ending::output(output)))
     }
 }
@@ -80,7 +80,8 @@ impl Host {
         let context = Context::of(request.meta.as_ref(), request.run, id);
         let about = About { call: id, trace: context.trace, caller: caller.clone() };
         let (host, caller) = (self.clone(), caller.clone());
-        let call = log::within(about, async move {
+        // Boxed before it is wrapped, so that what is moved from hand to hand is a pointer.
+        let call = Box::pin(async move {
             let spans = host.tracing().begin(&context, || host.ambient().now_ns());
             let entry = Entry::open(caller.who(), &request, (id, context.trace), host.ambient().now_ms()).traced(spans);
             let answer = host.propose(&caller, request, entry, &line).await;
@@ -88,7 +89,7 @@ impl Host {
             drop(flight);
             answer
         });
-        self.attend(cancel, call).await.unwrap_or_else(|_| self.broken(id))
+        self.attend(cancel, log::within(about, call)).await.unwrap_or_else(|_| self.broken(id))
     }
 
     async fn propose(&self, caller: &Caller, request: CallRequest, mut entry: Entry, line: &Line) -> Answer {
@@ -223,7 +224,7 @@ impl Host {
             entry.enters(Stage::Plan, self.ambient());
             let without_plan = executed.ticket().grant().without_plan();
             let planned = match seal::seal(executed, output, self.ambient(), naming)? {
-                Sealed::Nothing(output) => return without_plan.map(|()| Passage::unchanged(&output)),
+                Sealed::Nothing(output) => return without_plan.map(|()| Passage::unchanged(output)),
                 Sealed::Planned(planned) => planned,
             };
             self.may_go_on(planned.ticket().grant().call())?;
@@ -304,7 +305,7 @@ impl Host {
     async fn conclude(&self, entry: &mut Entry, decision: Decision) -> Result<Passage, Refusal> {
         match decision {
             Decision::Nothing(planned) => {
-                planned.ticket().grant().without_plan().map(|()| Passage::unchanged(planned.output()))
+                planned.ticket().grant().without_plan().map(|()| Passage::unchanged(planned.output().clone()))
             }
             Decision::Deny { planned, breach } => Ok(self.denied(entry, &planned, breach)),
             Decision::Preview(planned) => {

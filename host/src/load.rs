@@ -97,7 +97,8 @@ impl Loader {
         if let Some(loaded) = self.loaded.get(&key).filter(|loaded| !loaded.is_retired()) {
             return Ok(loaded);
         }
-        self.loading.join(key.clone(), self.load_now(key, component)).await
+        // Boxed: it happens once for a component, and would make every call's future 25 KB larger.
+        Box::pin(self.loading.join(key.clone(), self.load_now(key, component))).await
     }
 
     async fn load_now(&self, key: (TenantName, Digest), component: &ComponentFile) -> Result<Arc<Loaded>, Refusal> {

@@ -96,7 +96,7 @@ impl Ending {
 
     /// A call that returned an output.
     #[must_use]
-    pub fn output(output: &Screened) -> Self {
+    pub fn output(output: Screened) -> Self {
         Self { output: output.leaving(), ..Self::default() }
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use toolkeep_core::digest::Digest;
+use toolkeep_core::hex;
 use toolkeep_core::json as strict;
 use toolkeep_core::redact;
 use toolkeep_core::refusal::{Code, Refusal};
@@ -54,14 +55,15 @@ impl Screened {
 
     /// The output as it leaves: a marker where it is too long, between delimiters where the manifest wants them.
     #[must_use]
-    pub fn leaving(&self) -> Option<Value> {
-        let mut value = self.value.clone()?;
-        if let Some(text) = self.spilled() {
+    pub fn leaving(self) -> Option<Value> {
+        let spilled = self.spilled();
+        let mut value = self.value?;
+        if let Some(text) = spilled {
             let head: String = text.chars().take(HEAD_CHARS).collect();
             value = json!({"spilled": {"bytes": text.len(), "sha256": Digest::of(text.as_bytes()), "head": head,
                 "read_with": "calls.output"}});
         }
-        let Some(nonce) = &self.nonce else { return Some(value) };
+        let Some(nonce) = self.nonce else { return Some(value) };
         Some(Value::String(format!("<<<untrusted {nonce}>>>\n{value}\n<<<end {nonce}>>>")))
     }
 
@@ -129,11 +131,7 @@ fn output_of(executed: &Executed, ambient: &Ambient) -> Result<Screened, Refusal
         return Ok(Screened { value: None, nonce: None, spill_bytes: None });
     }
     let value = check(tool, executed.output()?)?;
-    let nonce = tool
-        .manifest
-        .screen
-        .delimit
-        .then(|| ambient.random::<NONCE_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect());
+    let nonce = tool.manifest.screen.delimit.then(|| hex::text(&ambient.random::<NONCE_BYTES>()));
     Ok(Screened { value: Some(value), nonce, spill_bytes: tool.manifest.screen.spill_bytes })
 }
 

@@ -328,7 +328,10 @@ pub(crate) async fn run(
 ) -> Result<Ran, HostFault> {
     let deadline = state.patience;
     let mut store = fresh_store(place, limits, state)?;
-    let end = drive(call(&mut store, ready, entry), deadline, cancel).await;
+    let end = {
+        let called = pin!(call(&mut store, ready, entry));
+        drive(called, deadline, cancel).await
+    };
     let left = store.get_fuel().unwrap_or(0);
     let mut state = store.into_data();
     let ended = ending::judge(end, limits, &mut state)?;
@@ -376,11 +379,10 @@ async fn call(
 
 /// Let the call run until it returns, panics, takes too long or is cancelled.
 async fn drive(
-    call: impl Future<Output = wasmtime::Result<Result<String, contract::Error>>>,
+    mut call: Pin<&mut impl Future<Output = wasmtime::Result<Result<String, contract::Error>>>>,
     deadline: Duration,
     cancel: &Cancel,
 ) -> End {
-    let mut call = pin!(call);
     let guarded = poll_fn(|context| {
         // A guest that is cancelled while it lets others run is not run again.
         if cancel.is_cancelled() {
@@ -531,19 +533,20 @@ mod tests {
         async fn panics() -> wasmtime::Result<Result<String, contract::Error>> {
             panic!("on purpose")
         }
-        let end = drive(panics(), LONG, &Cancel::new()).await;
+        let end = drive(pin!(panics()), LONG, &Cancel::new()).await;
         assert!(matches!(end, End::Panicked(text) if text == "on purpose"));
     }
 
     #[tokio::test]
     async fn r03_a_call_that_waits_inside_of_the_host_ends_at_its_deadline_or_when_cancelled() {
-        let end = drive(std::future::pending(), Duration::ZERO, &Cancel::new()).await;
+        let end = drive(pin!(std::future::pending()), Duration::ZERO, &Cancel::new()).await;
         assert!(matches!(end, End::Deadline));
         let cancel = Cancel::new();
         cancel.cancel();
-        assert!(matches!(drive(std::future::pending(), LONG, &cancel).await, End::Cancelled));
+        assert!(matches!(drive(pin!(std::future::pending()), LONG, &cancel).await, End::Cancelled));
         let cancel = Cancel::new();
-        let (end, ()) = tokio::join!(drive(std::future::pending(), LONG, &cancel), async { cancel.clone().cancel() });
+        let (end, ()) =
+            tokio::join!(drive(pin!(std::future::pending()), LONG, &cancel), async { cancel.clone().cancel() });
         assert!(matches!(end, End::Cancelled));
     }
 }

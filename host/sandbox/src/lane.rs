@@ -126,9 +126,9 @@ impl SlowLane {
         pace: &Pace,
         load: &Arc<Load>,
         behind: bool,
-        work: impl Future<Output = Result<T, HostFault>> + Send + 'static,
+        work: Pin<Box<impl Future<Output = Result<T, HostFault>> + Send + 'static>>,
     ) -> Result<T, HostFault> {
-        let mut work = Counted { work: Box::pin(work), load: Arc::clone(load) };
+        let mut work = Counted { work, load: Arc::clone(load) };
         if !behind {
             let begun = poll_fn(|context| match Pin::new(&mut work).poll(context) {
                 Poll::Ready(done) => Poll::Ready(Some(done)),
@@ -223,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn r56_work_that_is_to_be_behind_begins_in_the_lane() {
         let (lane, pace) = (SlowLane::default(), Pace::default());
-        assert_eq!(lane.attend(&pace, &load(), true, computes(0, pace.clone())).await.expect("done"), [true]);
+        assert_eq!(lane.attend(&pace, &load(), true, Box::pin(computes(0, pace.clone()))).await.expect("done"), [true]);
     }
 
     #[tokio::test]
@@ -233,7 +233,8 @@ mod tests {
             [(0, vec![false]), (1, vec![false; 2]), (2, vec![false, false, true]), (3, vec![false, false, true, true])]
         {
             let pace = Pace::default();
-            let places = lane.attend(&pace, &load(), false, computes(epochs, pace.clone())).await.expect("done");
+            let places =
+                lane.attend(&pace, &load(), false, Box::pin(computes(epochs, pace.clone()))).await.expect("done");
             assert_eq!(places, expected, "{epochs} epochs");
         }
     }
@@ -246,7 +247,7 @@ mod tests {
             computes(EPOCHS_IN_PLACE, slow).await?;
             panic!("for the test");
         };
-        let failed: Result<(), HostFault> = lane.attend(&pace, &load(), false, work).await;
+        let failed: Result<(), HostFault> = lane.attend(&pace, &load(), false, Box::pin(work)).await;
         assert!(matches!(failed, Err(HostFault::Internal(_))));
     }
 
@@ -270,7 +271,7 @@ mod tests {
         };
         let load = load();
         tokio::select! {
-            _ = lane.attend(&pace, &load, false, work) => panic!("it never ends by itself"),
+            _ = lane.attend(&pace, &load, false, Box::pin(work)) => panic!("it never ends by itself"),
             arrived = arrived => arrived.expect("it was moved"),
         }
         ended.await.expect("its work was dropped");

@@ -83,6 +83,6 @@ impl Sandbox {
         let replayed = order.tape.as_ref().is_some_and(|playing| playing.behind);
         let load = if replayed { Arc::new(Load::new()) } else { Arc::clone(&pool.load) };
         let behind = replayed || (shared && load.is_heavy(Instant::now()));
-        self.lane.attend(&pace, &load, behind, execution::carry_out(order, place, slot)).await
+        self.lane.attend(&pace, &load, behind, Box::pin(execution::carry_out(order, place, slot))).await
     }
 }

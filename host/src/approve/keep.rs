@@ -49,7 +49,7 @@ pub struct PlanStore {
 /// # Errors
 /// The ledger or the blob store fails.
 pub async fn preview(store: &PlanStore, planned: Planned, entry: Entry) -> Result<Answer, Refusal> {
-    let ending = Ending::output(planned.output()).plan(planned.plan());
+    let ending = Ending::output(planned.output().clone()).plan(planned.plan());
     keep(store, planned, entry, Kept { outcome: Outcome::Previewed, ending, approval: None }).await
 }
 
@@ -60,7 +60,7 @@ pub async fn preview(store: &PlanStore, planned: Planned, entry: Entry) -> Resul
 pub async fn hold(store: &PlanStore, planned: Planned, need: Need, entry: Entry) -> Result<Answer, Refusal> {
     let (approval, view) = request(store, &need, &planned);
     let (plan, asked) = (Arc::clone(planned.plan()), view.clone());
-    let mut ending = Ending::output(planned.output()).plan(planned.plan());
+    let mut ending = Ending::output(planned.output().clone()).plan(planned.plan());
     ending.error = Some(Refusal::new(Code::ApprovalRequired, format!("held: {}", need.text())));
     ending.approval = Some(view);
     let kept = Kept { outcome: Outcome::Pending, ending, approval: Some(approval) };

@@ -144,7 +144,7 @@ impl Host {
         let next = self.next_layer(&staging, &executed, entry, seen)?;
         let options = executed.ticket().grant().call().options();
         if options.mode == Mode::Preview && next.effects.is_empty() && options.expect_plan.is_none() {
-            return Ok(self.record(entry.clone(), Status::Ok, Outcome::None, Ending::output(&output)));
+            return Ok(self.record(entry.clone(), Status::Ok, Outcome::None, Ending::output(output)));
         }
         if options.mode == Mode::Preview {
             let planned = seal::seal_union(executed, output, next, self.ambient())?;
@@ -154,7 +154,7 @@ impl Host {
         let (blobs, released) = self.keep_contents(&staging.layer, &next, execution.staged.contents).await?;
         let (text, digest) = next.encode()?;
         let layer = LayerText { text: text.into(), digest, calls: next.calls(), bytes: next.bytes() };
-        let mut ending = Ending::output(&output);
+        let mut ending = Ending::output(output);
         ending.transaction = Some(view(&staging.stored, &next, digest));
         let row = entry.clone().close(Status::Ok, Outcome::Staged, ending, self.ambient().now_ms());
         let answer = Answer::of_row(&row);

@@ -5,6 +5,10 @@
 //! has no ticket and no entry: it takes no slot, no budget and no idempotency key, and what it stages is compared and
 //! dropped.
 
+mod proposal;
+#[cfg(test)]
+pub(crate) mod sample;
+mod terms;
 mod verdict;
 mod version;
 
@@ -12,15 +16,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use toolkeep_core::capability::Access;
+use toolkeep_core::capability::FileGrant;
 use toolkeep_core::digest::{DIGEST_BYTES, Digest};
-use toolkeep_core::event::{Depth, How, Recording, unhex};
+use toolkeep_core::event::{Depth, Given, How, Recording, unhex};
 use toolkeep_core::limit::ExecutionLimits;
 use toolkeep_core::refusal::{Code, Refusal};
-use toolkeep_core::tier::Tier;
 use toolkeep_sandbox::capability::context::Context;
-use toolkeep_sandbox::execution::{Cancel, Execution, Layer, Order, Outward, Playing};
-use toolkeep_sandbox::fault::HostFault;
+use toolkeep_sandbox::execution::{Cancel, Ended, Execution, Layer, Order, Outward, Playing, patience};
+use toolkeep_sandbox::fault::{Fault, HostFault};
 use toolkeep_sandbox::pool::Loaded;
 use toolkeep_sandbox::port::Ports;
 use toolkeep_sandbox::stage::{Content, Mount, Root};
@@ -31,12 +34,14 @@ use crate::execute::Executor;
 use crate::ledger::{Attested, CallRow, Ledger, Recorded};
 use crate::transaction;
 
+pub(crate) use proposal::{Proposal, proposed};
 pub use verdict::{Divergence, Verdict, compare};
-pub(crate) use version::proposed;
 pub use version::{Version, keep_versions};
 
 /// How often a component is loaded again because its pool was released in between.
 const RELOADS_MAX: u32 = 2;
+/// When to try again what the machine had no time for, in milliseconds.
+const AGAIN_MS: u64 = 1_000;
 
 /// A call that can be executed again.
 #[derive(Debug)]
@@ -49,6 +54,10 @@ pub struct Subject {
     pub parts: Parts,
     /// What was staged before it, in a transaction.
     pub layer: Option<Layer>,
+    /// What the manifest allowed that it was made with; that of the version that runs if absent.
+    pub allowed: Option<Given>,
+    /// What the audit says about the recording; a golden case is its own witness.
+    pub attested: Attested,
 }
 
 /// Contents by digest. Those of a golden case come with it.
@@ -68,23 +77,20 @@ pub fn not_replayable(why: impl std::fmt::Display) -> Refusal {
 }
 
 impl Subject {
-    /// What a replay of this call needs, read and verified. `attest` asks the audit chain as well.
+    /// What a replay of this call needs, read, and verified against the audit chain.
     ///
     /// # Errors
     /// `not_replayable` with the reason: it has no recording, lost a part of it, or the recording was changed.
-    pub async fn read(ledger: &Ledger, blobs: &Blobs, recorded: Recorded, attest: bool) -> Result<Self, Refusal> {
+    pub async fn read(ledger: &Ledger, blobs: &Blobs, recorded: Recorded) -> Result<Self, Refusal> {
         let row = recorded.call.row;
         let body = recorded.body.ok_or_else(|| not_replayable(why_unrecorded(&row)))?;
         if row.readable_input().is_none() {
             return Err(not_replayable("its input is sealed to operators, or was let go of"));
         }
-        if attest {
-            let digest = Digest::of(body.as_bytes());
-            let times = (row.started_ms, row.ended_ms);
-            let attested = ledger.attested(row.call, times, digest).await.map_err(|e| e.refusal())?;
-            if attested == Attested::Changed {
-                return Err(not_replayable("its recording is not the one that the audit names; it was changed"));
-            }
+        let (digest, times) = (Digest::of(body.as_bytes()), (row.started_ms, row.ended_ms));
+        let attested = ledger.attested(row.call, times, digest).await.map_err(|e| e.refusal())?;
+        if attested == Attested::Changed {
+            return Err(not_replayable("its recording is not the one that the audit names; it was changed"));
         }
         let recording: Recording = serde_json::from_str(&body)
             .map_err(|_| not_replayable("its recording is of another version or damaged"))?;
@@ -103,7 +109,7 @@ impl Subject {
             }
         }
         let layer = layer_of(&recording, blobs).await?;
-        Ok(Self { row, recording, parts, layer })
+        Ok(Self { row, recording, parts, layer, allowed: None, attested })
     }
 
     /// The tape of its recording.
@@ -159,7 +165,8 @@ pub struct Manner {
 /// Execute a recorded call again with a version of its tool: the one that it was made with, or another.
 ///
 /// # Errors
-/// `not_replayable`: the recording is damaged. Others where the component cannot be loaded or the host fails.
+/// `not_replayable`: the recording is damaged. `overloaded`: it was cancelled, or the machine had no time to finish it; what
+/// was cut off so says nothing about the tool. Others where the component cannot be loaded or the host fails.
 pub async fn play(
     executor: &Executor,
     subject: &Subject,
@@ -171,18 +178,39 @@ pub async fn play(
     loop {
         let loaded = executor.loader.load(&subject.row.principal.tenant, &version.component).await?;
         let order = order(executor, subject, version, (loaded, &tape, manner))?;
+        let deadline = order.deadline;
         match executor.sandbox.execute(order).await {
-            Ok(execution) => return Ok(execution),
+            Ok(execution) => {
+                let wall = Duration::from_millis(execution.usage.wall_ms);
+                return cut_off(&execution.ended, wall, deadline).map_or(Ok(execution), Err);
+            }
             Err(HostFault::Retired) if reloads < RELOADS_MAX => reloads += 1,
-            Err(HostFault::Cancelled) => return Err(Refusal::new(Code::Overloaded, "the replay was cancelled")),
+            Err(HostFault::Cancelled) => return Err(cancelled()),
             Err(HostFault::Overloaded) => {
-                return Err(Refusal::new(Code::Overloaded, "no sandbox became free in time").after_ms(1_000));
+                return Err(Refusal::new(Code::Overloaded, "no sandbox became free in time").after_ms(AGAIN_MS));
             }
             Err(fault) => {
                 tracing::error!(call = %subject.row.call, error = %fault, "the host failed while it replayed a call");
                 return Err(Refusal::new(Code::Internal, "the host failed while it replayed the call"));
             }
         }
+    }
+}
+
+fn cancelled() -> Refusal {
+    Refusal::new(Code::Overloaded, "the replay was cancelled")
+}
+
+/// The refusal for an execution that somebody or the machine cut off, so that its end is not the tool's.
+fn cut_off(ended: &Ended, took: Duration, deadline: Duration) -> Option<Refusal> {
+    match ended {
+        Ended::Fault(Fault::Cancelled) => Some(cancelled()),
+        // One that waits for what never comes ends with its deadline as well, and at once.
+        Ended::Fault(Fault::Deadline) if took >= patience(deadline) => {
+            let message = "the machine was too busy to finish the replay in time";
+            Some(Refusal::new(Code::Overloaded, message).after_ms(AGAIN_MS))
+        }
+        _ => None,
     }
 }
 
@@ -193,10 +221,12 @@ fn order(
     (loaded, tape, manner): (Arc<Loaded>, &Arc<Tape>, &Manner),
 ) -> Result<Order, Refusal> {
     let Subject { row, recording, .. } = subject;
-    let (given, manifest) = (&recording.given, &version.manifest);
+    let manifest = &version.manifest;
     let damaged = || not_replayable("its recording has no valid seed or clock");
     let seed = unhex(&recording.seed).and_then(|seed| <[u8; DIGEST_BYTES]>::try_from(seed).ok()).ok_or_else(damaged)?;
-    let limits = ExecutionLimits { fuel: given.fuel, ..manifest.limits };
+    let allowed = subject.allowed.clone().unwrap_or_else(|| version.allows());
+    let terms = terms::terms(&recording.given, &allowed, version);
+    let limits = ExecutionLimits { fuel: terms.fuel, ..manifest.limits };
     let stopped_at = (recording.end.how == How::Stopped).then_some(recording.end.fuel);
     Ok(Order {
         loaded,
@@ -210,13 +240,13 @@ fn order(
             mode: row.mode,
         },
         limits,
-        deadline: Duration::from_millis(given.deadline_ms),
+        deadline: Duration::from_millis(terms.deadline_ms),
         clock: manifest.clock,
         wall_clock_ns: recording.wall_clock_ns.parse().map_err(|_| damaged())?,
         seed,
-        mounts: mounts(version, recording, tape),
+        mounts: terms.files.into_iter().map(|grant| mount(grant, tape)).collect(),
         outward: Outward {
-            http: version.requests(&given.requests),
+            http: terms.http,
             messages: Arc::clone(&manifest.messages),
             keys: Arc::clone(&manifest.keys),
             ports: Ports::default(),
@@ -232,14 +262,23 @@ fn order(
     })
 }
 
-/// The workspaces of a version, over the tape. No call gets more of one than it had then.
-fn mounts(version: &Version, recording: &Recording, tape: &Arc<Tape>) -> Vec<Mount> {
-    let mount = |grant: &toolkeep_core::capability::FileGrant| {
-        let had = recording.given.mounts.iter().find(|(name, _)| *name == grant.workspace);
-        let most = if version.tier == Tier::ReadOnly { Access::Read } else { Access::Write };
-        let mut grant = grant.clone();
-        grant.access = grant.access.min(most).min(had.map_or(Access::Write, |(_, access)| *access));
-        Mount { root: Root::Recorded(grant.workspace.clone(), Arc::clone(tape)), grant }
-    };
-    version.manifest.files.iter().map(mount).collect()
+/// A workspace over the tape.
+fn mount(grant: FileGrant, tape: &Arc<Tape>) -> Mount {
+    Mount { root: Root::Recorded(grant.workspace.clone(), Arc::clone(tape)), grant }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r47_what_the_machine_or_somebody_cut_off_is_no_finding_about_the_tool() {
+        let deadline = Duration::from_millis(100);
+        let code = |fault: Fault, took: Duration| cut_off(&Ended::Fault(fault), took, deadline).map(|it| it.code);
+        let enough = patience(deadline);
+        assert_eq!(code(Fault::Cancelled, Duration::ZERO), Some(Code::Overloaded));
+        assert_eq!(code(Fault::Deadline, enough), Some(Code::Overloaded));
+        assert_eq!(code(Fault::Deadline, enough.saturating_sub(Duration::from_millis(1))), None, "it waits in vain");
+        assert_eq!(code(Fault::OutOfFuel, enough), None);
+    }
 }

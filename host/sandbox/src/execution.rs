@@ -58,6 +58,12 @@ const PATIENCE: u32 = 4;
 /// And this, because a short deadline is none for a machine that is busy.
 const PATIENCE_MORE: Duration = Duration::from_secs(20);
 
+/// How long a replay may really take. One that took as long was cut off by the machine, and says nothing about its tool.
+#[must_use]
+pub const fn patience(deadline: Duration) -> Duration {
+    deadline.saturating_mul(PATIENCE).saturating_add(PATIENCE_MORE)
+}
+
 /// Everything that one execution gets.
 #[derive(Debug)]
 pub struct Order {
@@ -512,7 +518,7 @@ impl Source {
         order.outward.offline = Some(tape.matching());
         let timeline = Timeline::told(tape.moments());
         order.outward.ports = Ports { requests: None, keys: Some(Arc::new(TapeKeys(tape))) };
-        let patience = order.deadline.saturating_mul(PATIENCE).saturating_add(PATIENCE_MORE);
+        let patience = patience(order.deadline);
         Self { recorder: Recorder::new(0, Depth::Off), timeline, notes: false, withheld, patience }
     }
 }

@@ -5,13 +5,13 @@
 
 use serde_json::{Value, json};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{CallId, ToolName};
+use toolkeep_core::id::{CallId, TenantName, ToolName};
 use toolkeep_core::refusal::Refusal;
 use toolkeep_sandbox::execution::{Ended, Execution};
 
 use super::Host;
 use crate::authenticate::Operator;
-use crate::ledger::{CallRow, Scope};
+use crate::ledger::{Attested, CallRow, Scope};
 use crate::notes::Notes;
 use crate::replay::{Subject, Verdict, Version, compare, keep_versions, not_replayable};
 
@@ -32,7 +32,7 @@ impl Host {
         let scope = Scope::Tenant(operator.tenant().clone());
         let recorded = self.ledger().recorded(&scope, call).await.map_err(|e| e.refusal())?;
         let recorded = recorded.ok_or_else(|| Refusal::not_found("call"))?;
-        Subject::read(self.ledger(), &self.0.blobs, recorded, true).await
+        Subject::read(self.ledger(), &self.0.blobs, recorded).await
     }
 
     /// The version of its tool that a call ran.
@@ -56,7 +56,13 @@ impl Host {
         let reply: Value = serde_json::from_str(&row.reply).unwrap_or_default();
         let recorded = reply.get("output").filter(|output| !output.is_null()).map(Value::to_string);
         let mut verdict = compare(&subject.recording, execution, recorded.as_deref());
-        if self.hides(operator, row, version).await {
+        if subject.attested == Attested::Unknown {
+            verdict.notes.push(
+                "the audit entry of the call was not found; that nobody changed its recording is not verified"
+                    .to_owned(),
+            );
+        }
+        if self.hides(operator.tenant(), row, version).await {
             hide(&mut verdict, subject, execution);
         }
         let mut shown = json!(verdict);
@@ -70,8 +76,8 @@ impl Host {
     }
 
     /// Whether anything of what the call returned is hidden from eyes.
-    pub(super) async fn hides(&self, operator: &Operator, row: &CallRow, version: &Version) -> bool {
-        let scope = Scope::Tenant(operator.tenant().clone());
+    pub(super) async fn hides(&self, tenant: &TenantName, row: &CallRow, version: &Version) -> bool {
+        let scope = Scope::Tenant(tenant.clone());
         let notes = self.ledger().notes(&scope, row.call).await.ok().flatten();
         let notes: Notes = notes.and_then(|notes| serde_json::from_str(&notes).ok()).unwrap_or_default();
         let tool = version.tool.clone().or_else(|| self.catalog().current().tool(&version.name));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rusqlite::params;
 use serde::Deserialize;
+use serde_json::json;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::event::unhex;
 use toolkeep_core::id::{CallId, TenantName, ToolName};
@@ -16,7 +17,6 @@ use toolkeep_core::id::{CallId, TenantName, ToolName};
 use super::Ledger;
 use super::column::{Reading, id_bytes, integer};
 use super::failure::LedgerError;
-use super::read::call_of;
 use super::rows::{Scope, StoredCall};
 use super::statement::{row, rows};
 use crate::vault::Part;
@@ -47,8 +47,23 @@ pub enum Attested {
     Unknown,
 }
 
-const NEWEST: &str = "SELECT c.*, r.body AS recording FROM calls c JOIN recordings r ON r.call_seq = c.seq \
-                      WHERE c.tenant = ?1 AND c.seq < ?2 AND (?3 IS NULL OR c.tool = ?3) ORDER BY c.seq DESC LIMIT ?4";
+/// Places among the calls that one reading looks through, so that no reader is away for long: some milliseconds.
+const PLACES_AT_ONCE: u64 = 20_000;
+
+/// Recorded calls among some places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedCalls {
+    /// The calls, newest first.
+    pub calls: Vec<CallId>,
+    /// Where to go on; nothing where no older call is left.
+    pub next: Option<u64>,
+    /// How many places were looked through.
+    pub places: u64,
+}
+
+const RECORDED: &str = "SELECT c.seq, c.id FROM calls c WHERE c.tenant = ?1 AND c.seq < ?2 AND c.seq >= ?3 \
+                        AND (?4 IS NULL OR c.tool IN (SELECT value FROM json_each(?4))) \
+                        AND EXISTS (SELECT 1 FROM recordings r WHERE r.call_seq = c.seq) ORDER BY c.seq DESC LIMIT ?5";
 
 impl Ledger {
     /// A call with its recording.
@@ -61,27 +76,36 @@ impl Ledger {
         Ok(Some(Recorded { call, body }))
     }
 
-    /// Calls of a tenant that have a recording, newest first, before the place `before`; with the place of each.
+    /// Calls of a tenant that have a recording, newest first, before the place `before`: of these tools, or of all. A page has
+    /// at most `limit`, and may have none although there are more: a reading looks through so many places and no further.
     ///
     /// # Errors
     /// The ledger cannot be read.
     pub async fn recorded_before(
         &self,
         tenant: &TenantName,
-        tool: Option<&ToolName>,
+        tools: Option<&[ToolName]>,
         before: Option<u64>,
         limit: u32,
-    ) -> Result<Vec<(u64, Recorded)>, LedgerError> {
+    ) -> Result<RecordedCalls, LedgerError> {
         self.caught_up().await?;
-        let (tenant, tool) = (tenant.clone(), tool.cloned());
-        let (before, vault) = (before.map_or(i64::MAX, integer), self.vault());
+        let (tenant, tools) = (tenant.clone(), tools.map(|tools| json!(tools).to_string()));
         self.read(move |conn| {
-            let tool = tool.as_ref().map(ToolName::as_str);
-            rows(conn, NEWEST, params![tenant.as_str(), before, tool, i64::from(limit)], |row| {
-                let reading = Reading::new(row, "recordings");
-                let body = vault.read(Part::Recording, reading.text("recording")?)?.clear();
-                Ok((reading.number("seq")?, Recorded { call: call_of(row, &vault)?, body }))
-            })
+            let newest = "SELECT coalesce(max(seq), 0) + 1 AS seq FROM calls";
+            let end = match before {
+                Some(before) => before,
+                None => row(conn, newest, params![], |row| Reading::new(row, "calls").number("seq"))?.unwrap_or(0),
+            };
+            let begin = end.saturating_sub(PLACES_AT_ONCE);
+            let values = params![tenant.as_str(), integer(end), integer(begin), tools, i64::from(limit)];
+            let found: Vec<(u64, CallId)> = rows(conn, RECORDED, values, |row| {
+                let reading = Reading::new(row, "calls");
+                Ok((reading.number("seq")?, CallId::new(reading.uuid("id")?)))
+            })?;
+            let full = found.len() as u64 >= u64::from(limit);
+            let stopped = found.last().filter(|_| full).map_or(begin, |(seq, _)| *seq);
+            let calls = found.into_iter().map(|(_, call)| call).collect();
+            Ok(RecordedCalls { calls, next: (stopped > 0).then_some(stopped), places: end.saturating_sub(stopped) })
         })
         .await
     }
@@ -129,7 +153,9 @@ impl Ledger {
         let (wanted, mut found, mut count) = (call.to_string(), Attested::Unknown, READ_FIRST);
         while after < end {
             let (wanted, from) = (wanted.clone(), integer(after));
-            let sql = "SELECT seq, body, instr(body, ?2) > 0 AS named FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?3";
+            // These are what is written of a call whose execution ended; others name it as well.
+            let sql = "SELECT seq, body, kind IN ('call', 'held', 'intent') AND instr(body, ?2) > 0 AS named FROM audit \
+                       WHERE seq > ?1 ORDER BY seq LIMIT ?3";
             let read = self.read(move |conn| {
                 rows(conn, sql, params![from, wanted, integer(count)], |row| {
                     let reading = Reading::new(row, "audit");
@@ -141,10 +167,11 @@ impl Ledger {
             let Some((last, _)) = entries.last() else { break };
             after = *last;
             count = (count * 4).min(READ_AT_ONCE);
-            for digest in entries.iter().filter_map(|(_, body)| named_in(body.as_deref()?, call)) {
-                if digest == recording {
+            for named in entries.iter().filter_map(|(_, body)| named_in(body.as_deref()?, call)) {
+                if named == Some(recording) {
                     return Ok(Attested::Same);
                 }
+                // It names another one, or says that there was none.
                 found = Attested::Changed;
             }
         }
@@ -172,13 +199,43 @@ impl Ledger {
     }
 }
 
-/// The recording that an entry names for a call.
-fn named_in(body: &str, call: CallId) -> Option<Digest> {
+/// What an entry says about a call that ended: the recording, or that it has none. Nothing where it is about another call, or
+/// where this one went on afterwards.
+fn named_in(body: &str, call: CallId) -> Option<Option<Digest>> {
     #[derive(Deserialize)]
     struct Facts {
         call: Option<CallId>,
         recording: Option<Digest>,
+        /// What was executed. An entry of somebody's consent, or of the commit of a plan that was made before, has none.
+        input: Option<Digest>,
+        reply: Option<Digest>,
+        status: Option<String>,
     }
     let facts: Facts = serde_json::from_str(body).ok()?;
-    facts.recording.filter(|_| facts.call == Some(call))
+    let ended = facts.input.is_some() && facts.reply.is_some() && facts.status.as_deref() != Some("unknown");
+    (facts.call == Some(call) && (ended || facts.recording.is_some())).then_some(facts.recording)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r41_an_entry_that_says_of_a_call_that_ended_that_it_has_no_recording_is_believed() {
+        let call = CallId::new(uuid::Uuid::from_u128(1));
+        let (input, other) = (Digest::of(b"input"), CallId::new(uuid::Uuid::from_u128(2)));
+        let entry = |facts: serde_json::Value| named_in(&facts.to_string(), call);
+        let named = json!({"call": call, "input": input, "reply": input, "recording": input, "status": "ok"});
+        assert_eq!(entry(named), Some(Some(input)));
+        assert_eq!(entry(json!({"call": call, "input": input, "reply": input, "status": "ok"})), Some(None));
+        assert_eq!(entry(json!({"call": other, "input": input, "reply": input, "status": "ok"})), None);
+        assert_eq!(
+            entry(json!({"call": call, "input": input, "reply": input, "status": "unknown"})),
+            None,
+            "it went on"
+        );
+        assert_eq!(entry(json!({"call": call, "input": input, "recording": null})), None, "a plan made before");
+        assert_eq!(entry(json!({"call": call, "input": input, "recording": input})), Some(Some(input)));
+        assert_eq!(entry(json!({"call": call, "approval": "apr_1"})), None);
+    }
 }

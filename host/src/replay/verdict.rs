@@ -72,7 +72,13 @@ pub fn compare(recording: &Recording, execution: &Execution, recorded_output: Op
         notes.push(format!("the call was stopped from outside; it is compared up to there, after {count} imports"));
     }
     let divergence = events(recording, execution, stopped)
-        .or_else(|| if stopped { None } else { end(recording, execution, recorded_output) })
+        .or_else(|| {
+            if stopped {
+                too_early(recording, execution, same_engine)
+            } else {
+                end(recording, execution, recorded_output)
+            }
+        })
         .or_else(|| if stopped || !same_engine { None } else { fuel(recording, replayed) });
     Verdict {
         identical: divergence.is_none(),
@@ -88,7 +94,9 @@ fn events(recording: &Recording, execution: &Execution, stopped: bool) -> Option
     let (before, now) = (&recording.events, &execution.recording.events);
     let differs = before.iter().zip(now).position(|(before, now)| before != now);
     let common = before.len().min(now.len());
-    let at = differs.or_else(|| (!stopped && before.len() != now.len()).then_some(common));
+    // What was stopped may come further the next time. It may not come less far.
+    let another = if stopped { now.len() < before.len() } else { now.len() != before.len() };
+    let at = differs.or_else(|| another.then_some(common));
     // Where it was stopped, it was just asking.
     let over = stopped && now.len() >= before.len();
     let question = match &execution.ended {
@@ -143,7 +151,66 @@ fn end(recording: &Recording, execution: &Execution, recorded_output: Option<&st
     line.map(|at| Divergence { what: "log", at: Some(at), expected: text(&before.log, at), got: text(&now.log, at) })
 }
 
+/// What was stopped went on until then. A replay that ends by itself before that did something else. Where it was is told by its
+/// fuel, which is the same under the same engine only.
+fn too_early(recording: &Recording, execution: &Execution, same_engine: bool) -> Option<Divergence> {
+    let (before, now) = (&recording.end, &execution.recording.end);
+    let by_itself =
+        now.how != How::Stopped && !matches!(execution.ended, Ended::Fault(Fault::OutOfFuel | Fault::Diverged(_)));
+    (same_engine && by_itself && now.fuel < before.fuel).then(|| Divergence {
+        what: "end",
+        at: None,
+        expected: shown(&format!("{} after {} fuel", before.how.word(), before.fuel)),
+        got: shown(&format!("{} after {} fuel: {}", now.how.word(), now.fuel, now.shown)),
+    })
+}
+
 fn fuel(recording: &Recording, replayed: &Recording) -> Option<Divergence> {
     let (before, now) = (recording.end.fuel, replayed.end.fuel);
     (before != now).then(|| Divergence { what: "fuel", at: None, expected: json!(before), got: json!(now) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::sample::{execution, recording};
+
+    fn first(recording: &Recording, ended: Ended, spent: (u32, u64)) -> Option<(&'static str, Option<usize>)> {
+        let verdict = compare(recording, &execution(ended, spent), None);
+        verdict.divergence.map(|divergence| (divergence.what, divergence.at))
+    }
+
+    #[test]
+    fn r41_a_replay_of_a_stopped_call_that_comes_less_far_is_not_identical() {
+        let stopped = recording(How::Stopped, "deadline", (100, 5_000));
+        let trap = || Ended::Fault(Fault::Trap("unreachable".to_owned()));
+        assert_eq!(first(&stopped, trap(), (3, 200)), Some(("import", Some(3))));
+        assert_eq!(first(&stopped, Ended::Output("1".to_owned()), (99, 4_000)), Some(("import", Some(99))));
+        assert_eq!(first(&stopped, Ended::Fault(Fault::OutOfFuel), (99, 5_000)), Some(("import", Some(99))));
+        let diverged = Ended::Fault(Fault::Diverged("another file".to_owned()));
+        assert_eq!(first(&stopped, diverged, (3, 200)), Some(("question", Some(3))));
+    }
+
+    #[test]
+    fn r41_a_replay_of_a_stopped_call_that_ends_by_itself_before_that_is_not_identical() {
+        let stopped = recording(How::Stopped, "deadline", (3, 5_000));
+        assert_eq!(first(&stopped, Ended::Output("1".to_owned()), (3, 4_999)), Some(("end", None)));
+        assert_eq!(first(&stopped, Ended::Fault(Fault::Trap("x".to_owned())), (3, 4_999)), Some(("end", None)));
+        let elsewhere = Recording { engine: "two".to_owned(), ..stopped };
+        assert_eq!(first(&elsewhere, Ended::Output("1".to_owned()), (3, 4_999)), None, "its fuel is another");
+    }
+
+    #[test]
+    fn r41_what_was_stopped_is_compared_up_to_there() {
+        let stopped = recording(How::Stopped, "deadline", (3, 5_000));
+        for (ended, spent) in [
+            (Ended::Fault(Fault::OutOfFuel), (3, 5_000)),
+            (Ended::Fault(Fault::OutOfFuel), (4, 5_000)),
+            (Ended::Fault(Fault::Deadline), (3, 4_000)),
+            (Ended::Fault(Fault::Diverged("it was just asking".to_owned())), (3, 5_000)),
+            (Ended::Output("1".to_owned()), (3, 5_000)),
+        ] {
+            assert_eq!(first(&stopped, ended, spent), None);
+        }
+    }
 }

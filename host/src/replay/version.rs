@@ -9,15 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toolkeep_core::digest::Digest;
-use toolkeep_core::grant::HttpGrant;
 use toolkeep_core::id::ToolName;
 use toolkeep_core::manifest::{Manifest, ManifestText};
-use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_core::refusal::Refusal;
 use toolkeep_core::tier::Tier;
 
-use super::not_replayable;
+use super::{Proposal, not_replayable};
 use crate::ambient::Ambient;
-use crate::catalog::{Catalog, ComponentFile, Tool, manifest_text, read_manifest};
+use crate::catalog::{Catalog, ComponentFile, Tool, manifest_text};
 use crate::ledger::{Ledger, LedgerError, VersionRow};
 
 /// A tool as one version has it.
@@ -78,6 +77,9 @@ impl Version {
     /// `not_replayable`: it does not have this tool, or its manifest is not valid for this program any more.
     pub fn stored(row: &VersionRow, name: &ToolName) -> Result<Self, Refusal> {
         let unfit = |why: String| not_replayable(format!("version {} of `{}` {why}", row.version, row.name));
+        if Digest::of(row.body.as_bytes()) != row.manifest {
+            return Err(unfit("is not the manifest that calls name any more; it was changed".to_owned()));
+        }
         let text: ManifestText =
             toml::from_str(&row.body).map_err(|error| unfit(format!("is not valid any more: {error}")))?;
         let manifest = text.check(row.manifest).map_err(|error| unfit(format!("is not valid any more: {error}")))?;
@@ -97,40 +99,10 @@ impl Version {
     /// The same grants for another component.
     ///
     /// # Errors
-    /// `invalid_input`: it is no component with this tool.
-    pub fn with_component(&self, path: &Path, wasm: &[u8]) -> Result<Self, Refusal> {
-        let refused = |why: String| Refusal::new(Code::InvalidInput, format!("the component is refused: {why}"));
-        toolkeep_sandbox::compile::prescreen(wasm).map_err(|error| refused(error.to_string()))?;
-        let descriptors = toolkeep_sandbox::component::descriptors(wasm).map_err(|error| refused(error.to_string()))?;
-        let has = |local: &ToolName| descriptors.tools.iter().any(|tool| tool.name == *local);
-        let only = descriptors.tools.first().filter(|_| descriptors.tools.len() == 1);
-        let local = match only {
-            _ if has(&self.local) => self.local.clone(),
-            Some(only) => only.name.clone(),
-            None => return Err(refused(format!("it has no tool `{}`", self.local))),
-        };
-        let component = Arc::new(ComponentFile {
-            digest: Digest::of(wasm),
-            path: path.to_path_buf(),
-            size: wasm.len() as u64,
-            compile: self.manifest.compile,
-        });
+    /// `invalid_input`: it does not have this tool.
+    pub(crate) fn with_component(&self, proposal: &Proposal) -> Result<Self, Refusal> {
+        let (local, component) = (proposal.local(&self.local)?, Arc::new(proposal.file(self.manifest.compile)));
         Ok(Self { local, component, tool: None, ..self.clone() })
-    }
-
-    /// The grants of requests, with the numbers of requests that a call had.
-    #[must_use]
-    pub fn requests(&self, had: &[u64]) -> Arc<[HttpGrant]> {
-        let grants = &self.manifest.http;
-        if had.len() != grants.len() || grants.iter().zip(had).all(|(grant, had)| grant.requests == *had) {
-            return Arc::clone(grants);
-        }
-        let narrowed = grants.iter().zip(had).map(|(grant, had)| {
-            let mut grant = grant.clone();
-            grant.requests = grant.requests.min(*had);
-            grant
-        });
-        narrowed.collect()
     }
 }
 
@@ -176,13 +148,29 @@ fn row_of(file: &Path, tools: &[Arc<Tool>], now_ms: u64) -> Option<VersionRow> {
     })
 }
 
-/// The tools of a manifest that somebody proposes.
-///
-/// # Errors
-/// `invalid_input`: it is refused.
-pub(crate) fn proposed(manifest: &Path) -> Result<Vec<Version>, Refusal> {
-    let tools = read_manifest(manifest, &std::collections::BTreeSet::new()).map_err(|error| {
-        Refusal::new(Code::InvalidInput, format!("the manifest is refused: {error}")).hint("correct it and try again")
-    })?;
-    Ok(tools.iter().map(Version::of).collect())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::sample::version;
+
+    #[test]
+    fn r41_a_kept_manifest_that_was_changed_afterwards_is_no_version() {
+        let now = version("tier = 0\n");
+        let body = "format = 1\nname = \"sample\"\ncomponent = \"sample.wasm\"\ntier = 0\n";
+        let row = VersionRow {
+            manifest: Digest::of(body.as_bytes()),
+            component: now.component.digest,
+            name: now.name.clone(),
+            version: "0".into(),
+            tools: r#"{"sample":"sample"}"#.into(),
+            body: body.into(),
+            path: "sample.wasm".into(),
+            size: 1,
+            first_ms: 0,
+        };
+        assert!(Version::stored(&row, &now.name).is_ok());
+        let body = body.replace("tier = 0", "tier = 3").into();
+        let refused = Version::stored(&VersionRow { body, ..row }, &now.name).expect_err("another text");
+        assert!(refused.message.contains("changed"), "{}", refused.message);
+    }
 }

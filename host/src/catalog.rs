@@ -172,6 +172,12 @@ impl Catalog {
         self.by_file.iter().find(|(_, tools)| tools.iter().any(|t| t.name == *name)).map(|(path, _)| path.as_path())
     }
 
+    /// The tools that a manifest gives; none where it is not in force.
+    #[must_use]
+    pub fn given_by(&self, file: &Path) -> &[Arc<Tool>] {
+        self.by_file.get(file).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Every manifest with its tools.
     pub fn files(&self) -> impl Iterator<Item = (&Path, &[Arc<Tool>])> {
         self.by_file.iter().map(|(file, tools)| (file.as_path(), tools.as_slice()))

@@ -90,6 +90,16 @@ pub fn problems(validator: &Validator, schema: &Value, value: &Value, prefix: &s
     found
 }
 
+/// The first rule that a value breaks: where in the value, and which keyword. It repeats nothing of the value but the names of
+/// members on the way.
+#[must_use]
+pub fn first_broken(validator: &Validator, value: &Value) -> Option<String> {
+    let error = validator.iter_errors(value).next()?;
+    let (at, path) = (error.instance_path().as_str(), error.schema_path().as_str());
+    let at = if at.is_empty() { "the input".to_owned() } else { format!("`{}`", shortened(at.to_owned())) };
+    Some(format!("{at} breaks `{}`", path.rsplit('/').next().unwrap_or_default()))
+}
+
 /// A member name inside of a JSON Pointer (RFC 6901, section 3).
 fn escaped(name: &str) -> String {
     shortened(name.replace('~', "~0").replace('/', "~1"))
@@ -175,6 +185,18 @@ mod tests {
             let found = problems(&validator, &schema, &wrong, "/input");
             assert!(!found.is_empty() && found.iter().all(|p| !p.problem.contains("CANARY")), "{found:?}");
         }
+    }
+
+    #[test]
+    fn r42_the_first_broken_rule_names_place_and_keyword_and_no_value() {
+        let schema = json!({"type": "object", "required": ["age"], "properties": {
+            "iban": {"type": "string", "pattern": "^DE"}, "age": {"type": "integer", "minimum": 18}}});
+        let validator = compile(&schema).expect("a schema");
+        let broken = |value: Value| first_broken(&validator, &value);
+        assert_eq!(broken(json!({"iban": "DE1", "age": 18})), None);
+        assert_eq!(broken(json!({"iban": "CANARY", "age": 18})).as_deref(), Some("`/iban` breaks `pattern`"));
+        assert_eq!(broken(json!({"age": 17})).as_deref(), Some("`/age` breaks `minimum`"));
+        assert_eq!(broken(json!({})).as_deref(), Some("the input breaks `required`"));
     }
 
     #[test]

@@ -174,6 +174,9 @@ fn reported(report: &Value) -> String {
     for (reason, count) in members("/reasons") {
         text.push_str(&format!("  {count} not comparable: {}\n", visible(reason)));
     }
+    if report.get("cut") == Some(&Value::Bool(true)) {
+        text.push_str("older calls were not looked for: there are too many of other tools in between\n");
+    }
     for example in report.get("examples").and_then(Value::as_array).into_iter().flatten() {
         text.push_str(&format!("{} of {}\n", text_at(example, "/call_id"), text_at(example, "/tool")));
         for change in example.get("changes").and_then(Value::as_array).into_iter().flatten() {

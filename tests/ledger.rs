@@ -4,6 +4,7 @@ mod alerts;
 mod audit;
 mod blobs;
 mod cache;
+mod cases;
 mod charges;
 mod commits;
 mod consent;

@@ -116,7 +116,7 @@ pub use privacy::{Hold, HoldOf, PayloadPart, Room, SealedPayload};
 pub use promise::OutcomePromise;
 pub use prove::{Consistency, Inclusion, Proved};
 pub use quotas::QuotaCharge;
-pub use recordings::{Attested, Recorded};
+pub use recordings::{Attested, Recorded, RecordedCalls};
 pub use resolve::{Raised, Resolution, Resolved};
 pub use retention::{Class, Cutoffs, Keep, Pruned};
 pub use rows::{
@@ -136,7 +136,7 @@ pub use stats::{
 pub use suspended::{Continuation, Suspended};
 pub use switches::{KillChange, KillWritten};
 pub use transactions::{LayerText, StagedCall, StoredTransaction, TransactionRow, TransactionState};
-pub use trials::{CASES_MAX, CaseRow, SuiteRun, VersionRow};
+pub use trials::{CASES_MAX, CaseBounds, CaseChange, CaseLine, CaseRow, SuiteRun, VersionRow};
 pub use verify::Verified;
 
 /// The seed of the key that signs receipts.

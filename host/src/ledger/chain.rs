@@ -43,7 +43,7 @@ impl Who<'_> {
     const DAEMON: &'static str = "daemon";
 
     /// Facts with who did it. What the facts say of that already counts for nothing.
-    fn signed(self, facts: Value) -> Value {
+    pub(super) fn signed(self, facts: Value) -> Value {
         let mut members = match facts {
             Value::Object(members) => members,
             other => Map::from_iter([("facts".to_owned(), other)]),

@@ -67,15 +67,22 @@ const UNSENT: &str = "SELECT 1 FROM outbox WHERE call = (SELECT id FROM calls WH
 /// Messages of the tenant ?1 of before ?2 that are not sent yet.
 const UNSENT_OF_TENANT: &str = "SELECT count(*) AS waiting FROM outbox WHERE tenant = ?1 \
                                 AND state IN ('queued', 'sending') AND made_ms < ?2";
-/// What goes with a call at ?1 beside what every call has: what was given up of it, and its messages, sent or not.
-const OF_FORGOTTEN_CALL: [&str; 3] = [
+/// What goes with a call at ?1 beside what every call has: golden cases made from it, what was given up of it, and its messages,
+/// sent or not.
+const OF_FORGOTTEN_CALL: [&str; 4] = [
+    "DELETE FROM golden_cases WHERE from_call = (SELECT id FROM calls WHERE seq = ?1)",
     "DELETE FROM dead_letters WHERE item IN (SELECT id FROM outbox WHERE call = (SELECT id FROM calls WHERE seq = ?1))",
     "DELETE FROM outbox WHERE call = (SELECT id FROM calls WHERE seq = ?1)",
     "DELETE FROM dead_letters WHERE item = (SELECT id FROM calls WHERE seq = ?1)",
 ];
 /// What else of a tenant ?1, or if not empty of a person ?2, was kept, began before ?3 and is over: at most ?4 rows each, in
 /// this order.
-const OF_FORGOTTEN: [&str; 3] = [
+const OF_FORGOTTEN: [&str; 5] = [
+    "DELETE FROM golden_cases WHERE seq IN (SELECT seq FROM golden_cases WHERE tenant = ?1 AND (?2 = '' OR from_user = ?2) \
+     AND made_ms < ?3 LIMIT ?4)",
+    // Why cases failed may repeat what they hold, whoever's they were. How many did stays.
+    "UPDATE suite_runs SET body = '[]' WHERE seq IN (SELECT seq FROM suite_runs WHERE tenant = ?1 \
+     AND body <> '[]' AND at_ms < ?3 LIMIT ?4)",
     "DELETE FROM transactions WHERE seq IN (SELECT seq FROM transactions WHERE tenant = ?1 AND (?2 = '' OR user = ?2) \
      AND opened_ms < ?3 AND state NOT IN ('open', 'sealed') AND plan IS NULL LIMIT ?4)",
     "DELETE FROM run_marks WHERE run IN (SELECT m.run FROM runs r JOIN run_marks m ON m.run = r.id WHERE r.tenant = ?1 \

@@ -20,6 +20,7 @@ use super::intact::{Kept, intact};
 use super::oversight::OversightWork;
 use super::rows::Scope;
 use super::statement::{row, rows};
+use super::trials::CaseChange;
 
 /// Most rows of one list: an operator keeps a handful.
 pub const STANDING_LISTED_MAX: u32 = 500;
@@ -128,6 +129,8 @@ pub(super) enum Overseen {
     Done,
     /// The standing approval as it is now.
     Standing(Box<StandingRow>),
+    /// What became of a golden case.
+    Case(CaseChange),
     /// It was not done.
     Refused(StandingRefused),
 }
@@ -324,7 +327,7 @@ impl Ledger {
         match self.oversee(OversightWork::Standing(Box::new(work))).await? {
             Overseen::Standing(standing) => Ok(*standing),
             Overseen::Refused(refused) => Err(refused),
-            Overseen::Done => Err(LedgerError::Closed.into()),
+            Overseen::Done | Overseen::Case(_) => Err(LedgerError::Closed.into()),
         }
     }
 

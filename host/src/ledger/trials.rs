@@ -7,12 +7,15 @@
 use std::sync::Arc;
 
 use rusqlite::{Row, params};
+use serde_json::Value;
+use toolkeep_core::audit::{AuditKind, canonical_body};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{TenantName, ToolName, UserName};
+use toolkeep_core::id::{CallId, TenantName, ToolName, UserName};
 
 use super::Ledger;
 use super::batch::{Batch, Step};
-use super::column::{Reading, digest_bytes, integer};
+use super::chain::Who;
+use super::column::{Reading, digest_bytes, id_bytes, integer};
 use super::failure::LedgerError;
 use super::oversight::OversightWork;
 use super::queue::Work;
@@ -67,6 +70,49 @@ pub struct CaseRow {
     pub made_by: UserName,
     /// When.
     pub made_ms: u64,
+    /// The call that it was made from.
+    pub from_call: Option<CallId>,
+    /// The person whose call that was.
+    pub from_user: Option<UserName>,
+}
+
+/// A golden case in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaseLine {
+    /// The suite that it belongs to.
+    pub suite: ToolName,
+    /// Its name there.
+    pub name: ToolName,
+    /// The tool that it is about.
+    pub tool: ToolName,
+    /// Who added it.
+    pub made_by: UserName,
+    /// When.
+    pub made_ms: u64,
+    /// Bytes of it.
+    pub bytes: u64,
+}
+
+/// What a golden case asks of every call of its tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaseBounds {
+    /// The name of the case.
+    pub name: ToolName,
+    /// What has to come of it, JSON.
+    pub expect: Arc<str>,
+    /// Whether parts of it are hidden from eyes.
+    pub hidden: bool,
+}
+
+/// What became of a change among the golden cases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaseChange {
+    /// It is done, and on record.
+    Done,
+    /// There are [`CASES_MAX`] already.
+    Full,
+    /// There is no such case to remove, or the call that one is to be made from is gone.
+    Missing,
 }
 
 /// What became of a suite.
@@ -90,8 +136,18 @@ pub struct SuiteRun {
 #[derive(Debug)]
 pub(super) enum TrialWork {
     Version(Box<VersionRow>),
-    Case(Box<CaseRow>),
-    Remove { tenant: TenantName, suite: ToolName, name: ToolName },
+    /// With its audit entry, and whether the call has to be on record that it was made from.
+    Case {
+        case: Box<CaseRow>,
+        facts: String,
+        of_call: bool,
+    },
+    Remove {
+        tenant: TenantName,
+        suite: ToolName,
+        name: ToolName,
+        facts: String,
+    },
     Ran(Box<SuiteRun>),
 }
 
@@ -110,16 +166,24 @@ fn version_of(row: &Row<'_>) -> Result<VersionRow, LedgerError> {
     })
 }
 
-fn case_of(row: &Row<'_>) -> Result<CaseRow, LedgerError> {
+fn line_of(row: &Row<'_>) -> Result<CaseLine, LedgerError> {
     let reading = Reading::new(row, "golden_cases");
-    Ok(CaseRow {
-        tenant: reading.name("tenant")?,
+    Ok(CaseLine {
         suite: reading.name("suite")?,
         name: reading.name("name")?,
         tool: reading.name("tool")?,
-        body: Arc::from(reading.text("body")?),
         made_by: reading.name("made_by")?,
         made_ms: reading.number("made_ms")?,
+        bytes: reading.number("bytes")?,
+    })
+}
+
+fn bounds_of(row: &Row<'_>) -> Result<CaseBounds, LedgerError> {
+    let reading = Reading::new(row, "golden_cases");
+    Ok(CaseBounds {
+        name: reading.name("name")?,
+        expect: Arc::from(reading.text("expect")?),
+        hidden: reading.number("hidden")? == 1,
     })
 }
 
@@ -156,27 +220,19 @@ impl Batch<'_> {
                     ],
                 )?;
             }
-            TrialWork::Case(case) => {
-                self.execute(
-                    "INSERT INTO golden_cases (tenant, suite, name, tool, body, made_by, made_ms) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (tenant, suite, name) DO UPDATE SET \
-                     tool = excluded.tool, body = excluded.body, made_by = excluded.made_by, made_ms = excluded.made_ms",
-                    params![
-                        case.tenant.as_str(),
-                        case.suite.as_str(),
-                        case.name.as_str(),
-                        case.tool.as_str(),
-                        case.body,
-                        case.made_by.as_str(),
-                        integer(case.made_ms)
-                    ],
-                )?;
+            TrialWork::Case { case, facts, of_call } => {
+                return self.add_case(case, facts, *of_call).map(Overseen::Case);
             }
-            TrialWork::Remove { tenant, suite, name } => {
-                self.execute(
+            TrialWork::Remove { tenant, suite, name, facts } => {
+                let gone = self.execute(
                     "DELETE FROM golden_cases WHERE tenant = ?1 AND suite = ?2 AND name = ?3",
                     params![tenant.as_str(), suite.as_str(), name.as_str()],
                 )?;
+                if gone == 0 {
+                    return Ok(Overseen::Case(CaseChange::Missing));
+                }
+                self.append(AuditKind::Evaluation, facts.clone());
+                return Ok(Overseen::Case(CaseChange::Done));
             }
             TrialWork::Ran(run) => {
                 let of = params![
@@ -199,6 +255,41 @@ impl Batch<'_> {
             }
         }
         Ok(Overseen::Done)
+    }
+
+    /// Counted and looked for where it is written: nobody comes in between.
+    fn add_case(&mut self, case: &CaseRow, facts: &str, of_call: bool) -> Step<CaseChange, LedgerError> {
+        let (tenant, suite, name) = (case.tenant.as_str(), case.suite.as_str(), case.name.as_str());
+        let others = "SELECT count(*) AS cases FROM golden_cases WHERE tenant = ?1 AND NOT (suite = ?2 AND name = ?3)";
+        let others =
+            self.row(others, params![tenant, suite, name], |row| Reading::new(row, "golden_cases").number("cases"))?;
+        if others.unwrap_or(0) >= CASES_MAX {
+            return Ok(CaseChange::Full);
+        }
+        let call = case.from_call.as_ref().map(|call| id_bytes(call.uuid()));
+        if of_call && self.row("SELECT 1 FROM calls WHERE id = ?1", params![call], |_row| Ok(()))?.is_none() {
+            return Ok(CaseChange::Missing);
+        }
+        let values = params![
+            tenant,
+            suite,
+            name,
+            case.tool.as_str(),
+            case.body,
+            case.made_by.as_str(),
+            integer(case.made_ms),
+            call,
+            case.from_user.as_ref().map(UserName::as_str)
+        ];
+        self.execute(
+            "INSERT INTO golden_cases (tenant, suite, name, tool, body, made_by, made_ms, from_call, from_user) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (tenant, suite, name) DO UPDATE SET \
+             tool = excluded.tool, body = excluded.body, made_by = excluded.made_by, made_ms = excluded.made_ms, \
+             from_call = excluded.from_call, from_user = excluded.from_user",
+            values,
+        )?;
+        self.append(AuditKind::Evaluation, facts.to_owned());
+        Ok(CaseChange::Done)
     }
 }
 
@@ -249,40 +340,76 @@ impl Ledger {
         self.read(move |conn| rows(conn, sql, params![name.as_str(), VERSIONS_LISTED], version_of)).await
     }
 
-    /// Add a golden case, or put it in the place of the one of the same name. Durable when it returns.
+    /// Add a golden case, or put it in the place of the one of the same name, with an entry of who did. Durable when it
+    /// returns. `of_call`: only while the call is on record that it was made from.
     ///
     /// # Errors
     /// The ledger failed.
-    pub async fn add_case(&self, case: CaseRow) -> Result<(), LedgerError> {
-        self.try_out(TrialWork::Case(Box::new(case))).await
+    pub async fn add_case(
+        &self,
+        case: CaseRow,
+        (who, facts): (Who<'_>, Value),
+        of_call: bool,
+    ) -> Result<CaseChange, LedgerError> {
+        let facts = canonical_body(&who.signed(facts));
+        self.change_case(TrialWork::Case { case: Box::new(case), facts, of_call }).await
     }
 
-    /// Remove a golden case. Durable when it returns.
+    /// Remove a golden case, with an entry of who did. Durable when it returns.
     ///
     /// # Errors
     /// The ledger failed.
-    pub async fn remove_case(&self, tenant: &TenantName, suite: &ToolName, name: &ToolName) -> Result<(), LedgerError> {
+    pub async fn remove_case(
+        &self,
+        tenant: &TenantName,
+        (suite, name): (&ToolName, &ToolName),
+        (who, facts): (Who<'_>, Value),
+    ) -> Result<CaseChange, LedgerError> {
         let (tenant, suite, name) = (tenant.clone(), suite.clone(), name.clone());
-        self.try_out(TrialWork::Remove { tenant, suite, name }).await
+        let facts = canonical_body(&who.signed(facts));
+        self.change_case(TrialWork::Remove { tenant, suite, name, facts }).await
+    }
+
+    async fn change_case(&self, work: TrialWork) -> Result<CaseChange, LedgerError> {
+        match self.oversee(OversightWork::Trial(work)).await? {
+            Overseen::Case(change) => Ok(change),
+            _ => Err(LedgerError::Closed),
+        }
     }
 
     /// The golden cases of a tenant, of one suite or all, in the order of their names; at most [`CASES_MAX`].
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn cases(&self, tenant: &TenantName, suite: Option<&ToolName>) -> Result<Vec<CaseRow>, LedgerError> {
+    pub async fn cases(&self, tenant: &TenantName, suite: Option<&ToolName>) -> Result<Vec<CaseLine>, LedgerError> {
         self.caught_up().await?;
         let (tenant, suite) = (tenant.clone(), suite.cloned());
-        let sql = "SELECT * FROM golden_cases WHERE tenant = ?1 AND (?2 IS NULL OR suite = ?2) \
-                   ORDER BY suite, name LIMIT ?3";
+        let sql = "SELECT suite, name, tool, made_by, made_ms, length(CAST(body AS BLOB)) AS bytes FROM golden_cases \
+                   WHERE tenant = ?1 AND (?2 IS NULL OR suite = ?2) ORDER BY suite, name LIMIT ?3";
         self.read(move |conn| {
             let suite = suite.as_ref().map(ToolName::as_str);
-            rows(conn, sql, params![tenant.as_str(), suite, integer(CASES_MAX)], case_of)
+            rows(conn, sql, params![tenant.as_str(), suite, integer(CASES_MAX)], line_of)
         })
         .await
     }
 
-    /// The golden cases of a tenant about one tool; at most `limit`.
+    /// What one golden case is, JSON.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn case(&self, tenant: &TenantName, suite: &str, name: &str) -> Result<Option<Arc<str>>, LedgerError> {
+        self.caught_up().await?;
+        let (tenant, suite, name) = (tenant.clone(), suite.to_owned(), name.to_owned());
+        let sql = "SELECT body FROM golden_cases WHERE tenant = ?1 AND suite = ?2 AND name = ?3";
+        self.read(move |conn| {
+            row(conn, sql, params![tenant.as_str(), suite, name], |row| {
+                Ok(Arc::from(Reading::new(row, "golden_cases").text("body")?))
+            })
+        })
+        .await
+    }
+
+    /// What the golden cases of a tenant ask of one tool; of at most `limit` of them, without their worlds.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -291,11 +418,13 @@ impl Ledger {
         tenant: &TenantName,
         tool: &ToolName,
         limit: u64,
-    ) -> Result<Vec<CaseRow>, LedgerError> {
+    ) -> Result<Vec<CaseBounds>, LedgerError> {
         self.caught_up().await?;
         let (tenant, tool) = (tenant.clone(), tool.clone());
-        let sql = "SELECT * FROM golden_cases WHERE tenant = ?1 AND tool = ?2 ORDER BY seq LIMIT ?3";
-        self.read(move |conn| rows(conn, sql, params![tenant.as_str(), tool.as_str(), integer(limit)], case_of)).await
+        let sql = "SELECT name, json_extract(body, '$.expect') AS expect, \
+                   coalesce(json_extract(body, '$.hidden'), 0) AS hidden \
+                   FROM golden_cases WHERE tenant = ?1 AND tool = ?2 ORDER BY seq LIMIT ?3";
+        self.read(move |conn| rows(conn, sql, params![tenant.as_str(), tool.as_str(), integer(limit)], bounds_of)).await
     }
 
     /// Keep what became of a suite. Durable when it returns.

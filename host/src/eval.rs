@@ -15,16 +15,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toolkeep_core::call::{Mode, Outcome, Status, Usage};
 use toolkeep_core::digest::Digest;
-use toolkeep_core::event::{Recording, hex, unhex};
-use toolkeep_core::id::{CallId, ToolName};
+use toolkeep_core::event::{Given, Recording, hex, unhex};
+use toolkeep_core::id::{AgentName, CallId, RunId, SessionId, ToolName, UserName};
 use toolkeep_core::json::input_digest;
-use toolkeep_core::principal::{Credential, Origin, Principal};
+use toolkeep_core::principal::{Credential, Origin, Principal, SessionPath};
 use toolkeep_core::refusal::{Code, Refusal};
 
-use crate::ledger::CallRow;
+use crate::ledger::{Attested, CallRow};
 use crate::replay::{Parts, Subject, Version};
 
-pub use expect::{EffectsExpect, Expect};
+pub use expect::{EffectsExpect, Expect, Eyes};
 pub use pack::hostile;
 pub use world::World;
 
@@ -32,6 +32,9 @@ pub use world::World;
 pub const FORMAT: u32 = 1;
 /// Largest case, in bytes of its JSON: the contents of an ordinary recording fit many times.
 pub const CASE_MAX_BYTES: usize = 2 * 1024 * 1024;
+
+/// Why a call of a transaction is no case: it stands on what others had staged, which a case does not hold.
+pub(crate) const OF_TRANSACTION: &str = "it was made in a transaction, on what calls before it had staged";
 
 /// A golden case as it is kept and exchanged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,9 +49,15 @@ pub struct Case {
     /// Preview or commit, as the tool is told.
     #[serde(default = "commit")]
     pub mode: Mode,
+    /// Who calls; whoever runs the case if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
     /// What the world says, as an execution heard it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recording: Option<Box<Recording>>,
+    /// What the manifest allowed that the recorded call was made with: what was less than that stays less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<Given>,
     /// What is kept beside the recording: hexadecimal, by digest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub contents: BTreeMap<Digest, String>,
@@ -60,6 +69,47 @@ pub struct Case {
     /// The call that it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<CallId>,
+    /// Whether a schema or a policy hides a part of it from eyes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
+}
+
+/// Who called, as the tool learns it. The tenant is always that of whoever runs the case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Caller {
+    /// The person.
+    pub user: UserName,
+    /// The agent.
+    pub agent: AgentName,
+    /// How they were authenticated, for example `agent-uid:1000`.
+    pub credential: String,
+    /// The delegations since, the outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub session: Vec<SessionId>,
+    /// The run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+}
+
+impl Caller {
+    fn of(row: &CallRow) -> Self {
+        Self {
+            user: row.principal.user.clone(),
+            agent: row.principal.agent.clone(),
+            credential: row.origin.credential.to_string(),
+            session: row.origin.session.ids().collect(),
+            run: row.run,
+        }
+    }
+
+    fn origin(&self) -> Result<Origin, Refusal> {
+        let credential: Credential = self.credential.parse().map_err(invalid)?;
+        let deeper = |path: SessionPath, session: &SessionId| path.child(*session);
+        let session = self.session.iter().try_fold(SessionPath::default(), deeper);
+        let session = session.ok_or_else(|| invalid("its caller has more delegations than there can be"))?;
+        Ok(Origin { credential, session })
+    }
 }
 
 const fn commit() -> Mode {
@@ -91,20 +141,23 @@ impl Case {
         Ok(case)
     }
 
-    /// The case of a recorded call: the same has to come of it.
+    /// The case of a recorded call that was made with this version.
     #[must_use]
-    pub fn of(subject: &Subject, tool: &ToolName, expect: Expect) -> Self {
+    pub fn of(subject: &Subject, version: &Version, expect: Expect, hidden: bool) -> Self {
         let contents = subject.parts.0.iter().map(|(digest, content)| (*digest, hex(content)));
         Self {
             format: FORMAT,
-            tool: tool.clone(),
+            tool: version.name.clone(),
             input: serde_json::from_str(&subject.row.input).unwrap_or_default(),
             mode: subject.row.mode,
+            caller: Some(Caller::of(&subject.row)),
             recording: Some(Box::new(subject.recording.clone())),
+            allowed: Some(version.allows()),
             contents: contents.collect(),
             world: None,
             expect,
             from: Some(subject.row.call),
+            hidden,
         }
     }
 
@@ -127,12 +180,17 @@ impl Case {
             return Err(invalid(why));
         }
         if recording.layer.is_some() {
-            return Err(invalid("it was made from a call of a transaction"));
+            return Err(invalid(OF_TRANSACTION));
         }
         let (input, input_digest) = input_digest(&self.input).map_err(invalid)?;
         let call = self.from.unwrap_or(CallId::new(uuid::Uuid::nil()));
-        let row = row((call, principal), version, (input.into(), input_digest), self.mode);
-        Ok(Subject { row, recording, parts, layer: None })
+        let mut row = row((call, principal), version, (input.into(), input_digest), self.mode);
+        if let Some(caller) = &self.caller {
+            (row.origin, row.run) = (caller.origin()?, caller.run);
+            row.principal.user = caller.user.clone();
+            row.principal.agent = caller.agent.clone();
+        }
+        Ok(Subject { row, recording, parts, layer: None, allowed: self.allowed.clone(), attested: Attested::Same })
     }
 }
 

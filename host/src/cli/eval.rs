@@ -93,7 +93,8 @@ impl EvalCommand {
                 let added = context.admin()?.ask(ui, AdminMethod::EvalAdd, params)?;
                 ui.value(&added, || {
                     let (suite, name) = (text_at(&added, "/suite"), text_at(&added, "/name"));
-                    format!("{suite}/{name} is a golden case of {}", text_at(&added, "/tool"))
+                    let text = format!("{suite}/{name} is a golden case of {}", text_at(&added, "/tool"));
+                    text + &problems(&added)
                 })?;
                 Ok(Exit::Ok)
             }
@@ -104,9 +105,10 @@ impl EvalCommand {
                 let answer = finished(context, AdminMethod::EvalRun, params)?;
                 let report = answer.get("report").cloned().unwrap_or_default();
                 ui.value(&report, || ran(&report))?;
-                match number(&report, "/failed") {
-                    0 => Ok(Exit::Ok),
-                    some => Err(Failure::Findings(format!("{some} case(s) fail"))),
+                match (number(&report, "/failed"), number(&report, "/not_run")) {
+                    (0, 0) => Ok(Exit::Ok),
+                    (0, unrun) => Err(Failure::Findings(format!("{unrun} case(s) were not run"))),
+                    (some, _) => Err(Failure::Findings(format!("{some} case(s) fail"))),
                 }
             }
             Self::List { suite } => {
@@ -145,15 +147,22 @@ fn read(file: &Path) -> Result<String, Failure> {
 }
 
 fn ran(report: &Value) -> String {
-    let mut text = format!("{} of {} golden cases pass\n", text_at(report, "/passed"), text_at(report, "/cases"));
-    for failure in report.get("failures").and_then(Value::as_array).into_iter().flatten() {
-        text.push_str(&format!("{}/{}\n", text_at(failure, "/suite"), text_at(failure, "/name")));
-        let problems = failure.get("problems").and_then(Value::as_array).into_iter().flatten();
-        for problem in problems.filter_map(Value::as_str) {
-            text.push_str(&format!("  {}\n", visible(problem)));
-        }
+    let mut text = format!("{} of {} golden cases pass", text_at(report, "/passed"), text_at(report, "/cases"));
+    match number(report, "/not_run") {
+        0 => {}
+        some => text.push_str(&format!("; {some} were not run")),
     }
-    text.trim_end().to_owned()
+    for failure in report.get("failures").and_then(Value::as_array).into_iter().flatten() {
+        let (suite, name) = (text_at(failure, "/suite"), text_at(failure, "/name"));
+        text.push_str(&format!("\n{suite}/{name}{}", problems(failure)));
+    }
+    text
+}
+
+/// What is not as it has to be, a line each.
+fn problems(of: &Value) -> String {
+    let problems = of.get("problems").and_then(Value::as_array).into_iter().flatten();
+    problems.filter_map(Value::as_str).map(|problem| format!("\n  {}", visible(problem))).collect()
 }
 
 fn lately(suite: &Value) -> String {

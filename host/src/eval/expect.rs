@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use toolkeep_core::digest::Digest;
 use toolkeep_core::event::How;
 use toolkeep_core::render::subject;
 use toolkeep_sandbox::execution::{Ended, Execution};
@@ -59,7 +60,7 @@ pub enum EffectsExpect {
     /// Exactly this, in order: kind and what it is about, as plans show it, for example `file.write notes/a.md`.
     Exactly(Vec<String>),
     /// The same bytes as when the case was made: the digest of all effects.
-    Sha256(Option<toolkeep_core::digest::Digest>),
+    Sha256(Option<Digest>),
     /// At most so many.
     AtMost(u64),
 }
@@ -103,10 +104,11 @@ impl Expect {
 
     /// What is not as it has to be; nothing if all is.
     #[must_use]
-    pub fn problems(&self, execution: &Execution) -> Vec<String> {
+    pub fn problems(&self, execution: &Execution, eyes: Eyes) -> Vec<String> {
+        let shown = |text: &str| eyes.see(text);
         let mut problems = Vec::new();
         if let Ended::Fault(Fault::Diverged(what)) = &execution.ended {
-            return vec![format!("the case does not say what it asked for: {what}")];
+            return vec![format!("the case does not say what it asked for: {}", shown(what))];
         }
         let end = &execution.recording.end;
         if let Some(ended) = self.ended.filter(|ended| *ended != end.how) {
@@ -120,9 +122,9 @@ impl Expect {
         if let Ended::Fault(fault) = &execution.ended
             && self.no_fault
         {
-            problems.push(format!("it broke: {fault}"));
+            problems.push(format!("it broke: {}", shown(&fault.to_string())));
         }
-        self.about_output(execution, &mut problems);
+        self.about_output(execution, eyes, &mut problems);
         let said = match &execution.ended {
             Ended::Error(error) => error.message.clone(),
             Ended::Fault(fault) => fault.to_string(),
@@ -137,7 +139,7 @@ impl Expect {
                 problems.push(format!("it says `{}`", shown(word)));
             }
         }
-        self.about_effects(execution, &mut problems);
+        self.about_effects(execution, eyes, &mut problems);
         let breaches = execution.staged.breaches.len() as u64;
         if let Some(most) = self.breaches_max.filter(|most| breaches > *most) {
             problems.push(format!("{breaches} attempts beyond its grants; at most {most}"));
@@ -148,7 +150,8 @@ impl Expect {
         problems
     }
 
-    fn about_output(&self, execution: &Execution, problems: &mut Vec<String>) {
+    fn about_output(&self, execution: &Execution, eyes: Eyes, problems: &mut Vec<String>) {
+        let shown = |text: &str| eyes.see(text);
         if self.output.is_none() && self.at.is_empty() {
             return;
         }
@@ -184,7 +187,8 @@ impl Expect {
         }
     }
 
-    fn about_effects(&self, execution: &Execution, problems: &mut Vec<String>) {
+    fn about_effects(&self, execution: &Execution, eyes: Eyes, problems: &mut Vec<String>) {
+        let shown = |text: &str| eyes.see(text);
         let effects = &execution.staged.effects;
         let lines = || effects.iter().map(|effect| format!("{} {}", effect.kind(), subject(effect)));
         match &self.effects {
@@ -211,8 +215,28 @@ impl Expect {
     }
 }
 
-fn shown(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(SHOWN_MAX_BYTES)).unwrap_or_default()
+/// What may be seen of the texts of a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eyes {
+    /// How they begin.
+    Texts,
+    /// Their digests alone: a schema or a policy hides parts of it.
+    Digests,
+}
+
+impl Eyes {
+    /// For a case of which a part is hidden, or nothing.
+    #[must_use]
+    pub const fn of(hidden: bool) -> Self {
+        if hidden { Self::Digests } else { Self::Texts }
+    }
+
+    fn see(self, text: &str) -> String {
+        match self {
+            Self::Texts => text.get(..text.floor_char_boundary(SHOWN_MAX_BYTES)).unwrap_or_default().to_owned(),
+            Self::Digests => format!("[sha256:{}]", Digest::of(text.as_bytes())),
+        }
+    }
 }
 
 /// Put nothing in the place that a pointer names.
@@ -225,52 +249,18 @@ fn forget(value: &mut Value, pointer: &str) {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use toolkeep_core::digest::Digest;
-    use toolkeep_core::event::{End, FORMAT, Given, Heard, Recording};
-    use toolkeep_sandbox::stage::Staged;
 
     use super::*;
+    use crate::replay::sample::execution;
 
     fn ended(output: &str) -> Execution {
-        let end = End {
-            how: How::Output,
-            sha256: Digest::of(output.as_bytes()),
-            shown: output.to_owned(),
-            fuel: 10,
-            effects: None,
-            log: Vec::new(),
-            events: None,
-        };
-        let recording = Recording {
-            format: FORMAT,
-            engine: String::new(),
-            seed: String::new(),
-            wall_clock_ns: "0".to_owned(),
-            layer: None,
-            given: Given::default(),
-            events: Vec::new(),
-            heard: Heard::default(),
-            end,
-            dropped_bytes: 0,
-            dropped_events: 0,
-            lost: None,
-        };
-        Execution {
-            ended: Ended::Output(output.to_owned()),
-            staged: Staged::default(),
-            recording,
-            kept: std::collections::BTreeMap::new(),
-            exchanges: Vec::new(),
-            usage: toolkeep_core::call::Usage::default(),
-            log: Vec::new(),
-            log_dropped: 0,
-        }
+        execution(Ended::Output(output.to_owned()), (0, 10))
     }
 
     fn problems(expect: Value, output: &str) -> usize {
         let expect: Expect = serde_json::from_value(expect).expect("an expectation");
         expect.check().expect("a sensible one");
-        expect.problems(&ended(output)).len()
+        expect.problems(&ended(output), Eyes::Texts).len()
     }
 
     #[test]
@@ -295,8 +285,26 @@ mod tests {
     #[test]
     fn r45_the_same_again_is_what_a_case_of_a_call_expects() {
         let was = ended(r#"{"a":1}"#);
-        assert!(Expect::same_as(&was).problems(&was).is_empty());
-        assert_eq!(Expect::same_as(&was).problems(&ended(r#"{"a":2}"#)).len(), 1);
+        assert!(Expect::same_as(&was).problems(&was, Eyes::Texts).is_empty());
+        assert_eq!(Expect::same_as(&was).problems(&ended(r#"{"a":2}"#), Eyes::Texts).len(), 1);
+    }
+
+    #[test]
+    fn r42_what_is_hidden_of_a_case_is_in_none_of_its_problems() {
+        let expect = json!({"output": {"iban": "CANARY-1"}, "at": {"/iban": "CANARY-2"}, "error_contains": "CANARY-3",
+            "never_says": ["CANARY-4"], "ended": "error", "no_fault": true, "effects": {"exactly": ["file.write CANARY-5"]}});
+        let expect: Expect = serde_json::from_value(expect).expect("an expectation");
+        let diverged = Fault::Diverged("CANARY-6".to_owned());
+        for is in [
+            ended(r#"{"iban": "CANARY-4"}"#),
+            execution(Ended::Fault(diverged), (0, 10)),
+            execution(Ended::Fault(Fault::Trap("CANARY-7".to_owned())), (0, 10)),
+        ] {
+            let (hidden, told) = (expect.problems(&is, Eyes::Digests), expect.problems(&is, Eyes::Texts));
+            assert_eq!(hidden.len(), told.len());
+            assert!(told.iter().any(|text| text.contains("CANARY")), "{told:?}");
+            assert!(hidden.iter().all(|text| !text.contains("CANARY")), "{hidden:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::event::{
-    Blob, End, FORMAT, Failures, Given, Heard, How, KeyAnswer, KeyAsked, KeyHeard, Look, Piece, Recording, Sight,
+    Blob, End, FORMAT, Failures, Heard, How, KeyAnswer, KeyAsked, KeyHeard, Look, Piece, Recording, Sight,
 };
 use toolkeep_core::id::{BucketName, WorkspaceName};
 use toolkeep_core::path::WorkspacePath;
@@ -66,8 +66,6 @@ impl World {
             let values = self.keys.get(&grant.bucket).cloned().unwrap_or_default();
             keys.extend(heard(&grant.bucket, &values, &mut keep));
         }
-        let limits = version.manifest.limits;
-        let given = Given { fuel: limits.fuel, deadline_ms: limits.deadline_ms, ..Given::default() };
         let end = End {
             how: How::Output,
             sha256: Digest::of(b""),
@@ -83,7 +81,7 @@ impl World {
             seed: "00".repeat(32),
             wall_clock_ns: now_ns.to_string(),
             layer: None,
-            given,
+            given: version.allows(),
             events: Vec::new(),
             heard: Heard { files, keys, ..Heard::default() },
             end,

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use toolkeep_core::event::How;
 use toolkeep_core::id::CallId;
 use toolkeep_core::refusal::{Code, Refusal};
-use toolkeep_sandbox::execution::Cancel;
+use toolkeep_sandbox::execution::{Cancel, Ended, Execution};
+use toolkeep_sandbox::fault::Fault;
 use toolkeep_sandbox::tape::Matching;
 
 use super::Host;
-use crate::eval::{Case, Expect};
+use crate::eval::{Expect, Eyes};
 use crate::ledger::{CallRow, Scope};
 use crate::notify::Event;
 use crate::replay::{Manner, Subject, compare, play};
@@ -116,7 +118,7 @@ impl Host {
     async fn check_call(&self, call: CallId) -> Result<Option<(CallRow, Vec<String>)>, Refusal> {
         let recorded = self.ledger().recorded(&Scope::Operator, call).await.map_err(|e| e.refusal())?;
         let recorded = recorded.ok_or_else(|| Refusal::not_found("call"))?;
-        let subject = Subject::read(self.ledger(), &self.0.blobs, recorded, true).await?;
+        let subject = Subject::read(self.ledger(), &self.0.blobs, recorded).await?;
         let version = self.version_of(&subject.row).await?;
         let manner = Manner { matching: Matching::Strict, behind: true, cancel: Cancel::new() };
         let execution = play(self.executor(), &subject, &version, &manner).await?;
@@ -127,13 +129,25 @@ impl Host {
         }
         let tenant = &subject.row.principal.tenant;
         let cases = self.ledger().cases_about(tenant, &version.name, CASES_ASKED).await.map_err(|e| e.refusal())?;
-        for row in cases {
-            let Ok(case) = Case::read(&row.body) else { continue };
-            let found = always(case.expect).problems(&execution);
-            problems.extend(found.into_iter().map(|problem| format!("case `{}`: {problem}", row.name)));
+        let hides = self.hides(tenant, &subject.row, &version).await;
+        for case in cases {
+            let Ok(expect) = serde_json::from_str::<Expect>(&case.expect) else { continue };
+            let found = broken(expect, (subject.recording.end.how, &execution), Eyes::of(hides || case.hidden));
+            problems.extend(found.into_iter().map(|problem| format!("case `{}`: {problem}", case.name)));
         }
         Ok((!problems.is_empty()).then_some((subject.row, problems)))
     }
+}
+
+/// What a call breaks of an expectation. A call that was stopped from outside broke nothing by that, and its replay ends where the
+/// recording does.
+fn broken(expect: Expect, (how, execution): (How, &Execution), eyes: Eyes) -> Vec<String> {
+    let stopped = how == How::Stopped;
+    if stopped && matches!(execution.ended, Ended::Fault(Fault::Diverged(_))) {
+        return Vec::new();
+    }
+    let expect = always(expect);
+    Expect { no_fault: expect.no_fault && !stopped, ..expect }.problems(execution, eyes)
 }
 
 /// What of an expectation holds for every call of a tool, whatever its input.
@@ -145,6 +159,7 @@ fn always(expect: Expect) -> Expect {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::sample::execution;
 
     #[test]
     fn r59_of_a_thousand_calls_exactly_the_share_is_drawn() {
@@ -163,5 +178,17 @@ mod tests {
         let always = always(case);
         assert!(always.output.is_none() && always.ended.is_none() && always.no_fault);
         assert_eq!((always.fuel_max, always.never_says.len()), (Some(5), 1));
+    }
+
+    #[test]
+    fn r59_a_call_that_was_stopped_from_outside_is_no_failed_check() {
+        let case = || Expect { no_fault: true, fuel_max: Some(10), ..Expect::default() };
+        let of = |how, fault: Fault| broken(case(), (how, &execution(Ended::Fault(fault), (0, 10))), Eyes::Texts).len();
+        for fault in [Fault::Deadline, Fault::OutOfFuel, Fault::Diverged("it was just asking".to_owned())] {
+            assert_eq!(of(How::Stopped, fault), 0);
+        }
+        assert_eq!(of(How::Fault, Fault::OutOfFuel), 1);
+        let dear = execution(Ended::Fault(Fault::Deadline), (0, 11));
+        assert_eq!(broken(case(), (How::Stopped, &dear), Eyes::Texts).len(), 1, "other bounds hold");
     }
 }

@@ -1,16 +1,17 @@
-//! Golden cases for operators: adding, running, and what a suite says about a version before it is installed.
+//! Golden cases for operators: adding, showing, running.
 //!
-//! Running a suite is a job: each case is executed offline, behind live calls, with the version in force or with one that
-//! somebody proposes. What became of it is kept, so that a drift shows; where fewer cases pass than the configuration
-//! wants, operators are told.
+//! A case that is made of a call has to come to the same before it stands for anything. Running a suite is a job: each case is
+//! executed offline, behind live calls, with the version in force or with one that somebody proposes. What a schema or
+//! a policy hides of a case is told by digests alone.
+
+mod running;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 use toolkeep_core::audit::AuditKind;
-use toolkeep_core::id::{CallId, ToolName};
-use toolkeep_core::policy::plan_tier;
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::{CallId, TenantName, ToolName};
 use toolkeep_core::principal::Principal;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::execution::Cancel;
@@ -19,20 +20,15 @@ use toolkeep_sandbox::tape::Matching;
 use super::Host;
 use super::life::blocking;
 use crate::authenticate::Operator;
-use crate::catalog::read_component;
-use crate::eval::{CASE_MAX_BYTES, Case, Expect, hostile};
-use crate::ledger::{CASES_MAX, CaseRow, SuiteRun};
-use crate::notify::Event;
-use crate::replay::{Manner, Version, compare, play, proposed};
+use crate::eval::{CASE_MAX_BYTES, Case, Expect, OF_TRANSACTION, hostile};
+use crate::ledger::{CASES_MAX, CaseChange, CaseRow, Who};
+use crate::replay::{Manner, Proposal, Version, compare, not_replayable, play, proposed};
+use running::Ready;
 
 /// The suite of cases that are added without the name of one.
 const DEFAULT_SUITE: &str = "golden";
-/// Failing cases that an answer shows.
-const FAILURES_SHOWN: usize = 50;
 /// Runs of a suite that are shown.
 const RUNS_SHOWN: u32 = 10;
-/// All of something, in thousandths.
-const WHOLE_PERMILLE: u64 = 1_000;
 
 /// A case that an operator adds.
 #[derive(Debug, serde::Deserialize)]
@@ -76,35 +72,14 @@ pub struct RunSuite {
 #[derive(Debug)]
 pub(super) enum Proposed {
     Nothing,
-    Component(PathBuf, Arc<[u8]>),
+    Component(Proposal),
     Manifest(Vec<Version>),
 }
 
-/// One case, ready to run.
-struct Ready {
-    suite: String,
-    name: String,
+/// A case that was made of a call, and what does not come of it.
+struct Made {
     case: Case,
-}
-
-/// What a suite came to.
-#[derive(Debug, Default)]
-pub(super) struct Ran {
-    pub(super) passed: u64,
-    pub(super) failures: Vec<Value>,
-    pub(super) failed: u64,
-}
-
-impl Ran {
-    fn permille(&self) -> u64 {
-        let all = self.passed + self.failed;
-        self.passed.saturating_mul(WHOLE_PERMILLE).checked_div(all).unwrap_or(WHOLE_PERMILLE)
-    }
-
-    fn view(&self) -> Value {
-        json!({"cases": self.passed + self.failed, "passed": self.passed, "failed": self.failed,
-            "failures": self.failures})
-    }
+    problems: Vec<String>,
 }
 
 impl Host {
@@ -113,9 +88,9 @@ impl Host {
     /// # Errors
     /// `invalid_input`: it is no case. `not_replayable`: the call is none. `overloaded`: there are too many.
     pub async fn add_case(&self, operator: &Operator, add: AddCase) -> Result<Value, Refusal> {
-        let case = match (add.call, &add.case) {
-            (Some(call), None) => self.case_of(operator, call, add.expect).await?,
-            (None, Some(text)) => Case::read(text)?,
+        let (Made { case, problems }, of_call) = match (add.call, &add.case) {
+            (Some(call), None) => (self.case_of(operator, call, add.expect).await?, true),
+            (None, Some(text)) => (Made { case: Case::read(text)?, problems: Vec::new() }, false),
             _ => return Err(Refusal::new(Code::InvalidInput, "give `call` or `case`, and not both")),
         };
         case.expect.check().map_err(|problem| Refusal::new(Code::InvalidInput, problem))?;
@@ -124,40 +99,68 @@ impl Host {
             let message = format!("the case has {} bytes; at most {CASE_MAX_BYTES}", body.len());
             return Err(Refusal::new(Code::InvalidInput, message).hint("make one from a call that reads less"));
         }
-        let tenant = operator.tenant();
-        if self.ledger().cases(tenant, None).await.map_err(|e| e.refusal())?.len() as u64 >= CASES_MAX {
-            let message = format!("there are {CASES_MAX} golden cases; remove some first");
-            return Err(Refusal::new(Code::Overloaded, message));
-        }
         let suite = add.suite.map_or_else(|| DEFAULT_SUITE.parse(), Ok);
         let suite: ToolName = suite.map_err(|_| Refusal::new(Code::Internal, "BUG: the default suite has no name"))?;
         let row = CaseRow {
-            tenant: tenant.clone(),
+            tenant: operator.tenant().clone(),
             suite: suite.clone(),
             name: add.name.clone(),
             tool: case.tool.clone(),
             body: body.into(),
             made_by: operator.user().clone(),
             made_ms: self.now_ms(),
+            from_call: case.from,
+            from_user: case.caller.as_ref().map(|caller| caller.user.clone()),
         };
         let facts =
             json!({"what": "case added", "suite": suite, "name": add.name, "tool": case.tool, "call": add.call});
-        self.note(operator, AuditKind::Evaluation, facts).await?;
-        self.ledger().add_case(row).await.map_err(|e| e.refusal())?;
-        Ok(json!({"suite": suite, "name": add.name, "tool": case.tool, "expect": case.expect}))
+        let added = self.ledger().add_case(row, (by(operator), facts), of_call).await;
+        match added.map_err(|e| e.refusal())? {
+            CaseChange::Done => {}
+            CaseChange::Missing => return Err(Refusal::not_found("call")),
+            CaseChange::Full => {
+                let message = format!("there are {CASES_MAX} golden cases; remove some first");
+                return Err(Refusal::new(Code::Overloaded, message));
+            }
+        }
+        let mut answer = json!({"suite": suite, "name": add.name, "tool": case.tool, "problems": problems});
+        if let Value::Object(members) = &mut answer {
+            if self.is_hidden(&case) {
+                members.insert("hidden".to_owned(), json!(true));
+            } else {
+                members.insert("expect".to_owned(), json!(case.expect));
+            }
+        }
+        Ok(answer)
     }
 
-    /// A case of a call, which has to replay before it may stand for anything.
-    async fn case_of(&self, operator: &Operator, call: CallId, expect: Option<Expect>) -> Result<Case, Refusal> {
+    /// A case of a call. It has to replay, and the finished case has to come to the same, before it may stand for anything.
+    async fn case_of(&self, operator: &Operator, call: CallId, expect: Option<Expect>) -> Result<Made, Refusal> {
         let subject = self.subject(operator, call).await?;
+        if subject.recording.layer.is_some() {
+            return Err(not_replayable(OF_TRANSACTION).hint("make the case of a call outside of transactions"));
+        }
         let version = self.version_of(&subject.row).await?;
         let manner = Manner { matching: Matching::Strict, behind: false, cancel: Cancel::new() };
         let execution = play(self.executor(), &subject, &version, &manner).await?;
         if !compare(&subject.recording, &execution, None).identical {
-            return Err(crate::replay::not_replayable("its replay is not what was recorded; see `toolkeep replay`"));
+            return Err(not_replayable("its replay is not what was recorded; see `toolkeep replay`"));
         }
+        let same = expect.is_none();
         let expect = expect.unwrap_or_else(|| Expect::same_as(&execution));
-        Ok(Case::of(&subject, &version.name, expect))
+        let hidden = self.hides(operator.tenant(), &subject.row, &version).await;
+        let case = Case::of(&subject, &version, expect, hidden);
+        let problems = self.try_case((&principal_of(operator)?, &case), &version, &Cancel::new()).await?;
+        match problems.first() {
+            // What somebody says has to come of it may well be what does not come of it yet.
+            Some(problem) if same => Err(not_replayable(format!("as a case it does not come to the same: {problem}"))),
+            _ => Ok(Made { case, problems }),
+        }
+    }
+
+    /// Whether a part of a case is hidden from eyes: when it was made, or by the schema of today.
+    fn is_hidden(&self, case: &Case) -> bool {
+        case.hidden || self.catalog().current().tool(&case.tool).is_some_and(|tool| tool.is_sensitive())
     }
 
     /// The golden cases of the operator's tenant, and what became of each suite lately.
@@ -165,15 +168,15 @@ impl Host {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn list_cases(&self, operator: &Operator, suite: Option<ToolName>) -> Result<Value, Refusal> {
-        let rows = self.ledger().cases(operator.tenant(), suite.as_ref()).await.map_err(|e| e.refusal())?;
-        let cases: Vec<Value> = rows
+        let lines = self.ledger().cases(operator.tenant(), suite.as_ref()).await.map_err(|e| e.refusal())?;
+        let cases: Vec<Value> = lines
             .iter()
-            .map(|row| {
-                json!({"suite": row.suite, "name": row.name, "tool": row.tool, "made_by": row.made_by,
-                    "made_at_ms": row.made_ms, "bytes": row.body.len()})
+            .map(|line| {
+                json!({"suite": line.suite, "name": line.name, "tool": line.tool, "made_by": line.made_by,
+                    "made_at_ms": line.made_ms, "bytes": line.bytes})
             })
             .collect();
-        let mut suites: Vec<&ToolName> = rows.iter().map(|row| &row.suite).collect();
+        let mut suites: Vec<&ToolName> = lines.iter().map(|line| &line.suite).collect();
         suites.dedup();
         let mut runs = Vec::new();
         for suite in suites {
@@ -188,15 +191,16 @@ impl Host {
         Ok(json!({"cases": cases, "suites": runs}))
     }
 
-    /// One golden case as it can be added again elsewhere.
+    /// One golden case as it can be added again elsewhere; digests, where a part of it is hidden from eyes.
     ///
     /// # Errors
     /// `not_found`.
     pub async fn show_case(&self, operator: &Operator, suite: &ToolName, name: &ToolName) -> Result<Value, Refusal> {
-        let rows = self.ledger().cases(operator.tenant(), Some(suite)).await.map_err(|e| e.refusal())?;
-        let row = rows.into_iter().find(|row| row.name == *name).ok_or_else(|| Refusal::not_found("case"))?;
-        let case: Value = serde_json::from_str(&row.body).unwrap_or_default();
-        Ok(json!({"suite": suite, "name": name, "case": case}))
+        let body = self.ledger().case(operator.tenant(), suite.as_str(), name.as_str()).await;
+        let body = body.map_err(|e| e.refusal())?.ok_or_else(|| Refusal::not_found("case"))?;
+        let case = Case::read(&body)?;
+        let shown = if self.is_hidden(&case) { masked(&case, &body) } else { json!(case) };
+        Ok(json!({"suite": suite, "name": name, "case": shown}))
     }
 
     /// Remove a golden case.
@@ -204,11 +208,12 @@ impl Host {
     /// # Errors
     /// `not_found`.
     pub async fn remove_case(&self, operator: &Operator, suite: &ToolName, name: &ToolName) -> Result<Value, Refusal> {
-        self.show_case(operator, suite, name).await?;
         let facts = json!({"what": "case removed", "suite": suite, "name": name});
-        self.note(operator, AuditKind::Evaluation, facts).await?;
-        self.ledger().remove_case(operator.tenant(), suite, name).await.map_err(|e| e.refusal())?;
-        Ok(json!({"suite": suite, "name": name, "removed": true}))
+        let removed = self.ledger().remove_case(operator.tenant(), (suite, name), (by(operator), facts)).await;
+        match removed.map_err(|e| e.refusal())? {
+            CaseChange::Done => Ok(json!({"suite": suite, "name": name, "removed": true})),
+            CaseChange::Missing | CaseChange::Full => Err(Refusal::not_found("case")),
+        }
     }
 
     /// Run a suite as a job.
@@ -219,178 +224,70 @@ impl Host {
         let proposed = self.proposed(run.component, run.manifest).await?;
         let ready = match &run.adversarial {
             Some(tool) => self.adversarial(tool, &proposed)?,
-            None => self.suite_cases(operator, run.suite.as_ref()).await?,
+            None => self.suite_cases(operator.tenant(), run.suite.as_ref()).await?,
         };
+        if ready.is_empty() && run.adversarial.is_none() {
+            return Err(Refusal::not_found("suite").hint("add cases with `toolkeep eval add`"));
+        }
         let facts =
             json!({"what": "suite run", "suite": run.suite, "adversarial": run.adversarial, "cases": ready.len()});
         self.note(operator, AuditKind::Evaluation, facts).await?;
         let keeps = run.adversarial.is_none() && matches!(proposed, Proposed::Nothing);
         let (operator, principal) = (operator.clone(), principal_of(operator)?);
         self.begin_job(&operator.clone(), ("eval", ready.len() as u64), |host, job| async move {
-            let ran = host.run_cases(&principal, &ready, &proposed, (&job.cancel, &|| job.step())).await;
-            if keeps && !job.cancel.is_cancelled() {
-                host.keep_runs(&operator, &ready, &ran).await?;
+            let ran = host.run_cases(&principal, ready, &proposed, (&job.cancel, &|| job.step())).await;
+            if keeps {
+                host.keep_runs(operator.tenant(), &ran).await?;
             }
             Ok(ran.view())
         })
     }
 
-    async fn suite_cases(&self, operator: &Operator, suite: Option<&ToolName>) -> Result<Vec<Ready>, Refusal> {
-        let rows = self.ledger().cases(operator.tenant(), suite).await.map_err(|e| e.refusal())?;
-        if rows.is_empty() {
-            return Err(Refusal::not_found("suite").hint("add cases with `toolkeep eval add`"));
-        }
-        let ready = |row: CaseRow| {
-            let case = Case::read(&row.body)?;
-            Ok(Ready { suite: row.suite.to_string(), name: row.name.to_string(), case })
-        };
-        rows.into_iter().map(ready).collect()
+    /// The cases of a suite, or of all, by name.
+    async fn suite_cases(&self, tenant: &TenantName, suite: Option<&ToolName>) -> Result<Vec<Ready>, Refusal> {
+        let lines = self.ledger().cases(tenant, suite).await.map_err(|e| e.refusal())?;
+        Ok(lines.into_iter().map(Ready::stored).collect())
     }
 
     fn adversarial(&self, tool: &ToolName, proposed: &Proposed) -> Result<Vec<Ready>, Refusal> {
         let of_manifest = match proposed {
             Proposed::Manifest(versions) => versions.iter().find(|version| version.name == *tool),
-            Proposed::Nothing | Proposed::Component(..) => None,
+            Proposed::Nothing | Proposed::Component(_) => None,
         };
         let tool = of_manifest.and_then(|version| version.tool.clone()).or_else(|| self.catalog().current().tool(tool));
         let tool = tool.ok_or_else(|| Refusal::not_found("tool"))?;
-        let ready = |(name, case): (String, Case)| Ready { suite: "adversarial".to_owned(), name, case };
-        Ok(hostile(&tool).into_iter().map(ready).collect())
+        Ok(hostile(&tool).into_iter().map(|(name, case)| Ready::made("adversarial", name, case)).collect())
     }
 
     async fn proposed(&self, component: Option<PathBuf>, manifest: Option<PathBuf>) -> Result<Proposed, Refusal> {
         match (component, manifest) {
             (None, None) => Ok(Proposed::Nothing),
             (Some(path), None) => {
-                let read = path.clone();
-                let wasm = blocking(move || read_component(&read)).await??;
-                Ok(Proposed::Component(path, wasm))
+                let proposal = blocking(move || Proposal::read(&path)).await??;
+                self.compiles(&proposal.file((None, None))).await?;
+                Ok(Proposed::Component(proposal))
             }
-            (None, Some(path)) => Ok(Proposed::Manifest(blocking(move || proposed(&path)).await??)),
+            (None, Some(path)) => {
+                let versions = blocking(move || proposed(&path)).await??;
+                for version in &versions {
+                    self.compiles(&version.component).await?;
+                }
+                Ok(Proposed::Manifest(versions))
+            }
             _ => Err(Refusal::new(Code::InvalidInput, "give `component` or `manifest`, and not both")),
         }
     }
+}
 
-    /// Run cases one after the other.
-    async fn run_cases(
-        &self,
-        principal: &Principal,
-        ready: &[Ready],
-        proposed: &Proposed,
-        (cancel, step): (&Cancel, &(dyn Fn() + Sync)),
-    ) -> Ran {
-        let mut ran = Ran::default();
-        for Ready { suite, name, case } in ready {
-            if cancel.is_cancelled() || self.admission().draining() {
-                break;
-            }
-            let problems = match self.run_case(principal, case, proposed, cancel).await {
-                Ok(problems) => problems,
-                Err(refusal) => vec![refusal.message],
-            };
-            step();
-            if problems.is_empty() {
-                ran.passed += 1;
-                continue;
-            }
-            ran.failed += 1;
-            if ran.failures.len() < FAILURES_SHOWN {
-                ran.failures.push(json!({"suite": suite, "name": name, "tool": case.tool, "problems": problems}));
-            }
-        }
-        ran
-    }
+/// What may be seen of a case of which a part is hidden.
+fn masked(case: &Case, body: &str) -> Value {
+    json!({"format": case.format, "tool": case.tool, "mode": case.mode, "from": case.from, "hidden": true,
+        "sha256": Digest::of(body.as_bytes()), "bytes": body.len(), "expect": {"ended": case.expect.ended,
+        "sha256": Digest::of(json!(case.expect).to_string().as_bytes())}})
+}
 
-    /// What is not as it has to be when a case is executed.
-    async fn run_case(
-        &self,
-        principal: &Principal,
-        case: &Case,
-        proposed: &Proposed,
-        cancel: &Cancel,
-    ) -> Result<Vec<String>, Refusal> {
-        let now = self.catalog().current().tool(&case.tool).map(|tool| Version::of(&tool));
-        let missing = || Refusal::not_found("tool");
-        let version = match proposed {
-            Proposed::Nothing => now.ok_or_else(missing)?,
-            Proposed::Component(path, wasm) => now.ok_or_else(missing)?.with_component(path, wasm)?,
-            Proposed::Manifest(versions) => {
-                let found = versions.iter().find(|version| version.name == case.tool).cloned();
-                found.or(now).ok_or_else(missing)?
-            }
-        };
-        let subject = case.subject(&version, principal)?;
-        let manner = Manner { matching: Matching::ByContent, behind: true, cancel: cancel.clone() };
-        let execution = play(self.executor(), &subject, &version, &manner).await?;
-        let mut problems = case.expect.problems(&execution);
-        let tier = plan_tier(&execution.staged.effects, self.undo_bytes());
-        if tier > version.tier {
-            let (wants, declared) = (tier.number(), version.tier.number());
-            problems.push(format!("it wants effects of tier {wants}, and declares tier {declared}"));
-        }
-        Ok(problems)
-    }
-
-    /// Keep what became of each suite, and tell operators of a drift.
-    async fn keep_runs(&self, operator: &Operator, ready: &[Ready], ran: &Ran) -> Result<(), Refusal> {
-        let mut suites: Vec<&str> = ready.iter().map(|ready| ready.suite.as_str()).collect();
-        suites.sort_unstable();
-        suites.dedup();
-        for suite in suites {
-            let all = ready.iter().filter(|ready| ready.suite == suite).count() as u64;
-            let failures: Vec<&Value> =
-                ran.failures.iter().filter(|failure| failure.get("suite") == Some(&json!(suite))).collect();
-            let failed = failures.len() as u64;
-            let of = Ran { passed: all.saturating_sub(failed), failed, failures: Vec::new() };
-            let Ok(name) = suite.parse::<ToolName>() else { continue };
-            let run = SuiteRun {
-                tenant: operator.tenant().clone(),
-                suite: name,
-                passed: of.passed,
-                failed,
-                body: json!(failures).to_string().into(),
-                at_ms: self.now_ms(),
-            };
-            self.ledger().ran_suite(run).await.map_err(|e| e.refusal())?;
-            if of.permille() < u64::from(self.config().recording.pass_permille) {
-                let names: Vec<&Value> = failures.iter().take(10).filter_map(|failure| failure.get("name")).collect();
-                let facts = json!({"suite": suite, "passed": of.passed, "failed": failed, "failing": names});
-                tracing::warn!(suite, failed, "fewer golden cases pass than should");
-                self.0.notify.event(Event::EvalDrift, operator.tenant(), facts);
-            }
-        }
-        Ok(())
-    }
-
-    /// What the golden cases say about a changed version before it is installed.
-    ///
-    /// # Errors
-    /// `eval_failed`: cases fail, or the suite has none.
-    pub(super) async fn gate(
-        &self,
-        operator: &Operator,
-        suite: &ToolName,
-        versions: Vec<Version>,
-    ) -> Result<Value, Refusal> {
-        let red = |message: String, failures: &[Value]| {
-            let mut refusal = Refusal::new(Code::EvalFailed, message);
-            refusal.detail = Some(json!({"suite": suite, "failures": failures}));
-            refusal
-        };
-        let ready = match self.suite_cases(operator, Some(suite)).await {
-            Ok(ready) => ready,
-            Err(_) => return Err(red(format!("the suite `{suite}` has no cases"), &[])),
-        };
-        let principal = principal_of(operator)?;
-        let ran = self.run_cases(&principal, &ready, &Proposed::Manifest(versions), (&Cancel::new(), &|| {})).await;
-        if ran.permille() < u64::from(self.config().recording.pass_permille)
-            || ran.passed + ran.failed < ready.len() as u64
-        {
-            let message = format!("{} of {} golden cases of `{suite}` fail", ran.failed, ready.len());
-            return Err(red(message, &ran.failures));
-        }
-        Ok(ran.view())
-    }
+fn by(operator: &Operator) -> Who<'_> {
+    Who::Operator { user: operator.user(), tenant: operator.tenant() }
 }
 
 /// Whom cases that a person wrote are called by.

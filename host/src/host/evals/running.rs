@@ -1,0 +1,336 @@
+//! Cases, run one after the other: what became of each suite, whether it drifts, and whether a version passes the gate.
+//!
+//! One case is in memory at a time. What was not run, because somebody or the machine cut it off, has neither passed nor failed:
+//! no run of its suite is kept, and no gate opens.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use toolkeep_core::id::{TenantName, ToolName};
+use toolkeep_core::policy::plan_tier;
+use toolkeep_core::principal::Principal;
+use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_sandbox::execution::Cancel;
+use toolkeep_sandbox::tape::Matching;
+
+use super::{Proposed, principal_of};
+use crate::authenticate::Operator;
+use crate::eval::{Case, Eyes};
+use crate::host::Host;
+use crate::ledger::{CaseLine, SuiteRun};
+use crate::notify::Event;
+use crate::replay::{Manner, Version, play};
+
+/// Failing cases of one suite that are kept, and of all that an answer shows.
+const FAILURES_SHOWN: usize = 50;
+/// Failing cases that operators are told by name.
+const FAILURES_TOLD: usize = 10;
+/// All of something, in thousandths.
+const WHOLE_PERMILLE: u64 = 1_000;
+/// How often a gate looks whether the daemon stops.
+const GATE_LOOKS_EVERY: Duration = Duration::from_millis(500);
+/// After how many looks a gate gives up, ten minutes: an operator waits for the answer.
+const GATE_LOOKS_MAX: u32 = 1_200;
+
+/// One case, ready to run.
+#[derive(Debug)]
+pub(super) struct Ready {
+    suite: String,
+    name: String,
+    tool: ToolName,
+    /// The case itself, where it is on no record.
+    made: Option<Box<Case>>,
+}
+
+impl Ready {
+    pub(super) fn stored(line: CaseLine) -> Self {
+        Self { suite: line.suite.to_string(), name: line.name.to_string(), tool: line.tool, made: None }
+    }
+
+    pub(super) fn made(suite: &str, name: String, case: Case) -> Self {
+        Self { suite: suite.to_owned(), name, tool: case.tool.clone(), made: Some(Box::new(case)) }
+    }
+}
+
+/// What became of the cases of one suite.
+#[derive(Debug, Default)]
+struct Tally {
+    cases: u64,
+    passed: u64,
+    failed: u64,
+    failures: Vec<Value>,
+}
+
+impl Tally {
+    /// Thousandths of those that ran that passed.
+    fn permille(&self) -> u64 {
+        let ran = self.passed + self.failed;
+        self.passed.saturating_mul(WHOLE_PERMILLE).checked_div(ran).unwrap_or(WHOLE_PERMILLE)
+    }
+
+    const fn is_whole(&self) -> bool {
+        self.passed + self.failed >= self.cases
+    }
+}
+
+/// What became of all cases, by suite.
+#[derive(Debug, Default)]
+pub(super) struct Ran(BTreeMap<String, Tally>);
+
+impl Ran {
+    fn of(ready: &[Ready]) -> Self {
+        let mut ran = Self::default();
+        for ready in ready {
+            ran.tally(&ready.suite).cases += 1;
+        }
+        ran
+    }
+
+    fn tally(&mut self, suite: &str) -> &mut Tally {
+        self.0.entry(suite.to_owned()).or_default()
+    }
+
+    fn take(&mut self, ready: &Ready, problems: &[String]) {
+        let tally = self.tally(&ready.suite);
+        if problems.is_empty() {
+            tally.passed += 1;
+            return;
+        }
+        tally.failed += 1;
+        if tally.failures.len() < FAILURES_SHOWN {
+            let (suite, name, tool) = (&ready.suite, &ready.name, &ready.tool);
+            tally.failures.push(json!({"suite": suite, "name": name, "tool": tool, "problems": problems}));
+        }
+    }
+
+    /// It was removed meanwhile.
+    fn gone(&mut self, ready: &Ready) {
+        let tally = self.tally(&ready.suite);
+        tally.cases = tally.cases.saturating_sub(1);
+    }
+
+    fn sum(&self) -> Tally {
+        let mut sum = Tally::default();
+        for tally in self.0.values() {
+            sum.cases += tally.cases;
+            sum.passed += tally.passed;
+            sum.failed += tally.failed;
+            let room = FAILURES_SHOWN.saturating_sub(sum.failures.len());
+            sum.failures.extend(tally.failures.iter().take(room).cloned());
+        }
+        sum
+    }
+
+    pub(super) fn view(&self) -> Value {
+        let sum = self.sum();
+        let unrun = sum.cases.saturating_sub(sum.passed + sum.failed);
+        json!({"cases": sum.cases, "passed": sum.passed, "failed": sum.failed, "not_run": unrun, "failures": sum.failures})
+    }
+}
+
+impl Host {
+    /// Run cases one after the other, until somebody or the end of the daemon cuts it off.
+    pub(super) async fn run_cases(
+        &self,
+        principal: &Principal,
+        ready: Vec<Ready>,
+        proposed: &Proposed,
+        (cancel, step): (&Cancel, &(dyn Fn() + Sync)),
+    ) -> Ran {
+        let mut ran = Ran::of(&ready);
+        for mut ready in ready {
+            if cancel.is_cancelled() || self.admission().draining() {
+                break;
+            }
+            let case = match ready.made.take() {
+                Some(case) => Ok(Some(*case)),
+                None => self.stored_case(&principal.tenant, &ready).await,
+            };
+            let problems = match case {
+                Ok(None) => {
+                    ran.gone(&ready);
+                    continue;
+                }
+                Ok(Some(case)) => self.run_case((principal, &case), proposed, cancel).await,
+                Err(refusal) => Err(refusal),
+            };
+            match problems {
+                Ok(problems) => ran.take(&ready, &problems),
+                Err(_) if cancel.is_cancelled() => break,
+                // The machine had no time for it. That says nothing about the tool.
+                Err(refusal) if refusal.code == Code::Overloaded => {
+                    tracing::warn!(
+                        suite = ready.suite,
+                        case = ready.name,
+                        problem = refusal.message,
+                        "a case was not run"
+                    );
+                }
+                Err(refusal) => ran.take(&ready, &[refusal.message]),
+            }
+            step();
+        }
+        ran
+    }
+
+    async fn stored_case(&self, tenant: &TenantName, ready: &Ready) -> Result<Option<Case>, Refusal> {
+        let body = self.ledger().case(tenant, &ready.suite, &ready.name).await.map_err(|e| e.refusal())?;
+        body.map(|body| Case::read(&body)).transpose()
+    }
+
+    /// What is not as it has to be when a case is executed.
+    async fn run_case(
+        &self,
+        (principal, case): (&Principal, &Case),
+        proposed: &Proposed,
+        cancel: &Cancel,
+    ) -> Result<Vec<String>, Refusal> {
+        let now = self.catalog().current().tool(&case.tool);
+        let missing = || Refusal::not_found("tool");
+        let version = match proposed {
+            Proposed::Nothing => now.map(|tool| Version::of(&tool)).ok_or_else(missing)?,
+            Proposed::Component(proposal) => Version::of(&now.ok_or_else(missing)?).with_component(proposal)?,
+            Proposed::Manifest(versions) => {
+                let found = versions.iter().find(|version| version.name == case.tool).cloned();
+                // A tool that this manifest gives now and would not any more is none that stays.
+                let of_others = |name: &ToolName| versions.iter().all(|version| version.manifest.name != *name);
+                let other = now.filter(|tool| of_others(&tool.manifest.name)).map(|tool| Version::of(&tool));
+                found.or(other).ok_or_else(missing)?
+            }
+        };
+        self.try_case((principal, case), &version, cancel).await
+    }
+
+    /// What is not as it has to be when a case is executed with a version.
+    pub(super) async fn try_case(
+        &self,
+        (principal, case): (&Principal, &Case),
+        version: &Version,
+        cancel: &Cancel,
+    ) -> Result<Vec<String>, Refusal> {
+        let subject = case.subject(version, principal)?;
+        let manner = Manner { matching: Matching::ByContent, behind: true, cancel: cancel.clone() };
+        let execution = play(self.executor(), &subject, version, &manner).await?;
+        let mut problems = case.expect.problems(&execution, Eyes::of(self.is_hidden(case)));
+        let tier = plan_tier(&execution.staged.effects, self.undo_bytes());
+        if tier > version.tier {
+            let (wants, declared) = (tier.number(), version.tier.number());
+            problems.push(format!("it wants effects of tier {wants}, and declares tier {declared}"));
+        }
+        Ok(problems)
+    }
+
+    /// Keep what became of each suite that was run as a whole, and tell operators of a drift.
+    pub(super) async fn keep_runs(&self, tenant: &TenantName, ran: &Ran) -> Result<(), Refusal> {
+        for (suite, tally) in ran.0.iter().filter(|(_, tally)| tally.is_whole() && tally.cases > 0) {
+            let Ok(name) = suite.parse::<ToolName>() else { continue };
+            let run = SuiteRun {
+                tenant: tenant.clone(),
+                suite: name,
+                passed: tally.passed,
+                failed: tally.failed,
+                body: json!(tally.failures).to_string().into(),
+                at_ms: self.now_ms(),
+            };
+            self.ledger().ran_suite(run).await.map_err(|e| e.refusal())?;
+            if tally.permille() < u64::from(self.config().recording.pass_permille) {
+                let names: Vec<&Value> =
+                    tally.failures.iter().take(FAILURES_TOLD).filter_map(|failure| failure.get("name")).collect();
+                let facts = json!({"suite": suite, "passed": tally.passed, "failed": tally.failed, "failing": names});
+                tracing::warn!(suite, failed = tally.failed, "fewer golden cases pass than should");
+                self.0.notify.event(Event::EvalDrift, tenant, facts);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the golden cases of a suite say about a changed version before it is installed.
+    ///
+    /// # Errors
+    /// `eval_failed`: cases fail, or the suite has none about a tool of this version. `overloaded`: not all of them could be run.
+    pub(in crate::host) async fn gate(
+        &self,
+        operator: &Operator,
+        suite: &ToolName,
+        versions: Vec<Version>,
+    ) -> Result<Value, Refusal> {
+        let red = |message: String, failures: &[Value]| {
+            let mut refusal = Refusal::new(Code::EvalFailed, message);
+            refusal.detail = Some(json!({"suite": suite, "failures": failures}));
+            refusal
+        };
+        let ready = self.suite_cases(operator.tenant(), Some(suite)).await?;
+        if !ready.iter().any(|ready| versions.iter().any(|version| version.name == ready.tool)) {
+            return Err(red(format!("the suite `{suite}` has no case about a tool of this manifest"), &[]));
+        }
+        let (principal, proposed) = (principal_of(operator)?, Proposed::Manifest(versions));
+        let sum = self.run_in_time(&principal, ready, &proposed).await.sum();
+        if !sum.is_whole() {
+            let message = format!("{} of {} golden cases of `{suite}` were run", sum.passed + sum.failed, sum.cases);
+            return Err(Refusal::new(Code::Overloaded, message).hint("try again when the daemon has less to do"));
+        }
+        if sum.permille() < u64::from(self.config().recording.pass_permille) {
+            let message = format!("{} of {} golden cases of `{suite}` fail", sum.failed, sum.cases);
+            return Err(red(message, &sum.failures));
+        }
+        Ok(json!({"suite": suite, "cases": sum.cases, "passed": sum.passed, "failed": sum.failed,
+            "failures": sum.failures}))
+    }
+
+    /// Run cases while somebody waits for the answer: not for ever, and not while the daemon stops.
+    async fn run_in_time(&self, principal: &Principal, ready: Vec<Ready>, proposed: &Proposed) -> Ran {
+        let (cancel, mut looks) = (Cancel::new(), 0);
+        let mut running = pin!(self.run_cases(principal, ready, proposed, (&cancel, &|| {})));
+        loop {
+            tokio::select! {
+                ran = &mut running => return ran,
+                () = tokio::time::sleep(GATE_LOOKS_EVERY) => {
+                    looks += 1;
+                    if self.admission().draining() || looks >= GATE_LOOKS_MAX {
+                        cancel.cancel();
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(suite: &str, name: usize) -> Ready {
+        let tool = "sample".parse().expect("a name");
+        Ready { suite: suite.to_owned(), name: name.to_string(), tool, made: None }
+    }
+
+    #[test]
+    fn r45_every_failure_is_counted_for_its_own_suite_however_few_are_shown() {
+        let all: Vec<Ready> =
+            (0..=FAILURES_SHOWN).map(|name| ready("first", name)).chain([ready("second", 0)]).collect();
+        let mut ran = Ran::of(&all);
+        for ready in &all {
+            ran.take(ready, &["no".to_owned()]);
+        }
+        let (first, second) = (&ran.0["first"], &ran.0["second"]);
+        assert_eq!((first.failed, first.failures.len(), first.permille()), (51, FAILURES_SHOWN, 0));
+        assert_eq!((second.failed, second.failures.len(), second.permille()), (1, 1, 0));
+        let view = ran.view();
+        assert_eq!((&view["failed"], view["failures"].as_array().map(Vec::len)), (&json!(52), Some(FAILURES_SHOWN)));
+    }
+
+    #[test]
+    fn r45_what_was_not_run_has_not_passed_and_its_suite_is_not_whole() {
+        let all: Vec<Ready> = (0..3).map(|name| ready("suite", name)).collect();
+        let mut ran = Ran::of(&all);
+        ran.take(&all[0], &[]);
+        ran.take(&all[1], &["no".to_owned()]);
+        assert!(!ran.0["suite"].is_whole());
+        assert_eq!(ran.view()["not_run"], json!(1));
+        assert_eq!(ran.0["suite"].permille(), 500, "of those that ran");
+        ran.gone(&all[2]);
+        assert!(ran.0["suite"].is_whole(), "a case that was removed meanwhile is not missed");
+    }
+}

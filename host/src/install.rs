@@ -12,7 +12,7 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::id::ToolName;
 use toolkeep_core::refusal::{Code, Refusal};
 
-use crate::catalog::{ComponentFile, Tool, read_manifest};
+use crate::catalog::{ComponentFile, Tool, manifest_text, read_manifest};
 
 /// A manifest that was read and found good where it lies. Nothing was changed yet.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Candidate {
     source: PathBuf,
     file: PathBuf,
     tools: Vec<Arc<Tool>>,
+    /// The manifest as it will be written.
+    placed: String,
 }
 
 impl Candidate {
@@ -36,7 +38,17 @@ impl Candidate {
             return Err(Refusal::new(Code::InvalidInput, "the component gives no tool"));
         };
         let file = folder.join(format!("{}.toml", tool.manifest.name));
-        Ok(Self { source: source.to_path_buf(), file, tools })
+        let text = manifest_text(source, tool.manifest.digest).ok_or_else(|| changed("the manifest"))?;
+        let digest = tool.component.digest;
+        let placed = pinned(&text, &component_name(digest), digest)
+            .map_err(|e| Refusal::new(Code::InvalidInput, format!("the manifest is refused: {e}")))?;
+        Ok(Self { source: source.to_path_buf(), file, tools, placed })
+    }
+
+    /// What the manifest will be known by once it is written.
+    #[must_use]
+    pub fn placed_digest(&self) -> Digest {
+        Digest::of(self.placed.as_bytes())
     }
 
     /// Where the manifest goes.
@@ -72,27 +84,29 @@ impl Candidate {
             tracing::error!(%error, "{what} could not be written");
             Refusal::new(Code::Internal, format!("{what} could not be written into the manifests folder"))
         };
-        let changed = |what: &str| {
-            Refusal::new(Code::InvalidInput, format!("{what} changed while it was installed")).hint("install again")
-        };
         let folder = self.file.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(|e| failed("the folder", &e))?;
         let Some(tool) = self.tools.first() else { return Err(changed("the manifest")) };
         let digest = tool.component.digest;
         let wasm = std::fs::read(&tool.component.path).map_err(|e| failed("the component", &e))?;
-        let text = std::fs::read_to_string(&self.source).map_err(|e| failed("the manifest", &e))?;
         if Digest::of(&wasm) != digest {
             return Err(changed("the component"));
         }
-        if Digest::of(text.as_bytes()) != tool.manifest.digest {
+        if manifest_text(&self.source, tool.manifest.digest).is_none() {
             return Err(changed("the manifest"));
         }
-        let component = format!("{digest}.wasm");
-        let text = pinned(&text, &component, digest)
-            .map_err(|e| Refusal::new(Code::InvalidInput, format!("the manifest is refused: {e}")))?;
-        write_whole(&folder.join(&component), &wasm).map_err(|e| failed("the component", &e))?;
-        write_whole(&self.file, text.as_bytes()).map_err(|e| failed("the manifest", &e))
+        write_whole(&folder.join(component_name(digest)), &wasm).map_err(|e| failed("the component", &e))?;
+        write_whole(&self.file, self.placed.as_bytes()).map_err(|e| failed("the manifest", &e))
     }
+}
+
+fn changed(what: &str) -> Refusal {
+    Refusal::new(Code::InvalidInput, format!("{what} changed while it was installed")).hint("install again")
+}
+
+/// The component's file in the folder.
+fn component_name(digest: Digest) -> String {
+    format!("{digest}.wasm")
 }
 
 /// The manifest with the component's new place and its digest.

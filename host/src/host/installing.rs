@@ -1,19 +1,24 @@
 //! Installing tools: what an operator may install, and what a changed component has to pass first.
 //!
-//! A manifest may name a suite of golden cases. Where a tool of that manifest is installed already with another component, the
-//! new one is executed over the cases before anything is copied; the suite that is in force decides, so that a new manifest
-//! cannot do without it.
+//! A manifest may name a suite of golden cases. Whatever differs from the version in force, or from the last one that was, is
+//! executed over the cases before anything is copied: another component, or the same one with another manifest. The suite of
+//! the last version decides as well as that of the new one, and no manifest does without it silently. Who writes into the
+//! manifests folder itself is not asked: that folder is the operator's.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
 use toolkeep_core::audit::AuditKind;
+use toolkeep_core::digest::Digest;
+use toolkeep_core::id::ToolName;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::Host;
 use super::life::blocking;
 use crate::authenticate::Operator;
 use crate::install::Candidate;
+use crate::ledger::VersionRow;
 use crate::replay::Version;
 
 impl Host {
@@ -55,32 +60,48 @@ impl Host {
         Ok(json!({"installed": names, "component": digest, "manifest": file, "problems": problems, "passed": passed}))
     }
 
-    /// A component that changed has to pass the golden cases that the manifest in force, or the new one, names.
+    /// A version that differs from the last one has to pass the golden cases that either of them names. What is accepted
+    /// although it does not is told, too.
     async fn pass_gate(
         &self,
         operator: &Operator,
         candidate: &Candidate,
         accept_failing: Option<&str>,
-    ) -> Result<Option<Value>, Refusal> {
-        let catalog = self.catalog().current();
-        let old = candidate.tools().iter().find_map(|tool| catalog.tool(&tool.name));
-        let Some(old) = old.filter(|old| candidate.component().is_some_and(|new| new.digest != old.component.digest))
-        else {
-            return Ok(None);
-        };
-        let new = candidate.tools().first().and_then(|tool| tool.manifest.record.suite.clone());
-        let Some(suite) = old.manifest.record.suite.clone().or(new) else { return Ok(None) };
-        let versions = candidate.tools().iter().map(Version::of).collect();
-        match self.gate(operator, &suite, versions).await {
-            Ok(ran) => Ok(Some(ran)),
-            Err(refusal)
-                if refusal.code == Code::EvalFailed && accept_failing.is_some_and(|why| !why.trim().is_empty()) =>
-            {
-                tracing::warn!(%suite, problem = refusal.message, "a version is installed that does not pass its golden cases");
-                Ok(refusal.detail)
-            }
-            Err(refusal) => Err(refusal),
+    ) -> Result<Vec<Value>, Refusal> {
+        let Some(last) = self.last_version(candidate).await? else { return Ok(Vec::new()) };
+        if last.is(candidate) {
+            return Ok(Vec::new());
         }
+        let accepted = |refusal: Refusal| match accept_failing {
+            Some(why) if refusal.code == Code::EvalFailed && !why.trim().is_empty() => {
+                tracing::warn!(problem = refusal.message, "a version is installed that does not pass its golden cases");
+                Ok(refusal.detail.unwrap_or_default())
+            }
+            _ => Err(refusal),
+        };
+        let next = candidate.tools().first().and_then(|tool| tool.manifest.record.suite.clone());
+        let mut passed = Vec::new();
+        if let Some(suite) = last.suite.as_ref().filter(|_| next.is_none()) {
+            passed.push(accepted(ungated(suite))?);
+        }
+        let suites: BTreeSet<ToolName> = last.suite.into_iter().chain(next).collect();
+        for suite in suites {
+            let versions = candidate.tools().iter().map(Version::of).collect();
+            passed.push(self.gate(operator, &suite, versions).await.or_else(accepted)?);
+        }
+        Ok(passed)
+    }
+
+    /// What is in force at the place of a candidate, or was the last time that anything was.
+    async fn last_version(&self, candidate: &Candidate) -> Result<Option<Last>, Refusal> {
+        if let Some(tool) = self.catalog().current().given_by(candidate.file()).first() {
+            let suite = tool.manifest.record.suite.clone();
+            let (manifest, component) = (tool.manifest.digest, tool.component.digest);
+            return Ok(Some(Last { manifest, component, suite }));
+        }
+        let Some(tool) = candidate.tools().first() else { return Ok(None) };
+        let rows = self.ledger().versions_of(&tool.manifest.name).await.map_err(|e| e.refusal())?;
+        Ok(rows.first().map(Last::stored))
     }
 
     /// What an operator may install: tools under free names, over workspaces of the operator's own tenant.
@@ -105,5 +126,60 @@ impl Host {
             }
         }
         Ok(())
+    }
+}
+
+/// A version that a candidate takes the place of.
+struct Last {
+    manifest: Digest,
+    component: Digest,
+    suite: Option<ToolName>,
+}
+
+impl Last {
+    /// As the ledger keeps it. Its manifest may be none for this program any more; what it says of its suite counts all the same.
+    fn stored(row: &VersionRow) -> Self {
+        let table: toml::Table = toml::from_str(&row.body).unwrap_or_default();
+        let suite = table.get("record").and_then(|record| record.get("suite")).and_then(toml::Value::as_str);
+        Self { manifest: row.manifest, component: row.component, suite: suite.and_then(|name| name.parse().ok()) }
+    }
+
+    fn is(&self, candidate: &Candidate) -> bool {
+        let component = candidate.component().map(|component| component.digest);
+        self.manifest == candidate.placed_digest() && component == Some(self.component)
+    }
+}
+
+/// The refusal for a manifest after which nothing would gate its tools any more.
+fn ungated(suite: &ToolName) -> Refusal {
+    let message =
+        format!("the manifest does not name the suite `{suite}` any more, so that nothing would gate the next version");
+    let mut refusal = Refusal::new(Code::EvalFailed, message)
+        .hint("name it under `[record] suite`, or install with `--accept-failing REASON`");
+    refusal.detail = Some(json!({"suite": suite, "dropped": true}));
+    refusal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r45_a_last_version_that_is_not_valid_any_more_still_names_its_suite() {
+        let row = |body: &str| VersionRow {
+            manifest: Digest::of(body.as_bytes()),
+            component: Digest::of(b"component"),
+            name: "sample".parse().expect("a name"),
+            version: "0".into(),
+            tools: "{}".into(),
+            body: body.into(),
+            path: "sample.wasm".into(),
+            size: 1,
+            first_ms: 0,
+        };
+        let of = |body: &str| Last::stored(&row(body)).suite.map(|suite| suite.to_string());
+        assert_eq!(of("format = 99\n[record]\nsuite = \"words\"\n").as_deref(), Some("words"));
+        assert_eq!(of("format = 1\n"), None);
+        assert_eq!(of("not TOML"), None);
     }
 }

@@ -177,7 +177,7 @@ fn r41_what_was_not_recorded_in_full_says_why_it_cannot_be_replayed() {
 }
 
 /// Ask for a job until it is over.
-fn over(admin: &mut Agent, method: &str, params: Value) -> Value {
+pub(super) fn over(admin: &mut Agent, method: &str, params: Value) -> Value {
     let mut answer = admin.ok(method, params);
     let job = answer["job"].as_str().expect("a job").to_owned();
     crate::doors::running::until("the job is over", || {

@@ -31,14 +31,9 @@ impl Digest {
     /// Every part is preceded by its length (8 bytes, big-endian), so that no two lists of parts collide.
     #[must_use]
     pub fn of_parts(domain: &str, parts: &[&[u8]]) -> Self {
-        let mut hasher = Sha256::new();
-        hasher.update(domain.as_bytes());
-        hasher.update(b"\n");
-        for part in parts {
-            hasher.update((part.len() as u64).to_be_bytes());
-            hasher.update(part);
-        }
-        Self(hasher.finalize().into())
+        let mut hasher = Hasher::under(domain);
+        parts.iter().for_each(|part| hasher.part(part));
+        hasher.finish()
     }
 
     /// A digest whose bytes were computed elsewhere, for example while streaming.
@@ -133,6 +128,21 @@ impl Hasher {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A hasher of parts under a domain line, as [`Digest::of_parts`] takes them all at once.
+    #[must_use]
+    pub fn under(domain: &str) -> Self {
+        let mut hasher = Self::new();
+        hasher.update(domain.as_bytes());
+        hasher.update(b"\n");
+        hasher
+    }
+
+    /// Take one part, after its length.
+    pub fn part(&mut self, bytes: &[u8]) {
+        self.update(&(bytes.len() as u64).to_be_bytes());
+        self.update(bytes);
     }
 
     /// Take more bytes.

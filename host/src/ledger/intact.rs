@@ -7,7 +7,7 @@
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Row, params};
-use toolkeep_core::digest::Digest;
+use toolkeep_core::digest::{Digest, Hasher};
 
 use super::batch::Batch;
 use super::column::{Reading, digest_bytes};
@@ -21,22 +21,28 @@ const COLUMN: &str = "row_digest";
 /// The digest of a row of `table`: names, types and values of its columns in their order.
 fn digest_of(row: &Row<'_>, table: &str) -> Result<Digest, LedgerError> {
     let damaged = |_| LedgerError::Damaged(format!("a row of `{table}` cannot be read").into());
-    let names: Vec<String> = row.as_ref().column_names().map(str::to_owned).collect();
-    let mut parts: Vec<Vec<u8>> = vec![table.as_bytes().to_vec()];
-    for (at, name) in names.iter().enumerate().filter(|(_, name)| *name != COLUMN) {
-        let (kind, value) = match row.get_ref(at).map_err(damaged)? {
-            ValueRef::Null => (b'n', Vec::new()),
-            ValueRef::Integer(number) => (b'i', number.to_be_bytes().to_vec()),
-            ValueRef::Real(number) => (b'r', number.to_be_bytes().to_vec()),
-            ValueRef::Text(text) => (b't', text.to_vec()),
-            ValueRef::Blob(bytes) => (b'b', bytes.to_vec()),
+    let mut hasher = Hasher::under(DOMAIN);
+    hasher.part(table.as_bytes());
+    let statement = row.as_ref();
+    for at in 0..statement.column_count() {
+        let name = statement.column_name(at).map_err(damaged)?;
+        if name == COLUMN {
+            continue;
+        }
+        hasher.part(name.as_bytes());
+        let mut kind_and_value = |kind: u8, value: &[u8]| {
+            hasher.part(&[kind]);
+            hasher.part(value);
         };
-        parts.push(name.as_bytes().to_vec());
-        parts.push(vec![kind]);
-        parts.push(value);
+        match row.get_ref(at).map_err(damaged)? {
+            ValueRef::Null => kind_and_value(b'n', &[]),
+            ValueRef::Integer(number) => kind_and_value(b'i', &number.to_be_bytes()),
+            ValueRef::Real(number) => kind_and_value(b'r', &number.to_be_bytes()),
+            ValueRef::Text(text) => kind_and_value(b't', text),
+            ValueRef::Blob(bytes) => kind_and_value(b'b', bytes),
+        }
     }
-    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-    Ok(Digest::of_parts(DOMAIN, &parts))
+    Ok(hasher.finish())
 }
 
 /// Check that a row of `table`, read with all of its columns, is what was written.

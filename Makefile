@@ -22,12 +22,17 @@ CARGO_DENY := ^0.20
 MCP_NEW := 2.3.0
 MCP_OLD := 1.30.0
 MCP_CLIENTS := $(TARGET)/mcp-clients
+# Those of TypeScript, the same way, and the Inspector, which wants a newer Node.js than we do.
+MCP_NODE := @modelcontextprotocol/client@2.4.0 @modelcontextprotocol/sdk@1.32.2 @modelcontextprotocol/inspector@2.12.0 node@22
+# What checks our own Python client; what builds the other one is in its package.json.
+PYTHON_CHECKS := mypy==2.4.1 pyright==1.1.414
+CLIENTS := $(TARGET)/clients
 # The conformance suite of MCP, and the Node.js that it wants.
 CONFORMANCE := 0.2.0-alpha.12
 CONFORMANCE_NODE := 22
 SUITE := $(TARGET)/conformance
 
-.PHONY: help setup build guests collector mcp-clients conformance demo test check fmt clippy deny doc tidy hard bench clean
+.PHONY: help setup build guests collector clients mcp-clients conformance demo test check fmt clippy deny doc tidy hard bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
@@ -67,6 +72,23 @@ collector: ## a receiver of spans for the tests, built apart with the official t
 demo: guests ## one call after another, end to end, on a copy of sample-tools/demo
 	$(TOOLKEEP) demo --tools $(TOOLS)
 
+clients: ## what builds and checks clients/python and clients/typescript: target/clients
+	@mkdir -p $(CLIENTS)/typescript
+	@if ! test "$$(cat $(CLIENTS)/python/version 2>/dev/null)" = "$(PYTHON_CHECKS)"; then \
+		echo "clients: installing $(PYTHON_CHECKS)"; \
+		python3 -m venv --clear $(CLIENTS)/python && $(CLIENTS)/python/bin/pip install -q $(PYTHON_CHECKS) && \
+			$(CLIENTS)/python/bin/pyright --version >/dev/null && echo "$(PYTHON_CHECKS)" > $(CLIENTS)/python/version; \
+	fi
+	@if ! cmp -s clients/typescript/package.json $(CLIENTS)/typescript/installed.json; then \
+		echo "clients: installing what builds clients/typescript"; \
+		cp clients/typescript/package.json $(CLIENTS)/typescript/ && \
+			npm install --prefix $(CLIENTS)/typescript --silent --no-audit --no-fund --ignore-scripts && \
+			cp clients/typescript/package.json $(CLIENTS)/typescript/installed.json; \
+	fi
+	@rm -rf $(CLIENTS)/typescript/dist
+	$(CLIENTS)/typescript/node_modules/.bin/tsc -p clients/typescript --outDir $(CLIENTS)/typescript/dist \
+		--typeRoots $(CLIENTS)/typescript/node_modules/@types
+
 mcp-clients: ## MCP clients of others, which the tests run: target/mcp-clients
 	@for client in new=$(MCP_NEW) old=$(MCP_OLD); do \
 		place=$(MCP_CLIENTS)/$${client%%=*}; version=$${client##*=}; \
@@ -75,6 +97,11 @@ mcp-clients: ## MCP clients of others, which the tests run: target/mcp-clients
 			python3 -m venv --clear $$place && $$place/bin/pip install -q mcp==$$version && echo $$version > $$place/version; \
 		fi; \
 	done
+	@if ! test "$$(cat $(MCP_CLIENTS)/node/version 2>/dev/null)" = "$(MCP_NODE)"; then \
+		echo "mcp-clients: installing $(MCP_NODE)"; \
+		mkdir -p $(MCP_CLIENTS)/node && npm install --prefix $(MCP_CLIENTS)/node --silent --no-audit --no-fund $(MCP_NODE) && \
+			echo "$(MCP_NODE)" > $(MCP_CLIENTS)/node/version; \
+	fi
 
 conformance: guests ## the official conformance suite of MCP, both revisions: target/conformance/results
 	@mkdir -p $(SUITE)
@@ -84,8 +111,8 @@ conformance: guests ## the official conformance suite of MCP, both revisions: ta
 	fi
 	python3 tests/conformance/run.py $(TOOLKEEP) $(TOOLS) $(SUITE) $(SUITE)/results
 
-test: setup build guests collector mcp-clients ## everything that must pass
-	TOOLKEEP_MCP_CLIENTS=1 cargo test --locked --workspace
+test: setup build guests collector clients mcp-clients ## everything that must pass
+	TOOLKEEP_CLIENTS=1 cargo test --locked --workspace
 	cd sample-tools && CARGO_TARGET_DIR=$(GUEST) cargo test --locked $(addprefix -p ,$(GOOD))
 
 check: fmt clippy deny doc tidy ## formatting, lints, dependencies, documentation, the repository's rules

@@ -27,7 +27,7 @@ use crate::catalog::Tool;
 use crate::commit;
 use crate::decide::{self, Decision};
 use crate::execute::{self, Executed, Given, Ground, Line, Unexecuted};
-use crate::host::{Asked, Boundary, Ended, Escalation, Host, Part, Seen, Staging};
+use crate::host::{Asked, Boundary, Ended, Escalation, Flight, Host, Part, Seen, Staging};
 use crate::log::{self, About};
 use crate::record::{Answer, Ending, Entry};
 use crate::replay::{self, Manner};
@@ -52,6 +52,21 @@ impl Passage {
     }
 }
 
+/// A call that has an id and is in flight, and has not begun.
+#[derive(Debug)]
+pub(crate) struct Boarded {
+    id: CallId,
+    line: Line,
+    flight: Flight,
+}
+
+impl Boarded {
+    /// Its id.
+    pub(crate) const fn id(&self) -> CallId {
+        self.id
+    }
+}
+
 impl Host {
     /// Propose: execute a tool and do with its plan what policy says, or only show it.
     ///
@@ -62,7 +77,7 @@ impl Host {
         request: CallRequest,
         progress: Option<mpsc::Sender<Progress>>,
     ) -> Answer {
-        self.call_as(CallId::new(self.ambient().uuid_v7()), caller, request, progress).await
+        self.call_aboard(self.board(caller, progress), caller, request).await
     }
 
     /// The same under an id that was given before.
@@ -73,9 +88,24 @@ impl Host {
         request: CallRequest,
         progress: Option<mpsc::Sender<Progress>>,
     ) -> Answer {
+        self.call_aboard(self.board_as(id, caller, progress), caller, request).await
+    }
+
+    /// Give a call its id. From here on it is in flight, and can be cancelled before it begins.
+    pub(crate) fn board(&self, caller: &Caller, progress: Option<mpsc::Sender<Progress>>) -> Boarded {
+        self.board_as(CallId::new(self.ambient().uuid_v7()), caller, progress)
+    }
+
+    fn board_as(&self, id: CallId, caller: &Caller, progress: Option<mpsc::Sender<Progress>>) -> Boarded {
         let line = Line::new(progress);
-        let cancel = line.cancel();
         let flight = self.flights().enter(id, caller.clone(), line.aboard());
+        Boarded { id, line, flight }
+    }
+
+    /// Make a call that has its id.
+    pub(crate) async fn call_aboard(&self, boarded: Boarded, caller: &Caller, request: CallRequest) -> Answer {
+        let Boarded { id, line, flight } = boarded;
+        let cancel = line.cancel();
         let (began, name) = (self.ambient().stopwatch(), request.tool.clone());
         let context = Context::of(request.meta.as_ref(), request.run, id);
         let about = About { call: id, trace: context.trace, caller: caller.clone() };

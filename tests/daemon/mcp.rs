@@ -4,6 +4,7 @@ mod http;
 mod lines;
 mod python;
 mod rebinding;
+mod typescript;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;

@@ -63,3 +63,41 @@ fn a_running_call_neither_delays_others_of_its_connection_nor_escapes_its_cancel
     assert_eq!(answers[0].pointer("/result/reply/status"), Some(&json!("failed")), "{}", answers[0]);
     assert_eq!(answers[1].pointer("/result/cancelling"), Some(&json!(true)), "{}", answers[1]);
 }
+
+#[test]
+fn a_call_is_cancelled_by_the_id_of_its_request_and_by_nobody_elses() {
+    let daemon = with_spin();
+    let (mut caller, mut other) = (daemon.agent(), daemon.agent());
+    let cancel = |id: u32, of: Value| request(id, "calls.cancel", json!({"request": of}));
+    // Both are read at once: a call can be cancelled before it has begun.
+    let mut both = request(1, "calls.execute", json!({"tool": "spin", "input": {}}));
+    both.extend(cancel(2, json!(1)));
+    caller.send(&both);
+    let mut answers = [caller.line().expect("an answer"), caller.line().expect("an answer")];
+    answers.sort_by_key(|answer| answer["id"].as_u64());
+    assert_eq!(answers[0].pointer("/result/reply/outcome"), Some(&json!("none")), "{}", answers[0]);
+    assert_eq!(answers[1].pointer("/result/cancelling"), Some(&json!(true)), "{}", answers[1]);
+    assert_eq!(answers[1]["result"]["call_id"], answers[0]["result"]["reply"]["call_id"]);
+    // While it runs, neither another connection nor another id reaches it.
+    let mut admin = daemon.admin();
+    let mut in_flight = || admin.ask("health.get", json!({})).pointer("/result/in_flight").and_then(Value::as_u64);
+    caller.send(&request(3, "calls.execute", json!({"tool": "spin", "input": {}})));
+    until("the call runs", || in_flight() == Some(1));
+    let code = |answer: &Value| answer.pointer("/error/data/code").cloned();
+    other.send(&cancel(1, json!(3)));
+    assert_eq!(code(&other.line().expect("an answer")), Some(json!("not_found")));
+    for wrong in [json!(1), json!("3"), json!(null), json!(1.5)] {
+        caller.send(&cancel(4, wrong.clone()));
+        let answer = caller.line().expect("an answer");
+        let expected = if wrong.is_f64() { "invalid_input" } else { "not_found" };
+        let expected = if wrong.is_null() { "invalid_input" } else { expected };
+        assert_eq!((&answer["id"], code(&answer)), (&json!(4), Some(json!(expected))), "{wrong}: {answer}");
+    }
+    caller.send(&cancel(5, json!(3)));
+    let mut answers = [caller.line().expect("an answer"), caller.line().expect("an answer")];
+    answers.sort_by_key(|answer| answer["id"].as_u64());
+    assert_eq!(answers[0].pointer("/result/reply/status"), Some(&json!("failed")), "{}", answers[0]);
+    until("the call is over", || in_flight() == Some(0));
+    caller.send(&cancel(6, json!(3)));
+    assert_eq!(code(&caller.line().expect("an answer")), Some(json!("not_found")), "what was answered is forgotten");
+}

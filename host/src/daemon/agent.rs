@@ -7,13 +7,15 @@
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use toolkeep_core::call::Mode;
+use toolkeep_core::id::CallId;
 use toolkeep_core::principal;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::capability::context::Progress;
 
 use super::bounds::{NOTES_MAX, WAIT_DEFAULT_MS, WAIT_MAX_MS};
+use super::envelope::RequestId;
 use super::method::AgentMethod;
-use super::params;
+use super::params::{self, Cancelled};
 use super::plane::{Dispatch, Notes, Plane, Work};
 use super::reply::{self, Body, Fault};
 use super::server::stop_asked;
@@ -34,13 +36,7 @@ impl AgentPlane {
         Self { host, stop }
     }
 
-    fn begin(
-        &self,
-        caller: &Caller,
-        method: AgentMethod,
-        params: Map<String, Value>,
-        notes: Notes,
-    ) -> Result<Dispatch, Fault> {
+    fn begin(&self, caller: &Caller, method: AgentMethod, params: Map<String, Value>) -> Result<Dispatch, Fault> {
         let (host, caller) = (self.host.clone(), caller.clone());
         Ok(match method {
             AgentMethod::SessionAuthenticate
@@ -63,8 +59,6 @@ impl AgentPlane {
             AgentMethod::RunsOpen | AgentMethod::RunsGet | AgentMethod::RunsReport | AgentMethod::RunsClose => {
                 run(host, caller, method, params)?
             }
-            AgentMethod::CallsExecute => call(host, caller, params::call(params, None)?, notes),
-            AgentMethod::CallsPreview => call(host, caller, params::call(params, Some(Mode::Preview))?, notes),
             AgentMethod::CallsGet => {
                 let of: params::OfCall = params::read(params)?;
                 later(async move { host.call_state(&caller, of.call).await.into() })
@@ -72,10 +66,6 @@ impl AgentPlane {
             AgentMethod::CallsOutput => {
                 let part: params::OutputPart = params::read(params)?;
                 later(async move { host.output(&caller, part.call, part.offset).await.into() })
-            }
-            AgentMethod::CallsCancel => {
-                let of: params::OfCall = params::read(params)?;
-                Dispatch::Now(host.cancel(&caller, of.call).into())
             }
             AgentMethod::PlansGet | AgentMethod::PlansCommit | AgentMethod::PlansDiscard => {
                 plan(host, caller, method, params)?
@@ -106,6 +96,10 @@ impl AgentPlane {
                 let verify: params::VerifyReceipt = params::read(params)?;
                 Dispatch::Now(host.verify_receipt(&verify.receipt).into())
             }
+            // These know of the other requests of their connection.
+            AgentMethod::CallsExecute | AgentMethod::CallsPreview | AgentMethod::CallsCancel => {
+                return Err(Fault::no_method(method.name()));
+            }
         })
     }
 }
@@ -135,6 +129,8 @@ pub(super) struct AgentSession {
     proof: Result<Caller, Refusal>,
     /// Whether a request was made in the name that the connection has.
     used: bool,
+    /// Calls that requests of the connection have made and that are not answered; at most as many as may be in flight.
+    calls: Vec<(RequestId, CallId)>,
 }
 
 impl AgentSession {
@@ -151,6 +147,42 @@ impl AgentSession {
 }
 
 impl AgentPlane {
+    /// Make a call, which the connection can cancel by the id of its request from now on.
+    fn call(
+        &self,
+        caller: &Caller,
+        calls: &mut Vec<(RequestId, CallId)>,
+        call: params::Call,
+        notes: Notes,
+    ) -> Dispatch {
+        let params::Call { request, progress } = call;
+        let (sender, news) = if progress { Some(mpsc::channel(NOTES_MAX)) } else { None }.unzip();
+        let boarded = self.host.board(caller, sender);
+        calls.push((notes.id.clone(), boarded.id()));
+        let (host, caller) = (self.host.clone(), caller.clone());
+        let work = async move { host.call_aboard(boarded, &caller, request).await.into() };
+        match news {
+            None => later(work),
+            Some(news) => later(with_news(Box::pin(work), news, notes)),
+        }
+    }
+
+    /// Cancel a call, by its id or by that of its request.
+    fn cancel(
+        &self,
+        caller: &Caller,
+        calls: &[(RequestId, CallId)],
+        params: Map<String, Value>,
+    ) -> Result<Dispatch, Fault> {
+        let cancel: params::CancelCall = params::read(params)?;
+        let call = match cancel.target()? {
+            Cancelled::Call(call) => Some(call),
+            Cancelled::Request(id) => calls.iter().find(|(known, _)| *known == id).map(|(_, call)| *call),
+        };
+        let call = call.ok_or_else(|| Refusal::not_found("call in flight"))?;
+        Ok(Dispatch::Now(self.host.cancel(caller, call).into()))
+    }
+
     /// What is shown takes the place of the uid, and what is refused leaves nobody: a wrong token is never ignored.
     fn authenticate(&self, session: &mut AgentSession, params: Map<String, Value>) -> Result<Dispatch, Fault> {
         let shown: params::ShowToken = params::read(params)?;
@@ -180,12 +212,18 @@ impl Plane for AgentPlane {
                 self.host.refused_credential(peer, principal::Plane::Agent, &refusal);
                 Err(refusal)
             }
-            proof => Ok(AgentSession { peer, proof, used: false }),
+            proof => Ok(AgentSession { peer, proof, used: false, calls: Vec::new() }),
         }
     }
 
     fn is_proven(&self, session: &Self::Session) -> bool {
         session.proof.is_ok()
+    }
+
+    fn answered(&self, session: &mut Self::Session, request: &RequestId) {
+        if let Some(place) = session.calls.iter().position(|(known, _)| known == request) {
+            session.calls.swap_remove(place);
+        }
     }
 
     fn dispatch(
@@ -200,9 +238,18 @@ impl Plane for AgentPlane {
             (Some(AgentMethod::SessionAuthenticate), _) => self.authenticate(session, params),
             (Some(method), Ok(caller)) => {
                 session.used = true;
-                match caller.check(|| self.host.now_ms()) {
-                    Ok(()) => self.begin(caller, method, params, notes),
-                    Err(refusal) => Err(refusal.into()),
+                match (caller.check(|| self.host.now_ms()), method) {
+                    (Err(refusal), _) => Err(refusal.into()),
+                    (Ok(()), AgentMethod::CallsExecute) => {
+                        let call = params::call(params, None);
+                        call.map(|call| self.call(caller, &mut session.calls, call, notes))
+                    }
+                    (Ok(()), AgentMethod::CallsPreview) => {
+                        let call = params::call(params, Some(Mode::Preview));
+                        call.map(|call| self.call(caller, &mut session.calls, call, notes))
+                    }
+                    (Ok(()), AgentMethod::CallsCancel) => self.cancel(caller, &session.calls, params),
+                    (Ok(()), method) => self.begin(caller, method, params),
                 }
             }
             (Some(_), Err(refusal)) => Err(refusal.clone().into()),
@@ -295,27 +342,24 @@ fn transaction(host: Host, caller: Caller, method: AgentMethod, params: Map<Stri
     })
 }
 
-fn call(host: Host, caller: Caller, call: params::Call, notes: Notes) -> Dispatch {
-    let params::Call { request, progress } = call;
-    if !progress {
-        return later(async move { host.call(&caller, request, None).await.into() });
-    }
-    let (sender, news) = mpsc::channel(NOTES_MAX);
-    let work: Work = Box::pin(async move { host.call(&caller, request, Some(sender)).await.into() });
-    later(with_news(work, news, notes))
-}
-
 /// Pass the news of a call on until it is done. News that the peer does not read in time are dropped.
 async fn with_news(mut work: Work, mut news: mpsc::Receiver<Progress>, notes: Notes) -> Body {
+    let tell = |note: Progress| {
+        if notes.lines.try_send(reply::progress_line(&notes.id, &note)).is_err() {
+            tracing::debug!("a progress note is dropped: the peer does not read");
+        }
+    };
     loop {
         tokio::select! {
             biased;
-            Some(note) = news.recv() => {
-                if notes.lines.try_send(reply::progress_line(&notes.id, &note)).is_err() {
-                    tracing::debug!("a progress note is dropped: the peer does not read");
+            Some(note) = news.recv() => tell(note),
+            body = &mut work => {
+                // A quick tool is done before anybody looks for its news.
+                while let Ok(note) = news.try_recv() {
+                    tell(note);
                 }
+                return body;
             }
-            body = &mut work => return body,
         }
     }
 }

@@ -197,14 +197,14 @@ impl<'p, P: Plane> Connection<'p, P> {
                 Event::Own(body) => {
                     self.take_notes(&mut notes);
                     if let Some(own) = self.own.take() {
-                        self.output.push(Some(&own.id), &body);
+                        self.answer(&own.id, &body);
                     }
                     self.collect();
                     replied = true;
                 }
                 Event::Task(id, body) => {
                     self.take_notes(&mut notes);
-                    self.output.push(Some(&id), &body);
+                    self.answer(&id, &body);
                     self.collect();
                 }
                 Event::Note(line) => self.output.push_line(&line),
@@ -280,11 +280,17 @@ impl<'p, P: Plane> Connection<'p, P> {
         }
     }
 
+    /// Answer what took time.
+    fn answer(&mut self, id: &RequestId, body: &Body) {
+        self.output.push(Some(id), body);
+        self.plane.answered(&mut self.session, id);
+    }
+
     /// Take what else is done, so that it is written together.
     fn collect(&mut self) {
         while self.output.len() < self.bounds.outbound_bytes {
             match self.tasks.try_join_next() {
-                Some(Ok((id, body))) => self.output.push(Some(&id), &body),
+                Some(Ok((id, body))) => self.answer(&id, &body),
                 // Tasks catch their panics and nobody aborts them; one that is gone has no reply to give.
                 Some(Err(error)) => tracing::error!(%error, "BUG: a request ended without a reply"),
                 None => return,

@@ -93,6 +93,9 @@ pub(super) trait Plane: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// A request that took time is answered.
+    fn answered(&self, _session: &mut Self::Session, _request: &RequestId) {}
+
     /// Begin to answer a request.
     fn dispatch(&self, session: &mut Self::Session, method: &str, params: Map<String, Value>, notes: Notes)
     -> Dispatch;

@@ -1,38 +1,28 @@
 //! The Python SDK of MCP, unchanged, against the daemon: the release that speaks the newer era, and one that knows only the older.
 //!
-//! `make mcp-clients` puts both beside what is built; where they are not, `make test` says so and these tests have nothing to run.
+//! `make mcp-clients` puts both beside what is built.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
 use super::super::approvals::approve;
-use super::super::world::{World, target};
+use super::super::installed::installed;
+use super::super::world::World;
 use super::http::{open, token};
 use crate::doors::running::program;
 
-/// The interpreter that has this SDK; nothing where it was not installed.
-fn python(era: &str) -> Option<PathBuf> {
-    let python = target().join(format!("mcp-clients/{era}/bin/python"));
-    if python.is_file() {
-        return Some(python);
-    }
-    assert!(
-        std::env::var_os("TOOLKEEP_MCP_CLIENTS").is_none(),
-        "{} is not there; run `make mcp-clients`",
-        python.display()
-    );
-    eprintln!("not run: {} is not there; `make mcp-clients` installs it", python.display());
-    None
+/// The client with the SDK of an era; nothing where it is not installed and need not be.
+fn client(era: &str) -> Option<Command> {
+    let mut client = Command::new(installed(&format!("mcp-clients/{era}/bin/python"), "make mcp-clients")?);
+    client.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/daemon/mcp/client.py"));
+    Some(client)
 }
 
-/// Run the client; after `held` somebody approves. Everything that it told.
-fn converse(world: &World, era: &str, arguments: &[String]) -> Option<Vec<Value>> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/daemon/mcp/client.py");
-    let mut client = Command::new(python(era)?);
-    client.arg(script).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+/// Run a client; after `held` somebody approves. Everything that it told.
+pub(super) fn converse(world: &World, mut client: Command, arguments: &[String]) -> Vec<Value> {
+    client.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = client.spawn().expect("the client starts");
     let mut told = Vec::new();
     for line in BufReader::new(child.stdout.take().expect("stdout")).lines() {
@@ -43,11 +33,11 @@ fn converse(world: &World, era: &str, arguments: &[String]) -> Option<Vec<Value>
         told.push(step);
     }
     assert!(child.wait().expect("ends").success(), "{told:?}");
-    Some(told)
+    told
 }
 
 /// What every client must have found.
-fn check(world: &World, told: &[Value], version: &str) {
+pub(super) fn check(world: &World, told: &[Value], version: &str) {
     let steps: Vec<&str> = told.iter().filter_map(|step| step["step"].as_str()).collect();
     assert_eq!(steps, ["connected", "previewed", "held", "done", "wrong"], "{told:?}");
     assert_eq!(told[0]["version"], version);
@@ -59,7 +49,8 @@ fn check(world: &World, told: &[Value], version: &str) {
     world.verified();
 }
 
-fn by_shim(world: &World) -> Vec<String> {
+/// How a client is told to start `toolkeep mcp`.
+pub(super) fn by_shim(world: &World) -> Vec<String> {
     let config = world.path("toolkeep.toml");
     [program().display().to_string(), "--config".to_owned(), config.display().to_string(), "mcp".to_owned()].to_vec()
 }
@@ -67,16 +58,16 @@ fn by_shim(world: &World) -> Vec<String> {
 #[test]
 fn r51_the_python_sdk_of_the_newer_era_previews_is_held_and_commits() {
     let world = World::new();
-    if let Some(told) = converse(&world, "new", &by_shim(&world)) {
-        check(&world, &told, "2026-07-28");
+    if let Some(client) = client("new") {
+        check(&world, &converse(&world, client, &by_shim(&world)), "2026-07-28");
     }
 }
 
 #[test]
 fn r51_the_python_sdk_of_the_older_era_previews_is_held_and_commits() {
     let world = World::new();
-    if let Some(told) = converse(&world, "old", &by_shim(&world)) {
-        check(&world, &told, "2025-11-25");
+    if let Some(client) = client("old") {
+        check(&world, &converse(&world, client, &by_shim(&world)), "2025-11-25");
     }
 }
 
@@ -85,8 +76,8 @@ fn r51_both_python_sdks_do_the_same_over_http() {
     for (era, version) in [("new", "2026-07-28"), ("old", "2025-11-25")] {
         let (world, port) = open("");
         let arguments = ["--url".to_owned(), format!("http://127.0.0.1:{port}/mcp"), token(&world)];
-        if let Some(told) = converse(&world, era, &arguments) {
-            check(&world, &told, version);
+        if let Some(client) = client(era) {
+            check(&world, &converse(&world, client, &arguments), version);
         }
     }
 }

@@ -89,19 +89,26 @@ async fn with_news(
     lines: mpsc::Sender<Vec<u8>>,
 ) -> Body {
     let mut last = None;
+    let mut tell = |note: Progress| {
+        if last.is_some_and(|last| note.done <= last) {
+            return;
+        }
+        last = Some(note.done);
+        if lines.try_send(progress_line(&token, &note)).is_err() {
+            tracing::debug!("a progress note is dropped: the peer does not read");
+        }
+    };
     loop {
         tokio::select! {
             biased;
-            Some(note) = news.recv() => {
-                if last.is_some_and(|last| note.done <= last) {
-                    continue;
+            Some(note) = news.recv() => tell(note),
+            body = &mut work => {
+                // A quick tool is done before anybody looks for its news.
+                while let Ok(note) = news.try_recv() {
+                    tell(note);
                 }
-                last = Some(note.done);
-                if lines.try_send(progress_line(&token, &note)).is_err() {
-                    tracing::debug!("a progress note is dropped: the peer does not read");
-                }
+                return body;
             }
-            body = &mut work => return body,
         }
     }
 }

@@ -1,0 +1,254 @@
+"""What the client makes of sockets that end, stall, refuse and talk nonsense. Nothing of it needs a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import unittest
+import unittest.mock
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import toolkeep
+from toolkeep import JsonObject
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+REPLY: JsonObject = {
+    "status": "ok",
+    "outcome": "none",
+    "call_id": "call_1",
+    "usage": {
+        "fuel": 1,
+        "wall_ms": 0,
+        "memory_peak": 0,
+        "host_calls": 0,
+        "http_requests": 0,
+        "cost_usd": "0",
+    },
+    "warnings": [],
+}
+
+
+def refusal(code: str, **more: object) -> dict[str, object]:
+    return {"code": code, "message": "no", "hint": "wait", "retryable": True, **more}
+
+
+@asynccontextmanager
+async def peer(serve: Serve) -> AsyncGenerator[str, None]:
+    """A socket that is served so."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = str(Path(directory) / "peer.sock")
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            if task is not None:
+                tasks.add(task)
+            try:
+                await serve(reader, writer)
+            except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+                pass
+            finally:
+                writer.close()
+
+        server = await asyncio.start_unix_server(connected, path)
+        try:
+            yield path
+        finally:
+            server.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def request_of(reader: asyncio.StreamReader) -> JsonObject:
+    return json.loads(await reader.readuntil(b"\n"))  # type: ignore[no-any-return]
+
+
+def says(writer: asyncio.StreamWriter, **message: object) -> None:
+    writer.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+
+
+class Nonsense(unittest.IsolatedAsyncioTestCase):
+    async def test_what_is_not_the_protocol_ends_the_connection_and_says_so(self) -> None:
+        lines = [
+            b"not json\n",
+            b"[]\n",
+            b"\xff\n",
+            b'{"jsonrpc":"2.0","id":1,"result":7}\n',
+            b'{"jsonrpc":"2.0","id":1,"result":{"n":NaN}}\n',
+            b'{"jsonrpc":"1.0","id":1,"result":{}}\n',
+            b'{"jsonrpc":"2.0","id":99,"result":{}}\n',
+            b'{"jsonrpc":"2.0","id":"1","result":{}}\n',
+            b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"}}\n',
+            b"[" * 100_000 + b"\n",
+        ]
+        for line in lines:
+            with self.subTest(line=line[:60]):
+
+                async def serve(
+                    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes = line
+                ) -> None:
+                    await request_of(reader)
+                    writer.write(line)
+                    await writer.drain()
+                    await reader.read()
+
+                async with peer(serve) as path:
+                    client = toolkeep.Client(path)
+                    connection = await client.connection()
+                    with self.assertRaises(toolkeep.ProtocolError):
+                        await client.host_info()
+                    self.assertFalse(connection.is_open)
+                    await client.close()
+
+    async def test_a_line_has_a_bound_that_is_tested_at_both_sides(self) -> None:
+        for more, taken in [(0, True), (1, False)]:
+
+            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, more: int = more) -> None:
+                await request_of(reader)
+                head = b'{"jsonrpc":"2.0","id":1,"result":{"text":"'
+                fill = toolkeep.REPLY_MAX_BYTES + more - len(head) - len(b'"}}')
+                writer.write(head + b"x" * fill + b'"}}\n')
+                await writer.drain()
+                await reader.read()
+
+            async with peer(serve) as path:
+                client = toolkeep.Client(path)
+                if taken:
+                    self.assertIn("text", await client.host_info())
+                else:
+                    with self.assertRaises(toolkeep.ProtocolError):
+                        await client.host_info()
+                await client.close()
+
+    async def test_notes_that_nobody_knows_are_ignored(self) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked = await request_of(reader)
+            says(writer, method="something.new", params={"request": asked["id"]})
+            says(writer, method="call.progress", params={"request": 77, "done": 1, "total": None, "message": ""})
+            says(writer, id=asked["id"], result={"fine": True})
+            await reader.read()
+
+        async with peer(serve) as path:
+            client = toolkeep.Client(path)
+            self.assertEqual(await client.host_info(), {"fine": True})
+            await client.close()
+
+
+class Lost(unittest.IsolatedAsyncioTestCase):
+    async def test_everything_under_way_hears_of_the_end_and_nothing_is_sent_again(self) -> None:
+        heard: list[JsonObject] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for _ in range(3):
+                heard.append(await request_of(reader))
+
+        async with peer(serve) as path:
+            client = toolkeep.Client(path)
+            calls = [
+                client.calls.execute("a", {}),
+                client.calls.execute("b", {}, idempotency_key="k"),
+                client.host_info(),
+            ]
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+            self.assertTrue(all(isinstance(end, toolkeep.ConnectionLost) for end in ends), ends)
+            self.assertEqual([getattr(end, "keyed") for end in ends], [False, True, False])
+            self.assertEqual(len(heard), 3)
+            await client.close()
+
+    async def test_a_refusal_of_the_whole_connection_reaches_whoever_asked(self) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            error = {"code": 1023, "message": "full", "data": refusal("overloaded", retry_after_ms=100)}
+            says(writer, id=None, error=error)
+
+        async with peer(serve) as path:
+            client = toolkeep.Client(path)
+            with self.assertRaises((toolkeep.Refused, toolkeep.ConnectionLost)) as refused:
+                await client.host_info()
+            if isinstance(refused.exception, toolkeep.Refused):
+                self.assertEqual((refused.exception.code, refused.exception.retry_after_ms), ("overloaded", 100))
+            await client.close()
+
+    async def test_a_call_that_never_ends_is_given_up_after_it_was_told_to(self) -> None:
+        heard: list[JsonObject] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                heard.append(await request_of(reader))
+
+        async with peer(serve) as path:
+            client = toolkeep.Client(path)
+            with unittest.mock.patch("toolkeep._client._GRACE_S", 0.05):
+                with self.assertRaises(toolkeep.NoReply) as late:
+                    await client.calls.execute("a", {}, timeout_s=0.05)
+            self.assertIsInstance(late.exception, TimeoutError)
+            self.assertEqual([line["method"] for line in heard], ["calls.execute", "calls.cancel"])
+            self.assertEqual(heard[1]["params"], {"request": heard[0]["id"]})
+            await client.close()
+
+
+class Again(unittest.IsolatedAsyncioTestCase):
+    async def attempts(
+        self, answers: list[dict[str, object]], *, key: str | None, retry: toolkeep.Retry | None
+    ) -> tuple[int, object]:
+        """How often a call was made, and its end, where the peer refuses with these and then gives in."""
+        made = 0
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal made
+            while True:
+                asked = await request_of(reader)
+                made += 1
+                if made <= len(answers):
+                    says(writer, id=asked["id"], **answers[made - 1])
+                else:
+                    says(writer, id=asked["id"], result={"reply": REPLY, "replayed": False})
+
+        async with peer(serve) as path:
+            client = toolkeep.Client(path, retry=retry)
+            try:
+                end: object = await client.calls.execute("a", {}, idempotency_key=key)
+            except toolkeep.Refused as refused:
+                end = refused
+            await client.close()
+        return made, end
+
+    def failed(self, code: str, *, replayed: bool = False, **more: object) -> dict[str, object]:
+        reply = {**REPLY, "status": "failed", "error": refusal(code, **more)}
+        return {"result": {"reply": reply, "replayed": replayed}}
+
+    def error(self, code: str, **more: object) -> dict[str, object]:
+        return {"error": {"code": 1000, "message": "no", "data": refusal(code, **more)}}
+
+    async def test_only_what_has_a_key_and_may_be_repeated_is_repeated(self) -> None:
+        quick = toolkeep.Retry(attempts=3, base_s=0.001)
+        busy = self.failed("in_flight", retry_after_ms=1)
+        rows: list[tuple[str, list[dict[str, object]], str | None, toolkeep.Retry | None, int]] = [
+            ("a reply", [busy], "k", quick, 2),
+            ("an error", [self.error("overloaded")], "k", quick, 2),
+            ("no key", [busy], None, quick, 1),
+            ("never", [busy], "k", None, 1),
+            ("not retryable", [self.failed("tool_failed", retryable=False)], "k", quick, 1),
+            ("stored under the key", [self.failed("internal", replayed=True)], "k", quick, 1),
+            ("somebody has to look", [self.failed("stale_plan")], "k", quick, 1),
+            ("longer than it waits", [self.failed("rate_limited", retry_after_ms=60_000)], "k", quick, 1),
+            ("as often as it may", [busy, busy, busy], "k", quick, 3),
+        ]
+        for what, answers, key, retry, expected in rows:
+            with self.subTest(what):
+                made, end = await self.attempts(answers, key=key, retry=retry)
+                self.assertEqual(made, expected)
+                self.assertEqual(isinstance(end, toolkeep.Reply), expected > len(answers))
+
+    async def test_a_pause_is_never_shorter_than_what_the_daemon_asks(self) -> None:
+        told = toolkeep.Refusal.read({"code": "rate_limited", "message": "m", "retryable": True, "retry_after_ms": 500})
+        retry = toolkeep.Retry(attempts=4, base_s=0.1, most_s=2.0)
+        for attempt in (1, 2, 3):
+            pause = retry.pause(told, attempt)
+            assert pause is not None
+            self.assertTrue(0.5 <= pause <= 0.5 + 0.1 * 2 ** (attempt - 1), pause)
+        self.assertIsNone(retry.pause(told, 4))

@@ -1,0 +1,60 @@
+//! Our own clients of the agent socket: their test suites against a daemon, and their types.
+//!
+//! What they promise is tested in their own languages, beside them; here a daemon is made for each, with a tool that never ends.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use toolkeep_tests::support::components::repository;
+
+use super::installed::{installed, succeeds};
+use super::scenery;
+use super::world::{Plot, World};
+
+/// A tool that runs until it is cancelled.
+const ENDLESS: scenery::Grant =
+    ("endless", "spin", "tier = 0\n[limits]\nfuel = 1_000_000_000_000\ndeadline_ms = 600_000\n");
+
+fn world() -> World {
+    let mut world = World::asleep(Plot::default());
+    scenery::manifest(&world, ENDLESS);
+    world.start();
+    world
+}
+
+/// A command in the directory of the Python client that leaves nothing behind in it.
+fn python(program: PathBuf) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(repository().join("clients/python"));
+    command.envs([("PYTHONPATH", "src"), ("PYTHONDONTWRITEBYTECODE", "1")]);
+    command
+}
+
+#[test]
+fn r50_the_python_client_keeps_its_promises() {
+    let world = world();
+    let mut tests = python(PathBuf::from("python3"));
+    tests.args(["-W", "error::ResourceWarning", "-m", "unittest", "discover", "-t", ".", "-s", "tests"]);
+    succeeds(tests.env("TOOLKEEP_TEST_HOME", world.home.path()));
+    world.verified();
+}
+
+#[test]
+fn r50_the_python_client_is_typed_throughout() {
+    let Some(checkers) = installed("clients/python/version", "make clients") else { return };
+    let directory = checkers.parent().expect("a directory");
+    let cache = directory.join("mypy-cache");
+    succeeds(python(directory.join("bin/mypy")).arg("--cache-dir").arg(cache));
+    succeeds(&mut python(directory.join("bin/pyright")));
+}
+
+#[test]
+fn r50_the_typescript_client_keeps_its_promises() {
+    let Some(built) = installed("clients/typescript/dist/test/daemon.test.js", "make clients") else { return };
+    let world = world();
+    let mut tests = Command::new("node");
+    tests.args(["--test", "--test-reporter=spec"]).arg(&built).arg(built.with_file_name("wire.test.js"));
+    tests.env("TOOLKEEP_TEST_HOME", world.home.path()).env("TOOLKEEP_TEST_DOCS", repository().join("docs"));
+    succeeds(&mut tests);
+    world.verified();
+}

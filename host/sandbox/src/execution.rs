@@ -551,8 +551,8 @@ mod tests {
         cancel.cancel();
         assert!(matches!(drive(pin!(std::future::pending()), LONG, &cancel).await, End::Cancelled));
         let cancel = Cancel::new();
-        let (end, ()) =
-            tokio::join!(drive(pin!(std::future::pending()), LONG, &cancel), async { cancel.clone().cancel() });
+        let never = pin!(std::future::pending());
+        let (end, ()) = tokio::join!(drive(never, LONG, &cancel), async { cancel.clone().cancel() });
         assert!(matches!(end, End::Cancelled));
     }
 }

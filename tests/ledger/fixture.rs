@@ -9,12 +9,13 @@ use toolkeep::channel::Channels;
 use toolkeep::channel::config::ChannelText;
 use toolkeep::egress::{Egress, EgressConfig, Resolver};
 use toolkeep::ledger::{
-    ApprovalRow, BlobSet, CallKey, CallRow, InlineBlob, Intent, KeyClaim, Ledger, LedgerOptions, OutcomeRow, Proposal,
-    Scope, Settled,
+    ApprovalRow, BlobSet, CallKey, CallRow, Enqueue, InlineBlob, Intent, KeyClaim, Ledger, LedgerOptions, OutcomeRow,
+    Proposal, Scope, Settled,
 };
 use toolkeep::notify::{Notify, Route};
 use toolkeep::secrets::Secrets;
 use toolkeep_core::call::{Mode, Outcome, Status, Usage};
+use toolkeep_core::delivery::{DeliveryKind, Message, delivery_id};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Effect, FileState};
 use toolkeep_core::id::{ApprovalId, CallId, ChannelName, PlanId, ReceiptId};
@@ -22,6 +23,23 @@ use toolkeep_core::plan::{FORMAT, Plan, PlanBody, SealBinding};
 use toolkeep_core::price::Usd;
 use toolkeep_core::principal::{Credential, Origin, Principal};
 use toolkeep_core::receipt::{Receipt, Statement};
+
+/// The message that the first effect of a plan sends.
+pub(crate) fn enqueue(plan: PlanId, call: CallId, body: &str) -> Enqueue {
+    Enqueue {
+        id: delivery_id(plan, 0),
+        tenant: "acme".parse().expect("name"),
+        kind: DeliveryKind::Message,
+        channel: "ops".parse().expect("name"),
+        call: Some(call),
+        message: Message {
+            to: vec!["ann".to_owned()],
+            subject: "s".to_owned(),
+            media_type: "text/plain".to_owned(),
+            body: Arc::from(body.as_bytes()),
+        },
+    }
+}
 
 /// When every test begins: milliseconds since the epoch.
 pub(crate) const NOW_MS: u64 = 1_700_000_000_000;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use toolkeep::blobs::Blobs;
 use toolkeep::ledger::{
-    CallRow, Continuation, Cutoffs, DeliveryChange, Discard, Durability, Enqueue, Intent, Keep, Ledger, LedgerOptions,
-    Page, Pruned, Scope, SendMove, SendRow, Settled, Suspended,
+    CallRow, Continuation, Cutoffs, DeliveryChange, Discard, Durability, Intent, Keep, Ledger, LedgerOptions, Page,
+    Pruned, Scope, SendMove, SendRow, Settled, Suspended,
 };
 use toolkeep_core::call::{Outcome, Status};
-use toolkeep_core::delivery::{DeliveryEvent, DeliveryKind, Message, delivery_id};
+use toolkeep_core::delivery::{DeliveryEvent, delivery_id};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Delivery, Effect, Header, HttpEffect, Reversal};
 use toolkeep_core::grant::{CompensationText, HttpTimes};
@@ -20,7 +20,7 @@ use toolkeep_core::price::Usd;
 use toolkeep_core::send::{Dispatch, SendState};
 use toolkeep_sandbox::port::{Exchange, HttpAnswer};
 
-use super::fixture::{Fixture, NOW_MS, acme, outcome};
+use super::fixture::{Fixture, NOW_MS, acme, enqueue, outcome};
 use super::privacy::{CANARY, DAY_MS, LATER, files_with, input_of, sealing, sealing_to, told};
 
 fn tenant() -> TenantName {
@@ -256,19 +256,7 @@ async fn message(fixture: &Fixture) -> (CallId, PlanId) {
     intent.proposal = Some(Box::new(proposal));
     let id = fixture.ledger.intent(intent).await.expect("intent");
     let mut row = outcome(id, call, Settled::Committed);
-    row.deliveries = vec![Enqueue {
-        id: delivery_id(plan.id(), 0),
-        tenant: tenant(),
-        kind: DeliveryKind::Message,
-        channel: "ops".parse().expect("name"),
-        call: Some(call),
-        message: Message {
-            to: vec!["ann".to_owned()],
-            subject: "s".to_owned(),
-            media_type: "text/plain".to_owned(),
-            body: Arc::from(CANARY.as_bytes()),
-        },
-    }];
+    row.deliveries = vec![enqueue(plan.id(), call, CANARY)];
     fixture.ledger.outcome(row, Durability::Durable).await.expect("outcome");
     (call, plan.id())
 }

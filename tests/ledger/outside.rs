@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use toolkeep::ledger::{
-    ChangedKey, Durability, Enqueue, Intent, IntentRefused, KeyChange, KeyProblem, KeysChanged, Page, Scope, Settled,
+    ChangedKey, Durability, Intent, IntentRefused, KeyChange, KeyProblem, KeysChanged, Page, Scope, Settled,
 };
-use toolkeep_core::delivery::{DeliveryKind, DeliveryState, Message, delivery_id};
+use toolkeep_core::delivery::{DeliveryState, delivery_id};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{BodyState, Effect};
-use toolkeep_core::id::{BucketName, CallId, PlanId, TenantName};
+use toolkeep_core::id::{BucketName, PlanId, TenantName};
 use toolkeep_core::plan::{KeyRead, Plan, SealBinding, key_listing_digest};
 
-use super::fixture::{Fixture, NOW_MS, outcome};
+use super::fixture::{Fixture, NOW_MS, enqueue, outcome};
 
 fn bucket() -> BucketName {
     "counts".parse().expect("name")
@@ -27,22 +27,6 @@ fn set(key: &str, value: &[u8]) -> KeyChange {
 
 fn add(key: &str, delta: i64) -> KeyChange {
     KeyChange::Add { bucket: bucket(), key: key.into(), delta }
-}
-
-fn enqueue(plan: PlanId, call: CallId) -> Enqueue {
-    Enqueue {
-        id: delivery_id(plan, 0),
-        tenant: acme(),
-        kind: DeliveryKind::Message,
-        channel: "ops".parse().expect("name"),
-        call: Some(call),
-        message: Message {
-            to: vec!["ann".to_owned()],
-            subject: "s".to_owned(),
-            media_type: "text/plain".to_owned(),
-            body: Arc::from(b"body".as_slice()),
-        },
-    }
 }
 
 /// A plan of a call with these effects and reads, and the intent to commit it at once.
@@ -87,7 +71,7 @@ async fn keys_change_and_messages_are_enqueued_exactly_if_the_plan_is_committed(
         let id = fixture.ledger.intent(intent).await.expect("intent");
         let mut row = outcome(id, call, settled);
         row.keys = vec![set("a", b"1"), set("b", b"x"), add("a", 41), add("new", -3)];
-        row.deliveries = vec![enqueue(plan, call)];
+        row.deliveries = vec![enqueue(plan, call, "body")];
         fixture.ledger.outcome(row.clone(), Durability::Durable).await.expect("outcome");
         assert!(fixture.ledger.outcome(row, Durability::Durable).await.is_err(), "an intent has one outcome");
         fixture.reopen().await;
@@ -233,7 +217,7 @@ async fn additions_of_different_plans_commute_and_need_no_read() {
 async fn a_tenant_with_much_to_send_does_not_hide_what_others_have() {
     let fixture = Fixture::new("fair").await;
     let message = |tenant: &str, n: u64| {
-        let mut what = enqueue(PlanId::new(fixture.ambient.uuid_v7()), fixture.call().call);
+        let mut what = enqueue(PlanId::new(fixture.ambient.uuid_v7()), fixture.call().call, "body");
         what.call = None;
         what.tenant = tenant.parse().expect("name");
         what.channel = if n.is_multiple_of(2) { "ops" } else { "mail" }.parse().expect("name");

@@ -55,6 +55,10 @@ const OUTWARD: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// The next version of a tool, offered in a folder of its own: its name, its component, and what follows the common head.
+pub(super) const NEXT: (&str, &str, &str) =
+    ("text-stats", "text-stats-next", "version = \"2.0.0\"\ntier = 0\n\n[record]\nsuite = \"texts\"\n");
+
 impl World {
     /// Copy the data, write configuration and manifests. `origin` is that of the system which the tour brings along.
     pub(super) fn prepare(data: &Path, tools: &Path, into: Option<&Path>, origin: &str) -> Result<Self, Stop> {
@@ -70,23 +74,28 @@ impl World {
         for part in ["books", "src"] {
             copy(&data.join(part), &root.join(part))?;
         }
-        for part in ["notes", "orders", "tools"] {
+        for part in ["notes", "orders", "tools", "next"] {
             let path = root.join(part);
             fs::create_dir_all(&path).map_err(Stop::file(&path))?;
         }
         for (name, component, rest) in MANIFESTS.iter().chain(OUTWARD) {
             let rest = rest.replace("ORIGIN", origin);
-            let from = tools.join(format!("{component}.wasm"));
-            let to = root.join(format!("tools/{component}.wasm"));
-            fs::copy(&from, &to).map_err(Stop::file(&from))?;
-            let text = format!("format = 1\nname = \"{name}\"\ncomponent = \"{component}.wasm\"\n{rest}");
-            let path = root.join(format!("tools/{name}.toml"));
-            fs::write(&path, text).map_err(Stop::file(&path))?;
+            give(tools, &root.join("tools"), (name, component, &rest))?;
         }
+        give(tools, &root.join("next"), NEXT)?;
         let config = root.join("toolkeep.toml");
         fs::write(&config, configuration()).map_err(Stop::file(&config))?;
         Ok(Self { log: root.join("daemon.log"), config, root })
     }
+}
+
+/// Put a component and its manifest into a folder.
+fn give(tools: &Path, folder: &Path, (name, component, rest): (&str, &str, &str)) -> Result<(), Stop> {
+    let from = tools.join(format!("{component}.wasm"));
+    fs::copy(&from, folder.join(format!("{component}.wasm"))).map_err(Stop::file(&from))?;
+    let text = format!("format = 1\nname = \"{name}\"\ncomponent = \"{component}.wasm\"\n{rest}");
+    let path = folder.join(format!("{name}.toml"));
+    fs::write(&path, text).map_err(Stop::file(&path))
 }
 
 /// Paths are relative to the file.

@@ -9,53 +9,11 @@
 //!  "top": [{"word": "be", "count": 2}, {"word": "to", "count": 2}]}
 //! ```
 
-use std::collections::BTreeMap;
+mod stats;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use toolkeep_sdk::{Result, tool};
 
-/// Words that are listed unless the input says otherwise.
-const DEFAULT_TOP: u8 = 5;
-
-/// What to measure.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct TextStatsArgs {
-    /// The text. Any language; may be empty.
-    pub text: String,
-    /// How many of the most frequent words to list, 0 to 100.
-    #[serde(default = "default_top")]
-    #[schemars(range(max = 100))]
-    pub top: u8,
-}
-
-fn default_top() -> u8 {
-    DEFAULT_TOP
-}
-
-/// What was measured.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct TextStatsOutput {
-    /// Lines, as a text editor counts them; a last line without a line feed counts.
-    pub lines: usize,
-    /// Words: runs of letters, digits and apostrophes.
-    pub words: usize,
-    /// Characters (Unicode scalar values), line feeds included.
-    pub chars: usize,
-    /// Bytes in UTF-8.
-    pub bytes: usize,
-    /// The most frequent words in lower case: most frequent first, then in order of the alphabet.
-    pub top: Vec<WordCount>,
-}
-
-/// A word and how often it occurs.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct WordCount {
-    /// The word in lower case.
-    pub word: String,
-    /// How often it occurs.
-    pub count: usize,
-}
+pub use stats::{TextStatsArgs, TextStatsOutput, WordCount};
 
 /// Counts lines, words, characters and bytes of a text and lists its most frequent words.
 ///
@@ -65,23 +23,7 @@ pub struct WordCount {
 /// Errors: none of its own.
 #[tool(title = "Text statistics", deterministic)]
 pub fn text_stats(args: TextStatsArgs) -> Result<TextStatsOutput> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let mut words = 0;
-    for word in words_of(&args.text) {
-        words += 1;
-        *counts.entry(word.to_lowercase()).or_default() += 1;
-    }
-    let mut top: Vec<WordCount> = counts.into_iter().map(|(word, count)| WordCount { word, count }).collect();
-    // Stable: words of one count stay in order of the alphabet.
-    top.sort_by_key(|entry| std::cmp::Reverse(entry.count));
-    top.truncate(usize::from(args.top));
-    Ok(TextStatsOutput {
-        lines: args.text.lines().count(),
-        words,
-        chars: args.text.chars().count(),
-        bytes: args.text.len(),
-        top,
-    })
+    Ok(stats::measure(&args.text, args.top, words_of(&args.text)))
 }
 
 fn words_of(text: &str) -> impl Iterator<Item = &str> {

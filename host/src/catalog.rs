@@ -315,7 +315,11 @@ pub fn read_manifest(file: &Path, known: &BTreeSet<Digest>) -> Result<Vec<Arc<To
     tools_of(&manifest, descriptors, &component, is_known)
 }
 
-fn tools_of(
+/// The tools that a component gives under a manifest. Where it `is_known`, its schemas were found good before.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub(crate) fn tools_of(
     manifest: &Arc<Manifest>,
     descriptors: Descriptors,
     component: &Arc<ComponentFile>,

@@ -136,7 +136,7 @@ impl Host {
         let subject = Subject::read(self.ledger(), &self.0.blobs, recorded).await?;
         let before = self.version_of(&subject.row).await?;
         let after = candidate.version(&before)?;
-        let hides = self.hides(operator.tenant(), &subject.row, &before).await;
+        let hides = is_sensitive(&after) || self.hides(operator.tenant(), &subject.row, &before).await;
         self.compare_versions(subject, (&before, &after), (job, fuel, hides)).await
     }
 
@@ -222,6 +222,11 @@ impl Host {
         let matter = Matter { input: Some(&row.input), plan, around };
         Some(self.policies().answer(&row.principal, &tool.shape, &matter).view())
     }
+}
+
+/// Whether a version hides what the one before may have shown.
+fn is_sensitive(version: &Version) -> bool {
+    version.tool.as_ref().is_some_and(|tool| tool.is_sensitive())
 }
 
 /// What of an input that was taken a version would not take, by place and keyword; nothing if it would, or its schemas are not

@@ -3,23 +3,33 @@
 //! What is wrong with a file is said before anything is executed, not once for each call. Reading and screening
 //! block; what comes of it is names and digests, cheap to combine with the grants of any version.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use toolkeep_core::descriptor::Descriptors;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::ToolName;
+use toolkeep_core::manifest::Manifest;
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::Version;
-use crate::catalog::{ComponentFile, read_component, read_manifest};
+use crate::catalog::{ComponentFile, Tool, read_component, read_manifest, tools_of};
+use crate::schema;
+
+/// Manifests whose tools are kept with a proposal: calls of one tool name few.
+const MANIFESTS_KEPT: usize = 32;
 
 /// A component file that was found to be one.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Proposal {
     path: PathBuf,
     digest: Digest,
     size: u64,
     tools: Vec<ToolName>,
+    descriptors: Descriptors,
+    /// Its tools under the manifests that calls had, by the digests of these.
+    under: Mutex<BTreeMap<Digest, Vec<Arc<Tool>>>>,
 }
 
 fn refused(why: impl std::fmt::Display) -> Refusal {
@@ -35,11 +45,31 @@ impl Proposal {
         let wasm = read_component(path)?;
         toolkeep_sandbox::compile::prescreen(&wasm).map_err(refused)?;
         let descriptors = toolkeep_sandbox::component::descriptors(&wasm).map_err(refused)?;
-        let tools: Vec<ToolName> = descriptors.tools.into_iter().map(|tool| tool.name).collect();
+        for tool in &descriptors.tools {
+            for schema in [&tool.input_schema, &tool.output_schema] {
+                schema::compile(schema).map_err(|why| refused(format!("a schema of `{}`: {why}", tool.name)))?;
+            }
+        }
+        let tools: Vec<ToolName> = descriptors.tools.iter().map(|tool| tool.name.clone()).collect();
         if tools.is_empty() {
             return Err(refused("it has no tool"));
         }
-        Ok(Self { path: path.to_path_buf(), digest: Digest::of(&wasm), size: wasm.len() as u64, tools })
+        let (digest, size, under) = (Digest::of(&wasm), wasm.len() as u64, Mutex::default());
+        Ok(Self { path: path.to_path_buf(), digest, size, tools, descriptors, under })
+    }
+
+    /// The tool that it would give under a manifest, with its schemas; nothing where the two do not go together.
+    pub(super) fn tool(&self, manifest: &Arc<Manifest>, local: &ToolName) -> Option<Arc<Tool>> {
+        let mut under = self.under.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = || {
+            let file = Arc::new(self.file(manifest.compile));
+            tools_of(manifest, self.descriptors.clone(), &file, true).unwrap_or_default()
+        };
+        if under.len() >= MANIFESTS_KEPT && !under.contains_key(&manifest.digest) {
+            under.clear();
+        }
+        let tools = under.entry(manifest.digest).or_insert_with(made);
+        tools.iter().find(|tool| tool.local == *local).map(Arc::clone)
     }
 
     /// Its tools, as it calls them.

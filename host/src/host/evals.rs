@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{CallId, TenantName, ToolName};
+use toolkeep_core::id::{CallId, TenantName, ToolName, UserName};
 use toolkeep_core::principal::Principal;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::execution::Cancel;
@@ -292,6 +292,10 @@ fn by(operator: &Operator) -> Who<'_> {
 
 /// Whom cases that a person wrote are called by.
 fn principal_of(operator: &Operator) -> Result<Principal, Refusal> {
+    as_eval(operator.tenant().clone(), operator.user().clone())
+}
+
+fn as_eval(tenant: TenantName, user: UserName) -> Result<Principal, Refusal> {
     let agent = "eval".parse().map_err(|_| Refusal::new(Code::Internal, "BUG: `eval` is no name"))?;
-    Ok(Principal { tenant: operator.tenant().clone(), user: operator.user().clone(), agent })
+    Ok(Principal { tenant, user, agent })
 }

@@ -16,13 +16,16 @@ use crate::notes::Notes;
 use crate::replay::{Subject, Verdict, Version, compare, keep_versions, not_replayable};
 
 impl Host {
-    /// Keep the manifests in force, for replays of later. Nobody waits for it.
+    /// Keep the manifests in force, for replays of later, and run the suites that new ones name. Nobody waits for it.
     pub(crate) fn keep_versions(&self) {
         let host = self.clone();
         self.spawn(async move {
             let catalog = host.catalog().current();
-            if let Err(error) = keep_versions(host.ledger(), catalog, host.ambient()).await {
-                tracing::error!(%error, "the manifests in force could not be kept; calls may not be replayable later");
+            match keep_versions(host.ledger(), catalog, host.ambient()).await {
+                Ok(suites) => host.run_fresh(suites).await,
+                Err(error) => {
+                    tracing::error!(%error, "the manifests in force could not be kept; calls may not be replayable later");
+                }
             }
         });
     }
@@ -56,12 +59,7 @@ impl Host {
         let reply: Value = serde_json::from_str(&row.reply).unwrap_or_default();
         let recorded = reply.get("output").filter(|output| !output.is_null()).map(Value::to_string);
         let mut verdict = compare(&subject.recording, execution, recorded.as_deref());
-        if subject.attested == Attested::Unknown {
-            verdict.notes.push(
-                "the audit entry of the call was not found; that nobody changed its recording is not verified"
-                    .to_owned(),
-            );
-        }
+        verdict.notes.extend(doubt(subject.attested).map(str::to_owned));
         if self.hides(operator.tenant(), row, version).await {
             hide(&mut verdict, subject, execution);
         }
@@ -78,8 +76,10 @@ impl Host {
     /// Whether anything of what the call returned is hidden from eyes.
     pub(super) async fn hides(&self, tenant: &TenantName, row: &CallRow, version: &Version) -> bool {
         let scope = Scope::Tenant(tenant.clone());
-        let notes = self.ledger().notes(&scope, row.call).await.ok().flatten();
-        let notes: Notes = notes.and_then(|notes| serde_json::from_str(&notes).ok()).unwrap_or_default();
+        // What cannot be read may say that all of it is hidden.
+        let Ok(notes) = self.ledger().notes(&scope, row.call).await else { return true };
+        let Ok(notes) = notes.as_deref().map(serde_json::from_str::<Notes>).transpose() else { return true };
+        let notes = notes.unwrap_or_default();
         let tool = version.tool.clone().or_else(|| self.catalog().current().tool(&version.name));
         !notes.redact.is_empty() || !notes.sensitive.is_empty() || tool.is_none_or(|tool| tool.is_sensitive())
     }
@@ -94,6 +94,16 @@ pub(super) fn ran(row: &CallRow) -> ToolName {
     }
     let said = serde_json::from_str::<Said>(&row.reply).ok();
     said.and_then(|said| said.detour.fallback).unwrap_or_else(|| row.tool.clone())
+}
+
+/// What is not certain about a recording that is replayed.
+const fn doubt(attested: Attested) -> Option<&'static str> {
+    match attested {
+        Attested::Same | Attested::Changed => None,
+        Attested::Unknown => {
+            Some("the audit entry of the call was not found: that nobody changed its recording is not verified")
+        }
+    }
 }
 
 fn hide(verdict: &mut Verdict, subject: &Subject, execution: &Execution) {
@@ -118,4 +128,15 @@ pub(super) fn ending(execution: &Execution) -> (&'static str, String) {
         Ended::Fault(fault) => fault.to_string(),
     };
     (execution.recording.end.how.word(), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r41_a_recording_that_nobody_vouches_for_is_replayed_with_a_word_about_it() {
+        assert!(doubt(Attested::Unknown).is_some_and(|said| said.contains("not verified")));
+        assert_eq!(doubt(Attested::Same), None);
+    }
 }

@@ -215,3 +215,39 @@ pub(super) fn number(conn: &Connection, sql: &'static str) -> Result<i64, Ledger
     let value: Option<i64> = conn.query_row(sql, [], |row| row.get(0)).map_err(failed("the ledger cannot be read"))?;
     Ok(value.unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r42_golden_cases_of_before_learn_the_call_that_they_were_made_of_and_whose_it_was() {
+        let conn = Connection::open_in_memory().expect("a database");
+        let (last, before) = MIGRATIONS.split_last().expect("migrations");
+        for script in before {
+            conn.execute_batch(script).expect("a migration");
+        }
+        let call = Uuid::from_u128(7);
+        let sql = "INSERT INTO calls (seq, id, tenant, user, agent, tool, mode, input, input_digest, status, outcome, reply, \
+                   fuel, wall_ms, memory_peak, host_calls, started_ms, ended_ms, final) \
+                   VALUES (1, ?1, 'acme', 'ada', 'a', 't', 'commit', '{}', x'00', 'ok', 'none', '{}', 0, 0, 0, 0, 0, 0, 1)";
+        conn.execute(sql, params![call.as_bytes().as_slice()]).expect("a call");
+        for (name, body) in [
+            ("of-a-call", format!(r#"{{"from":"call_{call}"}}"#)),
+            ("of-one-that-is-gone", format!(r#"{{"from":"call_{}"}}"#, Uuid::from_u128(8))),
+            ("by-hand", "{}".to_owned()),
+        ] {
+            let sql = "INSERT INTO golden_cases (tenant, suite, name, tool, body, made_by, made_ms) \
+                       VALUES ('acme', 's', ?1, 't', ?2, 'ann', 1)";
+            conn.execute(sql, params![name, body]).expect("a case");
+        }
+        conn.execute_batch(last).expect("the last migration");
+        let of = |name: &str| -> (Option<Vec<u8>>, Option<String>) {
+            let sql = "SELECT from_call, from_user FROM golden_cases WHERE name = ?1";
+            conn.query_row(sql, params![name], |row| Ok((row.get(0)?, row.get(1)?))).expect("a case")
+        };
+        assert_eq!(of("of-a-call"), (Some(call.as_bytes().to_vec()), Some("ada".to_owned())));
+        assert_eq!(of("of-one-that-is-gone"), (Some(Uuid::from_u128(8).as_bytes().to_vec()), None));
+        assert_eq!(of("by-hand"), (None, None));
+    }
+}

@@ -25,6 +25,8 @@ use super::statement::{row, rows};
 
 /// Most golden cases of one tenant: running all of them takes minutes, and each may be a megabyte.
 pub const CASES_MAX: u64 = 2_000;
+/// Tenants whose cases are run when a version comes into force: each takes its time beside live calls.
+const CASE_TENANTS_MAX: i64 = 100;
 /// Runs of one suite that are kept: enough to see a drift.
 const SUITE_RUNS_KEPT: i64 = 100;
 /// Most versions of one tool that are listed.
@@ -389,6 +391,24 @@ impl Ledger {
         self.read(move |conn| {
             let suite = suite.as_ref().map(ToolName::as_str);
             rows(conn, sql, params![tenant.as_str(), suite, integer(CASES_MAX)], line_of)
+        })
+        .await
+    }
+
+    /// The tenants that have cases in a suite, each with one who added some; at most 100.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn tenants_with_cases(&self, suite: &ToolName) -> Result<Vec<(TenantName, UserName)>, LedgerError> {
+        self.caught_up().await?;
+        let suite = suite.clone();
+        let sql = "SELECT tenant, min(made_by) AS made_by FROM golden_cases WHERE suite = ?1 GROUP BY tenant \
+                   ORDER BY tenant LIMIT ?2";
+        self.read(move |conn| {
+            rows(conn, sql, params![suite.as_str(), CASE_TENANTS_MAX], |row| {
+                let reading = Reading::new(row, "golden_cases");
+                Ok((reading.name("tenant")?, reading.name("made_by")?))
+            })
         })
         .await
     }

@@ -4,7 +4,7 @@
 //! component lay. The bytes of a component are the operator's: it is found in the cache of compiled components, or in its
 //! file while that is still the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -102,17 +102,22 @@ impl Version {
     /// `invalid_input`: it does not have this tool.
     pub(crate) fn with_component(&self, proposal: &Proposal) -> Result<Self, Refusal> {
         let (local, component) = (proposal.local(&self.local)?, Arc::new(proposal.file(self.manifest.compile)));
-        Ok(Self { local, component, tool: None, ..self.clone() })
+        let tool = proposal.tool(&self.manifest, &local);
+        Ok(Self { local, component, tool, ..self.clone() })
     }
 }
 
-/// Keep the versions of a catalog that are not known yet. A manifest that changed in the meantime is another version,
-/// which the next catalog brings.
+/// Keep the versions of a catalog that are not known yet, and say which suites they name. A manifest that changed in the
+/// meantime is another version, which the next catalog brings.
 ///
 /// # Errors
 /// The ledger failed.
-pub async fn keep_versions(ledger: &Ledger, catalog: Arc<Catalog>, ambient: &Ambient) -> Result<(), LedgerError> {
-    let known: std::collections::HashSet<(Digest, Digest)> = ledger.version_names().await?.into_iter().collect();
+pub async fn keep_versions(
+    ledger: &Ledger,
+    catalog: Arc<Catalog>,
+    ambient: &Ambient,
+) -> Result<BTreeSet<ToolName>, LedgerError> {
+    let known: HashSet<(Digest, Digest)> = ledger.version_names().await?.into_iter().collect();
     let now_ms = ambient.now_ms();
     let read = tokio::task::spawn_blocking(move || {
         let fresh = |tools: &[Arc<Tool>]| {
@@ -121,14 +126,18 @@ pub async fn keep_versions(ledger: &Ledger, catalog: Arc<Catalog>, ambient: &Amb
         catalog
             .files()
             .filter(|(_, tools)| fresh(tools))
-            .filter_map(|(file, tools)| row_of(file, tools, now_ms))
+            .filter_map(|(file, tools)| {
+                Some((row_of(file, tools, now_ms)?, tools.first()?.manifest.record.suite.clone()))
+            })
             .collect()
     });
-    let rows: Vec<VersionRow> = read.await.unwrap_or_default();
-    for row in rows {
+    let rows: Vec<(VersionRow, Option<ToolName>)> = read.await.unwrap_or_default();
+    let mut suites = BTreeSet::new();
+    for (row, suite) in rows {
         ledger.keep_version(row).await?;
+        suites.extend(suite);
     }
-    Ok(())
+    Ok(suites)
 }
 
 fn row_of(file: &Path, tools: &[Arc<Tool>], now_ms: u64) -> Option<VersionRow> {

@@ -52,6 +52,47 @@ fn r47_a_manifest_with_less_fuel_is_tried_with_that_and_not_with_what_the_calls_
 }
 
 #[test]
+fn r45_r47_the_next_version_of_a_tool_is_tried_on_recorded_calls_and_installed_past_its_cases() {
+    let (world, _) = gated();
+    let (mut agent, mut admin) = (world.agent(), world.admin());
+    let hyphens = json!({"text": "a follow-up"});
+    let changes = agent.execute("words", hyphens.clone()).must("ok", "none", "").call().to_owned();
+    for number in 0..3 {
+        agent.execute("words", json!({"text": format!("plain {number}")})).must("ok", "none", "");
+    }
+    let next = component("text-stats-next");
+    let start = json!({"with": {"component": next}, "tool": "words", "last": 100});
+    let report = over(&mut admin, "replay.start", start);
+    assert_eq!((&report["compared"], &report["changed"], &report["by"]["output"]), (&json!(5), &json!(1), &json!(1)));
+    let example = &report["examples"][0];
+    assert_eq!(example["call_id"], json!(changes), "{report}");
+    let told = |side: &str| -> Value {
+        let text = example["changes"][0][side]["text"].as_str().expect("a text");
+        serde_json::from_str(text).expect("JSON")
+    };
+    assert_eq!((&told("before")["words"], &told("after")["words"]), (&json!(3), &json!(2)), "{report}");
+    admin.ok("eval.add", json!({"suite": "words", "name": "hyphens", "call": changes}));
+    let folder = world.path("next");
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::copy(&next, folder.join("next.wasm")).expect("a copy");
+    let manifest = b"format = 1\nname = \"words\"\nversion = \"2.0.0\"\ncomponent = \"next.wasm\"\ntier = 0\n\
+                     [record]\nsuite = \"words\"\n";
+    world.home.put("next/words.toml", manifest);
+    let install = json!({"manifest": folder.join("words.toml")});
+    failed(&mut admin, &install, "1 of 2");
+    let words = |agent: &mut Agent| {
+        agent.execute("words", hyphens.clone()).must("ok", "none", "").value["output"]["words"].clone()
+    };
+    assert_eq!(words(&mut agent), json!(3), "the old one is in force");
+    admin.ok("eval.remove", json!({"suite": "words", "name": "hyphens"}));
+    let installed = admin.ok("tools.install", install);
+    assert_eq!(installed["passed"][0]["passed"], json!(1), "{installed}");
+    assert_eq!(words(&mut agent), json!(2));
+    // What was called before the installation still replays with the version that it was made with.
+    assert_eq!(admin.ok("replay.call", json!({"call": changes}))["identical"], json!(true));
+}
+
+#[test]
 fn r45_a_manifest_that_changes_with_the_same_component_passes_the_gate_or_is_not_installed() {
     let (world, _) = gated();
     let mut admin = world.admin();
@@ -110,6 +151,34 @@ fn r45_a_version_that_is_not_in_force_any_more_still_gates_the_next_one() {
     let mut admin = world.admin();
     let less = offered(&world, "words", "[record]\nsuite = \"words\"\n[limits]\nfuel = 1000\n");
     failed(&mut admin, &less, "1 of 1");
+}
+
+#[test]
+fn r45_a_version_that_came_into_force_around_the_gate_is_run_over_its_cases_at_once() {
+    let (world, _) = gated();
+    let mut admin = world.admin();
+    let less = world.text("tools/words.toml") + "[limits]\nfuel = 1000\n";
+    world.home.put("tools/words.toml", less.as_bytes());
+    admin.ok("tools.reload", json!({}));
+    let mut runs = Value::Null;
+    crate::doors::running::until("its suite was run", || {
+        runs = admin.ok("eval.list", json!({}))["suites"][0]["runs"].take();
+        runs.as_array().is_some_and(|runs| !runs.is_empty())
+    });
+    assert_eq!((&runs[0]["passed"], &runs[0]["failed"]), (&json!(0), &json!(1)), "{runs}");
+    crate::doors::running::until("operators are told", || {
+        admin.ok("alerts.list", json!({})).to_string().contains("eval.drift")
+    });
+}
+
+#[test]
+fn r47_a_component_whose_schema_refuses_what_was_called_is_told_as_such() {
+    let (world, _) = gated();
+    let with = json!({"component": component("csv-report")});
+    let report = over(&mut world.admin(), "replay.start", json!({"with": with, "last": 5, "tool": "words"}));
+    assert_eq!(report["by"], json!({"input": 1}), "{report}");
+    let change = &report["examples"][0]["changes"][0];
+    assert_eq!(change["after"], json!("the input breaks `required`"), "{report}");
 }
 
 #[test]
@@ -188,9 +257,9 @@ fn r42_what_a_policy_hides_of_a_call_is_hidden_in_its_case_its_failures_and_back
     let shown = admin.ok("eval.show", json!({"suite": "golden", "name": "wrong"}));
     let ran = over(&mut admin, "eval.run", json!({}));
     assert_eq!(ran["failed"], json!(1), "{ran}");
-    let with = json!({"component": world.path("tools/bad-output.wasm")});
+    let with = json!({"component": component("text-stats-next")});
     let tested = over(&mut admin, "replay.start", json!({"with": with, "last": 5, "tool": "words"}));
-    assert_eq!(tested["changed"], json!(1), "{tested}");
+    assert_eq!(tested["by"], json!({"output": 1}), "{tested}");
     for answer in [added, shown, ran, tested] {
         assert!(!answer.to_string().to_lowercase().contains("canary"), "{answer}");
     }

@@ -3,19 +3,20 @@
 //! One case is in memory at a time. What was not run, because somebody or the machine cut it off, has neither passed nor failed:
 //! no run of its suite is kept, and no gate opens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use toolkeep_core::id::{TenantName, ToolName};
+use toolkeep_core::audit::AuditKind;
+use toolkeep_core::id::{TenantName, ToolName, UserName};
 use toolkeep_core::policy::plan_tier;
 use toolkeep_core::principal::Principal;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::execution::Cancel;
 use toolkeep_sandbox::tape::Matching;
 
-use super::{Proposed, principal_of};
+use super::{Proposed, as_eval, principal_of};
 use crate::authenticate::Operator;
 use crate::eval::{Case, Eyes};
 use crate::host::Host;
@@ -213,7 +214,8 @@ impl Host {
         let subject = case.subject(version, principal)?;
         let manner = Manner { matching: Matching::ByContent, behind: true, cancel: cancel.clone() };
         let execution = play(self.executor(), &subject, version, &manner).await?;
-        let mut problems = case.expect.problems(&execution, Eyes::of(self.is_hidden(case)));
+        let hidden = self.is_hidden(case) || version.tool.as_ref().is_some_and(|tool| tool.is_sensitive());
+        let mut problems = case.expect.problems(&execution, Eyes::of(hidden));
         let tier = plan_tier(&execution.staged.effects, self.undo_bytes());
         if tier > version.tier {
             let (wants, declared) = (tier.number(), version.tier.number());
@@ -244,6 +246,36 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// Versions came into force that were not before, past the gate or around it: run the suites that they name, for every tenant
+    /// that has cases there, so that operators are told where they do not pass.
+    pub(in crate::host) async fn run_fresh(&self, suites: BTreeSet<ToolName>) {
+        for suite in suites {
+            let tenants = match self.ledger().tenants_with_cases(&suite).await {
+                Ok(tenants) => tenants,
+                Err(error) => {
+                    tracing::warn!(%error, %suite, "the suite of a new version could not be run");
+                    continue;
+                }
+            };
+            for (tenant, user) in tenants {
+                if let Err(refusal) = self.run_fresh_of((&tenant, user), &suite).await {
+                    let problem = refusal.message;
+                    tracing::warn!(%suite, tenant = tenant.as_str(), problem, "the suite of a new version could not be run");
+                }
+            }
+        }
+    }
+
+    async fn run_fresh_of(&self, (tenant, user): (&TenantName, UserName), suite: &ToolName) -> Result<(), Refusal> {
+        let ready = self.suite_cases(tenant, Some(suite)).await?;
+        let facts =
+            json!({"what": "suite run", "by": "daemon", "tenant": tenant, "suite": suite, "cases": ready.len()});
+        self.ledger().audit(AuditKind::Evaluation, &facts).map_err(|e| e.refusal())?;
+        let principal = as_eval(tenant.clone(), user)?;
+        let ran = self.run_cases(&principal, ready, &Proposed::Nothing, (&Cancel::new(), &|| {})).await;
+        self.keep_runs(tenant, &ran).await
     }
 
     /// What the golden cases of a suite say about a changed version before it is installed.

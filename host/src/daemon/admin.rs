@@ -40,6 +40,14 @@ pub(super) struct AdminSession {
     proof: Result<Arc<Operator>, Refusal>,
 }
 
+/// What an operator asked.
+pub(super) struct Asked {
+    pub(super) host: Host,
+    pub(super) op: Arc<Operator>,
+    pub(super) method: AdminMethod,
+    pub(super) params: Map<String, Value>,
+}
+
 impl AdminPlane {
     /// A plane in front of `host` that can tell the daemon to stop.
     pub(super) const fn new(host: Host, stop: Arc<watch::Sender<bool>>) -> Self {
@@ -77,10 +85,10 @@ impl AdminPlane {
             | Method::AutonomyShow
             | Method::AutonomySet
             | Method::IncidentGet => {
-                return oversight::begin(host, op, method, params);
+                return oversight::begin(Asked { host, op, method, params });
             }
             Method::AlertsList | Method::AlertsShow | Method::AlertsAck => {
-                return alerts::begin(host, op, method, params);
+                return alerts::begin(Asked { host, op, method, params });
             }
             Method::OutcomesList | Method::OutcomesResolve => return self.outcomes(&op, method, params),
             Method::ToolsInstall | Method::ToolsList | Method::ToolsReload => {
@@ -110,7 +118,7 @@ impl AdminPlane {
             | Method::EvalList
             | Method::EvalShow
             | Method::EvalRemove
-            | Method::EvalRun => return replay::begin(host, op, method, params),
+            | Method::EvalRun => return replay::begin(Asked { host, op, method, params }),
             Method::BreakersList
             | Method::BreakersOpen
             | Method::BreakersClose
@@ -123,7 +131,7 @@ impl AdminPlane {
             | Method::AuditExport
             | Method::AuditKey
             | Method::AuditCheckpoints
-            | Method::AuditCheckpoint => return audit::begin(host, op, method, params),
+            | Method::AuditCheckpoint => return audit::begin(Asked { host, op, method, params }),
             Method::HealthGet | Method::DaemonDrain => return self.life(&op, method, params),
             Method::AuditRead
             | Method::RetentionShow
@@ -133,7 +141,7 @@ impl AdminPlane {
             | Method::PrivacyForget
             | Method::StatsCalls
             | Method::StatsRuns
-            | Method::StatsFile => return privacy::begin(host, op, method, params),
+            | Method::StatsFile => return privacy::begin(Asked { host, op, method, params }),
         })
     }
 

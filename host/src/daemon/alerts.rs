@@ -1,18 +1,14 @@
 //! Alerts on the admin plane: from their methods and parameters to the [`Host`].
 
-use std::sync::Arc;
-
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use toolkeep_core::id::AlertId;
 
+use super::admin::Asked;
 use super::agent::later;
 use super::method::AdminMethod;
 use super::params;
 use super::plane::Dispatch;
 use super::reply::Fault;
-use crate::authenticate::Operator;
-use crate::host::Host;
 
 /// `alerts.list`.
 #[derive(Debug, Deserialize)]
@@ -45,12 +41,7 @@ struct Ack {
 ///
 /// # Errors
 /// The parameters are not those of the method.
-pub(super) fn begin(
-    host: Host,
-    op: Arc<Operator>,
-    method: AdminMethod,
-    params: Map<String, Value>,
-) -> Result<Dispatch, Fault> {
+pub(super) fn begin(Asked { host, op, method, params }: Asked) -> Result<Dispatch, Fault> {
     Ok(match method {
         AdminMethod::AlertsList => {
             let list: List = params::read(params)?;

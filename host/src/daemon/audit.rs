@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use toolkeep_core::audit::AuditKind;
 
+use super::admin::Asked;
 use super::agent::later;
 use super::method::AdminMethod;
 use super::params;
 use super::plane::Dispatch;
 use super::reply::{Body, Fault, INVALID_PARAMS};
-use crate::authenticate::Operator;
-use crate::host::{ExportAsk, Host, ProveAsk, check_kept};
+use crate::host::{ExportAsk, ProveAsk, check_kept};
 use crate::ledger::EntryFilter;
 
 /// Bytes of an id that entries are looked through for.
@@ -53,12 +52,7 @@ struct List {
 }
 
 /// Answer a method of the audit.
-pub(super) fn begin(
-    host: Host,
-    op: Arc<Operator>,
-    method: AdminMethod,
-    params: Map<String, Value>,
-) -> Result<Dispatch, Fault> {
+pub(super) fn begin(Asked { host, op, method, params }: Asked) -> Result<Dispatch, Fault> {
     Ok(match method {
         AdminMethod::AuditVerify => {
             let asked: Verify = params::read(params)?;

@@ -1,20 +1,17 @@
 //! Oversight on the admin plane: standing approvals, how far agents may go, and the questions of an incident.
 
-use std::sync::Arc;
-
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use toolkeep_core::autonomy::Autonomy;
 use toolkeep_core::id::{AgentName, CallId, RunId, StandingId, ToolName};
 use toolkeep_core::refusal::{Code, Refusal};
 
+use super::admin::Asked;
 use super::agent::later;
 use super::method::AdminMethod;
 use super::params;
 use super::plane::Dispatch;
 use super::reply::{Fault, INVALID_PARAMS};
-use crate::authenticate::Operator;
-use crate::host::{Host, IncidentOf, ProposedStanding};
+use crate::host::{IncidentOf, ProposedStanding};
 
 /// `standing.list`.
 #[derive(Debug, Deserialize)]
@@ -99,12 +96,7 @@ struct Incident {
 ///
 /// # Errors
 /// The parameters are not those of the method.
-pub(super) fn begin(
-    host: Host,
-    op: Arc<Operator>,
-    method: AdminMethod,
-    params: Map<String, Value>,
-) -> Result<Dispatch, Fault> {
+pub(super) fn begin(Asked { host, op, method, params }: Asked) -> Result<Dispatch, Fault> {
     Ok(match method {
         AdminMethod::StandingList => {
             let list: List = params::read(params)?;

@@ -1,18 +1,15 @@
 //! The methods about what is kept: break-glass reads, retention, holds, forgetting, and what operators ask of the past.
 
-use std::sync::Arc;
-
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use toolkeep_core::id::{CallId, RunId};
 
+use super::admin::Asked;
 use super::agent::later;
 use super::method::AdminMethod;
 use super::params;
 use super::plane::Dispatch;
 use super::reply::Fault;
-use crate::authenticate::Operator;
-use crate::host::{HeldThing, Host};
+use crate::host::HeldThing;
 
 /// `audit.read`.
 #[derive(Debug, Deserialize)]
@@ -52,12 +49,7 @@ impl Hold {
 ///
 /// # Errors
 /// The parameters are not those of the method.
-pub(super) fn begin(
-    host: Host,
-    op: Arc<Operator>,
-    method: AdminMethod,
-    params: Map<String, Value>,
-) -> Result<Dispatch, Fault> {
+pub(super) fn begin(Asked { host, op, method, params }: Asked) -> Result<Dispatch, Fault> {
     Ok(match method {
         AdminMethod::AuditRead => {
             let read: Read = params::read(params)?;

@@ -1,20 +1,17 @@
 //! Replays, back-tests and golden cases on the admin plane.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use std::path::Path;
 use toolkeep_core::id::{CallId, ToolName};
 use toolkeep_core::refusal::{Code, Refusal};
 
+use super::admin::Asked;
 use super::agent::later;
 use super::method::AdminMethod;
 use super::params;
 use super::plane::Dispatch;
 use super::reply::{Fault, INVALID_PARAMS};
-use crate::authenticate::Operator;
-use crate::host::{AddCase, BackTest, Host, RunSuite, With};
+use crate::host::{AddCase, BackTest, RunSuite, With};
 
 /// `replay.call`.
 #[derive(Debug, Deserialize)]
@@ -77,12 +74,7 @@ pub(super) fn absolute(path: &Path, pointer: &str) -> Result<(), Fault> {
 }
 
 /// Begin what a method of this kind asks for.
-pub(super) fn begin(
-    host: Host,
-    op: Arc<Operator>,
-    method: AdminMethod,
-    params: Map<String, Value>,
-) -> Result<Dispatch, Fault> {
+pub(super) fn begin(Asked { host, op, method, params }: Asked) -> Result<Dispatch, Fault> {
     Ok(match method {
         AdminMethod::ReplayCall => {
             let of: OfCall = params::read(params)?;

@@ -42,10 +42,16 @@ impl Host {
             self.executor().loader.artifact(component).await?;
         }
         let passed = self.pass_gate(operator, &candidate, accept_failing).await?;
-        let (names, file) = (candidate.names(), candidate.file().to_path_buf());
-        let digest = component.map(|component| component.digest);
-        let facts = json!({"what": "installed", "tools": names, "component": digest, "passed": passed,
-            "accepted_failing": accept_failing});
+        let facts = json!({"what": "installed", "tools": candidate.names(), "passed": passed,
+            "component": component.map(|component| component.digest), "accepted_failing": accept_failing});
+        let (host, operator) = (self.clone(), operator.clone());
+        // Whoever waits may go away while cases run. What is on record as installed is installed.
+        self.to_the_end(async move { host.place(&operator, candidate, facts).await }).await
+    }
+
+    async fn place(&self, operator: &Operator, candidate: Candidate, facts: Value) -> Result<Value, Refusal> {
+        let mut installed = json!({"installed": candidate.names(), "manifest": candidate.file(),
+            "component": facts.get("component"), "passed": facts.get("passed")});
         self.note(operator, AuditKind::Tool, facts).await?;
         blocking(move || candidate.place()).await??;
         let host = self.clone();
@@ -57,7 +63,10 @@ impl Host {
         })
         .await?;
         self.keep_versions();
-        Ok(json!({"installed": names, "component": digest, "manifest": file, "problems": problems, "passed": passed}))
+        if let Value::Object(members) = &mut installed {
+            members.insert("problems".to_owned(), json!(problems));
+        }
+        Ok(installed)
     }
 
     /// A version that differs from the last one has to pass the golden cases that either of them names. What is accepted
@@ -72,10 +81,12 @@ impl Host {
         if last.is(candidate) {
             return Ok(Vec::new());
         }
-        let accepted = |refusal: Refusal| match accept_failing {
-            Some(why) if refusal.code == Code::EvalFailed && !why.trim().is_empty() => {
+        let overrules = accept_failing.is_some_and(|why| !why.trim().is_empty());
+        // What the cases say, or that they cannot all be run in time, may be overruled; that they cannot be read may not.
+        let accepted = |refusal: Refusal| match &refusal.detail {
+            Some(told) if overrules && matches!(refusal.code, Code::EvalFailed | Code::Overloaded) => {
                 tracing::warn!(problem = refusal.message, "a version is installed that does not pass its golden cases");
-                Ok(refusal.detail.unwrap_or_default())
+                Ok(told.clone())
             }
             _ => Err(refusal),
         };

@@ -172,6 +172,36 @@ fn r45_a_version_that_came_into_force_around_the_gate_is_run_over_its_cases_at_o
 }
 
 #[test]
+fn r45_r47_what_was_cut_off_by_cancelling_is_no_finding() {
+    let mut world = asleep("", &[("slow", "spin", "tier = 0\n[limits]\nfuel = 1_000_000_000\n".to_owned())]);
+    world.start();
+    let mut admin = world.admin();
+    let call = world.agent().execute("slow", json!({})).must("failed", "none", "out_of_fuel").call().to_owned();
+    admin.ok("eval.add", json!({"name": "slow", "call": call}));
+    let cancelled = |admin: &mut Agent, method: &str, params: Value| {
+        let job = admin.ok(method, params)["job"].clone();
+        let mut answer = admin.ok("replay.cancel", json!({"job": job}));
+        crate::doors::running::until("the job is over", || {
+            answer = admin.ok("replay.progress", json!({"job": job}));
+            answer["state"] != "running"
+        });
+        answer["report"].take()
+    };
+    let with = json!({"manifest": world.path("tools/slow.toml")});
+    let report = cancelled(&mut admin, "replay.start", json!({"with": with, "last": 5}));
+    assert_eq!(report["cancelled"], json!(true), "{report}");
+    assert_eq!((&report["compared"], &report["not_comparable"]), (&json!(0), &json!(0)), "{report}");
+    let report = cancelled(&mut admin, "eval.run", json!({}));
+    assert_eq!(
+        (&report["failed"], &report["passed"], &report["not_run"]),
+        (&json!(0), &json!(0), &json!(1)),
+        "{report}"
+    );
+    let listed = admin.ok("eval.list", json!({}));
+    assert_eq!(listed["suites"][0]["runs"], json!([]), "nothing is kept of it: {listed}");
+}
+
+#[test]
 fn r47_a_component_whose_schema_refuses_what_was_called_is_told_as_such() {
     let (world, _) = gated();
     let with = json!({"component": component("csv-report")});

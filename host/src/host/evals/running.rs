@@ -301,7 +301,9 @@ impl Host {
         let sum = self.run_in_time(&principal, ready, &proposed).await.sum();
         if !sum.is_whole() {
             let message = format!("{} of {} golden cases of `{suite}` were run", sum.passed + sum.failed, sum.cases);
-            return Err(Refusal::new(Code::Overloaded, message).hint("try again when the daemon has less to do"));
+            let mut refusal = Refusal::new(Code::Overloaded, message).hint("try again when the daemon has less to do");
+            refusal.detail = Some(json!({"suite": suite, "not_run": sum.cases - sum.passed - sum.failed}));
+            return Err(refusal);
         }
         if sum.permille() < u64::from(self.config().recording.pass_permille) {
             let message = format!("{} of {} golden cases of `{suite}` fail", sum.failed, sum.cases);

@@ -343,7 +343,7 @@ mod tests {
             "toolkeep_call_duration_seconds_bucket{le=\"60.0\",tool=\"_unknown\"} 0\n",
             "toolkeep_call_duration_seconds_bucket{le=\"+Inf\",tool=\"_unknown\"} 1\n",
             "toolkeep_execution_duration_seconds_count{tool=\"text-stats\"} 1\n",
-            "toolkeep_ready 0\n",
+            "toolkeep_ready 0.0\n",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -50,3 +50,4 @@ pub mod standing;
 pub mod taint;
 pub mod tier;
 pub mod trace;
+pub mod wit;

@@ -23,8 +23,10 @@ use crate::retry::{RetryRules, RetryText};
 use crate::taint::Marks;
 use crate::tier::Tier;
 
+mod function;
 mod rare;
 
+pub use function::{FunctionText, Offer};
 pub use rare::{AccessText, ClockText, Record, RecordText};
 
 /// The only format that this version reads.
@@ -62,6 +64,9 @@ pub struct ManifestText {
     /// `frozen` (default) or `real`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockText>,
+    /// Functions that are tools, where the component was not built with the SDK.
+    #[serde(default, rename = "function", skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<FunctionText>,
     /// Workspaces that it may see.
     #[serde(default, rename = "workspace", skip_serializing_if = "Vec::is_empty")]
     pub workspaces: Vec<WorkspaceText>,
@@ -240,6 +245,8 @@ pub struct Manifest {
     pub hold: Vec<String>,
     /// Which clock it sees.
     pub clock: ClockGrant,
+    /// Functions that are tools, where the component was not built with the SDK.
+    pub functions: Arc<[Offer]>,
     /// What it may do in which workspace.
     pub files: Vec<FileGrant>,
     /// Origins that it may send requests to.
@@ -377,6 +384,7 @@ impl ManifestText {
             tiers: self.tiers.clone(),
             hold: self.hold.clone(),
             clock: self.clock(),
+            functions: self.functions()?,
             files,
             price: self.price(&http),
             http: http.into(),

@@ -65,3 +65,29 @@ fn every_limit_holds_at_its_ceiling_and_one_above() {
         assert_eq!(at(0), key == "recording_bytes", "{key} at 0");
     }
 }
+
+#[test]
+fn r14_functions_have_names_of_their_own_and_are_bounded() {
+    let function = |export: &str| json!({"export": export, "what": "w"});
+    let with = |functions: Vec<Value>| check(|v| v["function"] = json!(functions));
+    let names = |functions: Vec<Value>| {
+        let offers = with(functions).expect("valid").functions;
+        offers.iter().map(|offer| offer.name.to_string()).collect::<Vec<_>>()
+    };
+    let mut named = function("a:b/c@2.0.0#f");
+    named["name"] = json!("newer");
+    assert_eq!(names(vec![function("a:b/c@1.0.0#f"), function("f"), named]), ["c.f", "f", "newer"]);
+    for (functions, says) in [
+        (vec![function("a:b/c@1.0.0#f"), function("a:b/c@2.0.0#f")], "give one of them a `name`"),
+        (vec![function("f"), function("f")], "is listed twice"),
+        (vec![function("a b")], "names no function"),
+        (vec![function(&format!("a:b/{}#f", "c".repeat(64)))], "set it"),
+        (vec![json!({"export": "f", "effects": ["file.burn"]})], "not an effect kind"),
+        (vec![json!({"what": "w"})], "missing field `export`"),
+    ] {
+        let told = with(functions).expect_err(says);
+        assert!(told.contains(says), "{told}");
+    }
+    let many = |count: usize| with((0..count).map(|at| function(&format!("f{at}"))).collect()).is_ok();
+    assert_eq!((many(64), many(65)), (true, false));
+}

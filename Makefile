@@ -14,6 +14,8 @@ TOOLS := $(TARGET)/tools
 TOOLKEEP := $(TARGET)/debug/toolkeep
 
 GOOD := $(notdir $(patsubst %/,%,$(dir $(wildcard sample-tools/good/*/Cargo.toml))))
+# Those with an interface of their own are described by manifests, not by themselves.
+TYPED := $(notdir $(patsubst %/wit/,%,$(wildcard sample-tools/good/*/wit/)))
 HOSTILE := $(notdir $(patsubst %/,%,$(dir $(wildcard sample-tools/hostile/*/Cargo.toml))))
 
 CARGO_DENY := ^0.20
@@ -60,7 +62,7 @@ guests: build ## the sample tools as components: target/tools/<name>.wasm
 	@for name in $(GOOD) $(HOSTILE); do \
 		cp $(GUEST)/wasm32-wasip2/release/$${name//-/_}.wasm $(TOOLS)/$$name.wasm; \
 	done
-	@for name in $(GOOD); do $(TOOLKEEP) tools pack $(TOOLS)/$$name.wasm; done
+	@for name in $(filter-out $(TYPED),$(GOOD)); do $(TOOLKEEP) tools pack $(TOOLS)/$$name.wasm; done
 	@# Some hostile tools cannot describe themselves: that is their attack. They stay as they were built.
 	@for name in $(HOSTILE); do \
 		$(TOOLKEEP) tools pack $(TOOLS)/$$name.wasm 2>/dev/null || echo "guests: $$name refuses to be packed"; \

@@ -10,6 +10,8 @@ use toolkeep_core::descriptor::{BadDescriptor, Descriptors, SECTION, SECTION_MAX
 use wasm_encoder::{ComponentSection, CustomSection};
 use wasmparser::{Chunk, ComponentImportSectionReader, Encoding, Parser, Payload};
 
+use crate::prescreen::{Contract, TOOL};
+
 /// Why a file cannot be read as a component with tools.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadComponent {
@@ -33,6 +35,9 @@ pub enum BadComponent {
         /// Bytes that it may have.
         limit: usize,
     },
+    /// It exports more functions than anybody looks at.
+    #[error("the component exports more than {0} functions")]
+    Functions(usize),
     /// A description that breaks a rule.
     #[error(transparent)]
     Descriptors(#[from] BadDescriptor),
@@ -83,15 +88,7 @@ fn top_level<'a>(wasm: &'a [u8], mut visit: impl FnMut(&Section<'a>)) -> Result<
 /// # Errors
 /// The file is no component, or it has no such section, several, or one that is too large or not UTF-8.
 pub fn section(wasm: &[u8]) -> Result<&str, BadComponent> {
-    let mut found = Vec::new();
-    top_level(wasm, |section| {
-        if let Payload::CustomSection(custom) = &section.payload
-            && custom.name() == SECTION
-        {
-            found.push(custom.data());
-        }
-    })?;
-    let data = match found.as_slice() {
+    let data = match custom_sections(wasm, SECTION)?.as_slice() {
         [] => return Err(BadComponent::NotPacked),
         [data] => *data,
         several => return Err(BadComponent::PackedTwice(several.len())),
@@ -100,6 +97,41 @@ pub fn section(wasm: &[u8]) -> Result<&str, BadComponent> {
         return Err(BadComponent::SectionTooLarge { size: data.len(), limit: SECTION_MAX_BYTES });
     }
     std::str::from_utf8(data).map_err(|error| BadDescriptor::Shape(error.to_string()).into())
+}
+
+/// The contents of all sections of a name at the top level.
+pub(crate) fn custom_sections<'a>(wasm: &'a [u8], name: &str) -> Result<Vec<&'a [u8]>, BadComponent> {
+    let mut found = Vec::new();
+    top_level(wasm, |section| {
+        if let Payload::CustomSection(custom) = &section.payload
+            && custom.name() == name
+        {
+            found.push(custom.data());
+        }
+    })?;
+    Ok(found)
+}
+
+/// How a component is called, by the names of its exports alone.
+///
+/// # Errors
+/// The file is no component.
+pub fn contract(wasm: &[u8]) -> Result<Contract, BadComponent> {
+    let (mut has_tool, mut broken) = (false, None);
+    top_level(wasm, |section| {
+        if let Payload::ComponentExportSection(reader) = &section.payload {
+            for export in reader.clone() {
+                match export {
+                    Ok(export) => has_tool |= export.name.name.starts_with(TOOL),
+                    Err(error) => broken = Some(error),
+                }
+            }
+        }
+    })?;
+    match broken {
+        Some(error) => Err(BadComponent::malformed(error)),
+        None => Ok(if has_tool { Contract::Tool } else { Contract::Functions }),
+    }
 }
 
 /// The descriptors of all tools of a component, checked.

@@ -20,11 +20,13 @@ use crate::capability::clock::Timeline;
 use crate::capability::context::Context;
 use crate::compile::{Refused, prescreen};
 use crate::engine::{self, Ticker};
-use crate::execution::{self, Cancel, Ended, Entry, Ingredients, Outward, Place};
+use crate::execution::{self, Asked, Cancel, Ended, Ingredients, Outward, Place};
 use crate::fault::{Fault, HostFault};
 use crate::lane::Pace;
+use crate::prescreen::Contract;
 use crate::recording::Recorder;
 use crate::state::{self, State};
+use crate::typed::Door;
 
 /// Fuel for describing 64 tools with large schemas.
 const FUEL: u64 = 1_000_000_000;
@@ -53,13 +55,16 @@ pub enum NoDescription {
 /// # Errors
 /// The component is refused, cannot run, or fails.
 pub async fn describe(wasm: &[u8]) -> Result<String, NoDescription> {
-    prescreen(wasm)?;
+    if prescreen(wasm)?.contract != Contract::Tool {
+        return Err(Refused::NotDescribed.into());
+    }
     let unfit = |error: wasmtime::Error| NoDescription::Unfit(format!("{error:#}"));
     let engine = engine::plain()?;
     let ticker = Ticker::start()?;
     ticker.add(&engine);
     let component = Component::new(&engine, wasm).map_err(unfit)?;
-    let ready = state::linker(&engine)?.instantiate_pre(&component).and_then(GuestPre::new).map_err(unfit)?;
+    let door =
+        state::linker(&engine)?.instantiate_pre(&component).and_then(GuestPre::new).map(Door::Tool).map_err(unfit)?;
     let limits = ExecutionLimits { fuel: FUEL, output_bytes: SECTION_MAX_BYTES as u64, ..ExecutionLimits::default() };
     let ingredients = Ingredients {
         context: nobody().map_err(|error| HostFault::Internal(error.to_string()))?,
@@ -79,7 +84,7 @@ pub async fn describe(wasm: &[u8]) -> Result<String, NoDescription> {
     let state = State::new(ingredients, Instant::now());
     let _ticking = ticker.tick();
     let place = Place { fingerprint: engine::fingerprint(&engine).into(), engine, pace: Pace::default() };
-    let ran = execution::run(&place, &ready, Entry::Describe, &limits, state, &Cancel::new()).await?;
+    let ran = execution::run(&place, &door, Asked::Describe, &limits, state, &Cancel::new()).await?;
     match ran.ended {
         Ended::Output(text) => Ok(text),
         Ended::Fault(fault) => Err(NoDescription::Fault(fault)),

@@ -28,17 +28,18 @@ use toolkeep_core::grant::{HttpGrant, KeysGrant, MessageGrant};
 use toolkeep_core::id::ToolName;
 use toolkeep_core::limit::ExecutionLimits;
 use toolkeep_core::refusal::FieldProblem;
+use toolkeep_core::wit::Label;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
 
-use crate::bindings::{GuestPre, contract};
+use crate::bindings::contract;
 use crate::books::{self, Books};
 use crate::capability::clock::{Clock, Timeline};
 use crate::capability::context::{Context, PROGRESS_MAX, Progress};
 use crate::capability::http::Engine as HttpEngine;
 use crate::capability::log::{Log, LogLine};
 use crate::capability::random::Random;
-use crate::fault::{Fault, HostFault};
+use crate::fault::{Fault, HostFault, Stop};
 use crate::lane::Pace;
 use crate::limiter::Limiter;
 use crate::pool::Loaded;
@@ -47,9 +48,10 @@ use crate::recording::{Frame, Kept, NotingKeys, Recorder};
 use crate::stage::{Content, Mount, Spool, Stage, StageLimits, Staged};
 use crate::state::State;
 use crate::tape::{Matching, Tape, TapeKeys};
+use crate::typed::Door;
 
 /// Bytes that one call between guest and host may carry: the largest output with room for its encoding.
-const CROSSING_MAX_BYTES: usize = 8 * 1024 * 1024;
+pub(crate) const CROSSING_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Problems with fields that one error of a tool may name; a model cannot use more.
 pub const FIELDS_MAX: usize = 100;
 
@@ -69,8 +71,8 @@ pub const fn patience(deadline: Duration) -> Duration {
 pub struct Order {
     /// What runs.
     pub loaded: Arc<Loaded>,
-    /// Name of the tool inside of the component.
-    pub tool: ToolName,
+    /// What is called inside of the component.
+    pub entry: Entry,
     /// Its input: a JSON text that was checked against its schema.
     pub input: Arc<str>,
     /// What it learns about its call.
@@ -99,6 +101,15 @@ pub struct Order {
     pub cancel: Cancel,
     /// Who hears how far it has come.
     pub progress: Option<Sender<Progress>>,
+}
+
+/// What is called inside of a component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A tool of a component that was built with the SDK.
+    Tool(ToolName),
+    /// A function that the component exports.
+    Function(Label),
 }
 
 /// A replay.
@@ -254,9 +265,9 @@ pub(crate) struct Place {
     pub(crate) pace: Pace,
 }
 
-/// What is called in the guest.
-pub(crate) enum Entry<'a> {
-    Invoke { tool: &'a str, input: &'a str },
+/// What is asked of the guest.
+pub(crate) enum Asked<'a> {
+    Invoke { entry: &'a Entry, input: &'a str, output_bytes: u64 },
     Describe,
 }
 
@@ -326,8 +337,8 @@ impl State {
 /// Run one call to its end and drop its store.
 pub(crate) async fn run(
     place: &Place,
-    ready: &GuestPre<State>,
-    entry: Entry<'_>,
+    door: &Door,
+    asked: Asked<'_>,
     limits: &ExecutionLimits,
     state: State,
     cancel: &Cancel,
@@ -335,7 +346,7 @@ pub(crate) async fn run(
     let deadline = state.patience;
     let mut store = fresh_store(place, limits, state)?;
     let end = {
-        let called = pin!(call(&mut store, ready, entry));
+        let called = pin!(call(&mut store, door, asked));
         drive(called, deadline, cancel).await
     };
     let left = store.get_fuel().unwrap_or(0);
@@ -372,15 +383,29 @@ fn fresh_store(place: &Place, limits: &ExecutionLimits, state: State) -> Result<
 
 async fn call(
     store: &mut Store<State>,
-    ready: &GuestPre<State>,
-    entry: Entry<'_>,
+    door: &Door,
+    asked: Asked<'_>,
 ) -> wasmtime::Result<Result<String, contract::Error>> {
-    let guest = ready.instantiate_async(&mut *store).await?;
-    let tool = guest.toolkeep_tool_tool();
-    match entry {
-        Entry::Invoke { tool: name, input } => tool.call_invoke(store, name, input).await,
-        Entry::Describe => tool.call_describe(store).await.map(Ok),
+    match (door, asked) {
+        (Door::Tool(ready), Asked::Invoke { entry: Entry::Tool(name), input, .. }) => {
+            let guest = ready.instantiate_async(&mut *store).await?;
+            guest.toolkeep_tool_tool().call_invoke(store, name.as_str(), input).await
+        }
+        (Door::Functions(typed), Asked::Invoke { entry: Entry::Function(label), input, output_bytes }) => {
+            // Boxed, so that calls of the other kind are not moved about with room for this one.
+            Box::pin(typed.call(store, label, input, output_bytes)).await
+        }
+        (Door::Tool(ready), Asked::Describe) => {
+            let guest = ready.instantiate_async(&mut *store).await?;
+            guest.toolkeep_tool_tool().call_describe(store).await.map(Ok)
+        }
+        (Door::Tool(_), Asked::Invoke { .. }) => Err(stop("the component is called by the names of its tools only")),
+        (Door::Functions(_), _) => Err(stop("the component is called by its functions only")),
     }
+}
+
+fn stop(why: &str) -> wasmtime::Error {
+    Stop::from(Fault::Trap(why.to_owned())).into()
 }
 
 /// Let the call run until it returns, panics, takes too long or is cancelled.
@@ -420,7 +445,7 @@ pub(crate) async fn carry_out(
     slot: OwnedSemaphorePermit,
 ) -> Result<Execution, HostFault> {
     let started = Instant::now();
-    let ready = order.loaded.ready().ok_or(HostFault::Retired)?;
+    let door = order.loaded.ready().ok_or(HostFault::Retired)?;
     let limits = stage_limits(&order.limits);
     let given = closing::given(&order);
     let source = Source::of(&mut order);
@@ -453,8 +478,8 @@ pub(crate) async fn carry_out(
     if state.outward.layer.is_some() {
         state.outbound().map_err(|error| HostFault::Stage(format!("{error:#}")))?;
     }
-    let entry = Entry::Invoke { tool: order.tool.as_str(), input: &order.input };
-    let Ran { ended, fuel, state } = run(&place, &ready, entry, &order.limits, state, &order.cancel).await?;
+    let asked = Asked::Invoke { entry: &order.entry, input: &order.input, output_bytes: order.limits.output_bytes };
+    let Ran { ended, fuel, state } = run(&place, &door, asked, &order.limits, state, &order.cancel).await?;
     drop(slot);
     let (log, log_dropped) = state.log.finish();
     let (recorder, off) = (state.recorder.clone(), state.clock.is_off());

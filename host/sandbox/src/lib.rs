@@ -29,4 +29,5 @@ pub mod sandbox;
 pub mod stage;
 mod state;
 pub mod tape;
+pub mod typed;
 pub mod workspace;

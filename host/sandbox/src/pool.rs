@@ -20,11 +20,11 @@ use toolkeep_core::id::TenantName;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
-use crate::bindings::GuestPre;
 use crate::engine::{self, POOL_SLOTS, Ticker, Ticking};
 use crate::fault::HostFault;
 use crate::lane::Load;
 use crate::state::{self, State};
+use crate::typed::Door;
 
 /// Pools that live at one time: each reserves address space for its slots.
 pub const POOLS_MAX: usize = 16;
@@ -96,7 +96,7 @@ pub struct Loaded {
     component: Digest,
     uses_files: bool,
     pool: Weak<Pool>,
-    ready: RwLock<Option<Arc<GuestPre<State>>>>,
+    ready: RwLock<Option<Arc<Door>>>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -128,7 +128,7 @@ impl Loaded {
         self.pool.upgrade().ok_or(HostFault::Retired)
     }
 
-    pub(crate) fn ready(&self) -> Option<Arc<GuestPre<State>>> {
+    pub(crate) fn ready(&self) -> Option<Arc<Door>> {
         self.ready.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -180,7 +180,7 @@ impl Pool {
         let uses_files =
             component.component_type().imports(&self.engine).any(|(name, _)| name.starts_with("wasi:filesystem/"));
         let unfit = |error: wasmtime::Error| HostFault::Unfit(format!("{error:#}"));
-        let ready = self.linker.instantiate_pre(&component).and_then(GuestPre::new).map_err(unfit)?;
+        let ready = self.linker.instantiate_pre(&component).map_err(unfit).and_then(Door::of)?;
         let loaded = Arc::new(Loaded {
             component: artifact.component,
             uses_files,

@@ -6,15 +6,15 @@
 
 use toolkeep_core::limit::ExecutionLimits;
 use wasmparser::{
-    ComponentExportSectionReader, ComponentImportSectionReader, ComponentInstance, FunctionBody, MemorySectionReader,
-    Operator, Parser, Payload, TableSectionReader,
+    ComponentExportSectionReader, ComponentExternalKind, ComponentImportSectionReader, ComponentInstance, FunctionBody,
+    MemorySectionReader, Operator, Parser, Payload, TableSectionReader,
 };
 
 use crate::component::BadComponent;
 use crate::engine::TABLE_ELEMENTS_MAX;
 
 /// Names the rules of this look: another text makes every component be looked at again. Change it with the rules.
-pub const RULES: &str = "2";
+pub const RULES: &str = "3";
 /// Largest component, in bytes: an interpreter with its standard library has 12 to 18 MB.
 pub const COMPONENT_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Modules and components in a component, nested ones included.
@@ -25,6 +25,8 @@ pub const DEPTH_MAX: u64 = 8;
 pub const INSTANCES_MAX: u64 = 1_000;
 /// Imports of a component.
 pub const IMPORTS_MAX: u64 = 100;
+/// Exports of a component, those of its interfaces not counted.
+pub const EXPORTS_MAX: u64 = 1_000;
 /// Functions of a component; an interpreter has about 30,000.
 pub const FUNCTIONS_MAX: u64 = 200_000;
 /// Bytes of one function: the main loop of a Python interpreter has 420 KiB.
@@ -82,12 +84,24 @@ const OFFERED: [(&str, &str, &[&str]); 8] = [
 /// A package without a final version: only this one is known.
 const DRAFT: (&str, &str, &[&str]) = ("wasi:keyvalue", "0.2.0-draft2", &["store", "atomics", "batch"]);
 
-/// The export without which a component is no tool.
-const TOOL: &str = "toolkeep:tool/tool@0.1.";
+/// The export that the SDK makes.
+pub(crate) const TOOL: &str = "toolkeep:tool/tool@0.1.";
+
+/// How a component is called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Contract {
+    /// It exports the interface of the SDK, and describes its tools itself.
+    #[default]
+    Tool,
+    /// It exports functions of its own, which a manifest describes.
+    Functions,
+}
 
 /// What was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ComponentFacts {
+    /// How it is called.
+    pub contract: Contract,
     /// Bytes of the file.
     pub size: u64,
     /// Names of what it imports.
@@ -130,8 +144,13 @@ pub enum Refused {
     )]
     UnknownImport(String),
     /// It has nothing to call.
-    #[error("the component does not export `toolkeep:tool/tool@0.1.0`: build it with the SDK")]
+    #[error("the component exports neither `toolkeep:tool/tool@0.1.0`, as the SDK makes it, nor any function")]
     NoTool,
+    /// Nothing in it describes it, and nothing has to.
+    #[error(
+        "the component exports functions and not `toolkeep:tool/tool@0.1.0`: its manifest describes them, see `toolkeep tools inspect`"
+    )]
+    NotDescribed,
     /// Absurd.
     #[error("the component has {count} {what}; at most {limit} are accepted")]
     Over {
@@ -173,7 +192,12 @@ pub fn prescreen(wasm: &[u8]) -> Result<ComponentFacts, Refused> {
     for payload in Parser::new(0).parse_all(wasm) {
         screen.look(&payload.map_err(malformed)?)?;
     }
-    if screen.has_tool { Ok(screen.facts) } else { Err(Refused::NoTool) }
+    screen.facts.contract = match (screen.has_tool, screen.has_function) {
+        (true, _) => Contract::Tool,
+        (false, true) => Contract::Functions,
+        (false, false) => return Err(Refused::NoTool),
+    };
+    Ok(screen.facts)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
@@ -211,7 +235,9 @@ struct Screen {
     depth: u64,
     parts: u64,
     instances: u64,
+    exports: u64,
     has_tool: bool,
+    has_function: bool,
 }
 
 impl Screen {
@@ -268,9 +294,12 @@ impl Screen {
 
     fn look_at_exports(&mut self, reader: &ComponentExportSectionReader<'_>) -> Result<(), Refused> {
         for export in reader.clone() {
-            self.has_tool |= export.map_err(malformed)?.name.name.starts_with(TOOL);
+            let export = export.map_err(malformed)?;
+            self.has_tool |= export.name.name.starts_with(TOOL);
+            self.has_function |= matches!(export.kind, ComponentExternalKind::Func | ComponentExternalKind::Instance);
         }
-        Ok(())
+        self.exports += u64::from(reader.count());
+        at_most("exports", self.exports, EXPORTS_MAX)
     }
 
     const fn count_instances(&mut self, more: u32) -> Result<(), Refused> {

@@ -17,3 +17,4 @@ mod messages;
 mod outside;
 mod repeating;
 mod tenants;
+mod typed;

@@ -5,6 +5,7 @@
 //! guest code: names, descriptions and schemas come from the component's custom section.
 
 mod configured;
+pub mod offered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -22,6 +23,7 @@ use toolkeep_core::manifest::{MANIFEST_MAX_BYTES, Manifest, ManifestText};
 use toolkeep_core::redact;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::tier::Tier;
+use toolkeep_sandbox::execution::Entry;
 
 use crate::artifacts::Artifacts;
 use crate::metrics::{Slot, ToolSeries};
@@ -43,8 +45,10 @@ const RESERVED: &str = "toolkeep";
 pub struct Tool {
     /// What agents call it.
     pub name: ToolName,
-    /// What its component calls it.
+    /// What its component, or its manifest for the component, calls it.
     pub local: ToolName,
+    /// What is called in the component.
+    pub entry: Entry,
     /// The tier that the manifest declares.
     pub tier: Tier,
     /// What the operator granted.
@@ -133,6 +137,9 @@ pub enum Unusable {
     /// The component is refused before anything of it runs.
     #[error("`component`: {0}")]
     Refused(String),
+    /// The functions of a component are not described as they have to be.
+    #[error("`function`: {0}")]
+    Functions(String),
     /// A schema is not a JSON Schema.
     #[error("tool `{tool}`: its {which} schema is refused: {problem}")]
     Schema {
@@ -306,11 +313,11 @@ pub fn read_manifest(file: &Path, known: &BTreeSet<Digest>) -> Result<Vec<Arc<To
     if let Some(pinned) = manifest.sha256.filter(|pinned| *pinned != digest) {
         return Err(Unusable::Changed { found: digest, pinned });
     }
-    let descriptors = toolkeep_sandbox::component::descriptors(&wasm).map_err(|e| Unusable::Refused(e.to_string()))?;
     let is_known = known.contains(&digest);
     if !is_known {
         toolkeep_sandbox::compile::prescreen(&wasm).map_err(|e| Unusable::Refused(e.to_string()))?;
     }
+    let descriptors = offered::Offering::read(&wasm)?.under(&manifest)?;
     let component = Arc::new(ComponentFile { digest, path, size: wasm.len() as u64, compile: manifest.compile });
     tools_of(&manifest, descriptors, &component, is_known)
 }
@@ -358,6 +365,7 @@ pub(crate) fn tools_of(
                 tier,
                 shape: Arc::new(shape),
                 name,
+                entry: offered::entry(manifest, &local),
                 local,
                 manifest: Arc::clone(manifest),
                 descriptor,

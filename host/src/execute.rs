@@ -441,7 +441,7 @@ fn order(
     let call = grant.call();
     Order {
         loaded,
-        tool: call.tool().local.clone(),
+        entry: call.tool().entry.clone(),
         input: Arc::clone(call.input()),
         context: Context {
             principal: call.caller().principal().clone(),

@@ -230,7 +230,7 @@ fn order(
     let stopped_at = (recording.end.how == How::Stopped).then_some(recording.end.fuel);
     Ok(Order {
         loaded,
-        tool: version.local.clone(),
+        entry: version.entry.clone(),
         input: Arc::clone(&row.input),
         context: Context {
             principal: row.principal.clone(),

@@ -8,7 +8,7 @@ use toolkeep_core::capability::ClockGrant;
 use toolkeep_sandbox::capability::log::Source;
 use toolkeep_sandbox::component;
 use toolkeep_sandbox::describe::describe;
-use toolkeep_sandbox::execution::{Cancel, Ended};
+use toolkeep_sandbox::execution::{Cancel, Ended, Entry};
 use toolkeep_sandbox::fault::Fault;
 use toolkeep_sandbox::prescreen::{Refused, offers, prescreen};
 use toolkeep_tests::support::components::wasm;
@@ -33,7 +33,7 @@ async fn r01_an_unknown_tool_of_a_component_is_the_tools_own_error() {
         let loaded = call.load();
         call.order(loaded)
     };
-    order.tool = "other".parse().expect("name");
+    order.entry = Entry::Tool("other".parse().expect("name"));
     let execution = toolkeep_tests::support::components::sandbox().execute(order).await.expect("host");
     assert!(
         matches!(&execution.ended, Ended::Error(error) if error.message.contains("other")),

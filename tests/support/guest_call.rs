@@ -12,7 +12,7 @@ use toolkeep_core::event::{Depth, How, Recording};
 use toolkeep_core::limit::ExecutionLimits;
 use toolkeep_core::principal::{Origin, Principal};
 use toolkeep_sandbox::capability::context::{Context, Progress};
-use toolkeep_sandbox::execution::{Cancel, Ended, Execution, Order, Outward, Playing};
+use toolkeep_sandbox::execution::{Cancel, Ended, Entry, Execution, Order, Outward, Playing};
 use toolkeep_sandbox::fault::{Fault, HostFault};
 use toolkeep_sandbox::pool::Loaded;
 use toolkeep_sandbox::stage::{Mount, Root};
@@ -32,6 +32,8 @@ pub struct GuestCall {
     pub tool: String,
     /// The tool inside of it.
     pub local: Option<String>,
+    /// The function that is called, of a component that was not built with the SDK.
+    pub function: Option<String>,
     /// Its input.
     pub input: String,
     /// What it may use.
@@ -61,6 +63,7 @@ impl GuestCall {
         Self {
             tool: tool.to_owned(),
             local: None,
+            function: None,
             input: "{}".to_owned(),
             limits: ExecutionLimits::default(),
             seed: 7,
@@ -78,6 +81,13 @@ impl GuestCall {
     #[must_use]
     pub fn local(mut self, name: &str) -> Self {
         self.local = Some(name.to_owned());
+        self
+    }
+
+    /// Of a function that the component exports.
+    #[must_use]
+    pub fn function(mut self, label: &str) -> Self {
+        self.function = Some(label.to_owned());
         self
     }
 
@@ -144,7 +154,10 @@ impl GuestCall {
         let call = "call_00000000-0000-0000-0000-000000000007".parse().expect("call");
         Order {
             loaded,
-            tool: self.local.unwrap_or(self.tool).parse().expect("tool"),
+            entry: self.function.map_or_else(
+                || Entry::Tool(self.local.unwrap_or(self.tool).parse().expect("tool")),
+                |label| Entry::Function(label.parse().expect("a function")),
+            ),
             input: self.input.into(),
             context: Context { principal, origin: Origin::record(), run: String::new(), call, mode: self.mode },
             limits: self.limits,
@@ -180,6 +193,7 @@ impl GuestCall {
         let again = Self {
             tool: self.tool.clone(),
             local: self.local.clone(),
+            function: self.function.clone(),
             input: self.input.clone(),
             mounts: self.mounts.clone(),
             outward: self.outward.clone(),

@@ -22,7 +22,7 @@ mod file;
 mod input;
 mod output;
 
-pub use file::{Exported, documentation, functions};
+pub use file::{Exported, functions};
 
 /// How a component is called.
 pub(crate) enum Door {

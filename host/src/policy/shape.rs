@@ -237,6 +237,11 @@ fn typed(of: &InputType, value: &Value, pointer: &str) -> Result<RestrictedExpre
             let whole = number.as_i64().or_else(|| whole(number.as_f64()?));
             whole.map(RestrictedExpression::new_long).ok_or_else(|| unfit("does not fit into 64 bits"))
         }
+        // What is beyond 2^53 - 1 travels as its digits.
+        (InputType::Whole, Value::String(digits)) => {
+            let whole = digits.parse::<i64>().map_err(|_| unfit("does not fit into 64 bits"))?;
+            Ok(RestrictedExpression::new_long(whole))
+        }
         (InputType::Several(of), Value::Array(values)) => {
             let values: Result<Vec<_>, Unfit> = values.iter().map(|value| typed(of, value, pointer)).collect();
             Ok(RestrictedExpression::new_set(values?))
@@ -337,8 +342,10 @@ fn type_word(schema: &Value) -> Result<(&str, bool), &'static str> {
         Some(Value::String(word)) => Ok((word, false)),
         Some(Value::Array(words)) => {
             let mut others = words.iter().filter_map(Value::as_str).filter(|word| *word != "null");
+            let nullable = words.iter().any(|word| word == "null");
             match (others.next(), others.next()) {
-                (Some(word), None) => Ok((word, words.len() > 1)),
+                (Some(word), None) => Ok((word, nullable)),
+                (Some("integer"), Some("string")) if is_wide(schema) => Ok(("integer", nullable)),
                 _ => Err("has several types"),
             }
         }
@@ -352,6 +359,11 @@ fn type_word(schema: &Value) -> Result<(&str, bool), &'static str> {
             }
         }
     }
+}
+
+/// Whether it is an integer of 64 bits, which may be written as its digits.
+fn is_wide(schema: &Value) -> bool {
+    schema.get("format").and_then(Value::as_str).is_some_and(|format| matches!(format, "int64" | "uint64"))
 }
 
 #[cfg(test)]
@@ -381,12 +393,16 @@ mod tests {
             "deep": {"type": "object", "properties": {"any": {}, "name": {"type": "string"}}},
             "open": {"type": "object"},
             "either": {"type": ["string", "integer"]},
+            "wide": {"type": ["integer", "string", "null"], "format": "uint64"},
             "loop": {"$ref": "#/properties/loop"},
             "away": {"$ref": "https://example.com/x"},
         }});
         let (members, left_out) = typing(&schema);
         let required: Vec<_> = members.iter().filter(|(_, m)| m.required).map(|(name, _)| name.as_str()).collect();
-        assert_eq!(members.keys().map(String::as_str).collect::<Vec<_>>(), ["count", "deep", "flag", "kind", "to"]);
+        assert_eq!(
+            members.keys().map(String::as_str).collect::<Vec<_>>(),
+            ["count", "deep", "flag", "kind", "to", "wide"]
+        );
         assert_eq!(required, ["to"], "what may be null may be missing");
         let left: Vec<_> = left_out.iter().map(|(pointer, _)| pointer.as_str()).collect();
         assert_eq!(
@@ -430,6 +446,7 @@ mod tests {
         let number = |value: &Value| typed(&InputType::Whole, value, "/input/n").is_ok();
         assert!(number(&json!(i64::MAX)) && number(&json!(i64::MIN)) && number(&json!(3.0)));
         assert!(!number(&json!(u64::MAX)) && !number(&json!(9_007_199_254_740_992.0)) && !number(&json!(0.5)));
-        assert!(!number(&json!("3")));
+        assert!(number(&json!("9007199254740993")) && number(&json!("-9223372036854775808")));
+        assert!(!number(&json!("9223372036854775808")) && !number(&json!("x")));
     }
 }

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use toolkeep_core::descriptor::Descriptors;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::ToolName;
 use toolkeep_core::manifest::Manifest;
 use toolkeep_core::refusal::{Code, Refusal};
+use toolkeep_sandbox::execution::Entry;
 
 use super::Version;
+use crate::catalog::offered::Offering;
 use crate::catalog::{ComponentFile, Tool, read_component, read_manifest, tools_of};
 use crate::schema;
 
@@ -26,8 +27,7 @@ pub(crate) struct Proposal {
     path: PathBuf,
     digest: Digest,
     size: u64,
-    tools: Vec<ToolName>,
-    descriptors: Descriptors,
+    offering: Offering,
     /// Its tools under the manifests that calls had, by the digests of these.
     under: Mutex<BTreeMap<Digest, Vec<Arc<Tool>>>>,
 }
@@ -44,18 +44,17 @@ impl Proposal {
     pub(crate) fn read(path: &Path) -> Result<Self, Refusal> {
         let wasm = read_component(path)?;
         toolkeep_sandbox::compile::prescreen(&wasm).map_err(refused)?;
-        let descriptors = toolkeep_sandbox::component::descriptors(&wasm).map_err(refused)?;
-        for tool in &descriptors.tools {
+        let offering = Offering::read(&wasm).map_err(refused)?;
+        for tool in offering.tools() {
             for schema in [&tool.input_schema, &tool.output_schema] {
                 schema::compile(schema).map_err(|why| refused(format!("a schema of `{}`: {why}", tool.name)))?;
             }
         }
-        let tools: Vec<ToolName> = descriptors.tools.iter().map(|tool| tool.name.clone()).collect();
-        if tools.is_empty() {
+        if offering.entries().next().is_none() {
             return Err(refused("it has no tool"));
         }
         let (digest, size, under) = (Digest::of(&wasm), wasm.len() as u64, Mutex::default());
-        Ok(Self { path: path.to_path_buf(), digest, size, tools, descriptors, under })
+        Ok(Self { path: path.to_path_buf(), digest, size, offering, under })
     }
 
     /// The tool that it would give under a manifest, with its schemas; nothing where the two do not go together.
@@ -63,7 +62,8 @@ impl Proposal {
         let mut under = self.under.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || {
             let file = Arc::new(self.file(manifest.compile));
-            tools_of(manifest, self.descriptors.clone(), &file, true).unwrap_or_default()
+            let descriptors = self.offering.clone().under(manifest);
+            descriptors.and_then(|found| tools_of(manifest, found, &file, true)).unwrap_or_default()
         };
         if under.len() >= MANIFESTS_KEPT && !under.contains_key(&manifest.digest) {
             under.clear();
@@ -72,17 +72,25 @@ impl Proposal {
         tools.iter().find(|tool| tool.local == *local).map(Arc::clone)
     }
 
-    /// Its tools, as it calls them.
-    pub(crate) fn tools(&self) -> &[ToolName] {
-        &self.tools
+    /// Whether it has what is called for a tool.
+    pub(crate) fn has(&self, entry: &Entry) -> bool {
+        self.offering.entries().any(|known| known == *entry)
     }
 
-    /// What stands in it for a tool: the one of the same name, or the only one that it has.
-    pub(super) fn local(&self, wanted: &ToolName) -> Result<ToolName, Refusal> {
-        match self.tools.as_slice() {
-            [only] => Ok(only.clone()),
-            tools if tools.contains(wanted) => Ok(wanted.clone()),
-            _ => Err(refused(format!("it has no tool `{wanted}`"))),
+    /// Whether something in it can stand for a tool.
+    pub(crate) fn fits(&self, entry: &Entry) -> bool {
+        self.entry(entry).is_ok()
+    }
+
+    /// What stands in it for a tool: the one of the same name, or the only one that it describes.
+    pub(super) fn entry(&self, wanted: &Entry) -> Result<Entry, Refusal> {
+        if self.has(wanted) {
+            return Ok(wanted.clone());
+        }
+        match (self.offering.tools(), wanted) {
+            ([only], Entry::Tool(_)) => Ok(Entry::Tool(only.name.clone())),
+            (_, Entry::Tool(name)) => Err(refused(format!("it has no tool `{name}`"))),
+            (_, Entry::Function(label)) => Err(refused(format!("it exports no function `{label}` that could be a tool"))),
         }
     }
 

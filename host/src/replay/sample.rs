@@ -8,7 +8,7 @@ use toolkeep_core::call::Usage;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::event::{Answer, End, Event, FORMAT, Given, Heard, How, Recording};
 use toolkeep_core::manifest::ManifestText;
-use toolkeep_sandbox::execution::{Ended, Execution};
+use toolkeep_sandbox::execution::{Ended, Entry, Execution};
 use toolkeep_sandbox::fault::Fault;
 use toolkeep_sandbox::stage::Staged;
 
@@ -24,6 +24,7 @@ pub(crate) fn version(rest: &str) -> Version {
     Version {
         name: manifest.name.clone(),
         local: manifest.name.clone(),
+        entry: Entry::Tool(manifest.name.clone()),
         tier: manifest.tier,
         component: Arc::new(ComponentFile { digest, path: PathBuf::new(), size: 1, compile: (None, None) }),
         manifest,

@@ -13,10 +13,11 @@ use toolkeep_core::id::ToolName;
 use toolkeep_core::manifest::{Manifest, ManifestText};
 use toolkeep_core::refusal::Refusal;
 use toolkeep_core::tier::Tier;
+use toolkeep_sandbox::execution::Entry;
 
 use super::{Proposal, not_replayable};
 use crate::ambient::Ambient;
-use crate::catalog::{Catalog, ComponentFile, Tool, manifest_text};
+use crate::catalog::{Catalog, ComponentFile, Tool, manifest_text, offered};
 use crate::ledger::{Ledger, LedgerError, VersionRow};
 
 /// A tool as one version has it.
@@ -24,8 +25,10 @@ use crate::ledger::{Ledger, LedgerError, VersionRow};
 pub struct Version {
     /// What agents call it.
     pub name: ToolName,
-    /// What its component calls it.
+    /// What its component, or its manifest for the component, calls it.
     pub local: ToolName,
+    /// What is called in the component.
+    pub entry: Entry,
     /// The tier that its manifest declares.
     pub tier: Tier,
     /// What it may do.
@@ -43,6 +46,7 @@ impl Version {
         Self {
             name: tool.name.clone(),
             local: tool.local.clone(),
+            entry: tool.entry.clone(),
             tier: tool.tier,
             manifest: Arc::clone(&tool.manifest),
             component: Arc::clone(&tool.component),
@@ -93,7 +97,8 @@ impl Version {
         };
         let tier = manifest.tiers.get(&local).copied().unwrap_or(manifest.tier);
         let (manifest, component) = (Arc::new(manifest), Arc::new(component));
-        Ok(Self { name: name.clone(), local, tier, manifest, component, tool: None })
+        let entry = offered::entry(&manifest, &local);
+        Ok(Self { name: name.clone(), local, entry, tier, manifest, component, tool: None })
     }
 
     /// The same grants for another component.
@@ -101,9 +106,10 @@ impl Version {
     /// # Errors
     /// `invalid_input`: it does not have this tool.
     pub(crate) fn with_component(&self, proposal: &Proposal) -> Result<Self, Refusal> {
-        let (local, component) = (proposal.local(&self.local)?, Arc::new(proposal.file(self.manifest.compile)));
+        let (entry, component) = (proposal.entry(&self.entry)?, Arc::new(proposal.file(self.manifest.compile)));
+        let local = if let Entry::Tool(name) = &entry { name.clone() } else { self.local.clone() };
         let tool = proposal.tool(&self.manifest, &local);
-        Ok(Self { local, component, tool, ..self.clone() })
+        Ok(Self { local, entry, component, tool, ..self.clone() })
     }
 }
 

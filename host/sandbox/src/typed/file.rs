@@ -32,6 +32,8 @@ pub struct Exported {
     pub label: Label,
     /// The function, or why it cannot be a tool.
     pub function: Result<Function, Unsuitable>,
+    /// What the component itself says about it, if it was built with its documentation.
+    pub documentation: Option<String>,
 }
 
 /// The functions that a component exports, at its top level and in its interfaces, in its order. It was looked at by
@@ -42,7 +44,8 @@ pub struct Exported {
 pub fn functions(wasm: &[u8]) -> Result<Vec<Exported>, BadComponent> {
     let (types, names) = read(wasm)?;
     let types = types.as_ref();
-    let mut found = Found { types, builder: Builder::new(|ty: &ComponentValType| node(types, *ty)), all: Vec::new() };
+    let (builder, docs) = (Builder::new(|ty: &ComponentValType| node(types, *ty)), documents(wasm));
+    let mut found = Found { types, builder, docs, all: Vec::new() };
     for name in &names {
         match types.component_item_for_export(name).map(|item| item.ty) {
             Some(ComponentEntityType::Func(function)) => found.add(None, name, function)?,
@@ -88,6 +91,7 @@ fn read(wasm: &[u8]) -> Result<(Types, Vec<String>), BadComponent> {
 struct Found<'t, L> {
     types: TypesRef<'t>,
     builder: Builder<L>,
+    docs: Option<Value>,
     all: Vec<Exported>,
 }
 
@@ -105,7 +109,8 @@ impl<L: Fn(&ComponentValType) -> Node<ComponentValType>> Found<'_, L> {
             let params = ty.params.iter().map(|(name, ty)| (name.to_string(), *ty)).collect();
             self.builder.function(label.clone(), params, ty.result)
         };
-        self.all.push(Exported { label, function });
+        let documentation = self.docs.as_ref().and_then(|docs| documentation(docs, &label));
+        self.all.push(Exported { label, function, documentation });
         Ok(())
     }
 }
@@ -158,13 +163,16 @@ const fn plain(primitive: PrimitiveValType) -> Node<ComponentValType> {
     })
 }
 
-/// What the component itself says about a function, if it was built with its documentation.
-#[must_use]
-pub fn documentation(wasm: &[u8], label: &Label) -> Option<String> {
+/// What a component was documented with.
+pub(super) fn documents(wasm: &[u8]) -> Option<Value> {
     let sections = custom_sections(wasm, DOCS).ok()?;
     let [data] = sections.as_slice() else { return None };
     let (_version, text) = data.split_first().filter(|_| data.len() <= DOCS_MAX_BYTES)?;
-    let docs = json::parse(text).ok()?;
+    json::parse(text).ok()
+}
+
+/// What documentation says about a function.
+pub(super) fn documentation(docs: &Value, label: &Label) -> Option<String> {
     let said = match label.interface() {
         Some(interface) => {
             let name = interface.rsplit('/').next()?.split('@').next()?;

@@ -75,8 +75,8 @@ impl Candidate {
                 Some(tools.into_keys().collect())
             }
             Self::Component(proposal) => {
-                let mine = |tool: &ToolName| proposal.tools().contains(tool);
-                Some(catalog.tools().filter(|tool| mine(&tool.local)).map(|tool| tool.name.clone()).collect())
+                let mine = catalog.tools().filter(|tool| proposal.has(&tool.entry));
+                Some(mine.map(|tool| tool.name.clone()).collect())
             }
             Self::Manifest(versions) => Some(versions.iter().map(|version| version.name.clone()).collect()),
             Self::Policies(_) => None,
@@ -98,12 +98,12 @@ pub(super) fn about(
             let message = format!("the component is one of {} tools that are installed", tools.len());
             refused(message, "say with `tool` whose calls are compared")
         }
-        (Candidate::Component(proposal), Some(tool), _) if proposal.tools().len() > 1 => {
-            let known = catalog.tool(tool).is_none_or(|known| proposal.tools().contains(&known.local));
+        (Candidate::Component(proposal), Some(tool), _) => {
+            let known = catalog.tool(tool).is_none_or(|known| proposal.fits(&known.entry));
             let message = || format!("the component has no tool that could be `{tool}`");
             if known { Ok(Some(vec![tool.clone()])) } else { refused(message(), "name one of its tools") }
         }
-        (Candidate::Component(_) | Candidate::Policies(_), Some(tool), _) => Ok(Some(vec![tool.clone()])),
+        (Candidate::Policies(_), Some(tool), _) => Ok(Some(vec![tool.clone()])),
         (_, Some(tool), Some(tools)) if !tools.contains(tool) => {
             refused(format!("what is to be tried has no tool `{tool}`"), "name one of its tools, or none")
         }

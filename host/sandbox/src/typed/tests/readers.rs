@@ -8,7 +8,8 @@ use wasm_encoder::{
 };
 use wasmtime::component::types::ComponentItem;
 
-use super::super::{documentation, functions, node};
+use super::super::file::{documentation, documents};
+use super::super::{functions, node};
 use super::a_type;
 use crate::component::BadComponent;
 use crate::engine;
@@ -217,7 +218,9 @@ fn names_and_documentation_of_functions_at_the_top_level_are_read() {
     component.section(&CustomSection { name: "package-docs".into(), data: docs(text).into() });
     let wasm = component.finish();
     assert_eq!(only(&wasm).expect("a function").label.as_str(), "say");
-    let said = |label: &str| documentation(&wasm, &label.parse().expect("a label"));
+    let docs = documents(&wasm).expect("documents");
+    let said = |label: &str| documentation(&docs, &label.parse().expect("a label"));
+    assert_eq!(functions(&wasm).expect("read")[0].documentation.as_deref(), Some("Says it."));
     assert_eq!(said("say").as_deref(), Some("Says it."));
     assert_eq!(said("acme:a/b@1.0.0#f").as_deref(), Some("The old way."));
     assert_eq!((said("acme:a/b#g"), said("acme:a/c#f"), said("other")), (None, None, None));

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
+use wasmtime::component::{Component, ComponentExportIndex, HasSelf, InstancePre, Linker, ResourceTable, Val};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig, Store, StoreLimits,
     StoreLimitsBuilder, UpdateDeadline, WasmFeatures,
@@ -180,24 +180,8 @@ impl Raw {
     /// Compile a component.
     #[must_use]
     pub fn new(wasm: &[u8]) -> Self {
-        let mut config = config();
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
-        let engine = Engine::new(&config).expect("an engine");
-        let component = Component::new(&engine, wasm).expect("a component");
-        let mut linker = Linker::<State>::new(&engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker).expect("WASI");
-        context::add_to_linker::<_, HasSelf<State>>(&mut linker, own).expect("context");
-        log::add_to_linker::<_, HasSelf<State>>(&mut linker, own).expect("log");
-        progress::add_to_linker::<_, HasSelf<State>>(&mut linker, own).expect("progress");
-        let ready = linker.instantiate_pre(&component).and_then(GuestPre::new).expect("a tool");
-        let weak = engine.weak();
-        std::thread::spawn(move || {
-            while let Some(engine) = weak.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                std::thread::sleep(EPOCH);
-            }
-        });
+        let (engine, ready) = prepared(wasm);
+        let ready = GuestPre::new(ready).expect("a tool");
         Self { engine, ready }
     }
 
@@ -215,16 +199,78 @@ impl Raw {
     }
 
     async fn run(&self, tool: &str, input: &str, mut wasi: WasiCtxBuilder) -> String {
-        let limits = StoreLimitsBuilder::new().memory_size(MEMORY_BYTES).build();
-        let state = State { wasi: wasi.build(), table: ResourceTable::new(), limits };
-        let mut store = Store::new(&self.engine, state);
-        store.limiter(|state| &mut state.limits);
-        store.set_fuel(FUEL).expect("fuel");
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
+        let mut store = store(&self.engine, wasi.build());
         let guest = self.ready.instantiate_async(&mut store).await.expect("an instance");
         let called = guest.toolkeep_tool_tool().call_invoke(&mut store, tool, input).await.expect("returned");
         called.unwrap_or_else(|error| panic!("{error:?}"))
+    }
+}
+
+/// A component that is compiled and linked, in an engine whose epochs go on as long as it lives.
+fn prepared(wasm: &[u8]) -> (Engine, InstancePre<State>) {
+    let mut config = config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+    let engine = Engine::new(&config).expect("an engine");
+    let component = Component::new(&engine, wasm).expect("a component");
+    let mut linker = Linker::<State>::new(&engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker).expect("WASI");
+    context::add_to_linker::<_, HasSelf<State>>(&mut linker, own).expect("context");
+    log::add_to_linker::<_, HasSelf<State>>(&mut linker, own).expect("log");
+    progress::add_to_linker::<_, HasSelf<State>>(&mut linker, own).expect("progress");
+    let ready = linker.instantiate_pre(&component).expect("everything that it imports");
+    let weak = engine.weak();
+    std::thread::spawn(move || {
+        while let Some(engine) = weak.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(EPOCH);
+        }
+    });
+    (engine, ready)
+}
+
+fn store(engine: &Engine, wasi: WasiCtx) -> Store<State> {
+    let limits = StoreLimitsBuilder::new().memory_size(MEMORY_BYTES).build();
+    let mut store = Store::new(engine, State { wasi, table: ResourceTable::new(), limits });
+    store.limiter(|state| &mut state.limits);
+    store.set_fuel(FUEL).expect("fuel");
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
+    store
+}
+
+/// A function that a component exports, ready to be called with values of the component model.
+pub struct RawFunction {
+    engine: Engine,
+    ready: InstancePre<State>,
+    index: ComponentExportIndex,
+}
+
+impl std::fmt::Debug for RawFunction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RawFunction")
+    }
+}
+
+impl RawFunction {
+    /// Compile a component and find the function in its interface.
+    #[must_use]
+    pub fn new(wasm: &[u8], interface: &str, function: &str) -> Self {
+        let (engine, ready) = prepared(wasm);
+        let within = ready.component().get_export_index(None, interface).expect("the interface");
+        let index = ready.component().get_export_index(Some(&within), function).expect("the function");
+        Self { engine, ready, index }
+    }
+
+    /// One call in an instance of its own.
+    pub async fn call(&self, arguments: &[Val]) -> Val {
+        let mut store = store(&self.engine, WasiCtx::builder().build());
+        let instance = self.ready.instantiate_async(&mut store).await.expect("an instance");
+        let function = instance.get_func(&mut store, self.index).expect("the function");
+        let mut results = [Val::Bool(false)];
+        function.call_async(&mut store, arguments, &mut results).await.expect("returned");
+        let [result] = results;
+        result
     }
 }
 

@@ -51,5 +51,6 @@ mod stopping;
 mod stored;
 mod tenants;
 mod transactions;
+mod typed;
 mod undo;
 mod world;

@@ -47,6 +47,18 @@ fn every_manifest_of_the_guide_for_authors_is_one() {
 }
 
 #[test]
+fn the_manifest_of_the_page_about_typed_components_offers_what_the_page_says() {
+    let page = page("typed-components.md");
+    let [text] = blocks(&page)[..] else { panic!("one manifest") };
+    let parsed: ManifestText = toml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let checked = parsed.check(Digest::of(text.as_bytes())).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let names: Vec<String> = checked.functions.iter().map(|offer| format!("{}.{}", checked.name, offer.name)).collect();
+    for name in names {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
 fn what_the_pages_show_of_limits_is_read_by_manifests_and_the_configuration() {
     let (limits, manifests) = (page("limits.md"), page("manifests.md"));
     let blocks: Vec<&str> = blocks(&limits).into_iter().collect();
@@ -136,9 +148,15 @@ fn every_key_of_the_entries_of_a_manifest_is_in_the_reference() {
         let entries = examples.iter().filter_map(|example| example.get(section)?.as_array()?.first()?.as_table());
         entries.flat_map(|entry| entry.keys().cloned()).collect()
     };
-    for (section, unknown) in [("http", "proxy"), ("message", "from"), ("keys", "prefix"), ("workspace", "mode")] {
+    let sections =
+        [("http", "proxy"), ("message", "from"), ("keys", "prefix"), ("workspace", "mode"), ("function", "input")];
+    for (section, unknown) in sections {
         let shown = keys(section);
         let mut example = examples.iter().find(|example| example.contains_key(section)).expect(section).clone();
+        for (key, value) in [("name", "x"), ("component", "x.wasm")] {
+            example.entry(key).or_insert(toml::Value::String(value.to_owned()));
+        }
+        example.entry("format").or_insert(toml::Value::Integer(1));
         let entry = example.get_mut(section).and_then(|list| list.as_array_mut()?.first_mut()?.as_table_mut());
         entry.expect("entry").insert(unknown.to_owned(), toml::Value::Boolean(true));
         let error = example.try_into::<ManifestText>().expect_err("an unknown key").to_string();

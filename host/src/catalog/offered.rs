@@ -120,8 +120,8 @@ fn described(offer: &Offer, exported: &[Exported]) -> Result<Descriptor, Unusabl
         Unusable::Functions(format!("the component exports no function `{label}`; it has {}", listed(exported)))
     })?;
     let function = found.function.as_ref();
-    let function = function
-        .map_err(|why| Unusable::Functions(format!("`{label}` cannot be a tool: {why}; remove the entry")))?;
+    let function =
+        function.map_err(|why| Unusable::Functions(format!("`{label}` cannot be a tool: {why}; remove the entry")))?;
     let what = text.what.clone().or_else(|| found.documentation.clone());
     let parts = [
         ("what", what),

@@ -1,7 +1,9 @@
 //! `toolkeep tools`: what agents can call, and the way from an author's component to a tool.
 
 mod build;
+mod draft;
 mod inspect;
+mod needs;
 mod pack;
 
 use std::path::PathBuf;
@@ -23,6 +25,9 @@ pub enum ToolsCommand {
     Inspect {
         /// A tool's name, or the path of a `.wasm` file
         tool: String,
+        /// Write a first manifest for a component in a file, which installs as it is
+        #[arg(long)]
+        draft: bool,
     },
     /// Install a tool from its manifest
     Install {
@@ -72,7 +77,7 @@ impl ToolsCommand {
                 ui.list(&tools, entries, &COLUMNS)?;
                 Ok(Exit::Ok)
             }
-            Self::Inspect { tool } => inspect::run(context, &tool),
+            Self::Inspect { tool, draft } => inspect::run(context, &tool, draft),
             Self::Install { manifest, accept_failing } => {
                 let params = json!({"manifest": absolute(&manifest)?, "accept_failing": accept_failing});
                 let installed = context.admin()?.ask(ui, AdminMethod::ToolsInstall, params)?;

@@ -90,7 +90,9 @@ impl Proposal {
         match (self.offering.tools(), wanted) {
             ([only], Entry::Tool(_)) => Ok(Entry::Tool(only.name.clone())),
             (_, Entry::Tool(name)) => Err(refused(format!("it has no tool `{name}`"))),
-            (_, Entry::Function(label)) => Err(refused(format!("it exports no function `{label}` that could be a tool"))),
+            (_, Entry::Function(label)) => {
+                Err(refused(format!("it exports no function `{label}` that could be a tool")))
+            }
         }
     }
 

@@ -183,3 +183,25 @@ async fn r32_a_commit_that_was_rolled_back_and_may_go_well_later_gives_its_key_b
         assert_eq!((stored.row.outcome, stored.row.error_code), (Outcome::Discarded, Some(code)));
     }
 }
+
+#[tokio::test]
+async fn r42_a_run_that_is_over_goes_however_many_that_stay_stand_in_front_of_it() {
+    let fixture = Fixture::new("prune-runs").await;
+    let open = |closed_ms| {
+        let run = RunId::new(fixture.ambient.uuid_v7());
+        let row = RunRow { closed_ms, ..RunRow::new(run, principal("acme"), "one of many", NOW_MS) };
+        fixture.ledger.open_run(row).map(|()| run).expect("opened")
+    };
+    let first = open(None);
+    for _ in 0..1_100 {
+        open(None);
+    }
+    let over = open(Some(NOW_MS + 1));
+    fixture.ledger.prune(ALL).await.expect("pruned");
+    let there = async |run| fixture.ledger.run(&acme(), run).await.expect("read").is_some();
+    assert_eq!((there(first).await, there(over).await), (true, false));
+    // The walk begins anew: what is closed in the part that was passed goes with the next one.
+    fixture.ledger.close_run(&principal("acme"), first, None, NOW_MS + 2).await.expect("closed");
+    fixture.ledger.prune(ALL).await.expect("pruned");
+    assert!(!there(first).await);
+}

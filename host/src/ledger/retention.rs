@@ -8,6 +8,7 @@
 //! a sweep that is cut off anywhere goes on where it was.
 
 mod rehearsal;
+mod small;
 
 use std::time::Duration;
 
@@ -29,8 +30,6 @@ use super::statement::{Failed, row};
 const LOOKED_AT: i64 = 64;
 /// Calls of the list of one class that one sweep looks at again.
 const LEFT_LOOKED_AT: u64 = 4_096;
-/// Rows of runs, deliveries and transactions without a plan that one sweep looks at.
-const SMALL_LOOKED_AT: i64 = 4_096;
 /// The pause between two jobs of a sweep, in which others write.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -316,34 +315,6 @@ const PAYLOADS: [&str; 4] = [
      AND status IS NOT NULL AND json_extract(dispatch, '$.compensation') IS NULL",
     "DELETE FROM call_outputs WHERE call_seq = ?1",
 ];
-/// What belongs to no call: the oldest rows of small tables. Deliveries have an index for it, because dead letters may rest
-/// in front of them for ever.
-const SMALL: [&str; 9] = [
-    "DELETE FROM run_marks WHERE run IN (SELECT run FROM run_marks WHERE changed_ms < ?1 LIMIT ?2) \
-     AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = run_marks.run)",
-    "DELETE FROM standing WHERE seq IN (SELECT seq FROM (SELECT seq, state, expires_ms FROM standing ORDER BY seq LIMIT ?2) \
-     WHERE expires_ms < ?1)",
-    "DELETE FROM runs WHERE seq IN (SELECT seq FROM (SELECT seq, id, closed_ms FROM runs ORDER BY seq LIMIT ?2) r \
-     WHERE r.closed_ms < ?1 AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.run = r.id) \
-     AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.subject = r.id))",
-    "DELETE FROM dead_letters WHERE seq IN (SELECT seq FROM (SELECT seq, state, resolved_ms FROM dead_letters \
-     ORDER BY seq LIMIT ?2) WHERE state <> 'resting' AND resolved_ms < ?1)",
-    "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox INDEXED BY outbox_over \
-     WHERE state IN ('delivered', 'discarded') AND changed_ms < ?1 ORDER BY changed_ms LIMIT ?2)",
-    "DELETE FROM transactions WHERE seq IN (SELECT seq FROM (SELECT seq, plan, state, settled_ms FROM transactions \
-     ORDER BY seq LIMIT ?2) WHERE plan IS NULL AND state NOT IN ('open', 'sealed') AND settled_ms < ?1)",
-    "DELETE FROM quota_uses WHERE seq IN (SELECT seq FROM (SELECT seq, at_ms FROM quota_uses ORDER BY seq LIMIT ?2) \
-     WHERE at_ms < ?1)",
-    // What an open run, or a session that stands, was charged stays as long as it: its budget must not fill up again. A path of
-    // sessions begins with the outermost, which outlives the others.
-    "DELETE FROM charges WHERE id IN (SELECT c.id FROM charges c LEFT JOIN runs r ON r.id = c.run \
-     WHERE c.day < ?1 / 86400000 AND c.state <> 'reserved' AND (r.id IS NULL OR r.closed_ms < ?1) \
-     AND NOT EXISTS (SELECT 1 FROM credentials k WHERE k.id = substr(c.session, 1, 16) AND k.revoked_ms IS NULL \
-     AND k.expires_ms >= ?1) LIMIT ?2)",
-    "DELETE FROM allowances WHERE (ceiling, subject, day) IN (SELECT ceiling, subject, day FROM allowances \
-     WHERE day < ?1 / 86400000 LIMIT ?2)",
-];
-
 impl Candidate {
     pub(super) fn of(row: &Row<'_>) -> Result<Self, LedgerError> {
         let reading = Reading::new(row, "calls");
@@ -452,13 +423,9 @@ impl Batch<'_> {
     pub(super) fn prune(&mut self, keep: &Keep, place: Place) -> Step<Swept, LedgerError> {
         let Some(class) = Class::ALL.get(place.class).copied() else {
             self.clear(true)?;
-            for sql in SMALL {
-                self.execute(sql, params![integer(keep.since_ms), SMALL_LOOKED_AT])?;
-            }
-            let day = keep.since_ms / super::sealing::DAY_MS;
-            self.execute("DELETE FROM stats WHERE day < ?1", params![integer(day)])?;
+            let more = self.prune_small(keep);
             self.clear(false)?;
-            return Ok(Swept { next: None, pruned: Pruned::default() });
+            return Ok(Swept { next: more?.then_some(place), pruned: Pruned::default() });
         };
         let Some(since_ms) = keep.of(class) else {
             return Ok(Swept { next: Some(place.next_class()), pruned: Pruned::default() });

@@ -89,13 +89,15 @@ fn used_shown(used: &Amounts) -> Value {
 fn of_step(step: &Step, limits: Option<&Limits>, hidden: Hidden<'_>) -> Value {
     let row = &step.call.row;
     let notes = step.notes.as_deref().map(Notes::read);
-    let (input, output) = contents(step, notes.as_ref(), hidden);
+    let reply: Value = serde_json::from_str(&row.reply).unwrap_or_default();
+    let trace = reply.get("trace_id").cloned();
+    let (input, output) = contents(step, reply, notes.as_ref(), hidden);
     let ruling = notes.as_ref().and_then(|notes| notes.ruling.as_ref());
     json!({
         "seq": step.seq, "call_id": row.call, "step": row.step.as_deref(), "tool": row.tool,
         "component": row.component, "manifest": row.manifest, "policy_set": row.policy_set, "tier": row.tier,
         "mode": row.mode, "input": input, "input_sha256": row.input_digest, "input_matches": input_matches(row),
-        "output": output,
+        "output": output, "reply_sha256": reply_digest(row), "trace_id": trace,
         "status": row.status, "outcome": row.outcome,
         "error": row.error_code, "decision": decision(step, ruling.map(|ruling| ruling.decision.as_str())),
         "decided_by": ruling.map(|ruling| json!({"because": ruling.because, "call": ruling.call, "plan": ruling.plan,
@@ -114,6 +116,13 @@ fn of_step(step: &Step, limits: Option<&Limits>, hidden: Hidden<'_>) -> Value {
 /// Whether the stored input is the one that the digest is of; nothing where it is not kept, or not readable here.
 fn input_matches(row: &CallRow) -> Option<bool> {
     row.readable_input().map(|input| Digest::of(input.as_bytes()) == row.input_digest)
+}
+
+/// The digest of the stored reply, as the audit's last entry of the call has it; nothing where it is not kept, or not
+/// readable here.
+fn reply_digest(row: &CallRow) -> Option<Digest> {
+    let kept = row.readable_input().is_some() && !row.reply.is_empty();
+    kept.then(|| Digest::of(row.reply.as_bytes()))
 }
 
 /// Bytes that a step takes in a record, about.
@@ -152,9 +161,8 @@ fn approval(approval: &StoredApproval) -> Value {
 }
 
 /// The input and the output as they are shown.
-fn contents(step: &Step, notes: Option<&Notes>, hidden: Hidden<'_>) -> (Value, Value) {
+fn contents(step: &Step, mut reply: Value, notes: Option<&Notes>, hidden: Hidden<'_>) -> (Value, Value) {
     let row = &step.call.row;
-    let mut reply: Value = serde_json::from_str(&row.reply).unwrap_or_default();
     let mut output = match &step.output {
         Some(whole) => serde_json::from_str(whole).unwrap_or_default(),
         None => reply.get_mut("output").map(Value::take).unwrap_or_default(),

@@ -389,6 +389,7 @@ fn r40_run_records_tell_all_that_the_field_demands_and_hide_what_is_to_be_hidden
         "policy_set",
         "component",
         "manifest",
+        "trace_id",
     ] {
         assert!(of_run["steps"][2].get(field).is_some_and(|value| !value.is_null()), "{field}: {of_run:#}");
     }
@@ -399,6 +400,10 @@ fn r40_run_records_tell_all_that_the_field_demands_and_hide_what_is_to_be_hidden
     assert_eq!(lines(&["audit", "export", "--run", run.as_str().expect("an id")]).len(), 1);
     assert_eq!(lines(&["audit", "export", "--until", "2001-01-01T00:00:00Z"]).len(), 0);
     let raw = lines(&["audit", "export", "--raw"]);
+    let step = &of_run["steps"][2];
+    let entry = raw.iter().find(|entry| entry["kind"] == "call" && entry["facts"]["call"] == step["call_id"]);
+    let facts = &entry.expect("an entry of the call")["facts"];
+    assert_eq!((&step["trace_id"], &step["reply_sha256"]), (&facts["trace"], &facts["reply"]), "{facts}");
     assert_eq!(raw.last().and_then(|entry| entry["seq"].as_u64()), Some(raw.len() as u64));
 }
 

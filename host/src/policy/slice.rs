@@ -21,9 +21,9 @@ use super::shape::ToolShape;
 
 /// Most callers that one slice remembers; beyond it entities are made anew.
 const CALLERS_MAX: usize = 1_024;
-/// Most answers to one question that are remembered, for one caller where the answer depends on who asks; the next one
-/// drops all of them: what is asked again and again is back at once.
-const ANSWERS_MAX: usize = 64;
+/// Most answers that one slice remembers under their facts, half a megabyte; the next one drops all of them: what is asked
+/// again and again is back at once.
+const ANSWERS_MAX: usize = 256;
 /// Most memory of the facts of an answer that is remembered, in bytes: larger ones, such as many paths, are rarely the same.
 const REMEMBERED_MAX_BYTES: usize = 2_048;
 
@@ -35,7 +35,17 @@ pub struct Slice {
     call: Half,
     commit: Half,
     callers: RwLock<HashMap<(UserName, AgentName), Arc<Caller>>>,
+    answers: RwLock<HashMap<Asked, Arc<Judgement>>>,
     authorizer: Authorizer,
+}
+
+/// What was asked.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Asked {
+    question: Question,
+    /// Who asked, where the answer depends on it.
+    caller: Option<usize>,
+    facts: Facts,
 }
 
 /// The policies for one question.
@@ -47,25 +57,19 @@ struct Half {
     /// Whether the answer depends on who asks.
     personal: bool,
     parts: Parts,
-    /// The answers, where they are the same for everybody.
-    answers: Answers,
-}
-
-/// Answers to one question, by what they were made from.
-#[derive(Debug, Default)]
-struct Answers {
-    /// Where nothing of a context is looked at, there is one.
+    /// The answer, where it is the same for everybody and nothing of a context is looked at.
     fixed: OnceLock<Arc<Judgement>>,
-    by_facts: RwLock<HashMap<Facts, Arc<Judgement>>>,
 }
 
 /// What is remembered about a caller.
 #[derive(Debug)]
 struct Caller {
+    /// Which one it is; nothing for one that is not remembered.
+    number: Option<usize>,
     agent: EntityUid,
     entities: Entities,
-    call: Answers,
-    commit: Answers,
+    call: OnceLock<Arc<Judgement>>,
+    commit: OnceLock<Arc<Judgement>>,
 }
 
 impl Slice {
@@ -80,6 +84,7 @@ impl Slice {
             commit: Half::new(Question::Commit, &shape, rules)?,
             shape,
             callers: RwLock::default(),
+            answers: RwLock::default(),
             authorizer: Authorizer::new(),
         })
     }
@@ -97,28 +102,44 @@ impl Slice {
             None => (&self.call, Question::Call),
             Some(_) => (&self.commit, Question::Commit),
         };
-        if let Some(fixed) = half.answers.fixed.get() {
+        if let Some(fixed) = half.fixed.get() {
             return Arc::clone(fixed);
         }
         let caller = match self.caller(principal) {
             Ok(caller) => caller,
             Err(problem) => return Arc::new(Judgement::failed(problem)),
         };
-        let answers = if half.personal { caller.answers(question) } else { &half.answers };
         if half.parts.is_empty() {
-            return Arc::clone(answers.fixed.get_or_init(|| Arc::new(self.judge(half, &caller, Context::empty()))));
+            let fixed = if half.personal { caller.fixed(question) } else { &half.fixed };
+            return Arc::clone(fixed.get_or_init(|| Arc::new(self.judge(half, &caller, Context::empty()))));
         }
-        let facts = match half.parts.facts(&self.shape, matter) {
-            Ok(facts) => facts,
-            Err(problem) => return Arc::new(Judgement::failed(problem)),
-        };
-        if let Some(known) = answers.known(&facts) {
-            return known;
-        }
-        match half.parts.context(&self.shape, &facts) {
-            Ok(context) => answers.remember(facts, self.judge(half, &caller, context)),
+        match half.parts.facts(&self.shape, matter) {
+            Ok(facts) => self.judge_by(half, &caller, question, facts),
             Err(problem) => Arc::new(Judgement::failed(problem)),
         }
+    }
+
+    /// The answer that these facts had before, or a new one.
+    fn judge_by(&self, half: &Half, caller: &Caller, question: Question, facts: Facts) -> Arc<Judgement> {
+        let nameless = half.personal && caller.number.is_none();
+        let asked = Asked { question, caller: caller.number.filter(|_| half.personal), facts };
+        let remembers = !nameless && asked.facts.weight() <= REMEMBERED_MAX_BYTES;
+        let known = || self.answers.read().unwrap_or_else(PoisonError::into_inner).get(&asked).cloned();
+        if let Some(known) = remembers.then(known).flatten() {
+            return known;
+        }
+        let judgement = match half.parts.context(&self.shape, &asked.facts) {
+            Ok(context) => Arc::new(self.judge(half, caller, context)),
+            Err(problem) => return Arc::new(Judgement::failed(problem)),
+        };
+        if remembers {
+            let mut answers = self.answers.write().unwrap_or_else(PoisonError::into_inner);
+            if answers.len() >= ANSWERS_MAX {
+                answers.clear();
+            }
+            answers.insert(asked, Arc::clone(&judgement));
+        }
+        judgement
     }
 
     fn caller(&self, principal: &Principal) -> Result<Arc<Caller>, String> {
@@ -127,17 +148,16 @@ impl Slice {
             return Ok(Arc::clone(known));
         }
         let all = self.tool.iter().cloned().chain(entity::principal(principal));
-        let caller = Arc::new(Caller {
-            agent: entity::agent(principal),
-            entities: Entities::from_entities(all, None).map_err(|error| error.to_string())?,
-            call: Answers::default(),
-            commit: Answers::default(),
-        });
+        let entities = Entities::from_entities(all, None).map_err(|error| error.to_string())?;
         let mut callers = self.callers.write().unwrap_or_else(PoisonError::into_inner);
-        if callers.len() < CALLERS_MAX {
-            callers.insert(key, Arc::clone(&caller));
+        let number = Some(callers.len()).filter(|number| *number < CALLERS_MAX);
+        let agent = entity::agent(principal);
+        let caller = Caller { number, agent, entities, call: OnceLock::new(), commit: OnceLock::new() };
+        if number.is_none() {
+            return Ok(Arc::new(caller));
         }
-        Ok(caller)
+        // Somebody may have made it in the meantime: one caller has one number.
+        Ok(Arc::clone(callers.entry(key).or_insert_with(|| Arc::new(caller))))
     }
 
     fn judge(&self, half: &Half, caller: &Caller, context: Context) -> Judgement {
@@ -157,29 +177,11 @@ impl Slice {
 }
 
 impl Caller {
-    const fn answers(&self, question: Question) -> &Answers {
+    const fn fixed(&self, question: Question) -> &OnceLock<Arc<Judgement>> {
         match question {
             Question::Call => &self.call,
             Question::Commit => &self.commit,
         }
-    }
-}
-
-impl Answers {
-    fn known(&self, facts: &Facts) -> Option<Arc<Judgement>> {
-        self.by_facts.read().unwrap_or_else(PoisonError::into_inner).get(facts).cloned()
-    }
-
-    fn remember(&self, facts: Facts, judgement: Judgement) -> Arc<Judgement> {
-        let judgement = Arc::new(judgement);
-        if facts.weight() <= REMEMBERED_MAX_BYTES {
-            let mut known = self.by_facts.write().unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= ANSWERS_MAX {
-                known.clear();
-            }
-            known.insert(facts, Arc::clone(&judgement));
-        }
-        judgement
     }
 }
 
@@ -198,7 +200,7 @@ impl Half {
             rules: own,
             personal: uses.principal,
             parts: Parts::of(&uses),
-            answers: Answers::default(),
+            fixed: OnceLock::new(),
         })
     }
 }

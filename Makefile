@@ -26,6 +26,9 @@ MCP_OLD := 1.30.0
 MCP_CLIENTS := $(TARGET)/mcp-clients
 # Those of TypeScript, the same way, and the Inspector, which wants a newer Node.js than we do.
 MCP_NODE := @modelcontextprotocol/client@2.4.0 @modelcontextprotocol/sdk@1.32.2 @modelcontextprotocol/inspector@2.12.0 node@22
+# Frameworks that the examples are for.
+LANGCHAIN := langchain-mcp-adapters==0.3.2 langchain==1.4.7
+OPENAI_AGENTS := openai-agents==0.24.0
 # What checks our own Python client; what builds the other one is in its package.json.
 PYTHON_CHECKS := mypy==2.4.1 pyright==1.1.414
 CLIENTS := $(TARGET)/clients
@@ -34,7 +37,12 @@ CONFORMANCE := 0.2.0-alpha.12
 CONFORMANCE_NODE := 22
 SUITE := $(TARGET)/conformance
 
-.PHONY: help setup build guests collector clients mcp-clients conformance demo test check fmt clippy deny doc tidy hard bench clean
+# Tools in other languages, each with the toolchain that it pins: requirements.txt, package.json.
+LANGUAGES := $(TARGET)/languages
+PYTHON_TOOL := sample-tools/python/lines
+JS_TOOL := sample-tools/js/lines
+
+.PHONY: help setup build guests languages collector clients mcp-clients conformance demo test check fmt clippy deny doc tidy hard bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
@@ -68,6 +76,37 @@ guests: build ## the sample tools as components: target/tools/<name>.wasm
 		$(TOOLKEEP) tools pack $(TOOLS)/$$name.wasm 2>/dev/null || echo "guests: $$name refuses to be packed"; \
 	done
 
+languages: build ## sample tools in Python and JavaScript: target/tools/lines-python.wasm, lines-js.wasm
+	@mkdir -p $(LANGUAGES) $(TOOLS)
+	@if ! cmp -s $(PYTHON_TOOL)/requirements.txt $(LANGUAGES)/python/installed.txt; then \
+		echo "languages: installing componentize-py"; \
+		python3 -m venv --clear $(LANGUAGES)/python && \
+			$(LANGUAGES)/python/bin/pip install -q -r $(PYTHON_TOOL)/requirements.txt && \
+			cp $(PYTHON_TOOL)/requirements.txt $(LANGUAGES)/python/installed.txt; \
+	fi
+	@if ! cmp -s $(JS_TOOL)/package.json $(LANGUAGES)/js/installed.json; then \
+		echo "languages: installing componentize-js"; \
+		mkdir -p $(LANGUAGES)/js && cp $(JS_TOOL)/package.json $(LANGUAGES)/js/ && \
+			npm install --prefix $(LANGUAGES)/js --silent --no-audit --no-fund && \
+			cp $(JS_TOOL)/package.json $(LANGUAGES)/js/installed.json; \
+	fi
+	@# Each takes half a minute of a processor, so it is done again only for other sources.
+	@sources=$$(cat $(PYTHON_TOOL)/* wit/*.wit | sha256sum); \
+	if ! test "$$(cat $(LANGUAGES)/python/built 2>/dev/null)" = "$$sources" -a -f $(TOOLS)/lines-python.wasm; then \
+		rm -rf $(LANGUAGES)/new-python && $(TOOLKEEP) new --lang python lines --path $(LANGUAGES)/new-python 2>/dev/null && \
+			cd $(LANGUAGES)/new-python && \
+			PYTHONDONTWRITEBYTECODE=1 $(LANGUAGES)/python/bin/componentize-py -d wit -w guest componentize tool -o tool.wasm && \
+			$(TOOLKEEP) tools pack tool.wasm --descriptors tools.json --to $(TOOLS)/lines-python.wasm && \
+			echo "$$sources" > $(LANGUAGES)/python/built; \
+	fi
+	@sources=$$(cat $(JS_TOOL)/*.* $(JS_TOOL)/wit/*.wit $(JS_TOOL)/wit/deps/*/*.wit wit/*.wit | sha256sum); \
+	if ! test "$$(cat $(LANGUAGES)/js/built 2>/dev/null)" = "$$sources" -a -f $(TOOLS)/lines-js.wasm; then \
+		rm -rf $(LANGUAGES)/new-js && $(TOOLKEEP) new --lang js lines --path $(LANGUAGES)/new-js 2>/dev/null && \
+			cd $(LANGUAGES)/new-js && ln -s ../js/node_modules node_modules && npm run --silent build && \
+			$(TOOLKEEP) tools pack tool.wasm --descriptors tools.json --to $(TOOLS)/lines-js.wasm && \
+			echo "$$sources" > $(LANGUAGES)/js/built; \
+	fi
+
 collector: ## a receiver of spans for the tests, built apart with the official types
 	cd tests/collector && CARGO_TARGET_DIR=$(TARGET)/collector cargo build --locked
 
@@ -99,6 +138,14 @@ mcp-clients: ## MCP clients of others, which the tests run: target/mcp-clients
 			python3 -m venv --clear $$place && $$place/bin/pip install -q mcp==$$version && echo $$version > $$place/version; \
 		fi; \
 	done
+	@install() { \
+		if ! test "$$(cat $(MCP_CLIENTS)/$$1/version 2>/dev/null)" = "$$2"; then \
+			echo "mcp-clients: installing $$2"; \
+			python3 -m venv --clear $(MCP_CLIENTS)/$$1 && $(MCP_CLIENTS)/$$1/bin/pip install -q $$2 && \
+				echo "$$2" > $(MCP_CLIENTS)/$$1/version; \
+		fi; \
+	}; \
+	install langchain "$(LANGCHAIN)" && install openai "$(OPENAI_AGENTS)"
 	@if ! test "$$(cat $(MCP_CLIENTS)/node/version 2>/dev/null)" = "$(MCP_NODE)"; then \
 		echo "mcp-clients: installing $(MCP_NODE)"; \
 		mkdir -p $(MCP_CLIENTS)/node && npm install --prefix $(MCP_CLIENTS)/node --silent --no-audit --no-fund $(MCP_NODE) && \
@@ -113,7 +160,7 @@ conformance: guests ## the official conformance suite of MCP, both revisions: ta
 	fi
 	python3 tests/conformance/run.py $(TOOLKEEP) $(TOOLS) $(SUITE) $(SUITE)/results
 
-test: setup build guests collector clients mcp-clients ## everything that must pass
+test: setup build guests languages collector clients mcp-clients ## everything that must pass
 	TOOLKEEP_CLIENTS=1 cargo test --locked --workspace
 	cd sample-tools && CARGO_TARGET_DIR=$(GUEST) cargo test --locked $(addprefix -p ,$(GOOD))
 

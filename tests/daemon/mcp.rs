@@ -12,6 +12,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use toolkeep::daemon::method::{AdminMethod, AgentMethod};
 
+pub(super) use self::python::by_shim;
 use super::approvals::approve;
 use super::world::{Plot, World, component};
 use crate::doors::running::{Client, command};

@@ -4,6 +4,7 @@
 //! written. The guest runs in an empty sandbox: no workspace, no log, a fixed clock and a fixed seed, so that the same
 //! component always describes itself in the same words.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use toolkeep_core::call::Mode;
@@ -32,6 +33,10 @@ use crate::typed::Door;
 const FUEL: u64 = 1_000_000_000;
 /// Time for it.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What is said of a component that the compiler gives up on.
+const NOT_COMPILED: &str = "the compiler gives up on it; a component that is composed of several, each with a memory of its own, is not \
+                            supported";
 
 /// Why there is no description.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +67,9 @@ pub async fn describe(wasm: &[u8]) -> Result<String, NoDescription> {
     let engine = engine::plain()?;
     let ticker = Ticker::start()?;
     ticker.add(&engine);
-    let component = Component::new(&engine, wasm).map_err(unfit)?;
+    // The compiler gives up, instead of saying no, on a component whose parts call each other with memories of their own.
+    let compiled = catch_unwind(AssertUnwindSafe(|| Component::new(&engine, wasm)));
+    let component = compiled.map_err(|_| NoDescription::Unfit(NOT_COMPILED.to_owned()))?.map_err(unfit)?;
     let door =
         state::linker(&engine)?.instantiate_pre(&component).and_then(GuestPre::new).map(Door::Tool).map_err(unfit)?;
     let limits = ExecutionLimits { fuel: FUEL, output_bytes: SECTION_MAX_BYTES as u64, ..ExecutionLimits::default() };

@@ -1,4 +1,6 @@
-//! `toolkeep new`: a tool crate that builds and passes its own test at the first try.
+//! `toolkeep new`: a tool that builds at the first try, in Rust (with a test of its own), Python or JavaScript.
+//!
+//! What the other languages begin with are the sample tools themselves, so that what is tested there is what is written here.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,27 +12,119 @@ use super::context::{Context, absolute};
 use super::exit::Exit;
 use super::failure::Failure;
 
-/// The files of a new crate with their templates. `{{name}}`, `{{file}}` and `{{sdk}}` are filled in, in names too.
-const FILES: [(&str, &str); 5] = [
+/// Files and their templates. `{{name}}`, `{{component}}` and `{{sdk}}` are filled in, in names too.
+type Files = &'static [(&'static str, &'static str)];
+
+/// What an operator grants.
+const MANIFEST: &str = include_str!("../../../guest-sdk/template/manifest.toml.in");
+
+/// A crate.
+const RUST: Files = &[
     ("Cargo.toml", include_str!("../../../guest-sdk/template/Cargo.toml.in")),
-    ("{{name}}.toml", include_str!("../../../guest-sdk/template/manifest.toml.in")),
+    ("{{name}}.toml", MANIFEST),
     ("README.md", include_str!("../../../guest-sdk/template/README.md.in")),
     (".gitignore", include_str!("../../../guest-sdk/template/gitignore.in")),
     ("src/lib.rs", include_str!("../../../guest-sdk/template/src-lib.rs.in")),
 ];
 
+/// A module for componentize-py.
+const PYTHON: Files = &[
+    ("{{name}}.toml", MANIFEST),
+    ("README.md", include_str!("../../../guest-sdk/template/python/README.md.in")),
+    (".gitignore", include_str!("../../../guest-sdk/template/python/gitignore.in")),
+    ("requirements.txt", include_str!("../../../sample-tools/python/lines/requirements.txt")),
+    ("tool.py", include_str!("../../../sample-tools/python/lines/tool.py")),
+    ("tools.json", include_str!("../../../sample-tools/python/lines/tools.json")),
+    ("wit/context.wit", include_str!("../../../wit/context.wit")),
+    ("wit/log.wit", include_str!("../../../wit/log.wit")),
+    ("wit/messages.wit", include_str!("../../../wit/messages.wit")),
+    ("wit/progress.wit", include_str!("../../../wit/progress.wit")),
+    ("wit/tool.wit", include_str!("../../../wit/tool.wit")),
+];
+
+/// A package for componentize-js. Its world is one of its own: JavaScript has no files by itself.
+const JAVASCRIPT: Files = &[
+    ("{{name}}.toml", MANIFEST),
+    ("README.md", include_str!("../../../guest-sdk/template/js/README.md.in")),
+    (".gitignore", include_str!("../../../guest-sdk/template/js/gitignore.in")),
+    ("package.json", include_str!("../../../sample-tools/js/lines/package.json")),
+    ("build.mjs", include_str!("../../../sample-tools/js/lines/build.mjs")),
+    ("tool.js", include_str!("../../../sample-tools/js/lines/tool.js")),
+    ("tools.json", include_str!("../../../sample-tools/js/lines/tools.json")),
+    ("wit/world.wit", include_str!("../../../sample-tools/js/lines/wit/world.wit")),
+    (
+        "wit/deps/wasi-filesystem/filesystem.wit",
+        include_str!("../../../sample-tools/js/lines/wit/deps/wasi-filesystem/filesystem.wit"),
+    ),
+    ("wit/deps/toolkeep-tool/context.wit", include_str!("../../../wit/context.wit")),
+    ("wit/deps/toolkeep-tool/log.wit", include_str!("../../../wit/log.wit")),
+    ("wit/deps/toolkeep-tool/messages.wit", include_str!("../../../wit/messages.wit")),
+    ("wit/deps/toolkeep-tool/progress.wit", include_str!("../../../wit/progress.wit")),
+    ("wit/deps/toolkeep-tool/tool.wit", include_str!("../../../wit/tool.wit")),
+];
+
+/// What a tool is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Lang {
+    /// A crate on the SDK
+    Rust,
+    /// A module for componentize-py
+    Python,
+    /// A package for componentize-js
+    Js,
+}
+
+impl Lang {
+    const fn files(self) -> Files {
+        match self {
+            Self::Rust => RUST,
+            Self::Python => PYTHON,
+            Self::Js => JAVASCRIPT,
+        }
+    }
+
+    /// Where the build leaves the component.
+    fn component(self, name: &str) -> String {
+        match self {
+            Self::Rust => format!("target/wasm32-wasip2/release/{}.wasm", name.replace('-', "_")),
+            Self::Python | Self::Js => "tool.wasm".to_owned(),
+        }
+    }
+
+    /// What to do next.
+    const fn next(self) -> &'static str {
+        match self {
+            Self::Rust => {
+                "next: `cargo test` in it, then `toolkeep tools build`, then `toolkeep tools install` with its manifest"
+            }
+            Self::Python => {
+                "next, in it: `python3 -m venv .venv && .venv/bin/pip install -r requirements.txt`, \
+                 `.venv/bin/componentize-py -d wit -w guest componentize tool -o tool.wasm`, \
+                 `toolkeep tools pack tool.wasm --descriptors tools.json`, then `toolkeep tools install` with its manifest"
+            }
+            Self::Js => {
+                "next, in it: `npm install`, `npm run build`, `toolkeep tools pack tool.wasm --descriptors tools.json`, \
+                 then `toolkeep tools install` with its manifest"
+            }
+        }
+    }
+}
+
 /// Where the SDK lies beside the sources that this program was built from.
 const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-sdk");
 
-/// Begin a tool crate
+/// Begin a tool
 #[derive(Debug, clap::Args)]
 pub struct NewArgs {
     /// Its name: a-z, 0-9, `-` and `_`
     name: String,
+    /// What it is written in
+    #[arg(long, value_enum, default_value = "rust")]
+    lang: Lang,
     /// Where to make it; without it, a directory of that name
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
-    /// Path of the guest SDK; without it, the one beside the sources of this program
+    /// Path of the guest SDK, for Rust; without it, the one beside the sources of this program
     #[arg(long, value_name = "DIR")]
     sdk: Option<PathBuf>,
 }
@@ -42,7 +136,10 @@ impl NewArgs {
     /// The name is no crate name, the directory exists, or the SDK is not found.
     pub fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
         let name = check_name(&self.name)?;
-        let sdk = find_sdk(self.sdk.as_deref())?;
+        let sdk = match self.lang {
+            Lang::Rust => find_sdk(self.sdk.as_deref())?,
+            Lang::Python | Lang::Js => String::new(),
+        };
         let directory = absolute(self.path.as_deref().unwrap_or_else(|| Path::new(&self.name)))?;
         std::fs::create_dir(&directory).map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => {
@@ -50,13 +147,12 @@ impl NewArgs {
             }
             _ => Failure::file("create", &directory)(error),
         })?;
-        for (file, template) in FILES {
-            write(&directory.join(fill(file, name, &sdk)), &fill(template, name, &sdk))?;
+        let fill = |template: &str| fill(template, self.lang, name, &sdk);
+        for (file, template) in self.lang.files() {
+            write(&directory.join(fill(file)), &fill(template))?;
         }
         context.ui.value(&json!({"directory": directory}), || directory.display().to_string())?;
-        context.ui.note(
-            "next: `cargo test` in it, then `toolkeep tools build`, then `toolkeep tools install` with its manifest",
-        );
+        context.ui.note(self.lang.next());
         Ok(Exit::Ok)
     }
 }
@@ -82,8 +178,9 @@ fn find_sdk(given: Option<&Path>) -> Result<String, Failure> {
     })
 }
 
-fn fill(template: &str, name: &str, sdk: &str) -> String {
-    template.replace("{{name}}", name).replace("{{file}}", &name.replace('-', "_")).replace("{{sdk}}", sdk)
+fn fill(template: &str, lang: Lang, name: &str, sdk: &str) -> String {
+    let component = lang.component(name);
+    template.replace("{{name}}", name).replace("{{component}}", &component).replace("{{sdk}}", sdk)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
@@ -101,12 +198,16 @@ mod tests {
 
     #[test]
     fn every_placeholder_of_the_templates_is_filled() {
-        for (file, template) in FILES {
-            let filled = fill(template, "my-tool", "/sdk");
-            assert!(!filled.contains("{{"), "{file}: {filled}");
+        for lang in [Lang::Rust, Lang::Python, Lang::Js] {
+            for (file, template) in lang.files() {
+                let filled = fill(template, lang, "my-tool", "/sdk");
+                assert!(!filled.contains("{{"), "{file}: {filled}");
+            }
         }
-        assert!(fill(FILES[0].1, "my-tool", "/sdk").contains("name = \"my-tool\""));
-        assert!(fill(FILES[0].1, "my-tool", "/sdk").contains("path = \"/sdk\""));
+        let cargo = fill(RUST[0].1, Lang::Rust, "my-tool", "/sdk");
+        assert!(cargo.contains("name = \"my-tool\"") && cargo.contains("path = \"/sdk\""));
+        assert!(fill(MANIFEST, Lang::Rust, "my-tool", "").contains("release/my_tool.wasm\""));
+        assert!(fill(MANIFEST, Lang::Js, "my-tool", "").contains("component = \"tool.wasm\""));
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub enum ToolsCommand {
     Pack {
         /// The component
         component: PathBuf,
+        /// Take the descriptions from this JSON file, and run nothing
+        #[arg(long, value_name = "FILE")]
+        descriptors: Option<PathBuf>,
         /// Where to write; without it the component is replaced
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
@@ -91,7 +94,9 @@ impl ToolsCommand {
                 }
                 Ok(Exit::Ok)
             }
-            Self::Pack { component, to } => pack::run(context, &component, to.as_deref()),
+            Self::Pack { component, descriptors, to } => {
+                pack::run(context, &component, descriptors.as_deref(), to.as_deref())
+            }
             Self::Build { directory } => build::run(context, &directory),
         }
     }

@@ -50,7 +50,7 @@ pub(super) fn check(world: &World, told: &[Value], version: &str) {
 }
 
 /// How a client is told to start `toolkeep mcp`.
-pub(super) fn by_shim(world: &World) -> Vec<String> {
+pub(in crate::daemon) fn by_shim(world: &World) -> Vec<String> {
     let config = world.path("toolkeep.toml");
     [program().display().to_string(), "--config".to_owned(), config.display().to_string(), "mcp".to_owned()].to_vec()
 }

@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context<'_>, directory: &Path) -> Result<Exit, Failu
     }
     let mut built = Vec::new();
     for component in &components {
-        let packed = pack::pack(component, component)?;
+        let packed = pack::pack(component, None, component)?;
         context.ui.note(&format!("packed {}", packed.tools.join(", ")));
         built.push(
             json!({"file": packed.file, "component": packed.component, "bytes": packed.bytes, "tools": packed.tools}),

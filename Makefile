@@ -160,7 +160,7 @@ conformance: guests ## the official conformance suite of MCP, both revisions: ta
 	fi
 	python3 tests/conformance/run.py $(TOOLKEEP) $(TOOLS) $(SUITE) $(SUITE)/results
 
-test: setup build guests languages collector clients mcp-clients ## everything that must pass
+test: setup build guests languages collector clients mcp-clients conformance ## everything that must pass
 	TOOLKEEP_CLIENTS=1 cargo test --locked --workspace
 	cd sample-tools && CARGO_TARGET_DIR=$(GUEST) cargo test --locked $(addprefix -p ,$(GOOD))
 

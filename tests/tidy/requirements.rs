@@ -80,7 +80,7 @@ const ROWS: &[(u8, State, &str)] = &[
     (47, Done, "back-test of a new tool version or policy against recorded calls"),
     (48, Done, "secrets brokered by the host; never visible to guest, agent, plan, log or recording"),
     (49, Done, "network grants with SSRF protection"),
-    (50, Begun, "guest SDK with `#[tool]`, typed errors, native test harness, `toolkeep new`; JS and Python guests"),
+    (50, Done, "guest SDK with `#[tool]`, typed errors, native test harness, `toolkeep new`; JS and Python guests"),
     (51, Begun, "JSON-RPC socket; MCP over stdio and HTTP; existing agents connect unchanged"),
     (52, Later, "web console: approvals inbox with diffs, runs, tools, kill switch, live"),
     (53, Begun, "operators: config, doctor, systemd unit, container image, completions, man pages"),

@@ -14,15 +14,16 @@ use toolkeep_core::kill::{KillLevel, KillMode};
 use toolkeep_core::receipt::Receipt;
 use toolkeep_core::refusal::{Code, Refusal};
 
-use super::envelope::{self, RequestId};
 use super::reply::{Fault, INVALID_PARAMS};
 use crate::host::{
     BeginTransaction, CommitTransaction, CredentialName, KillRequest, PlanName, PolicyFile, Supposed, UndoTarget,
 };
 use crate::ledger::DeadId;
 
+mod cancel;
 mod runs;
 
+pub(super) use cancel::{CancelCall, Cancelled};
 pub(super) use runs::{CloseRunParams, OpenRunParams, ReleaseRun, ReportRun, ResumeParams, SpendParams};
 
 /// No parameters.
@@ -42,43 +43,6 @@ pub(super) struct OfTool {
 #[serde(deny_unknown_fields)]
 pub(super) struct OfCall {
     pub(super) call: CallId,
-}
-
-/// `calls.cancel`: a call, or the request of this connection that made it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct CancelCall {
-    #[serde(default)]
-    call: Option<CallId>,
-    #[serde(default)]
-    request: Option<Value>,
-}
-
-/// Which call is to be cancelled.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Cancelled {
-    /// By its id.
-    Call(CallId),
-    /// By that of the request that made it.
-    Request(RequestId),
-}
-
-impl CancelCall {
-    /// What to cancel.
-    ///
-    /// # Errors
-    /// Neither or both are named, or a request has no such id.
-    pub(super) fn target(self) -> Result<Cancelled, Fault> {
-        match (self.call, self.request) {
-            (Some(call), None) => Ok(Cancelled::Call(call)),
-            (None, Some(request)) => envelope::read_id(Some(request))
-                .map(Cancelled::Request)
-                .map_err(|_| bad("`request` is the id of no request").map_field("/request", "the id of a request")),
-            (None, None) | (Some(_), Some(_)) => {
-                Err(bad("name either `call` or `request`").map_field("/call", "exactly one of `call` and `request`"))
-            }
-        }
-    }
 }
 
 /// `calls.output`.

@@ -95,7 +95,8 @@ fn text_of(item: &Item) -> String {
         Place::Bin(name) => format!("bin {name}"),
     };
     let care = [(Care::COLD, "cold"), (Care::DRY, "dry"), (Care::FRAGILE, "fragile")];
-    let care: Vec<&str> = care.into_iter().filter(|(flag, _)| item.care.contains(*flag)).map(|(_, name)| name).collect();
+    let care: Vec<&str> =
+        care.into_iter().filter(|(flag, _)| item.care.contains(*flag)).map(|(_, name)| name).collect();
     let mut text = format!("{}: {} {unit} of {}\nplace: {place}\n", item.sku, item.count, item.name);
     if !care.is_empty() {
         let _ = writeln!(text, "care: {}", care.join(", "));
@@ -107,6 +108,8 @@ fn text_of(item: &Item) -> String {
     text
 }
 
+// The names of exports are none for the linker of another target.
+#[cfg(target_family = "wasm")]
 export!(Inventory);
 
 #[cfg(test)]

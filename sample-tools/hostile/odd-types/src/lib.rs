@@ -42,11 +42,10 @@ impl Odd for Attack {
     }
 
     fn numbers() -> Vec<Choice> {
-        let zero = black_box(0.0_f64);
         vec![
             Choice::A,
             Choice::B(u64::MAX),
-            Choice::C(vec![(zero / zero, f32::INFINITY), (f64::NEG_INFINITY, 0.1), (-0.0, f32::MIN_POSITIVE)]),
+            Choice::C(vec![(black_box(f64::NAN), f32::INFINITY), (f64::NEG_INFINITY, 0.1), (-0.0, f32::MIN_POSITIVE)]),
         ]
     }
 

@@ -128,7 +128,7 @@ pub struct SuiteRun {
     pub passed: u64,
     /// Cases that did not.
     pub failed: u64,
-    /// Which and why, JSON.
+    /// The names of these, JSON; of a version before this one also why.
     pub body: Arc<str>,
     /// When.
     pub at_ms: u64,

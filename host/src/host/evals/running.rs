@@ -160,8 +160,8 @@ impl Host {
             match problems {
                 Ok(problems) => ran.take(&ready, &problems),
                 Err(_) if cancel.is_cancelled() => break,
-                // The machine had no time for it. That says nothing about the tool.
-                Err(refusal) if refusal.code == Code::Overloaded => {
+                // The machine had no time for it, or the host failed. That says nothing about the tool.
+                Err(refusal) if matches!(refusal.code, Code::Overloaded | Code::Internal) => {
                     tracing::warn!(
                         suite = ready.suite,
                         case = ready.name,
@@ -228,19 +228,20 @@ impl Host {
     pub(super) async fn keep_runs(&self, tenant: &TenantName, ran: &Ran) -> Result<(), Refusal> {
         for (suite, tally) in ran.0.iter().filter(|(_, tally)| tally.is_whole() && tally.cases > 0) {
             let Ok(name) = suite.parse::<ToolName>() else { continue };
+            // Names alone: why they failed may repeat what they hold, and they may be forgotten.
+            let failing: Vec<&Value> = tally.failures.iter().filter_map(|failure| failure.get("name")).collect();
             let run = SuiteRun {
                 tenant: tenant.clone(),
                 suite: name,
                 passed: tally.passed,
                 failed: tally.failed,
-                body: json!(tally.failures).to_string().into(),
+                body: json!(failing).to_string().into(),
                 at_ms: self.now_ms(),
             };
             self.ledger().ran_suite(run).await.map_err(|e| e.refusal())?;
             if tally.permille() < u64::from(self.config().recording.pass_permille) {
-                let names: Vec<&Value> =
-                    tally.failures.iter().take(FAILURES_TOLD).filter_map(|failure| failure.get("name")).collect();
-                let facts = json!({"suite": suite, "passed": tally.passed, "failed": tally.failed, "failing": names});
+                let told = failing.get(..FAILURES_TOLD).unwrap_or(&failing);
+                let facts = json!({"suite": suite, "passed": tally.passed, "failed": tally.failed, "failing": told});
                 tracing::warn!(suite, failed = tally.failed, "fewer golden cases pass than should");
                 self.0.notify.event(Event::EvalDrift, tenant, facts);
             }

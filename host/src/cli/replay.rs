@@ -70,10 +70,17 @@ impl ReplayArgs {
         let answer = finished(context, AdminMethod::ReplayStart, params)?;
         let report = answer.get("report").cloned().unwrap_or_default();
         context.ui.value(&report, || reported(&report))?;
-        match report.get("changed").and_then(Value::as_u64) {
-            Some(0) | None => Ok(Exit::Ok),
-            Some(some) => Err(Failure::Findings(format!("{some} recorded call(s) would have gone otherwise"))),
-        }
+        missing(&report).map_or(Ok(Exit::Ok), |what| Err(Failure::Findings(what)))
+    }
+}
+
+/// Why a report does not say that all is as it was: what changed, or that it could not be seen.
+fn missing(report: &Value) -> Option<String> {
+    match (number(report, "/changed"), number(report, "/compared"), report.get("cancelled")) {
+        (0, 0, _) => Some("nothing was compared, so nothing is known".to_owned()),
+        (0, _, Some(Value::Bool(true))) => Some("it was ended before all calls were compared".to_owned()),
+        (0, ..) => None,
+        (some, ..) => Some(format!("{some} recorded call(s) would have gone otherwise")),
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toolkeep_core::digest::Digest;
 use toolkeep_core::event::How;
+use toolkeep_core::redact;
 use toolkeep_core::render::subject;
 use toolkeep_sandbox::execution::{Ended, Execution};
 use toolkeep_sandbox::fault::Fault;
@@ -220,21 +221,21 @@ impl Expect {
 pub enum Eyes {
     /// How they begin.
     Texts,
-    /// Their digests alone: a schema or a policy hides parts of it.
-    Digests,
+    /// Nothing: a schema or a policy hides parts of it. A digest would tell whoever can guess what a short text may be.
+    Nothing,
 }
 
 impl Eyes {
     /// For a case of which a part is hidden, or nothing.
     #[must_use]
     pub const fn of(hidden: bool) -> Self {
-        if hidden { Self::Digests } else { Self::Texts }
+        if hidden { Self::Nothing } else { Self::Texts }
     }
 
     fn see(self, text: &str) -> String {
         match self {
             Self::Texts => text.get(..text.floor_char_boundary(SHOWN_MAX_BYTES)).unwrap_or_default().to_owned(),
-            Self::Digests => format!("[sha256:{}]", Digest::of(text.as_bytes())),
+            Self::Nothing => redact::HIDDEN.to_owned(),
         }
     }
 }
@@ -300,10 +301,12 @@ mod tests {
             execution(Ended::Fault(diverged), (0, 10)),
             execution(Ended::Fault(Fault::Trap("CANARY-7".to_owned())), (0, 10)),
         ] {
-            let (hidden, told) = (expect.problems(&is, Eyes::Digests), expect.problems(&is, Eyes::Texts));
+            let (hidden, told) = (expect.problems(&is, Eyes::Nothing), expect.problems(&is, Eyes::Texts));
             assert_eq!(hidden.len(), told.len());
             assert!(told.iter().any(|text| text.contains("CANARY")), "{told:?}");
             assert!(hidden.iter().all(|text| !text.contains("CANARY")), "{hidden:?}");
+            let digest = Digest::of(b"CANARY-1").to_hex();
+            assert!(hidden.iter().all(|text| !text.contains(&digest)), "a short text is guessed from it: {hidden:?}");
         }
     }
 

@@ -28,7 +28,7 @@ use super::queue::{Done, Work};
 use super::read;
 use super::rows::{CallKey, CallRow};
 use super::sealing::Vault;
-use super::statement::{row, rows};
+use super::statement::{Failed, row, rows};
 use super::stats::Ended;
 use crate::vault::Part;
 
@@ -180,8 +180,22 @@ impl Batch<'_> {
             // What may go well the next time gives its key back.
             self.give_back_key(seq)?;
         }
-        self.append(AuditKind::Call, facts::call(row, None));
+        // What was recorded before it waited stays; the entry names it, or it would pass for something put there afterwards.
+        let recording = match &row.recording {
+            Some(own) => Some(Arc::clone(own)),
+            None => self.recording_of(seq)?,
+        };
+        self.append(AuditKind::Call, facts::call(&CallRow { recording, ..row.clone() }, None));
         Ok(())
+    }
+
+    fn recording_of(&self, seq: i64) -> Result<Option<Arc<str>>, Failed> {
+        let vault = self.sealer.vault();
+        let sql = "SELECT body FROM recordings WHERE call_seq = ?1";
+        let kept = self.row(sql, params![seq], |row| {
+            Ok(vault.read(Part::Recording, Reading::new(row, "recordings").text("body")?)?.clear())
+        })?;
+        Ok(kept.flatten())
     }
 
     /// A call does not wait any more: this row takes the place of the one that said so. Returns where that is; nothing, and

@@ -75,7 +75,8 @@ impl Report {
         }
     }
 
-    /// `cut`: older calls were not looked for, because enough were.
+    /// `cancelled`: it was ended before it was through. `cut`: older calls were not looked for although fewer were found than
+    /// were asked for, because so many others lie between them.
     pub(super) fn view(&self, cancelled: bool, cut: bool) -> Value {
         json!({"compared": self.compared, "same": self.same, "changed": self.changed,
             "not_comparable": self.not_comparable, "by": self.by, "reasons": self.reasons, "examples": self.examples,

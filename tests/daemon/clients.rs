@@ -39,6 +39,31 @@ fn r50_the_python_client_keeps_its_promises() {
     world.verified();
 }
 
+/// What an example printed.
+fn printed(command: &mut Command) -> String {
+    String::from_utf8(succeeds(command).stdout).expect("text")
+}
+
+#[test]
+fn r50_the_examples_of_both_clients_do_what_they_say() {
+    let world = world();
+    let socket = world.path("run/agent/agent.sock");
+    let many = |prefix: &str| {
+        let mut example = python(PathBuf::from("python3"));
+        printed(example.arg("examples/many_calls.py").arg(&socket).arg(prefix))
+    };
+    assert_eq!(many("bulk").matches("committed").count(), 10);
+    assert_eq!(many("bulk").matches("(done before)").count(), 10, "started again, nothing is done twice");
+    let Some(built) = installed("clients/typescript/dist/examples/preview-and-commit.js", "make clients") else {
+        return;
+    };
+    let mut example = Command::new("node");
+    example.arg(built).arg(&socket).args(["notes.add", r#"{"title": "An example", "body": "b"}"#]);
+    let told = printed(&mut example);
+    assert_eq!(told, "file.write notes an-example.md\ncommitted {\"file\":\"an-example.md\"}\n");
+    world.verified();
+}
+
 #[test]
 fn r50_the_python_client_is_typed_throughout() {
     let Some(checkers) = installed("clients/python/version", "make clients") else { return };

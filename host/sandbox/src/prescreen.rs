@@ -14,7 +14,7 @@ use crate::component::BadComponent;
 use crate::engine::TABLE_ELEMENTS_MAX;
 
 /// Names the rules of this look: another text makes every component be looked at again. Change it with the rules.
-pub const RULES: &str = "3";
+pub const RULES: &str = "4";
 /// Largest component, in bytes: an interpreter with its standard library has 12 to 18 MB.
 pub const COMPONENT_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Modules and components in a component, nested ones included.
@@ -45,6 +45,10 @@ pub const BRANCH_TARGETS_MAX: u64 = 65_536;
 pub const SEGMENTS_MAX: u64 = 10_000;
 /// Types, globals, tables, memories, imports and exports of one module, each.
 pub const ITEMS_MAX: u64 = 50_000;
+
+/// Bytes that say types, imports and adapters, of all modules and components together: an interpreter has some 100 KiB. Who
+/// looks up the functions of a component keeps every one of them in memory.
+pub const TYPES_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Bytes of one page of linear memory (WebAssembly 2.0, section 4.2.8).
 const PAGE_BYTES: u64 = 64 * 1024;
@@ -86,6 +90,8 @@ const DRAFT: (&str, &str, &[&str]) = ("wasi:keyvalue", "0.2.0-draft2", &["store"
 
 /// The export that the SDK makes.
 pub(crate) const TOOL: &str = "toolkeep:tool/tool@0.1.";
+/// The same of any version.
+const ANY_TOOL: &str = "toolkeep:tool/tool";
 
 /// How a component is called.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -143,6 +149,11 @@ pub enum Refused {
         "the component imports `{0}`, which does not exist here: a tool may import wasi 0.2 (io, cli, clocks, random, filesystem, http), wasi:keyvalue 0.2.0-draft2 and toolkeep:tool 0.1"
     )]
     UnknownImport(String),
+    /// It was built with an SDK of another version.
+    #[error(
+        "the component exports `{0}`; tools are called through `toolkeep:tool/tool@0.1.0`: build it with the SDK of this version"
+    )]
+    OtherContract(String),
     /// It has nothing to call.
     #[error("the component exports neither `toolkeep:tool/tool@0.1.0`, as the SDK makes it, nor any function")]
     NoTool,
@@ -209,6 +220,16 @@ const fn at_most(what: &'static str, count: u64, limit: u64) -> Result<(), Refus
     if count > limit { Err(Refused::Over { what, count, limit }) } else { Ok(()) }
 }
 
+/// Bytes of a section that says what there is, and is no content.
+fn bytes_of_types(payload: &Payload<'_>) -> u64 {
+    match payload {
+        Payload::ModuleSection { .. } | Payload::ComponentSection { .. } | Payload::CustomSection(_) => 0,
+        Payload::CodeSectionStart { .. } | Payload::FunctionSection(_) => 0,
+        Payload::DataSection(_) | Payload::ElementSection(_) => 0,
+        other => other.as_section().map_or(0, |(_, range)| range.len() as u64),
+    }
+}
+
 /// No pool has room for more elements in one table, so nothing could ever run the component.
 fn look_at_tables(reader: &TableSectionReader<'_>) -> Result<(), Refused> {
     at_most("tables in a module", reader.count().into(), ITEMS_MAX)?;
@@ -236,12 +257,15 @@ struct Screen {
     parts: u64,
     instances: u64,
     exports: u64,
+    types: u64,
     has_tool: bool,
     has_function: bool,
 }
 
 impl Screen {
     fn look(&mut self, payload: &Payload<'_>) -> Result<(), Refused> {
+        self.types += bytes_of_types(payload);
+        at_most("bytes of types, imports and adapters", self.types, TYPES_MAX_BYTES)?;
         match payload {
             Payload::Version { encoding: wasmparser::Encoding::Module, .. } if self.depth == 0 => {
                 Err(BadComponent::NotAComponent.into())
@@ -295,7 +319,11 @@ impl Screen {
     fn look_at_exports(&mut self, reader: &ComponentExportSectionReader<'_>) -> Result<(), Refused> {
         for export in reader.clone() {
             let export = export.map_err(malformed)?;
-            self.has_tool |= export.name.name.starts_with(TOOL);
+            let name = export.name.name;
+            if name.starts_with(ANY_TOOL) && !name.starts_with(TOOL) {
+                return Err(Refused::OtherContract(name.chars().take(128).collect()));
+            }
+            self.has_tool |= name.starts_with(TOOL);
             self.has_function |= matches!(export.kind, ComponentExternalKind::Func | ComponentExternalKind::Instance);
         }
         self.exports += u64::from(reader.count());
@@ -378,198 +406,4 @@ impl Shape {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use wasm_encoder::{
-        BlockType, CodeSection, Component, ComponentExportKind, ComponentExportSection, ComponentImportSection,
-        ComponentTypeRef, DataSection, Function, FunctionSection, InstanceSection, MemorySection, MemoryType, Module,
-        ModuleArg, ModuleSection, NestedComponentSection, RefType, TableSection, TableType, TypeSection, ValType,
-    };
-
-    fn exporting_tool(component: &mut Component) {
-        let mut exports = ComponentExportSection::new();
-        exports.export("toolkeep:tool/tool@0.1.0", ComponentExportKind::Instance, 0, None);
-        component.section(&exports);
-    }
-
-    fn component(module: &Module) -> Vec<u8> {
-        let mut component = Component::new();
-        component.section(&ModuleSection(module));
-        exporting_tool(&mut component);
-        component.finish()
-    }
-
-    fn with_function(function: &Function) -> Result<ComponentFacts, Refused> {
-        let (mut types, mut functions, mut code) = (TypeSection::new(), FunctionSection::new(), CodeSection::new());
-        types.ty().function([], []);
-        functions.function(0);
-        code.function(function);
-        let mut module = Module::new();
-        module.section(&types).section(&functions).section(&code);
-        prescreen(&component(&module))
-    }
-
-    fn over(result: &Result<ComponentFacts, Refused>, expected: &str) -> bool {
-        matches!(result, Err(Refused::Over { what, .. }) if *what == expected)
-    }
-
-    #[test]
-    fn t_r9_locals_hold_at_n_and_are_refused_at_n_plus_1() {
-        let locals = |count: u64, loops: u64| {
-            let mut function = Function::new([(u32::try_from(count).expect("count"), ValType::I32)]);
-            for _ in 0..loops {
-                function.instructions().loop_(BlockType::Empty).end();
-            }
-            function.instructions().end();
-            with_function(&function)
-        };
-        assert_eq!(locals(LOCALS_MAX, 0).expect("n").most_locals, LOCALS_MAX);
-        assert!(over(&locals(LOCALS_MAX + 1, 0), "locals in a function"));
-        let loops = LOCALS_BY_LOOPS_MAX / LOCALS_MAX;
-        assert!(locals(LOCALS_MAX, loops).is_ok());
-        assert!(over(&locals(LOCALS_MAX, loops + 1), "locals times loops in a function"));
-    }
-
-    #[test]
-    fn t_r9_nesting_holds_at_n_and_is_refused_at_n_plus_1() {
-        let nested = |count: u64, loops: bool| {
-            let mut function = Function::new([]);
-            for _ in 0..count {
-                if loops {
-                    function.instructions().loop_(BlockType::Empty);
-                } else {
-                    function.instructions().block(BlockType::Empty);
-                }
-            }
-            for _ in 0..=count {
-                function.instructions().end();
-            }
-            with_function(&function)
-        };
-        assert_eq!(nested(LOOP_DEPTH_MAX, true).expect("n").deepest_loop, LOOP_DEPTH_MAX);
-        assert!(over(&nested(LOOP_DEPTH_MAX + 1, true), "loops inside of loops"));
-        assert_eq!(nested(BLOCK_DEPTH_MAX, false).expect("n").deepest_block, BLOCK_DEPTH_MAX);
-        assert!(over(&nested(BLOCK_DEPTH_MAX + 1, false), "blocks inside of blocks"));
-    }
-
-    #[test]
-    fn t_r9_branch_tables_bodies_and_segments_hold_at_n_and_are_refused_at_n_plus_1() {
-        let branches = |count: u64| {
-            let mut function = Function::new([]);
-            let targets = vec![0; usize::try_from(count).expect("count")];
-            function.instructions().i32_const(0).br_table(targets, 0).end();
-            with_function(&function)
-        };
-        assert_eq!(branches(BRANCH_TARGETS_MAX).expect("n").branch_targets, BRANCH_TARGETS_MAX);
-        assert!(over(&branches(BRANCH_TARGETS_MAX + 1), "branch targets in a function"));
-
-        let body = |bytes: u64| {
-            let mut function = Function::new([]);
-            // One byte counts the groups of locals, one ends the function.
-            for _ in 0..bytes - 2 {
-                function.instructions().nop();
-            }
-            function.instructions().end();
-            with_function(&function)
-        };
-        assert_eq!(body(BODY_MAX_BYTES).expect("n").largest_body, BODY_MAX_BYTES);
-        assert!(over(&body(BODY_MAX_BYTES + 1), "bytes in a function"));
-
-        let segments = |count: u64| {
-            let mut data = DataSection::new();
-            for _ in 0..count {
-                data.passive([]);
-            }
-            let mut module = Module::new();
-            module.section(&data);
-            prescreen(&component(&module))
-        };
-        assert_eq!(segments(SEGMENTS_MAX).expect("n").segments, SEGMENTS_MAX);
-        assert!(over(&segments(SEGMENTS_MAX + 1), "data segments"));
-    }
-
-    #[test]
-    fn t_r9_memories_and_tables_begin_at_n_and_are_refused_at_n_plus_1() {
-        let memory = |pages: u64| {
-            let mut memories = MemorySection::new();
-            let (maximum, page_size_log2) = (None, None);
-            memories.memory(MemoryType { minimum: pages, maximum, memory64: false, shared: false, page_size_log2 });
-            let mut module = Module::new();
-            module.section(&memories);
-            prescreen(&component(&module))
-        };
-        let most = ExecutionLimits::CEILING.memory_bytes / PAGE_BYTES;
-        assert!(memory(most).is_ok());
-        assert!(over(&memory(most + 1), "pages of memory at the start"));
-        let table = |elements: u64| {
-            let mut tables = TableSection::new();
-            let (element_type, maximum) = (RefType::FUNCREF, None);
-            tables.table(TableType { element_type, minimum: elements, maximum, table64: false, shared: false });
-            let mut module = Module::new();
-            module.section(&tables);
-            prescreen(&component(&module))
-        };
-        assert!(table(TABLE_ELEMENTS_MAX as u64).is_ok());
-        assert!(over(&table(TABLE_ELEMENTS_MAX as u64 + 1), "elements in a table at the start"));
-    }
-
-    #[test]
-    fn t_r9_parts_depth_instances_and_imports_hold_at_n_and_are_refused_at_n_plus_1() {
-        let parts = |count: u64| {
-            let mut component = Component::new();
-            for _ in 1..count {
-                component.section(&ModuleSection(&Module::new()));
-            }
-            exporting_tool(&mut component);
-            prescreen(&component.finish())
-        };
-        assert!(parts(PARTS_MAX).is_ok());
-        assert!(over(&parts(PARTS_MAX + 1), "modules and components"));
-
-        let deep = |levels: u64| {
-            let mut inner = Component::new();
-            for _ in 1..levels {
-                let mut outer = Component::new();
-                outer.section(&NestedComponentSection(&inner));
-                inner = outer;
-            }
-            exporting_tool(&mut inner);
-            prescreen(&inner.finish())
-        };
-        assert!(deep(DEPTH_MAX).is_ok());
-        assert!(over(&deep(DEPTH_MAX + 1), "levels of components"));
-
-        let instances = |count: u64| {
-            let (mut component, mut made) = (Component::new(), InstanceSection::new());
-            for _ in 0..count {
-                made.instantiate(0, Vec::<(&str, ModuleArg)>::new());
-            }
-            component.section(&made);
-            exporting_tool(&mut component);
-            prescreen(&component.finish())
-        };
-        assert!(instances(INSTANCES_MAX).is_ok());
-        assert!(over(&instances(INSTANCES_MAX + 1), "instances"));
-
-        let imports = |count: u64| {
-            let (mut component, mut asked) = (Component::new(), ComponentImportSection::new());
-            for _ in 0..count {
-                asked.import("wasi:io/poll@0.2.6", ComponentTypeRef::Instance(0));
-            }
-            component.section(&asked);
-            exporting_tool(&mut component);
-            prescreen(&component.finish())
-        };
-        assert_eq!(imports(IMPORTS_MAX).expect("n").imports.len() as u64, IMPORTS_MAX);
-        assert!(over(&imports(IMPORTS_MAX + 1), "imports"));
-    }
-
-    #[test]
-    fn t_r9_size_is_looked_at_first_and_a_component_without_a_tool_is_refused() {
-        let large = vec![0; COMPONENT_MAX_BYTES + 1];
-        assert!(matches!(prescreen(&large), Err(Refused::TooLarge { .. })));
-        assert!(matches!(prescreen(&large[1..]), Err(Refused::Bad(_))));
-        assert_eq!(prescreen(&Component::new().finish()), Err(Refused::NoTool));
-        assert_eq!(prescreen(&Module::new().finish()), Err(BadComponent::NotAComponent.into()));
-    }
-}
+mod tests;

@@ -143,6 +143,8 @@ struct Services {
     tracing: Tracing,
     turns: Turns,
     jobs: jobs::Jobs,
+    /// Held by the one task that runs the suites of new versions.
+    fresh_runs: tokio::sync::Mutex<()>,
     checks: checks::Checks,
     runtime: tokio::runtime::Handle,
 }

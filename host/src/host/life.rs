@@ -204,6 +204,7 @@ impl Host {
             notices: Notices::default(),
             turns: Turns::default(),
             jobs: super::jobs::Jobs::default(),
+            fresh_runs: tokio::sync::Mutex::default(),
             checks: super::checks::Checks::new(config.recording.check_permille),
             runtime: tokio::runtime::Handle::current(),
             ambient,

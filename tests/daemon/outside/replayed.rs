@@ -253,6 +253,23 @@ fn r45_golden_cases_are_made_of_calls_run_against_versions_and_gate_an_installat
     let refused = admin.no("tools.install", install);
     assert_eq!(refused["code"], "eval_failed", "{refused}");
     agent.execute("words", json!({"text": "still the old one"})).must("ok", "none", "");
+    // A tool serves all tenants: an operator of another one does not get around their cases, and does not see them.
+    let own = world.text("toolkeep.toml");
+    let uid = rustix::process::geteuid().as_raw();
+    let other = format!("{own}\n[[operator]]\nuid = {uid}\nuser = \"bob\"\ntenant = \"globex\"\n");
+    assert!(world.stop().success());
+    world.home.put("toolkeep.toml", other.as_bytes());
+    world.start();
+    let named = world.text("next/words.toml") + "[record]\nsuite = \"words\"\n";
+    world.home.put("next/named.toml", named.as_bytes());
+    let refused = world.admin().no("tools.install", json!({"manifest": world.path("next/named.toml")}));
+    assert_eq!(refused["code"], "eval_failed", "{refused}");
+    assert!(refused["message"].as_str().is_some_and(|text| text.contains("of another tenant")), "{refused}");
+    assert!(!refused.to_string().contains("\"two\""), "{refused}");
+    assert!(world.stop().success());
+    world.home.put("toolkeep.toml", own.as_bytes());
+    world.start();
+    let mut admin = world.admin();
     let forced = json!({"manifest": world.path("next/words.toml"), "accept_failing": "on purpose"});
     admin.ok("tools.install", forced);
     // The old version still replays, and still can be compared with by name.

@@ -247,7 +247,9 @@ async fn patiently<T>(most: Duration, cancel: &Cancel, wait: impl Future<Output 
         biased;
         waited = tokio::time::timeout(most, wait) => waited.map_err(|_| overloaded("no slot became free in time")),
         // Whoever cancelled it says why, or nobody waits for the answer.
-        () = cancel.cancelled() => Err(overloaded("it was cancelled while it waited for a slot")),
+        () = cancel.cancelled() => {
+            Err(Refusal::new(Code::DeadlineExceeded, "it was cancelled while it waited for a slot"))
+        }
     }
 }
 

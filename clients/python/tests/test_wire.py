@@ -13,6 +13,7 @@ from pathlib import Path
 
 import toolkeep
 from toolkeep import JsonObject
+from toolkeep._connection import IN_FLIGHT_MAX, encode
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -252,3 +253,51 @@ class Again(unittest.IsolatedAsyncioTestCase):
             assert pause is not None
             self.assertTrue(0.5 <= pause <= 0.5 + 0.1 * 2 ** (attempt - 1), pause)
         self.assertIsNone(retry.pause(told, 4))
+
+
+class Bounds(unittest.IsolatedAsyncioTestCase):
+    async def test_a_call_that_still_waits_for_a_place_when_its_time_is_over_is_never_sent(self) -> None:
+        tools: list[object] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                params = (await request_of(reader))["params"]
+                assert isinstance(params, dict)
+                tools.append(params.get("tool"))
+
+        async with peer(serve) as path:
+            client = toolkeep.Client(path)
+            many = [asyncio.ensure_future(client.calls.execute("slow", {})) for _ in range(IN_FLIGHT_MAX)]
+            await asyncio.sleep(0.1)
+            with self.assertRaisesRegex(toolkeep.NoReply, "nothing was sent"):
+                await client.calls.execute("late", {}, timeout_s=0.05)
+            with self.assertRaises(asyncio.TimeoutError):
+                await asyncio.wait_for(client.calls.execute("late", {}), 0.05)
+            await client.close()
+            await asyncio.gather(*many, return_exceptions=True)
+        self.assertEqual(tools, ["slow"] * IN_FLIGHT_MAX)
+
+    def test_what_the_daemon_could_not_read_is_refused_before_it_is_sent(self) -> None:
+        def nested(levels: int) -> toolkeep.JsonValue:
+            return 1 if levels == 0 else [nested(levels - 1)]
+
+        encode({"deep": nested(63), "most": 2**64 - 1, "least": -(2**63)})
+        both: JsonObject = {1: 1, "1": 1}  # type: ignore[dict-item]
+        for wrong in [nested(64), 2**64, -(2**63) - 1, both]:
+            with self.subTest(wrong=str(wrong)[:40]), self.assertRaises(ValueError):
+                encode({"wrong": wrong})
+
+    async def test_the_end_of_a_connection_after_an_answer_is_no_refusal_of_what_is_under_way(self) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            first = await request_of(reader)
+            says(writer, id=first["id"], result={})
+            await request_of(reader)
+            says(writer, id=None, error={"code": -32700, "message": "m", "data": refusal("invalid_input")})
+            await reader.read()
+
+        async with peer(serve) as path:
+            client = toolkeep.Client(path)
+            await client.host_info()
+            with self.assertRaises(toolkeep.ConnectionLost):
+                await client.calls.execute("t", {})
+            await client.close()

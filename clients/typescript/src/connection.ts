@@ -3,7 +3,7 @@
  * another makes one. Several requests may be under way at once, and their replies come in any order.
  */
 import { type Socket, createConnection } from "node:net";
-import { ConnectionLost, DaemonUnreachable, ProtocolError, Refused, RequestTooLarge, ToolkeepError } from "./errors.js";
+import { ConnectionLost, DaemonUnreachable, NoReply, ProtocolError, Refused, RequestTooLarge, ToolkeepError } from "./errors.js";
 import { type JsonObject, type JsonValue, type Progress, object, readProgress, readRefusal, text } from "./model.js";
 
 /** Longest line that the daemon takes, its newline not counted. */
@@ -11,7 +11,7 @@ export const REQUEST_MAX_BYTES = 4 * 1024 * 1024;
 /** Longest line that is taken from the daemon: four of what one may be, so that only nonsense is refused. */
 export const REPLY_MAX_BYTES = 16 * 1024 * 1024;
 /** Requests under way at once; the next one waits here. The daemon takes 64: the rest is for cancelling. */
-const IN_FLIGHT_MAX = 60;
+export const IN_FLIGHT_MAX = 60;
 const NEWLINE = 10;
 
 export type OnProgress = (note: Progress) => void;
@@ -25,7 +25,8 @@ interface Pending {
 export class Connection {
   #nextId = 1;
   #pending = new Map<number, Pending>();
-  #waiting: (() => void)[] = [];
+  #waiting: { id: number; go: () => void; drop: (why: Error) => void }[] = [];
+  #answered = false;
   #underWay = 0;
   #ended: Error | undefined;
   #begun: Buffer[] = [];
@@ -72,16 +73,24 @@ export class Connection {
   ): Promise<JsonObject> {
     const line = encode({ jsonrpc: "2.0", id, method, params });
     if (ahead) return this.#exchange(id, line, onProgress);
-    if (this.#underWay >= IN_FLIGHT_MAX) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    if (this.#underWay >= IN_FLIGHT_MAX) await new Promise<void>((go, drop) => this.#waiting.push({ id, go, drop }));
     else this.#underWay++;
     try {
       return await this.#exchange(id, line, onProgress);
     } finally {
       // A place that is free goes to whoever waits longest.
       const next = this.#waiting.shift();
-      if (next) next();
+      if (next) next.go();
       else this.#underWay--;
     }
+  }
+
+  /** Forget a request that still waits for a place: it is never sent. False if it was sent. */
+  giveUp(id: number): boolean {
+    const at = this.#waiting.findIndex((waiting) => waiting.id === id);
+    const [given] = at < 0 ? [] : this.#waiting.splice(at, 1);
+    given?.drop(new NoReply("no place became free in time: nothing was sent"));
+    return given !== undefined;
   }
 
   #exchange(id: number, line: Buffer, onProgress: OnProgress | undefined): Promise<JsonObject> {
@@ -120,14 +129,17 @@ export class Connection {
     if ("method" in message) return this.#note(text(message, "method"), object(message["params"], "`params`"));
     const { id, error } = message;
     if ((id === null || id === undefined) && error !== undefined) {
-      // It is about the connection, which ends now: too many connections, or a peer that nobody knows.
-      return this.#end(refused(object(error, "`error`")));
+      // It is about the connection, which ends now: too many connections, or a peer that nobody knows. Once anything was
+      // answered, what is under way may have been done, and is not what was refused.
+      const refusal = refused(object(error, "`error`"));
+      return this.#end(this.#answered ? new ConnectionLost(`the daemon ended the connection: ${refusal.message}`) : refusal);
     }
     const pending = typeof id === "number" ? this.#pending.get(id) : undefined;
     if (typeof id !== "number" || pending === undefined) throw new ProtocolError(`nobody asked with the id ${String(id)}`);
     // What cannot be read is an end of the connection, and whoever asked hears of that as well.
     const answer = error === undefined ? object(message["result"], "`result`") : refused(object(error, "`error`"));
     this.#pending.delete(id);
+    this.#answered = true;
     if (answer instanceof Refused) pending.reject(answer);
     else pending.resolve(answer);
   }
@@ -172,15 +184,31 @@ function refused(error: JsonObject): Refused {
   return new Refused(readRefusal(object(error["data"], "`data`")), typeof number === "number" ? number : undefined);
 }
 
+/** Levels of objects and arrays of a line that the daemon reads. */
+const DEPTH_MAX = 64;
+
+/** What the daemon would not read is refused before it is sent: it could not say whose request it was. */
+function shallow(value: unknown, level = 1): void {
+  if (typeof value !== "object" || value === null) return;
+  if (level > DEPTH_MAX) throw new TypeError(`the request is nested deeper than ${DEPTH_MAX} levels`);
+  for (const inner of Object.values(value)) shallow(inner, level + 1);
+}
+
 /** What `JSON.stringify` would change silently is refused instead. */
-function exact(_name: string, value: unknown): unknown {
+function exact(name: string, value: unknown): unknown {
+  if (!name.isWellFormed()) throw new TypeError("a name in the request holds a lone surrogate");
   if (typeof value === "number" && !Number.isFinite(value)) throw new TypeError(`${value} is not JSON`);
+  // Written as an integer that is not exact; from 1e21 on a number is written as a fraction.
+  if (typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value) && Math.abs(value) < 1e21) {
+    throw new TypeError(`${value} is not exact: write it as a text, if the tool takes one`);
+  }
   if (typeof value === "string" && !value.isWellFormed()) throw new TypeError("a text of the request holds a lone surrogate");
   return value;
 }
 
 /** One line. Throws `TypeError` for what is not JSON, and `RequestTooLarge`. */
 export function encode(message: { [name: string]: JsonValue }): Buffer {
+  shallow(message);
   const line = Buffer.from(JSON.stringify(message, exact));
   if (line.length > REQUEST_MAX_BYTES) {
     const most = `a line has at most ${REQUEST_MAX_BYTES}: send large data as a file of a workspace`;

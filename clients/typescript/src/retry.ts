@@ -17,8 +17,16 @@ export interface Retry {
 
 export const RETRY: Retry = { attempts: 4, baseMs: 100, mostMs: 10_000 };
 
-/** Retryable, but not by doing the same again: somebody has to look first. */
-const NOT_BY_WAITING: ReadonlySet<string> = new Set([Code.APPROVAL_REQUIRED, Code.APPROVAL_EXPIRED, Code.STALE_PLAN]);
+/**
+ * Retryable, but not by doing the same again: somebody has to look first. A call that came to its deadline may be one that
+ * somebody cancelled.
+ */
+const NOT_BY_WAITING: ReadonlySet<string> = new Set([
+  Code.APPROVAL_REQUIRED,
+  Code.APPROVAL_EXPIRED,
+  Code.DEADLINE_EXCEEDED,
+  Code.STALE_PLAN,
+]);
 
 /** Milliseconds to wait after this attempt (the first is 1) was refused; nothing if it is not to be made again. */
 export function pause(retry: Retry, refusal: Refusal, attempt: number): number | undefined {

@@ -11,12 +11,14 @@ import {
   ConnectionLost,
   type JsonObject,
   type JsonValue,
+  NoReply,
   ProtocolError,
   REPLY_MAX_BYTES,
   Refused,
   type Retry,
   pause,
 } from "../src/index.js";
+import { IN_FLIGHT_MAX, encode } from "../src/connection.js";
 
 const USAGE = { fuel: 1, wall_ms: 0, memory_peak: 0, host_calls: 0, http_requests: 0, cost_usd: "0" };
 const REPLY: JsonObject = { status: "ok", outcome: "none", call_id: "call_1", usage: USAGE, warnings: [] };
@@ -174,4 +176,43 @@ test("a pause is never shorter than what the daemon asks", () => {
     assert.ok(wait >= 500 && wait <= 500 + 100 * 2 ** (attempt - 1), String(wait));
   }
   assert.equal(pause(retry, told, 4), undefined);
+});
+
+test("a call that still waits for a place when its time is over is never sent", async () => {
+  const tools: JsonValue[] = [];
+  await against(
+    (asked) => void tools.push(asked.params["tool"] ?? null),
+    async (path) => {
+      const client = new Client({ socket: path });
+      const many = Array.from({ length: IN_FLIGHT_MAX }, () => client.calls.execute("slow", {}).catch(() => undefined));
+      const late = client.calls.execute("late", {}, { timeoutMs: 50 });
+      await assert.rejects(late, (error) => error instanceof NoReply && /nothing was sent/.test(error.message));
+      const aborted = client.calls.execute("late", {}, { signal: AbortSignal.timeout(50) });
+      await assert.rejects(aborted, { name: "TimeoutError" });
+      await client.close();
+      await Promise.all(many);
+    },
+  );
+  assert.deepEqual(tools, Array(IN_FLIGHT_MAX).fill("slow"), "neither of the two, and nothing to end what was never sent");
+});
+
+test("what the daemon could not read is refused before it is sent, at both sides of the bound", () => {
+  const nested = (levels: number): JsonValue => (levels === 0 ? 1 : [nested(levels - 1)]);
+  assert.ok(encode({ deep: nested(63), most: Number.MAX_SAFE_INTEGER, fraction: 1e300 }).length > 64);
+  for (const wrong of [nested(64), Number.MAX_SAFE_INTEGER + 1, 1e20, { "\ud800": 1 }]) {
+    assert.throws(() => encode({ wrong }), TypeError);
+  }
+});
+
+test("the end of a connection after an answer is no refusal of what is under way", async () => {
+  const refusal = { code: -32700, message: "m", data: { code: "invalid_input", message: "not JSON", retryable: false } };
+  await against(
+    (asked, socket) => void says(socket, asked.id === 1 ? { id: 1, result: {} } : { id: null, error: refusal }),
+    async (path) => {
+      const client = new Client({ socket: path });
+      await client.hostInfo();
+      await assert.rejects(client.calls.execute("t", {}), ConnectionLost);
+      await client.close();
+    },
+  );
 });

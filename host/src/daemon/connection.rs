@@ -199,13 +199,13 @@ impl<'p, P: Plane> Connection<'p, P> {
                     if let Some(own) = self.own.take() {
                         self.answer(&own.id, &body);
                     }
-                    self.collect();
+                    self.collect(&mut notes);
                     replied = true;
                 }
                 Event::Task(id, body) => {
                     self.take_notes(&mut notes);
                     self.answer(&id, &body);
-                    self.collect();
+                    self.collect(&mut notes);
                 }
                 Event::Note(line) => self.output.push_line(&line),
                 Event::Changed => self.output.push_line(&self.plane.news(&mut self.session)),
@@ -287,10 +287,13 @@ impl<'p, P: Plane> Connection<'p, P> {
     }
 
     /// Take what else is done, so that it is written together.
-    fn collect(&mut self) {
+    fn collect(&mut self, notes: &mut mpsc::Receiver<Vec<u8>>) {
         while self.output.len() < self.bounds.outbound_bytes {
             match self.tasks.try_join_next() {
-                Some(Ok((id, body))) => self.answer(&id, &body),
+                Some(Ok((id, body))) => {
+                    self.take_notes(notes);
+                    self.answer(&id, &body);
+                }
                 // Tasks catch their panics and nobody aborts them; one that is gone has no reply to give.
                 Some(Err(error)) => tracing::error!(%error, "BUG: a request ended without a reply"),
                 None => return,

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 
 from ._connection import Connection, OnProgress
-from ._errors import CallError, ConnectionLost, NoReply, Refused, of_reply
+from ._errors import CallError, ConnectionLost, NoReply, ProtocolError, Refused, of_reply
 from ._model import JsonObject, JsonValue, Progress, Refusal, Reply, Tool, maybe_number, number, objects, text
 from ._retry import Retry
 from ._work import Run, Transaction
@@ -297,7 +297,8 @@ class Calls:
 
     async def cancel(self, call: str) -> None:
         """Tell a running call to end. A commit that has begun goes on."""
-        await self._client.request("calls.cancel", {"call": call})
+        # Ahead of calls that wait for a place: it is what makes one free.
+        await (await self._client.connection()).request("calls.cancel", {"call": call}, ahead=True)
 
     async def output(self, call: str, *, most_bytes: int = 64 * 1024 * 1024) -> str:
         """An output that was too long for its reply, as JSON text.
@@ -368,6 +369,9 @@ class Calls:
         try:
             left = None if ends is None else max(0.0, ends - asyncio.get_running_loop().time())
             done, _ = await asyncio.wait([work], timeout=left)
+            if not done and not connection.has_sent(request):
+                work.cancel()
+                raise NoReply("no place became free in time: nothing was sent")
             if not done:
                 # Only the reply says whether something was committed before the call could be ended.
                 _tell_to_end(connection, request)
@@ -377,8 +381,10 @@ class Calls:
                 raise NoReply("the call did not end in time; with an idempotency key the same call tells what became of it")
             return work.result()
         except asyncio.CancelledError:
+            sent = connection.has_sent(request)
             work.cancel()
-            _tell_to_end(connection, request)
+            if sent:
+                _tell_to_end(connection, request)
             raise
         except ConnectionLost as lost:
             raise ConnectionLost(str(lost), keyed=_is_keyed(params)) from lost
@@ -396,7 +402,7 @@ def _tell_to_end(connection: Connection, request: int) -> None:
 
     async def tell() -> None:
         # It may be over already, and so may the connection.
-        with contextlib.suppress(Refused, ConnectionError):
+        with contextlib.suppress(Refused, ProtocolError, ConnectionError):
             await connection.request("calls.cancel", {"request": request}, ahead=True)
 
     task = asyncio.get_running_loop().create_task(tell())

@@ -12,7 +12,7 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from ._errors import ConnectionLost, DaemonUnreachable, ProtocolError, Refused, RequestTooLarge
 from ._model import JsonObject, JsonValue, Malformed, Progress, Refusal, an_object, text
@@ -21,6 +21,8 @@ REQUEST_MAX_BYTES = 4 * 1024 * 1024
 """Longest line that the daemon takes, its newline not counted."""
 REPLY_MAX_BYTES = 16 * 1024 * 1024
 """Longest line that is taken from the daemon: four of what one may be, so that only nonsense is refused."""
+DEPTH_MAX = 64
+"""Levels of objects and arrays of a line that the daemon reads."""
 IN_FLIGHT_MAX = 60
 """Requests under way at once; the next one waits here. The daemon takes 64: the rest is for cancelling."""
 _CLOSE_S = 2.0
@@ -48,6 +50,8 @@ class Connection:
         self._pending: dict[int, _Pending] = {}
         self._places = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._ended: Exception | None = None
+        self._answered = False
+        self._written: set[int] = set()
         self._reading = asyncio.create_task(self._read(), name="toolkeep: replies")
 
     @classmethod
@@ -94,18 +98,25 @@ class Connection:
         if self._ended is not None:
             raise ConnectionLost(f"the connection is over: {self._ended}")
         pending = self._pending[number] = _Pending(on_progress)
+        self._written.add(number)
         self._writer.write(line)
         try:
-            await self._writer.drain()
-        except OSError as error:
-            self._end(ConnectionLost(f"the daemon closed the connection: {error}"))
-        try:
+            try:
+                await self._writer.drain()
+            except OSError as error:
+                self._end(ConnectionLost(f"the daemon closed the connection: {error}"))
             # A caller that goes away does not take the reply's place with it: the reply still comes and is dropped.
             return await asyncio.shield(pending.reply)
         except asyncio.CancelledError:
             pending.on_progress = None
             pending.reply.add_done_callback(_heard)
             raise
+        finally:
+            self._written.discard(number)
+
+    def has_sent(self, request: int) -> bool:
+        """Whether a request that is not over was written; one that waits for a place was not."""
+        return request in self._written
 
     async def _read(self) -> None:
         try:
@@ -131,8 +142,10 @@ class Connection:
             return self._note(text(message, "method"), an_object(message.get("params"), "`params`"))
         number, error = message.get("id"), message.get("error")
         if number is None and error is not None:
-            # It is about the connection, which ends now: too many connections, or a peer that nobody knows.
-            return self._end(_refused(an_object(error, "`error`")))
+            # It is about the connection, which ends now: too many connections, or a peer that nobody knows. Once anything
+            # was answered, what is under way may have been done, and is not what was refused.
+            reason = _refused(an_object(error, "`error`"))
+            return self._end(ConnectionLost(f"the daemon ended the connection: {reason}") if self._answered else reason)
         pending = self._pending.get(number) if isinstance(number, int) else None
         if pending is None or not isinstance(number, int):
             raise ProtocolError(f"nobody asked with the id {number!r}")
@@ -140,6 +153,7 @@ class Connection:
         refused = None if error is None else _refused(an_object(error, "`error`"))
         result = {} if error is not None else an_object(message.get("result"), "`result`")
         del self._pending[number]
+        self._answered = True
         if refused is not None:
             pending.reply.set_exception(refused)
         else:
@@ -201,8 +215,10 @@ def _refused(error: JsonObject) -> Refused:
 def encode(message: JsonObject) -> bytes:
     """One line.
 
-    Raises ``ValueError`` for what is not JSON (NaN, a lone surrogate) and ``RequestTooLarge``.
+    Raises ``ValueError`` for what is not JSON or what the daemon does not read (NaN, a lone surrogate, integers beyond 64 bits,
+    names that are no texts, more than 64 levels) and ``RequestTooLarge``.
     """
+    _check(message, 1)
     try:
         line = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as error:
@@ -211,6 +227,24 @@ def encode(message: JsonObject) -> bytes:
         message_text = f"the request has {len(line)} bytes; a line has at most {REQUEST_MAX_BYTES}"
         raise RequestTooLarge(f"{message_text}: send large data as a file of a workspace")
     return line + b"\n"
+
+
+def _check(value: object, level: int) -> None:
+    """Refuse what the daemon would not read: it could not say whose request it was."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError(f"{value} has more than 64 bits: write it as a text, if the tool takes one")
+    if not isinstance(value, (Mapping, list, tuple)):
+        return
+    if level > DEPTH_MAX:
+        raise ValueError(f"the request is nested deeper than {DEPTH_MAX} levels")
+    if isinstance(value, Mapping):
+        for name, inner in cast("Mapping[object, object]", value).items():
+            if not isinstance(name, str):
+                raise ValueError(f"the name {name!r} in the request is no text")
+            _check(inner, level + 1)
+    else:
+        for inner in cast("list[object]", value):
+            _check(inner, level + 1)
 
 
 def _constant(word: str) -> NoReturn:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from ._errors import Code
 from ._model import Refusal
 
-_NOT_BY_WAITING = frozenset({Code.APPROVAL_REQUIRED, Code.APPROVAL_EXPIRED, Code.STALE_PLAN})
-"""Retryable, but not by doing the same again: somebody has to look first."""
+_NOT_BY_WAITING = frozenset(
+    {Code.APPROVAL_REQUIRED, Code.APPROVAL_EXPIRED, Code.DEADLINE_EXCEEDED, Code.STALE_PLAN}
+)
+"""Retryable, but not by doing the same again: somebody has to look first. A call that came to its deadline may be one that
+somebody cancelled."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ._errors import ConnectionLost, Refused
+from ._errors import ConnectionLost, DaemonUnreachable, ProtocolError, Refused
 from ._model import JsonObject, JsonValue, Reply
 
 if TYPE_CHECKING:
@@ -109,5 +109,5 @@ class Transaction:
         if self._settled:
             return
         # A transaction that the daemon closed, or cannot be told about, ends by itself when its time is over.
-        with contextlib.suppress(Refused, ConnectionLost):
+        with contextlib.suppress(Refused, ConnectionLost, ProtocolError, DaemonUnreachable):
             await self.rollback()

@@ -82,6 +82,21 @@ impl Type {
         matches!(self, Self::List(element) if **element == Self::U8)
     }
 
+    /// Whether a value of it may hold flags.
+    #[must_use]
+    pub fn holds_flags(&self) -> bool {
+        let of = |inner: &Option<Box<Self>>| inner.as_ref().is_some_and(|inner| inner.holds_flags());
+        match self {
+            Self::Flags(_) => true,
+            Self::List(inner) | Self::Option(inner) => inner.holds_flags(),
+            Self::Record(fields) => fields.iter().any(|field| field.ty.holds_flags()),
+            Self::Tuple(types) => types.iter().any(Self::holds_flags),
+            Self::Variant(cases) => cases.iter().any(|case| case.ty.as_ref().is_some_and(Self::holds_flags)),
+            Self::Result { ok, err } => of(ok) || of(err),
+            _ => false,
+        }
+    }
+
     /// Whether it may be left out of an object, which means none.
     #[must_use]
     pub const fn is_option(&self) -> bool {

@@ -14,13 +14,16 @@ use crate::component::BadComponent;
 use crate::engine::TABLE_ELEMENTS_MAX;
 
 /// Names the rules of this look: another text makes every component be looked at again. Change it with the rules.
-pub const RULES: &str = "4";
+pub const RULES: &str = "5";
 /// Largest component, in bytes: an interpreter with its standard library has 12 to 18 MB.
 pub const COMPONENT_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Modules and components in a component, nested ones included.
 pub const PARTS_MAX: u64 = 256;
 /// Levels of components in components: bindings nest two.
 pub const DEPTH_MAX: u64 = 8;
+/// Most exports of inner components, times the components that are instantiated: what checks a component keeps a copy of its
+/// exports for every instance. Interpreters have some thousands.
+pub const COPIES_MAX: u64 = 250_000;
 /// Instantiations written down in a component, nested ones included.
 pub const INSTANCES_MAX: u64 = 1_000;
 /// Imports of a component.
@@ -256,6 +259,9 @@ struct Screen {
     depth: u64,
     parts: u64,
     instances: u64,
+    /// Components that are instantiated, and exports of components within the component.
+    instantiated: u64,
+    inner_exports: u64,
     exports: u64,
     types: u64,
     has_tool: bool,
@@ -282,10 +288,16 @@ impl Screen {
             }
             Payload::ComponentImportSection(reader) if self.depth == 1 => self.look_at_imports(reader),
             Payload::ComponentExportSection(reader) if self.depth == 1 => self.look_at_exports(reader),
+            Payload::ComponentExportSection(reader) => {
+                self.inner_exports += u64::from(reader.count());
+                self.bound_copies()
+            }
             Payload::InstanceSection(reader) => self.count_instances(reader.count()),
             Payload::ComponentInstanceSection(reader) => {
                 let made = reader.clone().into_iter().flatten();
                 let made = made.filter(|instance| matches!(instance, ComponentInstance::Instantiate { .. })).count();
+                self.instantiated += made as u64;
+                self.bound_copies()?;
                 self.count_instances(u32::try_from(made).unwrap_or(u32::MAX))
             }
             Payload::CodeSectionEntry(body) => self.look_at_function(body),
@@ -328,6 +340,10 @@ impl Screen {
         }
         self.exports += u64::from(reader.count());
         at_most("exports", self.exports, EXPORTS_MAX)
+    }
+
+    const fn bound_copies(&self) -> Result<(), Refused> {
+        at_most("exports of instances", self.inner_exports.saturating_mul(self.instantiated), COPIES_MAX)
     }
 
     const fn count_instances(&mut self, more: u32) -> Result<(), Refused> {

@@ -13,6 +13,7 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Val};
 use wasmtime::{Engine, Store};
 
 use crate::bindings::{GuestPre, contract};
+use crate::execution::CROSSING_MAX_BYTES;
 use crate::fault::{Fault, HostFault, Stop};
 use crate::prescreen;
 use crate::state::State;
@@ -44,6 +45,9 @@ impl Door {
         Typed::new(ready).map(Self::Functions)
     }
 }
+
+/// How many times more memory than its name a flag takes here: a text of its own in a list.
+const FLAG_WEIGHT: usize = 32;
 
 /// A component whose functions are ready to be called.
 pub(crate) struct Typed {
@@ -81,6 +85,10 @@ impl Typed {
             Ok(arguments) => arguments,
             Err(problem) => return Ok(Err(failure::of_input(function, problem))),
         };
+        if function.result.as_ref().is_some_and(Type::holds_flags) {
+            // What crosses is counted by the names of flags; each is a text of its own here.
+            store.set_hostcall_fuel(CROSSING_MAX_BYTES / FLAG_WEIGHT);
+        }
         let instance = self.ready.instantiate_async(&mut *store).await?;
         let called = instance.get_func(&mut *store, index);
         let called = called.ok_or_else(|| stop(Fault::Trap(format!("`{label}` is no function"))))?;

@@ -10,6 +10,8 @@ use serde_json::{Map, Value, json};
 use super::{Case, Field, Function, Type};
 use crate::json::INTEGER_MAX;
 
+/// The largest `f32` as it is written: its shortest text, which read as a double is a little more than the number itself.
+const F32_MOST: f64 = 3.402_823_5e38;
 /// The digits of an integer beyond [`INTEGER_MAX`] that 64 bits may hold: 16 to 20 of them.
 const WIDE: &str = "[1-9][0-9]{15,19}";
 
@@ -57,8 +59,7 @@ impl Type {
             Self::U64 => json!({"type": ["integer", "string"], "format": "uint64", "minimum": 0,
                 "maximum": INTEGER_MAX, "pattern": format!("^{WIDE}$")}),
             Self::F32 => {
-                let most = f64::from(f32::MAX);
-                json!({"type": ["number", "string"], "minimum": -most, "maximum": most,
+                json!({"type": ["number", "string"], "minimum": -F32_MOST, "maximum": F32_MOST,
                     "pattern": "^(NaN|-?Infinity)$"})
             }
             Self::F64 => json!({"type": ["number", "string"], "pattern": "^(NaN|-?Infinity)$"}),

@@ -166,3 +166,27 @@ fn r11_an_input_is_an_object_of_the_parameters_and_an_output_what_is_left_withou
     let plain = Function { result: Some(Type::Bool), ..function };
     assert_eq!((plain.output(), plain.error(), plain.can_fail()), (Some(&Type::Bool), None, false));
 }
+
+#[test]
+fn r50_the_largest_number_of_32_bits_is_one_as_it_is_written() {
+    let schema = Type::F32.schema();
+    for number in [f32::MAX, f32::MIN] {
+        let written: f64 = serde_json::to_string(&number).expect("a number").parse().expect("a double");
+        assert!(schema["minimum"].as_f64() <= Some(written) && Some(written) <= schema["maximum"].as_f64(), "{schema}");
+    }
+}
+
+#[test]
+fn flags_are_found_wherever_they_are() {
+    let flags = || Type::Flags(Box::new(["a".into()]));
+    let found = [
+        Type::List(Box::new(flags())),
+        Type::Option(Box::new(flags())),
+        Type::Tuple(Box::new([Type::Bool, flags()])),
+        Type::Result { ok: None, err: Some(Box::new(flags())) },
+        Type::Variant(Box::new([Case { name: "c".into(), ty: Some(flags()) }])),
+        Type::Record(Box::new([Field { name: "f".into(), ty: flags() }])),
+    ];
+    assert!(found.iter().all(Type::holds_flags));
+    assert!(![Type::String, Type::List(Box::new(Type::U8))].iter().any(Type::holds_flags));
+}

@@ -3,9 +3,9 @@
 use super::*;
 use wasm_encoder::{
     BlockType, CodeSection, Component, ComponentExportKind, ComponentExportSection, ComponentImportSection,
-    ComponentTypeRef, ComponentTypeSection, DataSection, Function, FunctionSection, InstanceSection, MemorySection,
-    MemoryType, Module, ModuleArg, ModuleSection, NestedComponentSection, PrimitiveValType, RefType, TableSection,
-    TableType, TypeSection, ValType,
+    ComponentInstanceSection, ComponentTypeRef, ComponentTypeSection, DataSection, Function, FunctionSection,
+    InstanceSection, MemorySection, MemoryType, Module, ModuleArg, ModuleSection, NestedComponentSection,
+    PrimitiveValType, RefType, TableSection, TableType, TypeSection, ValType,
 };
 
 fn exporting_tool(component: &mut Component) {
@@ -184,6 +184,27 @@ fn t_r9_parts_depth_instances_and_imports_hold_at_n_and_are_refused_at_n_plus_1(
     };
     assert_eq!(imports(IMPORTS_MAX).expect("n").imports.len() as u64, IMPORTS_MAX);
     assert!(over(&imports(IMPORTS_MAX + 1), "imports"));
+}
+
+#[test]
+fn t_r9_copies_of_exports_hold_at_n_and_are_refused_at_n_plus_1() {
+    let copies = |exports: u64, instances: u64| {
+        let (mut inner, mut given) = (Component::new(), ComponentExportSection::new());
+        for number in 0..exports {
+            given.export(&format!("e{number}"), ComponentExportKind::Func, 0, None);
+        }
+        inner.section(&given);
+        let (mut component, mut made) = (Component::new(), ComponentInstanceSection::new());
+        component.section(&NestedComponentSection(&inner));
+        for _ in 0..instances {
+            made.instantiate(0, Vec::<(&str, ComponentExportKind, u32)>::new());
+        }
+        component.section(&made);
+        exporting_tool(&mut component);
+        prescreen(&component.finish())
+    };
+    assert!(copies(COPIES_MAX / 500, 500).is_ok());
+    assert!(over(&copies(COPIES_MAX / 500 + 1, 500), "exports of instances"));
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn t_r9_copies_of_exports_hold_at_n_and_are_refused_at_n_plus_1() {
     let copies = |exports: u64, instances: u64| {
         let (mut inner, mut given) = (Component::new(), ComponentExportSection::new());
         for number in 0..exports {
-            given.export(&format!("e{number}"), ComponentExportKind::Func, 0, None);
+            given.export(format!("e{number}"), ComponentExportKind::Func, 0, None);
         }
         inner.section(&given);
         let (mut component, mut made) = (Component::new(), ComponentInstanceSection::new());

@@ -102,6 +102,8 @@ mod tests {
     #[test]
     fn r25_the_file_is_noticed_whatever_it_is_and_when_it_goes() {
         let folder = std::env::temp_dir().join(format!("tk-kill-{}", std::process::id()));
+        // A run that failed may have left one of the same number.
+        let _nothing_left = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).expect("folder");
         let path = folder.join("kill");
         assert_eq!(look(&path), None);

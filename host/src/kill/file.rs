@@ -32,7 +32,12 @@ pub fn look(path: &Path) -> Option<String> {
         std::io::Read::read_to_end(&mut std::io::Read::take(file, KILL_REASON_MAX_BYTES as u64), &mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().trim().to_owned())
     });
-    Some(said.ok().filter(|said| !said.is_empty()).unwrap_or_else(|| NO_REASON.to_owned()))
+    match said {
+        Ok(said) if !said.is_empty() => Some(said),
+        // It went between the two looks.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Ok(_) | Err(_) => Some(NO_REASON.to_owned()),
+    }
 }
 
 /// Watches for the file, on a thread of its own; ends when this is dropped.

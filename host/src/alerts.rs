@@ -3,7 +3,7 @@
 //! An alert is a row of the ledger that counts. What happens again to the same subject within the window is added to the
 //! row and not told again; where the rules want a number of occurrences first, it is told when there are as many. The row
 //! and its deliveries are written in one transaction, so that neither is there without the other; whoever raises one does
-//! not wait. Where the ledger cannot write now, the alert goes out directly ([`direct`]) and into the log: that the record is
+//! not wait. Where the ledger cannot write now, the alert goes out directly (`direct`) and into the log: that the record is
 //! not kept is what must be heard above all.
 
 mod direct;

@@ -2,7 +2,7 @@
 //!
 //! Whatever is served here stands behind one strict front: a request for a host that nobody named, from an origin that
 //! nobody named, too large, too slow or in another version of the protocol ends before a route sees it. Routes are one
-//! `match` in [`probes`], and [`mcp`] beside it; what is added gets the same front. There is no HTTP/2 and no upgrade, and there is no TLS:
+//! `match` in `probes`, and `mcp` beside it; what is added gets the same front. There is no HTTP/2 and no upgrade, and there is no TLS:
 //! an address that others can reach is refused at start.
 
 pub mod bounds;

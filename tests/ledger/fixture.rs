@@ -18,6 +18,7 @@ use toolkeep_core::call::{Mode, Outcome, Status, Usage};
 use toolkeep_core::delivery::{DeliveryKind, Message, delivery_id};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Effect, FileState};
+use toolkeep_core::hex;
 use toolkeep_core::id::{ApprovalId, CallId, ChannelName, PlanId, ReceiptId};
 use toolkeep_core::plan::{FORMAT, Plan, PlanBody, SealBinding};
 use toolkeep_core::price::Usd;
@@ -154,9 +155,25 @@ impl Fixture {
                 after: FileState { sha256: Digest::of(content), size: content.len() as u64, mode: 0o644 },
             }],
         };
-        let nonce = self.ambient.random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.sealed(call, body)
+    }
+
+    fn sealed(&self, call: &CallRow, body: PlanBody) -> Arc<Plan> {
+        let nonce = hex::text(&self.ambient.random::<16>());
         let binding = SealBinding { run: call.run, call: call.call, expires_at_ms: NOW_MS + 60_000, nonce };
         Arc::new(Plan::seal(body, PlanId::new(self.ambient.uuid_v7()), binding).expect("sealed"))
+    }
+
+    /// The intent to commit a plan at once: what `change` makes of that of a call that writes one file. No content is kept.
+    pub(crate) fn intent_of(&self, change: impl FnOnce(&mut PlanBody)) -> Intent {
+        let mut proposal = self.proposal(b"content");
+        let mut body = proposal.plan.body().clone();
+        change(&mut body);
+        proposal.plan = self.sealed(&proposal.call, body);
+        proposal.blobs.inline.clear();
+        let mut intent = self.intent(&proposal.plan);
+        intent.proposal = Some(Box::new(proposal));
+        intent
     }
 
     /// A preview of a plan that writes `content`.

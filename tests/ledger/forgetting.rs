@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use toolkeep::blobs::Blobs;
 use toolkeep::ledger::{
-    CallRow, Continuation, Cutoffs, DeliveryChange, Discard, Durability, Intent, Keep, Ledger, LedgerOptions, Page,
-    Pruned, Scope, SendMove, SendRow, Settled, Suspended,
+    Continuation, Cutoffs, DeliveryChange, Discard, Durability, Intent, Keep, Ledger, LedgerOptions, Page, Pruned,
+    Scope, SendMove, SendRow, Settled, Suspended,
 };
 use toolkeep_core::call::{Outcome, Status};
 use toolkeep_core::delivery::{DeliveryEvent, delivery_id};
@@ -15,7 +15,6 @@ use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{Delivery, Effect, Header, HttpEffect, Reversal};
 use toolkeep_core::grant::{CompensationText, HttpTimes};
 use toolkeep_core::id::{CallId, PlanId, TenantName};
-use toolkeep_core::plan::{Plan, SealBinding};
 use toolkeep_core::price::Usd;
 use toolkeep_core::send::{Dispatch, SendState};
 use toolkeep_sandbox::port::{Exchange, HttpAnswer};
@@ -124,10 +123,7 @@ async fn r42_more_is_forgotten_than_one_job_removes() {
 
 /// A plan that sends one request, and the intent to commit it at once.
 fn request(fixture: &Fixture, compensated: bool) -> Intent {
-    let mut proposal = fixture.proposal(b"content");
-    proposal.call = CallRow { recording: None, ..proposal.call };
-    let mut body = fixture.plan(&proposal.call, b"content").body().clone();
-    body.effects = vec![Effect::HttpRequest(HttpEffect {
+    let effect = Effect::HttpRequest(HttpEffect {
         grant: "shop".parse().expect("name"),
         method: "POST".to_owned(),
         url: "https://shop.example/orders".to_owned(),
@@ -136,14 +132,9 @@ fn request(fixture: &Fixture, compensated: bool) -> Intent {
         body: None,
         delivery: Delivery::Staged,
         reversal: if compensated { Reversal::Compensated } else { Reversal::None },
-    })];
-    let nonce = fixture.ambient.random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
-    let binding = SealBinding { run: None, call: proposal.call.call, expires_at_ms: NOW_MS + 60_000, nonce };
-    let plan = Plan::seal(body, PlanId::new(fixture.ambient.uuid_v7()), binding).expect("sealed");
-    let mut intent = fixture.intent(&plan);
-    proposal.plan = Arc::new(plan);
-    proposal.blobs.inline.clear();
-    intent.proposal = Some(Box::new(proposal));
+    });
+    let mut intent = fixture.intent_of(|body| body.effects = vec![effect]);
+    intent.proposal.as_mut().expect("fresh").call.recording = None;
     intent.undo_blobs.inline.clear();
     let compensation =
         CompensationText { method: "DELETE".to_owned(), path: "/orders/{response/id}".to_owned(), body: String::new() };

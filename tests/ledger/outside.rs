@@ -9,7 +9,7 @@ use toolkeep_core::delivery::{DeliveryState, delivery_id};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::{BodyState, Effect};
 use toolkeep_core::id::{BucketName, PlanId, TenantName};
-use toolkeep_core::plan::{KeyRead, Plan, SealBinding, key_listing_digest};
+use toolkeep_core::plan::{KeyRead, key_listing_digest};
 
 use super::fixture::{Fixture, NOW_MS, enqueue, outcome};
 
@@ -31,18 +31,7 @@ fn add(key: &str, delta: i64) -> KeyChange {
 
 /// A plan of a call with these effects and reads, and the intent to commit it at once.
 fn intent(fixture: &Fixture, effects: Vec<Effect>, keys_read: Vec<KeyRead>) -> Intent {
-    let mut proposal = fixture.proposal(b"content");
-    let mut body = fixture.plan(&proposal.call, b"content").body().clone();
-    body.effects = effects;
-    body.keys_read = keys_read;
-    let nonce = fixture.ambient.random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
-    let binding = SealBinding { run: None, call: proposal.call.call, expires_at_ms: NOW_MS + 60_000, nonce };
-    let plan = Plan::seal(body, PlanId::new(fixture.ambient.uuid_v7()), binding).expect("sealed");
-    let mut intent = fixture.intent(&plan);
-    proposal.plan = Arc::new(plan);
-    proposal.blobs.inline.clear();
-    intent.proposal = Some(Box::new(proposal));
-    intent
+    fixture.intent_of(|body| (body.effects, body.keys_read) = (effects, keys_read))
 }
 
 /// Commit these changes of keys.

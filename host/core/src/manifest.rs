@@ -115,7 +115,7 @@ pub struct ManifestText {
     /// What is looked for in what it gets and returns.
     #[serde(default)]
     pub screen: ScreenText,
-    /// What is recorded of its calls, and what a changed component has to pass.
+    /// What is recorded of its calls, and what another version has to pass.
     #[serde(default)]
     pub record: RecordText,
 }
@@ -271,7 +271,7 @@ pub struct Manifest {
     pub breaker: Option<BreakerRules>,
     /// How often its tools are executed again that fail for a moment.
     pub retry: RetryRules,
-    /// What is recorded of its calls, and what a changed component has to pass.
+    /// What is recorded of its calls, and what another version has to pass.
     pub record: Record,
     /// The tool that is called instead of one of its own that rests or was given up.
     pub fallback: Option<ToolName>,

@@ -33,7 +33,7 @@ pub enum ToolsCommand {
     Install {
         /// The manifest, `*.toml`, beside its component
         manifest: PathBuf,
-        /// Install a changed component although its golden cases fail; the reason goes on record
+        /// Install another version although its golden cases fail; the reason goes on record
         #[arg(long, value_name = "REASON")]
         accept_failing: Option<String>,
     },

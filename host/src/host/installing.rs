@@ -1,4 +1,4 @@
-//! Installing tools: what an operator may install, and what a changed component has to pass first.
+//! Installing tools: what an operator may install, and what another version has to pass first.
 //!
 //! A manifest may name a suite of golden cases. Whatever differs from the version in force, or from the last one that was, is
 //! executed over the cases before anything is copied: another component, or the same one with another manifest. The suite of

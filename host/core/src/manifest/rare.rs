@@ -36,7 +36,7 @@ pub struct RecordText {
     /// `full`, `hashes` or `off`; what the daemon says where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<Depth>,
-    /// The suite of golden cases that a changed component has to pass before it is installed.
+    /// The suite of golden cases that another version has to pass before it is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suite: Option<ToolName>,
 }
@@ -46,7 +46,7 @@ pub struct RecordText {
 pub struct Record {
     /// How much; what the daemon says if the manifest does not.
     pub depth: Option<Depth>,
-    /// The suite that a changed component has to pass.
+    /// The suite that another version has to pass.
     pub suite: Option<ToolName>,
 }
 

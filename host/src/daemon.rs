@@ -45,6 +45,7 @@ use self::apart::Apart;
 use self::bounds::Bounds;
 use self::http::bounds::HttpBounds;
 use self::http::config::HttpConfig;
+use self::http::tls::DoorTls;
 use self::http::{Http, HttpError};
 use self::mcp::McpPlane;
 use self::signal::{Asked, KillSignal, Signals};
@@ -118,6 +119,7 @@ pub async fn serve(host: Host, mut doors: Doors) -> Result<Stopped, ServeError> 
         Some(config) => Some(Http::open(config, HttpBounds::default(), host.clone(), &doors.lock).await?),
         None => None,
     };
+    let tls = http.as_ref().and_then(Http::tls);
     let admin_door = apart.inside(|| Door::open(&paths.admin, Access::admin(), &doors.lock))?;
     let (stop, stopped) = channel::channel(false);
     let stop = Arc::new(stop);
@@ -145,7 +147,7 @@ pub async fn serve(host: Host, mut doors: Doors) -> Result<Stopped, ServeError> 
     tracing::info!(agent = %paths.agent.display(), admin = %paths.admin.display(), "ready");
     tell_manager(&doors, "READY=1");
 
-    until_stop(&host, &mut doors.manifests, &mut signals, stopped).await;
+    until_stop(&host, &mut doors.manifests, tls, &mut signals, stopped).await;
 
     tracing::info!("stopping: calls in flight are finished");
     tell_manager(&doors, "STOPPING=1");
@@ -170,21 +172,33 @@ pub async fn serve(host: Host, mut doors: Doors) -> Result<Stopped, ServeError> 
     Ok(stopped)
 }
 
-/// Reload when asked or when a manifest changes, until a signal or an operator says stop.
-async fn until_stop(host: &Host, manifests: &mut Watch, signals: &mut Signals, mut stopped: channel::Receiver<bool>) {
+/// Reload when asked or when a file changes, until a signal or an operator says stop.
+async fn until_stop(
+    host: &Host,
+    manifests: &mut Watch,
+    tls: Option<Arc<DoorTls>>,
+    signals: &mut Signals,
+    mut stopped: channel::Receiver<bool>,
+) {
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => return,
-                Asked::Reload => reload_because(host, "SIGHUP").await,
+                Asked::Reload => reload_because(host, tls.as_ref(), "SIGHUP").await,
             },
-            () = manifests.changed() => reload_because(host, "a file changed").await,
+            () = manifests.changed() => reload_because(host, tls.as_ref(), "a file changed").await,
             () = server::stop_asked(&mut stopped) => return,
         }
     }
 }
 
-async fn reload_because(host: &Host, why: &str) {
+async fn reload_because(host: &Host, tls: Option<&Arc<DoorTls>>, why: &str) {
+    if let Some(tls) = tls.map(Arc::clone) {
+        let now_ms = host.now_ms();
+        if let Err(error) = tokio::task::spawn_blocking(move || http::reload(&tls, now_ms)).await {
+            tracing::error!(%error, "BUG: reading the certificate failed");
+        }
+    }
     match reload(host, None).await {
         Ok(report) => tracing::info!(why, %report, "manifests and policies were read again"),
         Err(refusal) => tracing::error!(why, message = refusal.message, "the manifests were not read"),

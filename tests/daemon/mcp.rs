@@ -4,6 +4,7 @@ mod http;
 mod lines;
 mod python;
 mod rebinding;
+mod tls;
 mod typescript;
 
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -89,7 +89,7 @@ const NAMED: &[(&str, &[&str])] = &[
     ("cedar_policy", &["host/src/policy.rs", "host/src/policy/"]),
     ("clap", &["host/src/main.rs", "host/src/cli.rs", "host/src/cli/"]),
     ("hyper::client", &["host/src/egress/", "tests/", "benches/"]),
-    ("tokio_rustls", &["host/src/egress", "tests/", "benches/"]),
+    ("tokio_rustls", &["host/src/egress", "host/src/daemon/http/tls", "tests/", "benches/"]),
     ("webpki_roots", &["host/src/egress/tls.rs"]),
     ("ring", &["host/src/authenticate/", "host/src/egress", "host/src/vault", "tests/"]),
     ("curve25519_dalek", &["host/src/vault"]),
@@ -155,8 +155,9 @@ const AMBIENT: &[(&str, &[&str])] = &[
             "host/src/secrets",
             // The operator's files of issuers' keys.
             "host/src/authenticate/issuer.rs",
-            // The operator's certificates.
+            // The operator's authorities, and the door's own certificate.
             "host/src/egress/tls.rs",
+            "host/src/daemon/http/tls.rs",
             "host/src/cli",
             "host/src/main.rs",
         ],

@@ -4,6 +4,7 @@
 //! operator may have made on purpose; only problems make the command fail. Nothing is changed.
 
 mod daemon;
+mod door;
 mod machine;
 mod secrets;
 mod setup;
@@ -76,6 +77,7 @@ impl DoctorArgs {
             Ok(loaded) => {
                 findings.extend(setup::check(&loaded));
                 findings.extend(secrets::check(context, &loaded.config));
+                findings.extend(door::check(&loaded.config, context.ambient));
                 findings.extend(daemon::check(context));
             }
             Err(failure) => {

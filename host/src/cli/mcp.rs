@@ -3,6 +3,7 @@
 //! The client's standard input and output are joined to the daemon's socket, byte for byte; nothing is read, changed or started
 //! here. A daemon that is not there is an error at once, on standard error, because a client shows that and nothing else.
 
+mod address;
 mod clients;
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
@@ -36,9 +37,10 @@ enum McpCommand {
         /// The client
         #[arg(long, value_enum, value_name = "CLIENT")]
         client: Client,
-        /// Connect by HTTP to this address instead of starting `toolkeep mcp`: http://127.0.0.1:9464/mcp
-        #[arg(long, value_name = "URL")]
-        url: Option<String>,
+        /// Connect by HTTP to this address instead of starting `toolkeep mcp`: https://keep.example.com/mcp; without a value,
+        /// to the one of `[http]`
+        #[arg(long, value_name = "URL", num_args = 0..=1)]
+        url: Option<Option<String>>,
     },
 }
 
@@ -52,7 +54,8 @@ impl McpArgs {
             None => join(context),
             Some(McpCommand::Config { client, url }) => {
                 let place = match url {
-                    Some(url) => client.by_http(&url),
+                    Some(Some(url)) => client.by_http(&address::checked(&url)?),
+                    Some(None) => client.by_http(&address::of(context.config()?.config.http.as_ref())?),
                     None => {
                         let program = std::env::current_exe().map_err(Failure::file("find", "toolkeep"))?;
                         let mut arguments = context.same_daemon()?;

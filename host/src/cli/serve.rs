@@ -12,6 +12,7 @@ use super::failure::Failure;
 use crate::ambient::Ambient;
 use crate::config::{self, Config, LoadOptions, Loaded};
 use crate::daemon::bounds::Bounds;
+use crate::daemon::http::config::TlsConfig;
 use crate::daemon::watch::Watch;
 use crate::daemon::{self, Doors, Stopped, socket};
 use crate::host::Host;
@@ -27,7 +28,7 @@ const LAST_WORK: Duration = Duration::from_secs(2);
 
 /// Run the daemon until it is told to stop
 ///
-/// SIGTERM and SIGINT stop it gracefully, SIGHUP reads the manifests again.
+/// SIGTERM and SIGINT stop it gracefully, SIGHUP reads manifests, policies and certificates again.
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
     /// Form of the log on standard error; `log.format` of the configuration if absent
@@ -87,9 +88,14 @@ impl ServeArgs {
         if let Err(error) = std::fs::create_dir_all(&config.tools_dir) {
             tracing::warn!(%error, directory = %config.tools_dir.display(), "there is no directory for manifests");
         }
+        let mut manifests =
+            Watch::new(&config.tools_dir, config.policy_dir.as_deref(), config.budgets.contracts.as_deref());
+        for folder in config.http.iter().filter_map(|http| http.tls.as_ref()).flat_map(TlsConfig::folders) {
+            manifests = manifests.and(folder);
+        }
         let doors = Doors {
             runtime_dir: config.runtime_dir.clone(),
-            manifests: Watch::new(&config.tools_dir, config.policy_dir.as_deref(), config.budgets.contracts.as_deref()),
+            manifests,
             agent_group: config.agent_group,
             bounds: bounds(&config),
             http: config.http.clone(),

@@ -1,9 +1,9 @@
-//! The HTTP door: off until it is configured, on a loopback address or a Unix socket, HTTP/1.1 only.
+//! The HTTP door: off until it is configured, on an address or a Unix socket, HTTP/1.1 only.
 //!
 //! Whatever is served here stands behind one strict front: a request for a host that nobody named, from an origin that
 //! nobody named, too large, too slow or in another version of the protocol ends before a route sees it. Routes are one
-//! `match` in `probes`, and `mcp` beside it; what is added gets the same front. There is no HTTP/2 and no upgrade, and there is no TLS:
-//! an address that others can reach is refused at start.
+//! `match` in `probes`, and `mcp` beside it; what is added gets the same front. There is no HTTP/2 and no upgrade; an
+//! address that others can reach is refused at start without TLS.
 
 pub mod bounds;
 pub mod config;
@@ -14,6 +14,7 @@ mod probes;
 mod stall;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tls;
 
 use std::sync::Arc;
 
@@ -30,9 +31,13 @@ use self::front::Front;
 pub(super) use self::front::{Named, refused};
 pub(super) use self::intake::Cut;
 use self::probes::Routes;
+use self::tls::{DoorTls, Standing, TlsError};
 use super::mcp::{self, McpRoute};
 use super::socket::{DirectoryLock, SocketError};
 use crate::host::Host;
+
+/// Milliseconds of a second.
+const MS_PER_S: u64 = 1_000;
 
 /// What went wrong with a body.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -49,6 +54,9 @@ pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
 /// Why the HTTP door cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
+    /// The certificate, its key, or the authority of clients.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The Unix socket.
     #[error("`http.listen`: {0}")]
     Socket(#[from] SocketError),
@@ -70,23 +78,33 @@ pub(super) struct Http {
     routes: Routes,
     host: Host,
     bounds: HttpBounds,
+    tls: Option<Arc<DoorTls>>,
 }
 
 impl Http {
     /// Open the door. Connections wait until [`Http::serve`] is called.
     ///
     /// # Errors
-    /// Nothing can listen there.
+    /// Nothing can listen there, or TLS cannot be used as it is configured.
     pub(super) async fn open(
         config: &HttpConfig,
         bounds: HttpBounds,
         host: Host,
         lock: &DirectoryLock,
     ) -> Result<Self, HttpError> {
-        let door = HttpDoor::open(&config.listen, config.group, lock).await?;
+        let tls = config.tls.clone().map(DoorTls::read).transpose()?.map(Arc::new);
+        if let Some(tls) = &tls {
+            say(tls.standing(host.now_ms() / MS_PER_S));
+        }
+        let door = HttpDoor::open(config, tls.clone(), lock).await?;
         let front = Arc::new(Front::new(config, door.port(), bounds));
         let routes = Routes::new(host.clone(), config.metrics_token, bounds.answer);
-        Ok(Self { door, front, routes, host, bounds })
+        Ok(Self { door, front, routes, host, bounds, tls })
+    }
+
+    /// What it is protected with, to be read again.
+    pub(super) fn tls(&self) -> Option<Arc<DoorTls>> {
+        self.tls.clone()
     }
 
     /// Where it listens, for the log.
@@ -96,7 +114,7 @@ impl Http {
 
     /// Serve until `stop` says so and every request under way is answered. Dropping the future drops the connections.
     pub(super) async fn serve(self, stop: watch::Receiver<bool>) {
-        let (routes, agents) = (self.routes, McpRoute::new(self.host, stop.clone()));
+        let (routes, agents) = (self.routes, McpRoute::new(self.host, self.tls.is_some(), stop.clone()));
         let answers = move |request: Passed, named| {
             let (routes, agents) = (routes.clone(), agents.clone());
             async move {
@@ -111,5 +129,24 @@ impl Http {
             }
         };
         door::serve(self.door, self.front, answers, self.bounds, stop).await;
+    }
+}
+
+/// Read certificate and key again, and say what came of it.
+pub(super) fn reload(tls: &DoorTls, now_ms: u64) {
+    match tls.reload() {
+        Ok(true) => {
+            tracing::info!("the certificate of the HTTP door was read again");
+            say(tls.standing(now_ms / MS_PER_S));
+        }
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, "the certificate of the HTTP door stays as it was"),
+    }
+}
+
+/// Say where a certificate is not, or not for long, what clients believe.
+fn say(standing: Standing) {
+    if !matches!(standing, Standing::Good(_)) {
+        tracing::warn!("the certificate of the HTTP door {standing}; clients refuse one that is not good: renew it");
     }
 }

@@ -1,4 +1,4 @@
-//! Watching the manifests and the policies: a changed file is in force without a restart.
+//! Watching manifests, policies, contracts and certificates: a changed file is in force without a restart.
 //!
 //! Changes are gathered for a moment, because an editor writes a file in several steps, and then the directories are
 //! read again by the `Host`, which replaces the catalog at once or, where a manifest is wrong, keeps what it has, and
@@ -17,7 +17,7 @@ pub const GATHER: Duration = Duration::from_millis(250);
 /// Watched directories; watching ends when this is dropped.
 #[derive(Debug)]
 pub struct Watch {
-    _debouncer: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
+    debouncer: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
     changes: mpsc::Receiver<()>,
 }
 
@@ -36,7 +36,7 @@ impl Watch {
                 }
             }
         };
-        let mut debouncer = new_debouncer(GATHER, None, handler)
+        let debouncer = new_debouncer(GATHER, None, handler)
             .inspect_err(|error| tracing::warn!(%error, "nothing is watched; reload with SIGHUP"))
             .ok();
         // Tenants' policies lie one folder deeper.
@@ -45,14 +45,26 @@ impl Watch {
             policies.map(|own| (own, RecursiveMode::Recursive)),
             contracts.map(|own| (own, RecursiveMode::NonRecursive)),
         ];
+        let mut watch = Self { debouncer, changes };
         for (directory, mode) in folders.into_iter().flatten() {
-            let watched = debouncer.as_mut().map(|debouncer| debouncer.watch(directory, mode));
-            if let Some(Err(error)) = watched {
-                let directory = directory.display();
-                tracing::warn!(%error, %directory, "a directory is not watched; reload with SIGHUP");
-            }
+            watch.begin(directory, mode);
         }
-        Self { _debouncer: debouncer, changes }
+        watch
+    }
+
+    /// Watch a folder of the operator's besides.
+    #[must_use]
+    pub fn and(mut self, directory: &Path) -> Self {
+        self.begin(directory, RecursiveMode::NonRecursive);
+        self
+    }
+
+    fn begin(&mut self, directory: &Path, mode: RecursiveMode) {
+        let watched = self.debouncer.as_mut().map(|debouncer| debouncer.watch(directory, mode));
+        if let Some(Err(error)) = watched {
+            let directory = directory.display();
+            tracing::warn!(%error, %directory, "a directory is not watched; reload with SIGHUP");
+        }
     }
 
     /// Wait for a change; for ever where the directory cannot be watched.

@@ -103,16 +103,29 @@ async fn file(path: PathBuf, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, Sourc
 }
 
 fn file_now(path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+    contents(path, OFlags::NOFOLLOW, forbidden, SOURCE_MAX_BYTES)
+}
+
+/// What is in a file of our own or root's that nobody else can read, up to one byte more than `most`. A link to it is followed,
+/// because programs that renew keys put links; what counts is the file itself.
+///
+/// # Errors
+/// It cannot be opened, is no regular file, belongs to somebody else, or others can read it.
+pub(crate) fn private_file(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+    contents(path, OFlags::empty(), OTHERS, most)
+}
+
+fn contents(path: &Path, links: OFlags, forbidden: u32, most: usize) -> Result<Zeroizing<Vec<u8>>, SourceError> {
     let io = |source: std::io::Error| SourceError::Io { path: path.to_path_buf(), source };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY | links;
     let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
         rustix::io::Errno::LOOP => SourceError::NotAFile(path.to_path_buf()),
         errno => io(errno.into()),
     })?;
     let stat = rustix::fs::fstat(&opened).map_err(|errno| io(errno.into()))?;
     check(path, &stat, forbidden, 0o600)?;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(SOURCE_MAX_BYTES + 1));
-    std::fs::File::from(opened).take(SOURCE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most + 1));
+    std::fs::File::from(opened).take(most as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
     Ok(bytes)
 }
 

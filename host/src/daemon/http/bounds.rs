@@ -24,6 +24,13 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer about the daemon itself may take: it reads a few rows.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes of TLS that are under way at one time; the next connection is closed. Half of them may be somebody's who never ends
+/// one, and the connections that are open keep their places.
+pub const HANDSHAKES_MAX: usize = 32;
+/// How long a handshake may take: three round trips over a bad line.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer that is sent away may take to hear it, and how long a stop leaves a connection that is asking nothing.
+pub const FAREWELL: Duration = Duration::from_secs(1);
 /// Origins and hosts that the configuration may name, each.
 pub const NAMES_MAX: usize = 100;
 
@@ -32,6 +39,10 @@ pub const NAMES_MAX: usize = 100;
 pub struct HttpBounds {
     /// See [`CONNECTIONS_MAX`].
     pub connections: usize,
+    /// See [`HANDSHAKES_MAX`].
+    pub handshakes: usize,
+    /// See [`HANDSHAKE_TIMEOUT`].
+    pub handshake: Duration,
     /// See [`BODY_MAX_BYTES`].
     pub body_bytes: usize,
     /// See [`HEAD_TIMEOUT`].
@@ -48,6 +59,8 @@ impl Default for HttpBounds {
     fn default() -> Self {
         Self {
             connections: CONNECTIONS_MAX,
+            handshakes: HANDSHAKES_MAX,
+            handshake: HANDSHAKE_TIMEOUT,
             body_bytes: BODY_MAX_BYTES,
             head: HEAD_TIMEOUT,
             body: BODY_TIMEOUT,

@@ -10,7 +10,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -19,14 +18,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::bounds::{FIELDS_MAX, HEAD_MAX_BYTES, HttpBounds};
-use super::config::Listen;
+use super::bounds::{FAREWELL, FIELDS_MAX, HEAD_MAX_BYTES, HttpBounds};
+use super::config::{HttpConfig, Listen};
 use super::front::{Front, Named};
 use super::intake::Intake;
 use super::stall::Stalls;
+use super::tls::{DoorTls, Greeted, TlsAcceptor, TlsStream, greet};
 use super::{Body, BodyError, HttpError, Response};
 use crate::daemon::server::{ACCEPT_REST, stop_asked};
 use crate::daemon::socket::{Access, DirectoryLock, Door};
@@ -34,8 +34,6 @@ use crate::daemon::socket::{Access, DirectoryLock, Door};
 /// What a connection beyond the cap is told.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
-/// How long it may take to hear it, and how long a stop leaves a connection that is asking nothing.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A request that passed the front.
 pub(super) type Passed = hyper::Request<Intake<Incoming>>;
@@ -43,8 +41,8 @@ pub(super) type Passed = hyper::Request<Intake<Incoming>>;
 /// Something that listens.
 #[derive(Debug)]
 pub(super) enum HttpDoor {
-    /// On an address.
-    Tcp(TcpListener, SocketAddr),
+    /// On an address, with TLS or without.
+    Tcp(TcpListener, SocketAddr, Option<Arc<DoorTls>>),
     /// On a socket file, which goes away with it.
     Unix(Door, String),
 }
@@ -52,6 +50,7 @@ pub(super) enum HttpDoor {
 /// A connection that was accepted.
 enum Accepted {
     Tcp(TcpStream),
+    Tls(TcpStream, TlsAcceptor),
     Unix(UnixStream),
 }
 
@@ -60,22 +59,29 @@ impl HttpDoor {
     ///
     /// # Errors
     /// Something else listens there, or the place cannot be used.
-    pub(super) async fn open(listen: &Listen, group: Option<u32>, lock: &DirectoryLock) -> Result<Self, HttpError> {
-        match listen {
+    pub(super) async fn open(
+        config: &HttpConfig,
+        tls: Option<Arc<DoorTls>>,
+        lock: &DirectoryLock,
+    ) -> Result<Self, HttpError> {
+        match &config.listen {
             Listen::Tcp(address) => {
                 let failed = |source| HttpError::Listen { address: address.to_string(), source };
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?;
-                Ok(Self::Tcp(listener, address))
+                Ok(Self::Tcp(listener, address, tls))
             }
-            Listen::Unix(path) => Ok(Self::Unix(Door::open_in(path, Access::agent(group), lock)?, listen.to_string())),
+            Listen::Unix(path) => {
+                let door = Door::open_in(path, Access::agent(config.group), lock)?;
+                Ok(Self::Unix(door, config.listen.to_string()))
+            }
         }
     }
 
     /// The port, where there is one.
     pub(super) const fn port(&self) -> Option<u16> {
         match self {
-            Self::Tcp(_, address) => Some(address.port()),
+            Self::Tcp(_, address, _) => Some(address.port()),
             Self::Unix(..) => None,
         }
     }
@@ -83,18 +89,22 @@ impl HttpDoor {
     /// Where it listens.
     pub(super) fn address(&self) -> String {
         match self {
-            Self::Tcp(_, address) => format!("http://{address}"),
+            Self::Tcp(_, address, None) => format!("http://{address}"),
+            Self::Tcp(_, address, Some(_)) => format!("https://{address}"),
             Self::Unix(_, path) => path.clone(),
         }
     }
 
     async fn accept(&self) -> std::io::Result<Accepted> {
         match self {
-            Self::Tcp(listener, _) => {
+            Self::Tcp(listener, _, tls) => {
                 let (stream, _) = listener.accept().await?;
                 // Without it an answer waits for an acknowledgement of the one before it.
                 stream.set_nodelay(true)?;
-                Ok(Accepted::Tcp(stream))
+                Ok(match tls {
+                    None => Accepted::Tcp(stream),
+                    Some(tls) => Accepted::Tls(stream, tls.acceptor()),
+                })
             }
             Self::Unix(door, _) => Ok(Accepted::Unix(door.listener.accept().await?.0)),
         }
@@ -115,21 +125,39 @@ pub(super) async fn serve<A, F>(
 {
     let mut connections = JoinSet::new();
     let for_connections = stop.clone();
+    let handshakes = Arc::new(Semaphore::new(bounds.handshakes));
     loop {
         tokio::select! {
             accepted = door.accept() => match accepted {
                 Ok(accepted) if connections.len() < bounds.connections => {
                     let (front, answers, stop) = (Arc::clone(&front), answers.clone(), for_connections.clone());
                     match accepted {
-                        Accepted::Tcp(stream) => connections.spawn(converse(stream, front, answers, bounds, stop)),
-                        Accepted::Unix(stream) => connections.spawn(converse(stream, front, answers, bounds, stop)),
-                    };
+                        Accepted::Tcp(stream) => {
+                            connections.spawn(converse(stream, front, answers, bounds, stop));
+                        }
+                        Accepted::Unix(stream) => {
+                            connections.spawn(converse(stream, front, answers, bounds, stop));
+                        }
+                        Accepted::Tls(stream, acceptor) => match Arc::clone(&handshakes).try_acquire_owned() {
+                            Ok(seat) => {
+                                let begins = secret(stream, acceptor, seat, bounds, stop.clone());
+                                connections.spawn(async move {
+                                    if let Some(stream) = begins.await {
+                                        converse(stream, front, answers, bounds, stop).await;
+                                    }
+                                });
+                            }
+                            Err(_) => tracing::warn!("an HTTPS connection is closed: too many handshakes are under way"),
+                        },
+                    }
                 }
                 Ok(accepted) => {
                     tracing::warn!(connections = connections.len(), "an HTTP connection is turned away");
                     match accepted {
                         Accepted::Tcp(stream) => turn_away(stream).await,
                         Accepted::Unix(stream) => turn_away(stream).await,
+                        // Without a handshake nothing can be said that it would believe.
+                        Accepted::Tls(stream, _) => drop(stream),
                     }
                 }
                 Err(error) => {
@@ -151,6 +179,26 @@ fn note(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "BUG: an HTTP connection's task failed");
     }
+}
+
+/// The handshake of a connection, which ends when the daemon stops, too. Its seat is free afterwards.
+async fn secret(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    _seat: OwnedSemaphorePermit,
+    bounds: HttpBounds,
+    mut stop: watch::Receiver<bool>,
+) -> Option<TlsStream<TcpStream>> {
+    let greeted = tokio::select! {
+        greeted = greet(stream, acceptor, bounds.handshake) => greeted,
+        () = stop_asked(&mut stop) => return None,
+    };
+    match greeted {
+        Greeted::Secret(stream) => return Some(*stream),
+        Greeted::Plain => tracing::debug!("a request without TLS was told to use it"),
+        Greeted::Failed(error) => tracing::debug!(%error, "a connection was closed before it was secret"),
+    }
+    None
 }
 
 async fn turn_away<S: AsyncWrite + Unpin>(mut stream: S) {

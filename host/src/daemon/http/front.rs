@@ -29,8 +29,8 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE");
 const FIELDS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, last-event-id, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name",
 );
-/// The port of a `Host` that names none.
-const HTTP_PORT: u16 = 80;
+/// The port of a `Host` that names none, without TLS and with it.
+const PORTS: [u16; 2] = [80, 443];
 /// How long a browser may remember that, in seconds.
 const REMEMBER_S: HeaderValue = HeaderValue::from_static("600");
 
@@ -55,6 +55,8 @@ pub(super) struct Front {
     /// Names of the machine itself, each with the only port, where there is one.
     local: Vec<String>,
     port: Option<u16>,
+    /// Whether the door itself has TLS.
+    tls: bool,
     hosts: Vec<Authority>,
     origins: Vec<Origin>,
     body_bytes: usize,
@@ -82,11 +84,15 @@ impl Front {
         let mut local = vec!["localhost".to_owned()];
         if let Listen::Tcp(address) = config.listen {
             let ip = address.ip();
-            local.push(if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() });
+            // An address that stands for all of them is nobody's name.
+            if !ip.is_unspecified() {
+                local.push(if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() });
+            }
         }
         Self {
             local,
             port,
+            tls: config.tls.is_some(),
             hosts: config.hosts.clone(),
             origins: config.origins.clone(),
             body_bytes: bounds.body_bytes,
@@ -125,7 +131,8 @@ impl Front {
             return Err(Turned { status: StatusCode::BAD_REQUEST, why: "one valid `Host` is wanted" });
         };
         let is = |name: &str| host.host().eq_ignore_ascii_case(name);
-        let port = host.port_u16().unwrap_or(HTTP_PORT);
+        let [http, https] = PORTS;
+        let port = host.port_u16().unwrap_or(if self.tls { https } else { http });
         if self.local.iter().any(|name| is(name)) && self.port.is_none_or(|own| own == port) {
             return Ok((Named::Local, host));
         }
@@ -157,7 +164,8 @@ impl Front {
         if self.origins.contains(&origin) {
             return Ok(Some(value.clone()));
         }
-        let own = format!("http://{host}").parse::<Origin>().is_ok_and(|own| own == origin);
+        let scheme = if self.tls { "https" } else { "http" };
+        let own = format!("{scheme}://{host}").parse::<Origin>().is_ok_and(|own| own == origin);
         if own { Ok(None) } else { Err(refused()) }
     }
 

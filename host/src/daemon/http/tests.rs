@@ -6,32 +6,41 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http_body_util::BodyExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::bounds::{FIELDS_MAX, HEAD_MAX_BYTES, HttpBounds};
-use super::config::{HttpConfig, Listen};
+use super::config::{HttpConfig, Listen, TlsConfig};
 use super::door::{HttpDoor, Passed, serve};
 use super::front::Front;
+use super::tls::DoorTls;
 use super::{Response, whole};
 
 /// Longer than any test takes: for the times that a test is not about.
 const NEVER: Duration = Duration::from_secs(3_600);
 /// Shorter than anybody types: for the one that it is about.
-const SOON: Duration = Duration::from_millis(50);
+pub(super) const SOON: Duration = Duration::from_millis(50);
 /// Bytes of a body.
 const BODY: usize = 1_000;
 
-const PATIENT: HttpBounds =
-    HttpBounds { connections: 8, body_bytes: BODY, head: NEVER, body: NEVER, write: NEVER, answer: NEVER };
+pub(super) const PATIENT: HttpBounds = HttpBounds {
+    connections: 8,
+    handshakes: 8,
+    handshake: NEVER,
+    body_bytes: BODY,
+    head: NEVER,
+    body: NEVER,
+    write: NEVER,
+    answer: NEVER,
+};
 
 /// A door that is open.
-struct Running {
-    address: SocketAddr,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) task: JoinHandle<()>,
     /// Lets `/held` answer.
     release: Arc<Notify>,
 }
@@ -58,6 +67,11 @@ async fn stand_in(request: Passed, held: Arc<Notify>) -> Response {
 
 impl Running {
     async fn with(bounds: HttpBounds) -> Self {
+        Self::protected(bounds, None).await
+    }
+
+    /// With TLS.
+    pub(super) async fn protected(bounds: HttpBounds, tls: Option<(TlsConfig, Arc<DoorTls>)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
         let address = listener.local_addr().expect("address");
         let config = HttpConfig {
@@ -66,22 +80,29 @@ impl Running {
             origins: vec!["https://console.example.com".parse().expect("origin")],
             metrics_token: false,
             group: None,
+            tls: tls.as_ref().map(|(config, _)| config.clone()),
         };
         let front = Arc::new(Front::new(&config, Some(address.port()), bounds));
         let release = Arc::new(Notify::new());
         let held = Arc::clone(&release);
         let answers = move |request, _named| stand_in(request, Arc::clone(&held));
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(serve(HttpDoor::Tcp(listener, address), front, answers, bounds, stopped));
+        let task = tokio::spawn(serve(
+            HttpDoor::Tcp(listener, address, tls.map(|(_, tls)| tls)),
+            front,
+            answers,
+            bounds,
+            stopped,
+        ));
         Self { address, stop, task, release }
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.expect("connect")
     }
 
     /// Send these bytes on a connection of its own and read until the other side closes.
-    async fn say(&self, request: &str) -> String {
+    pub(super) async fn say(&self, request: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.expect("sent");
         rest(&mut stream).await
@@ -93,14 +114,14 @@ impl Running {
     }
 }
 
-async fn rest(stream: &mut TcpStream) -> String {
+pub(super) async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut answer = Vec::new();
     // A peer that is cut off gets what was sent, and then perhaps an error.
     let _cut_off = stream.read_to_end(&mut answer).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn status(answer: &str) -> u16 {
+pub(super) fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 

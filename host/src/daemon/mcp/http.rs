@@ -44,12 +44,14 @@ const UNBUFFERED: (HeaderName, HeaderValue) =
 pub(in crate::daemon) struct McpRoute {
     engine: Engine,
     seats: Seats,
+    /// Whether the door itself has TLS.
+    tls: bool,
 }
 
 impl McpRoute {
-    /// In front of `host`; streams end when `stop` says so.
-    pub(in crate::daemon) fn new(host: Host, stop: watch::Receiver<bool>) -> Self {
-        Self { engine: Engine::new(host, stop), seats: Seats::default() }
+    /// In front of `host`, behind a door with TLS or without; streams end when `stop` says so.
+    pub(in crate::daemon) fn new(host: Host, tls: bool, stop: watch::Receiver<bool>) -> Self {
+        Self { engine: Engine::new(host, stop), seats: Seats::default(), tls }
     }
 
     /// Answer a request that passed the front.
@@ -94,7 +96,7 @@ impl McpRoute {
     /// Who gives tokens for this resource, if anybody does.
     pub(in crate::daemon) fn metadata(&self, headers: &HeaderMap, named: Named) -> Response {
         let issuers = self.engine.host().authorization_servers();
-        let Some(resource) = base(headers, named).filter(|_| !issuers.is_empty()) else {
+        let Some(resource) = self.base(headers, named).filter(|_| !issuers.is_empty()) else {
             return refused(StatusCode::NOT_FOUND, Code::NotFound, "there is nothing of this name");
         };
         let told = json!({"resource": format!("{resource}{PATH}"), "authorization_servers": issuers,
@@ -122,12 +124,20 @@ impl McpRoute {
     fn unauthorized(&self, refusal: &Refusal, headers: &HeaderMap, named: Named) -> Response {
         let mut response = refused(StatusCode::UNAUTHORIZED, refusal.code, &refusal.message);
         let known = !self.engine.host().authorization_servers().is_empty();
-        let told = base(headers, named).filter(|_| known);
+        let told = self.base(headers, named).filter(|_| known);
         let challenge = told.map(|base| format!("Bearer resource_metadata=\"{base}{}\"", METADATA[0]));
         let challenge = challenge.and_then(|text| HeaderValue::try_from(text).ok());
         let plain = HeaderValue::from_static("Bearer");
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge.unwrap_or(plain));
         response
+    }
+
+    /// Scheme and authority under which the door was asked.
+    fn base(&self, headers: &HeaderMap, named: Named) -> Option<String> {
+        let host = headers.get(HOST)?.to_str().ok()?;
+        // Without TLS here, a name of the configuration is that of a proxy, and proxies have TLS.
+        let scheme = if self.tls || named == Named::Configured { "https" } else { "http" };
+        Some(format!("{scheme}://{host}"))
     }
 
     async fn take(&self, caller: &Caller, headers: &HeaderMap, question: Question) -> Response {
@@ -235,14 +245,6 @@ fn form(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
         return Err((StatusCode::NOT_ACCEPTABLE, "accept both `application/json` and `text/event-stream`"));
     }
     Ok(())
-}
-
-/// Scheme and authority under which the door was asked.
-fn base(headers: &HeaderMap, named: Named) -> Option<String> {
-    let host = headers.get(HOST)?.to_str().ok()?;
-    // A name of the configuration is that of a proxy, and proxies have TLS.
-    let scheme = if named == Named::Local { "http" } else { "https" };
-    Some(format!("{scheme}://{host}"))
 }
 
 /// An answer at once. What the protocol calls a fault has a status of HTTP too; what a method refuses, in the older era, has not:

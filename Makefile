@@ -16,6 +16,7 @@ TOOLKEEP := $(TARGET)/debug/toolkeep
 GOOD := $(notdir $(patsubst %/,%,$(dir $(wildcard sample-tools/good/*/Cargo.toml))))
 # Those with an interface of their own are described by manifests, not by themselves.
 TYPED := $(notdir $(patsubst %/wit/,%,$(wildcard sample-tools/good/*/wit/)))
+CONFORMING := $(notdir $(patsubst %/,%,$(dir $(wildcard sample-tools/conformance/*/Cargo.toml))))
 HOSTILE := $(notdir $(patsubst %/,%,$(dir $(wildcard sample-tools/hostile/*/Cargo.toml))))
 
 CARGO_DENY := ^0.20
@@ -67,10 +68,10 @@ build: ## the daemon and command line: target/debug/toolkeep
 guests: build ## the sample tools as components: target/tools/<name>.wasm
 	cd sample-tools && CARGO_TARGET_DIR=$(GUEST) cargo build --locked --release --target wasm32-wasip2
 	@mkdir -p $(TOOLS)
-	@for name in $(GOOD) $(HOSTILE); do \
+	@for name in $(GOOD) $(CONFORMING) $(HOSTILE); do \
 		cp $(GUEST)/wasm32-wasip2/release/$${name//-/_}.wasm $(TOOLS)/$$name.wasm; \
 	done
-	@for name in $(filter-out $(TYPED),$(GOOD)); do $(TOOLKEEP) tools pack $(TOOLS)/$$name.wasm; done
+	@for name in $(filter-out $(TYPED),$(GOOD)) $(CONFORMING); do $(TOOLKEEP) tools pack $(TOOLS)/$$name.wasm; done
 	@# Some hostile tools cannot describe themselves: that is their attack. They stay as they were built.
 	@for name in $(HOSTILE); do \
 		$(TOOLKEEP) tools pack $(TOOLS)/$$name.wasm 2>/dev/null || echo "guests: $$name refuses to be packed"; \
@@ -162,7 +163,7 @@ conformance: guests ## the official conformance suite of MCP, both revisions: ta
 
 test: setup build guests languages collector clients mcp-clients conformance ## everything that must pass
 	TOOLKEEP_CLIENTS=1 cargo test --locked --workspace
-	cd sample-tools && CARGO_TARGET_DIR=$(GUEST) cargo test --locked $(addprefix -p ,$(GOOD))
+	cd sample-tools && CARGO_TARGET_DIR=$(GUEST) cargo test --locked $(addprefix -p ,$(GOOD) $(CONFORMING))
 
 check: fmt clippy deny doc tidy ## formatting, lints, dependencies, documentation, the repository's rules
 

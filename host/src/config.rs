@@ -43,6 +43,7 @@ use retention::{PrivacyConfig, RetentionRules};
 use text::ConfigText;
 
 pub use limits::DaemonLimits;
+pub use oversight::ApprovalPage;
 
 /// The commented configuration that `toolkeep config init` writes.
 pub const TEMPLATE: &str = include_str!("config/template.toml");
@@ -94,6 +95,8 @@ pub struct Config {
     pub http: Option<HttpConfig>,
     /// How far agents may go where no operator set anything.
     pub autonomy: Autonomy,
+    /// Where people decide about plans in a browser.
+    pub approval_page: Option<ApprovalPage>,
     /// How many boundaries one run may test before it is held; nothing for any number.
     pub hold_run_after: Option<u32>,
     /// Contracts, ceilings and the detector of spikes.
@@ -346,6 +349,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         http,
         channels,
         autonomy: text.oversight.autonomy.unwrap_or_default(),
+        approval_page: text.oversight.approval_page.as_deref().map(ApprovalPage::parse).transpose()?,
         hold_run_after: oversight::check_hold(text)?,
         budgets: BudgetConfig::of(text, base)?,
         limits: check_limits(text)?,

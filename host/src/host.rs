@@ -11,6 +11,7 @@ mod budgets;
 mod changes;
 mod checks;
 mod circuits;
+mod confirm;
 mod consent;
 mod credentials;
 mod deadletters;
@@ -87,6 +88,7 @@ pub use budgets::{Resume, Spending};
 use observe::Measured;
 
 pub use circuits::CircuitName;
+pub use confirm::Question;
 pub use consent::Notices;
 pub use credentials::{CredentialName, FAILURES_ON_RECORD, Mint, TOKEN_TTL_MAX_S};
 pub(crate) use detours::Asked;

@@ -20,7 +20,25 @@ import time
 
 REVISIONS = ["2025-11-25", "2026-07-28"]
 # What the suite calls, and the sample tool that answers so.
-FIXTURES = {"test_simple_text": "clock-probe", "test_error_handling": "trap", "text-stats": "text-stats"}
+FIXTURES = {
+    "test_simple_text": "answer",
+    "test_tool_with_progress": "answer",
+    "test_logging_tool": "answer",
+    "test_error_handling": "failure",
+    "json_schema_2020_12_tool": "shape",
+    # What whoever uses the client is asked about: a change that a policy has confirmed.
+    "test_elicitation": "change",
+    "test_streaming_elicitation": "change",
+    "test_input_required_result_elicitation": "change",
+    "test_input_required_result_request_state": "change",
+    "test_input_required_result_tampered_state": "change",
+    "text-stats": "text-stats",
+}
+POLICY = """@id("call")
+permit (principal, action in Action::"call", resource);
+@id("changes") @confirm
+permit (principal, action in Action::"commit", resource);
+"""
 HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
@@ -70,13 +88,19 @@ def relay(target, token):
 
 
 def furnish(home, tools):
-    (home / "tools").mkdir()
+    for folder in ("tools", "policies", "work"):
+        (home / folder).mkdir()
+    (home / "policies" / "all.cedar").write_text(POLICY)
     (home / "toolkeep.toml").write_text(
         '[daemon]\nstate_dir = "state"\nruntime_dir = "run"\ntools_dir = "tools"\n[http]\nlisten = "127.0.0.1:0"\n'
+        '[policy]\ndir = "policies"\n[[workspace]]\nname = "work"\npath = "work"\n'
     )
     for name, component in FIXTURES.items():
         (home / "tools" / f"{component}.wasm").write_bytes((tools / f"{component}.wasm").read_bytes())
-        manifest = f'format = 1\nname = "{name}"\ncomponent = "{component}.wasm"\ntier = 0\n'
+        changes = component == "change"
+        manifest = f'format = 1\nname = "{name}"\ncomponent = "{component}.wasm"\ntier = {int(changes)}\n'
+        if changes:
+            manifest += '[[workspace]]\nname = "work"\naccess = "write"\n'
         (home / "tools" / f"{name}.toml").write_text(manifest)
 
 

@@ -1,9 +1,11 @@
 //! MCP over its socket and through `toolkeep mcp`: both eras, from the list of tools to a commit that people agreed to.
 
+mod elicit;
 mod http;
 mod lines;
 mod python;
 mod rebinding;
+mod sessions;
 mod tls;
 mod typescript;
 
@@ -50,8 +52,13 @@ impl Mcp {
     }
 
     fn greet(&mut self, version: &str) {
-        let params =
-            json!({"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+        self.greet_as(version, &json!({}));
+    }
+
+    /// As a client that can do this.
+    fn greet_as(&mut self, version: &str, capabilities: &Value) {
+        let client = json!({"name": "t", "version": "1"});
+        let params = json!({"protocolVersion": version, "capabilities": capabilities, "clientInfo": client});
         let told = self.ok("initialize", params);
         assert_eq!((&told["protocolVersion"], &told["serverInfo"]["name"]), (&json!(version), &json!("toolkeep")));
         self.connection.send(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n");

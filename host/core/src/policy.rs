@@ -42,13 +42,25 @@ pub struct Need {
     pub reason: String,
     /// A person looks at this very plan: a standing approval does not serve.
     pub person: bool,
+    /// Whoever uses the agent may be that person, asked through the agent's client; see [`Need::confirmable`].
+    pub confirm: bool,
 }
 
 impl Need {
     /// Any one person, for this reason.
     #[must_use]
     pub fn one(reason: impl Into<String>) -> Self {
-        Self { approvers: 1, groups: BTreeSet::new(), ttl_ms: None, reason: reason.into(), person: false }
+        let (groups, reason) = (BTreeSet::new(), reason.into());
+        Self { approvers: 1, groups, ttl_ms: None, reason, person: false, confirm: false }
+    }
+
+    /// Whether the answer of whoever uses the agent is enough, for a plan of `tier` by a tool that is declared as `declared`.
+    /// The answer comes through the client of the agent, which could give it by itself: so this is care, not control, and ends
+    /// where a plan cannot simply be undone.
+    #[must_use]
+    pub fn confirmable(&self, tier: Tier, declared: Tier) -> bool {
+        let anybody = self.approvers == 1 && self.groups.is_empty() && !self.person;
+        self.confirm && anybody && tier.max(declared) <= Tier::Reversible
     }
 
     /// Why, and of whom the consent is wanted, where not of anybody.
@@ -70,8 +82,8 @@ impl Need {
         };
         let approvers = self.approvers.max(other.approvers);
         let groups = self.groups.into_iter().chain(other.groups).collect();
-        let person = self.person || other.person;
-        Self { approvers, groups, ttl_ms, reason: both(self.reason, &other.reason), person }
+        let (person, confirm) = (self.person || other.person, self.confirm && other.confirm);
+        Self { approvers, groups, ttl_ms, reason: both(self.reason, &other.reason), person, confirm }
     }
 }
 
@@ -231,6 +243,29 @@ mod tests {
     fn around(declared: u8, autonomy: Autonomy, taint: Taint) -> Verdict {
         let declared = Tier::try_from(declared).expect("tier");
         floor(&Facts { effects: &[write("a", None)], declared, hold: &[], undo_bytes: 9, autonomy, taint })
+    }
+
+    #[test]
+    fn r24_whoever_uses_the_agent_confirms_what_can_be_undone_and_nothing_else() {
+        let confirm = || Need { confirm: true, ..Need::one("r") };
+        let (low, high) = ([Tier::ReadOnly, Tier::Reversible], [Tier::Consequential, Tier::Irreversible]);
+        for tier in low.into_iter().chain(high) {
+            for declared in low.into_iter().chain(high) {
+                let expected = low.contains(&tier) && low.contains(&declared);
+                assert_eq!(confirm().confirmable(tier, declared), expected, "{tier:?} {declared:?}");
+            }
+        }
+        let fine = |need: &Need| need.confirmable(Tier::Reversible, Tier::Reversible);
+        assert!(fine(&confirm().and(confirm())));
+        for other in [
+            Need::one("a plain hold"),
+            Need { approvers: 2, ..confirm() },
+            Need { person: true, ..confirm() },
+            Need { groups: BTreeSet::from(["finance".to_owned()]), ..confirm() },
+        ] {
+            assert!(!fine(&other), "{other:?}");
+            assert!(!fine(&confirm().and(other.clone())) && !fine(&other.clone().and(confirm())), "{other:?}");
+        }
     }
 
     #[test]

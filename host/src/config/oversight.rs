@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use toolkeep_core::id::WorkspaceName;
+use toolkeep_core::id::{ApprovalId, WorkspaceName};
+use url::{Host, Url};
 
 use super::text::ConfigText;
 use super::{ConfigError, Workspace};
 
+/// Where the id of the approval stands in the address of its page.
+const APPROVAL: &str = "{approval}";
+/// Longest address of a page, in bytes: what every browser and client takes.
+const PAGE_MAX_BYTES: usize = 2_000;
 /// Boundaries that one run may test if the configuration does not say.
 const HOLD_RUN_AFTER: u32 = 10;
 
@@ -19,6 +24,60 @@ pub(super) fn check_hold(text: &ConfigText) -> Result<Option<u32>, ConfigError> 
         Some(most) => {
             Err(ConfigError::value("oversight.hold_run_after", format!("{most} is not between 0 (never) and 1000")))
         }
+    }
+}
+
+/// The page of a console where people decide about one plan. Agents are told its address, for whoever uses them; whoever opens
+/// it proves to the console who they are, which asks this daemon on the admin plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApprovalPage {
+    before: String,
+    after: String,
+}
+
+impl ApprovalPage {
+    /// Read `https://HOST/PATH{approval}`.
+    ///
+    /// # Errors
+    /// It is no such address, or others could read or change what is sent there.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let wrong = |problem: &str| {
+            let example = "write `https://console.example.com/approvals/{approval}`";
+            Err(ConfigError::value("oversight.approval_page", format!("`{text}` {problem}; {example}")))
+        };
+        let Some((before, after)) = text.split_once(APPROVAL).filter(|(_, after)| !after.contains(APPROVAL)) else {
+            return wrong("does not have `{approval}` once, in its place");
+        };
+        if text.len() > PAGE_MAX_BYTES || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return wrong("is too long or not plain ASCII");
+        }
+        let page = Self { before: before.to_owned(), after: after.to_owned() };
+        let (Ok(one), Ok(two)) = (Url::parse(&page.with("1")), Url::parse(&page.with("2"))) else {
+            return wrong("is no address");
+        };
+        let local = match one.host() {
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => return wrong("names no host"),
+        };
+        if one.scheme() != "https" && !(one.scheme() == "http" && local) {
+            return wrong("is not `https`, nor `http` on this machine");
+        }
+        if one.origin() != two.origin() || !one.username().is_empty() || one.password().is_some() {
+            return wrong("has `{approval}` or a credential in its host");
+        }
+        Ok(page)
+    }
+
+    /// The address for one approval.
+    #[must_use]
+    pub fn of(&self, approval: ApprovalId) -> String {
+        self.with(&approval.to_string())
+    }
+
+    fn with(&self, approval: &str) -> String {
+        format!("{}{approval}{}", self.before, self.after)
     }
 }
 
@@ -41,6 +100,42 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+
+    #[test]
+    fn r51_the_page_of_an_approval_is_an_address_that_nobody_else_reads() {
+        let id = ApprovalId::new(uuid::Uuid::nil());
+        for (text, expected) in [
+            ("https://keep.example/a/{approval}", format!("https://keep.example/a/{id}")),
+            ("https://keep.example:8443/?id={approval}&x=1", format!("https://keep.example:8443/?id={id}&x=1")),
+            ("http://127.0.0.1:9464/a#{approval}", format!("http://127.0.0.1:9464/a#{id}")),
+            ("http://[::1]/{approval}", format!("http://[::1]/{id}")),
+            ("http://localhost/{approval}", format!("http://localhost/{id}")),
+        ] {
+            assert_eq!(ApprovalPage::parse(text).map(|page| page.of(id)).map_err(|e| e.to_string()), Ok(expected));
+        }
+        for wrong in [
+            "",
+            "https://keep.example/a",
+            "https://keep.example/{approval}/{approval}",
+            "http://keep.example/{approval}",
+            "http://localhost.example/{approval}",
+            "ftp://keep.example/{approval}",
+            "javascript:alert({approval})",
+            "keep.example/{approval}",
+            "https://{approval}.example/",
+            "https://keep.example:{approval}/",
+            "https://u:p@keep.example/{approval}",
+            "https://u@keep.example/{approval}",
+            "https://keep.example/a b/{approval}",
+            "https://keep.example/\u{202e}{approval}",
+        ] {
+            let refused = ApprovalPage::parse(wrong).expect_err(wrong).to_string();
+            assert!(refused.contains("oversight.approval_page"), "{refused}");
+        }
+        let long = |bytes: usize| format!("https://keep.example/{}{APPROVAL}", "a".repeat(bytes - 21 - APPROVAL.len()));
+        assert!(ApprovalPage::parse(&long(PAGE_MAX_BYTES)).is_ok());
+        assert!(ApprovalPage::parse(&long(PAGE_MAX_BYTES + 1)).is_err());
+    }
 
     #[test]
     fn t_f9_no_workspace_holds_what_the_daemon_is_ruled_by() {

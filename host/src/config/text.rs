@@ -172,6 +172,8 @@ pub struct OversightText {
     pub autonomy: Option<Autonomy>,
     /// Boundaries that one run may test before it is held; 0 for any number.
     pub hold_run_after: Option<u32>,
+    /// See [`super::ApprovalPage`].
+    pub approval_page: Option<String>,
 }
 
 /// `[limits]`.

@@ -244,6 +244,7 @@ impl<'p, P: Plane> Connection<'p, P> {
             match self.plane.read(self.input.line(line)) {
                 Ok(Message::Request(request)) => self.begin(request),
                 Ok(Message::Note { method, params }) => self.plane.note(&mut self.session, &method, params),
+                Ok(Message::Response { id, result }) => self.plane.response(&mut self.session, &id, result),
                 Ok(Message::Ignored) => {}
                 Err((id, fault)) => self.output.push(id.as_ref(), &Body::Error(fault)),
             }

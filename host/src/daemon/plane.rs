@@ -49,6 +49,13 @@ pub(super) enum Message {
         /// Named parameters.
         params: Map<String, Value>,
     },
+    /// It answers a request of ours.
+    Response {
+        /// The id that we gave it.
+        id: RequestId,
+        /// What it says; nothing where it is an error.
+        result: Option<Value>,
+    },
     /// Nobody waits for it.
     Ignored,
 }
@@ -77,6 +84,9 @@ pub(super) trait Plane: Send + Sync + 'static {
 
     /// Take something that wants no answer.
     fn note(&self, _session: &mut Self::Session, _method: &str, _params: Map<String, Value>) {}
+
+    /// Take an answer to a request of ours. Where a plane asks nothing, there is none.
+    fn response(&self, _session: &mut Self::Session, _id: &RequestId, _result: Option<Value>) {}
 
     /// Changes when there is something to tell that nobody asked for now.
     fn changes(&self) -> Option<watch::Receiver<u64>> {

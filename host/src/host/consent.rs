@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use toolkeep_core::call::Outcome;
 use toolkeep_core::display::visible;
-use toolkeep_core::id::{ApprovalId, CallId, PlanId};
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, TenantName, UserName};
 use toolkeep_core::principal::Credential;
 use toolkeep_core::refusal::{Code, Refusal};
 
@@ -31,6 +31,19 @@ use crate::record::Answer;
 pub(super) const REASON_MAX_BYTES: usize = 2_000;
 /// Longest that one `approvals.wait` waits, in milliseconds.
 pub(super) const WAIT_MAX_MS: u64 = 600_000;
+
+/// Who answers, once it is proved that they may.
+#[derive(Debug, Clone)]
+pub(super) struct Voter {
+    pub(super) user: UserName,
+    pub(super) tenant: TenantName,
+}
+
+impl From<&Operator> for Voter {
+    fn from(operator: &Operator) -> Self {
+        Self { user: operator.user().clone(), tenant: operator.tenant().clone() }
+    }
+}
 
 /// Wakes callers that wait for an approval.
 #[derive(Debug, Clone, Default)]
@@ -124,7 +137,7 @@ impl Host {
         }
     }
 
-    async fn own_approval(&self, caller: &Caller, id: ApprovalId) -> Result<StoredApproval, Refusal> {
+    pub(super) async fn own_approval(&self, caller: &Caller, id: ApprovalId) -> Result<StoredApproval, Refusal> {
         let scope = Scope::Tenant(caller.principal().tenant.clone());
         let found = self.ledger().approval(&scope, id).await.map_err(|e| e.refusal())?;
         let Some(approval) = found else { return Err(Refusal::not_found("approval")) };
@@ -224,18 +237,18 @@ impl Host {
         // What the plan needs by now.
         let approvers = need.as_ref().map_or(1, |need| approve::people(need, self.0.config.solo));
         let barred = (approvers > 1).then(|| stored.plan.body().principal.user.clone());
-        let (host, operator, reason) = (self.clone(), operator.clone(), reason.to_owned());
+        let (host, voter, reason) = (self.clone(), Voter::from(operator), reason.to_owned());
         let deciding = async move {
             let _open = open;
-            host.agree((&operator, &scope), &approval, &reason, Raised { approvers, barred }).await
+            host.agree((&voter, &scope), &approval, &reason, Raised { approvers, barred }).await
         };
         self.to_the_end(deciding).await
     }
 
     /// Count an agreement, and settle the plan if it is enough.
-    async fn agree(
+    pub(super) async fn agree(
         &self,
-        (operator, scope): (&Operator, &Scope),
+        (voter, scope): (&Voter, &Scope),
         approval: &StoredApproval,
         reason: &str,
         raised: Raised,
@@ -245,7 +258,7 @@ impl Host {
         let resolved = if approval.state == ApprovalState::Approved {
             Resolved::Approved
         } else {
-            self.resolve(operator, id, reason, Some(raised)).await?
+            self.resolve(voter, id, reason, Some(raised)).await?
         };
         match resolved {
             Resolved::Counted { have, need } => {
@@ -283,21 +296,27 @@ impl Host {
         let (_, approval) = self.tenant_approval(operator, id).await?;
         still_pending(&approval)?;
         wanted_reason(reason)?;
-        let (host, operator, reason) = (self.clone(), operator.clone(), reason.to_owned());
+        let (host, voter, reason) = (self.clone(), Voter::from(operator), reason.to_owned());
         let deciding = async move {
             let _open = open;
-            host.resolve(&operator, id, &reason, None).await?;
-            host.resume(approval.call).await;
-            host.0.notices.announce();
+            host.refuse(&voter, &approval, &reason).await?;
             Ok(json!({"approval": id, "state": "rejected"}))
         };
         self.to_the_end(deciding).await
     }
 
+    /// Count a refusal, which ends the call.
+    pub(super) async fn refuse(&self, voter: &Voter, approval: &StoredApproval, reason: &str) -> Result<(), Refusal> {
+        self.resolve(voter, approval.row.id, reason, None).await?;
+        self.resume(approval.call).await;
+        self.0.notices.announce();
+        Ok(())
+    }
+
     /// Count an answer: an agreement with what the plan needs by now, or a refusal without it.
     async fn resolve(
         &self,
-        operator: &Operator,
+        voter: &Voter,
         id: ApprovalId,
         reason: &str,
         agrees: Option<Raised>,
@@ -310,12 +329,12 @@ impl Host {
             ));
         }
         let (approve, need) = (agrees.is_some(), agrees.unwrap_or(Raised::NOT));
-        let resolution = Resolution { id, approver: operator.user().clone(), approve, reason: reason.into(), need };
+        let resolution = Resolution { id, approver: voter.user.clone(), approve, reason: reason.into(), need };
         let resolved = self.ledger().resolve(resolution).await.map_err(|e| resolve_refusal(&e))?;
         if !matches!(resolved, Resolved::Counted { .. }) {
-            let facts = json!({"approval": id, "approved": approve, "by": operator.user(), "reason": visible(reason)});
+            let facts = json!({"approval": id, "approved": approve, "by": voter.user, "reason": visible(reason)});
             self.metrics().consented(if approve { Consented::Approved } else { Consented::Rejected });
-            self.0.notify.event(Event::ApprovalResolved, operator.tenant(), facts);
+            self.0.notify.event(Event::ApprovalResolved, &voter.tenant, facts);
         }
         Ok(resolved)
     }
@@ -336,7 +355,7 @@ fn line(approval: &StoredApproval) -> Value {
 }
 
 /// What became of the approval matters more than who answered it before.
-fn still_pending(approval: &StoredApproval) -> Result<(), Refusal> {
+pub(super) fn still_pending(approval: &StoredApproval) -> Result<(), Refusal> {
     match approval.state {
         ApprovalState::Pending => Ok(()),
         state => Err(resolve_refusal(&ResolveRefused::NotPending(state))),

@@ -1,6 +1,6 @@
 //! Obligations: what a permit demands besides allowing, written as annotations.
 //!
-//! `@hold("finance")`, `@approvers("2")`, `@preview_only`, `@redact("/input/iban")` and `@ttl("15m")` stand on permits;
+//! `@hold("finance")`, `@approvers("2")`, `@confirm`, `@preview_only`, `@redact("/input/iban")` and `@ttl("15m")` stand on permits;
 //! `@id` and `@reason` on every policy. An annotation that nobody knows is an error, because a misspelled obligation would be
 //! one that is silently dropped. Several permits decide together: the strongest of each kind wins.
 
@@ -23,6 +23,9 @@ pub const REASON_MAX_BYTES: usize = 200;
 pub struct Obligations {
     /// How many people have to agree; 0 for none.
     pub approvers: u8,
+    /// Every permit that demands consent is content with that of whoever uses the agent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub confirm: bool,
     /// Each of them belongs to all of these groups.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<String>,
@@ -40,6 +43,12 @@ impl Obligations {
     /// Both together: the strongest of each kind.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
+        // A permit that demands no consent says nothing about whose is enough.
+        self.confirm = match (self.approvers, other.approvers) {
+            (0, _) => other.confirm,
+            (_, 0) => self.confirm,
+            (_, _) => self.confirm && other.confirm,
+        };
         self.approvers = self.approvers.max(other.approvers);
         self.groups.extend(other.groups.iter().cloned());
         self.preview_only |= other.preview_only;
@@ -54,8 +63,8 @@ impl Obligations {
     /// Whose consent they demand, if they do.
     #[must_use]
     pub fn need(&self, reason: String) -> Option<Need> {
-        let (approvers, groups) = (self.approvers, self.groups.clone());
-        (approvers > 0).then_some(Need { approvers, groups, ttl_ms: self.ttl_ms, reason, person: false })
+        let (approvers, groups, confirm) = (self.approvers, self.groups.clone(), self.confirm);
+        (approvers > 0).then_some(Need { approvers, groups, ttl_ms: self.ttl_ms, reason, person: false, confirm })
     }
 }
 
@@ -77,12 +86,19 @@ impl Notes {
     /// One is unknown, has a value that makes no sense, or stands on a `forbid`.
     pub fn of(policy: &Policy) -> Result<Self, String> {
         let mut notes = Self::default();
+        let mut named = BTreeSet::new();
         for (name, value) in policy.annotations() {
             notes.add(name, value)?;
+            named.insert(name);
         }
         let obligations = &notes.obligations;
         if policy.effect() == Effect::Forbid && *obligations != Obligations::default() {
             return Err("obligations stand on a `permit`: a `forbid` allows nothing that could be demanded for".into());
+        }
+        if obligations.confirm && (obligations.approvers > 1 || named.contains("hold")) {
+            return Err(
+                "`@confirm` asks whoever uses the agent, `@hold` and `@approvers` ask operators: write one".into()
+            );
         }
         if obligations.ttl_ms.is_some() && obligations.approvers == 0 {
             return Err("`@ttl` says how long a request stands: write `@hold` beside it".into());
@@ -111,6 +127,11 @@ impl Notes {
                 Ok(count) if (1..=APPROVERS_MAX).contains(&count) => own.approvers = own.approvers.max(count),
                 _ => return Err(form("approvers", "a number from 1 to 10")),
             },
+            "confirm" if value.is_empty() => {
+                own.approvers = own.approvers.max(1);
+                own.confirm = true;
+            }
+            "confirm" => return Err(form("confirm", "nothing")),
             "preview_only" if value.is_empty() => own.preview_only = true,
             "preview_only" => return Err(form("preview_only", "nothing")),
             "redact" => {
@@ -126,7 +147,8 @@ impl Notes {
             },
             other => {
                 return Err(format!(
-                    "`@{other}` is not known; use @id, @reason, @hold, @approvers, @preview_only, @redact or @ttl"
+                    "`@{other}` is not known; use @id, @reason, @hold, @approvers, @confirm, @preview_only, \
+                     @redact or @ttl"
                 ));
             }
         }
@@ -192,6 +214,10 @@ mod tests {
             "@approvers",
             "@hold(\"A group\")",
             "@preview_only(\"yes\")",
+            "@confirm(\"yes\")",
+            "@confirm @hold",
+            "@hold(\"finance\") @confirm",
+            "@confirm @approvers(\"2\")",
             "@redact",
             "@redact(\"a\")",
             "@ttl(\"15m\")",
@@ -206,6 +232,21 @@ mod tests {
         }
         assert!(notes("@hold @ttl(\"30d\")", "permit").is_ok() && notes("@approvers(\"10\")", "permit").is_ok());
         assert!(notes("@hold", "forbid").is_err() && notes("@id(\"x\") @reason(\"y\")", "forbid").is_ok());
+    }
+
+    #[test]
+    fn r24_a_confirmation_is_enough_where_nobody_demands_more() {
+        let of = |text: &str| notes(text, "permit").expect("notes").obligations;
+        let confirm = of("@confirm @ttl(\"5m\")");
+        assert_eq!((confirm.approvers, confirm.confirm), (1, true));
+        for (other, expected) in
+            [("@confirm", true), ("@redact(\"/a\")", true), ("@hold", false), ("@approvers(\"2\")", false)]
+        {
+            let other = of(other);
+            let both = confirm.clone().and(&other);
+            assert_eq!(both, other.and(&confirm), "in either order");
+            assert_eq!(both.need("r".into()).map(|need| need.confirm), Some(expected));
+        }
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn details(verdict: &Verdict) -> Value {
     match verdict {
         Verdict::Nothing | Verdict::Commit => json!({}),
         Verdict::Hold(need) => json!({"approvers": need.approvers, "groups": need.groups, "because": need.reason,
-            "ttl_ms": need.ttl_ms}),
+            "ttl_ms": need.ttl_ms, "confirm": need.confirm}),
         Verdict::Preview { reason: because } | Verdict::Deny { breach: because } => json!({"because": because}),
     }
 }

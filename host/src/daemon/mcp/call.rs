@@ -12,23 +12,23 @@ use toolkeep_core::json::QUOTED_MAX_CHARS;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::capability::context::Progress;
 
+use super::elicit::{self, Terms};
 use super::engine::{Asked, Engine};
 use super::era::{self, Era, Meta, bad};
 use super::own::OwnTool;
-use super::result;
+use super::state::name_of_call;
 use super::tool::{self, Named};
 use crate::authenticate::Caller;
 use crate::daemon::bounds::NOTES_MAX;
 use crate::daemon::plane::Work;
 use crate::daemon::reply::{Body, Fault, INVALID_PARAMS};
-use crate::host::Host;
 
 /// Begin `tools/call`.
 ///
 /// # Errors
 /// There is no such tool, or the request makes no sense.
 pub(super) fn begin(engine: &Engine, caller: &Caller, asked: Asked) -> Result<Work, Fault> {
-    let Asked { mut params, era, meta, lines, .. } = asked;
+    let Asked { mut params, era, meta, lines, capable, asks, .. } = asked;
     let name = era::text(&mut params, "name")?;
     let arguments = match params.remove("arguments") {
         None => Value::Object(Map::new()),
@@ -36,9 +36,19 @@ pub(super) fn begin(engine: &Engine, caller: &Caller, asked: Asked) -> Result<Wo
         Some(_) => return Err(bad("/arguments", "is not an object", "the tool's input, an object as its schema says")),
     };
     let (host, caller) = (engine.host().clone(), caller.clone());
+    let states = engine.states().clone();
+    let terms = Terms { era, capable, asks, lines: lines.clone(), states, stop: engine.stop() };
+    // Only a client that can ask somebody repeats a call with an answer.
+    let named =
+        if capable.any() || params.contains_key("requestState") { name_of_call(&name, &arguments) } else { None };
+    if era == Era::Stateless
+        && let Some(round) = elicit::round(&mut params, (&host, &caller), &terms.states, named)?
+        && let Some(call) = named
+    {
+        return Ok(elicit::second(round, host, caller, terms, call));
+    }
     if let Some(own) = OwnTool::named(&name) {
-        let terms = (era, engine.stop());
-        return Ok(Box::pin(async move { own.call(host, caller, terms, arguments).await }));
+        return Ok(Box::pin(async move { own.call(host, caller, (terms, named), arguments).await }));
     }
     let Meta { progress, mode, key, run, step, usage, trace, .. } = meta;
     let (tool, mode) = match (tool::named(&host, &caller, &name), mode) {
@@ -62,14 +72,15 @@ pub(super) fn begin(engine: &Engine, caller: &Caller, asked: Asked) -> Result<Wo
         meta: trace,
         ..CallRequest::of(tool.name.clone(), arguments)
     };
-    let Some(token) = progress else { return Ok(Box::pin(plain(host, caller, request, era))) };
-    let (sender, news) = mpsc::channel(NOTES_MAX);
-    let work: Work = Box::pin(async move { result::of(era, &host.call(&caller, request, Some(sender)).await) });
-    Ok(Box::pin(with_news(work, news, token, lines)))
-}
-
-async fn plain(host: Host, caller: Caller, request: CallRequest, era: Era) -> Body {
-    result::of(era, &host.call(&caller, request, None).await)
+    let (sender, news) = progress.is_some().then(|| mpsc::channel(NOTES_MAX)).unzip();
+    let work: Work = Box::pin(async move {
+        let answer = host.call(&caller, request, sender).await;
+        elicit::told(&host, &caller, &terms, named, answer).await
+    });
+    Ok(match (progress, news) {
+        (Some(token), Some(news)) => Box::pin(with_news(work, news, token, lines)),
+        _ => work,
+    })
 }
 
 fn unknown(name: &str) -> Fault {

@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use toolkeep_core::refusal::{Code, Refusal};
 
+use super::asks::Asks;
+use super::capable::Capable;
 use super::engine::{self, Asked, Engine};
 use super::era::{self, Era, Meta, SUBSCRIPTION_KEY, bad};
 use super::flights::Flights;
@@ -38,6 +40,10 @@ pub(in crate::daemon) struct McpSession {
     who: AgentSession,
     /// `initialize` was answered.
     greeted: bool,
+    /// What the client said then that it can ask somebody.
+    capable: Capable,
+    /// What it was asked.
+    asks: Asks,
     flights: Flights,
     /// Requests that want to hear of changes.
     listens: Vec<RequestId>,
@@ -72,7 +78,11 @@ impl McpPlane {
         if method == "subscriptions/listen" && era == Era::Stateless {
             return session.listen(&params, notes.id);
         }
-        let asked = Asked { method: method.to_owned(), params, era, meta, lines: notes.lines };
+        let (capable, asks) = match era {
+            Era::Stateless => (meta.capable, None),
+            Era::Handshake => (session.capable, Some(session.asks.clone())),
+        };
+        let asked = Asked { method: method.to_owned(), params, era, meta, lines: notes.lines, capable, asks };
         match self.engine.begin(&caller, asked)? {
             Dispatch::Later(work) => match session.flights.enter(&notes.id, work) {
                 Some(work) => Ok(Dispatch::Later(work)),
@@ -87,13 +97,11 @@ impl McpSession {
     /// Answer `initialize`.
     fn greet(&mut self, params: &mut Map<String, Value>) -> Result<Dispatch, Fault> {
         if self.greeted {
-            let refusal = Refusal::new(Code::InvalidInput, "this connection was initialized before")
-                .hint("open another connection for another session");
-            return Err(Fault::protocol(INVALID_REQUEST, refusal));
+            return Err(greeted());
         }
         let version = initialization(params)?;
-        self.greeted = true;
-        Ok(Dispatch::Now(Body::Value(engine::welcome(version, true))))
+        (self.greeted, self.capable) = (true, Capable::greeted(params, version));
+        Ok(Dispatch::Now(Body::Value(engine::welcome(version))))
     }
 
     /// Begin to tell of changes.
@@ -114,7 +122,7 @@ impl McpSession {
     }
 }
 
-/// What a message is: a request, something that wants no answer, or an answer to what nobody asked.
+/// What a message is: a request, something that wants no answer, or an answer.
 ///
 /// # Errors
 /// The fault, with the id if that could be understood.
@@ -128,10 +136,16 @@ pub(super) fn message(text: &[u8]) -> Result<Message, (Option<RequestId>, Fault)
         return Ok(Message::Note { method, params });
     }
     if members.contains_key("result") || members.contains_key("error") {
-        // Nothing is ever asked of a client.
-        return Ok(Message::Ignored);
+        return Ok(response(members).unwrap_or(Message::Ignored));
     }
     envelope::request(members).map(Message::Request)
+}
+
+/// An answer to a request of ours; nothing if it could be one to none.
+fn response(mut members: Map<String, Value>) -> Option<Message> {
+    let id = envelope::read_id(members.remove("id")).ok()?;
+    let fits = members.remove("jsonrpc") == Some(json!("2.0")) && members.len() == 1;
+    fits.then(|| Message::Response { id, result: members.remove("result") })
 }
 
 /// Read the parameters of `initialize`; the revision that it ends with.
@@ -186,7 +200,20 @@ fn id_value(id: &RequestId) -> Value {
     }
 }
 
-fn taken() -> Fault {
+/// The answer to a second `initialize`.
+pub(super) fn greeted() -> Fault {
+    let refusal = Refusal::new(Code::InvalidInput, "this connection or session was initialized before")
+        .hint("open another connection, or leave `Mcp-Session-Id` out, for another session");
+    Fault::protocol(INVALID_REQUEST, refusal)
+}
+
+/// The line that tells a client that other tools are offered, where nothing is named that it asked.
+pub(super) fn list_changed() -> Vec<u8> {
+    engine::notification(LIST_CHANGED, &json!({}))
+}
+
+/// The answer to a request whose id names one that is under way.
+pub(super) fn taken() -> Fault {
     let refusal = Refusal::new(Code::InvalidInput, "a request of this id is under way").field(
         "/id",
         "is in use",
@@ -207,7 +234,8 @@ impl Plane for McpPlane {
 
     fn open(&self, peer: Peer) -> Result<Self::Session, Refusal> {
         let who = self.agents.open(peer)?;
-        Ok(McpSession { who, greeted: false, flights: Flights::default(), listens: Vec::new() })
+        let (capable, asks) = (Capable::default(), Asks::default());
+        Ok(McpSession { who, greeted: false, capable, asks, flights: Flights::default(), listens: Vec::new() })
     }
 
     fn is_proven(&self, session: &Self::Session) -> bool {
@@ -228,6 +256,10 @@ impl Plane for McpPlane {
         }
     }
 
+    fn response(&self, session: &mut Self::Session, id: &RequestId, result: Option<Value>) {
+        session.asks.answer(id, result);
+    }
+
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         Some(self.engine.host().catalog_changes())
     }
@@ -235,7 +267,7 @@ impl Plane for McpPlane {
     fn news(&self, session: &mut Self::Session) -> Vec<u8> {
         let mut lines: Vec<u8> = session.listens.iter().flat_map(tools_changed).collect();
         if session.greeted {
-            lines.extend(engine::notification(LIST_CHANGED, &json!({})));
+            lines.extend(list_changed());
         }
         lines
     }

@@ -7,8 +7,11 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 use toolkeep_core::refusal::{Code, Refusal};
 
+use super::asks::Asks;
+use super::capable::Capable;
 use super::era::{self, Era, Meta};
 use super::resource::{self, Address};
+use super::state::States;
 use super::{call, result, tool};
 use crate::authenticate::Caller;
 use crate::daemon::plane::{Dispatch, Work};
@@ -33,21 +36,32 @@ pub(super) struct Asked {
     pub(super) params: Map<String, Value>,
     pub(super) era: Era,
     pub(super) meta: Meta,
-    /// Where news of it go.
+    /// Where news of it go, and requests of ours to its client.
     pub(super) lines: mpsc::Sender<Vec<u8>>,
+    /// What its client can ask somebody.
+    pub(super) capable: Capable,
+    /// What it was asked and did not answer yet, where it is asked by requests.
+    pub(super) asks: Option<Asks>,
 }
 
 /// Answers requests.
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
     host: Host,
+    states: States,
     stop: watch::Receiver<bool>,
 }
 
 impl Engine {
     /// In front of `host`; waits end when `stop` says so.
-    pub(super) const fn new(host: Host, stop: watch::Receiver<bool>) -> Self {
-        Self { host, stop }
+    pub(super) fn new(host: Host, stop: watch::Receiver<bool>) -> Self {
+        let states = States::new(host.ambient());
+        Self { host, states, stop }
+    }
+
+    /// Writes what clients carry between two requests.
+    pub(super) const fn states(&self) -> &States {
+        &self.states
     }
 
     /// The host.
@@ -96,26 +110,35 @@ pub(super) fn no_method(name: &str) -> Fault {
 }
 
 /// The result of `initialize`.
-pub(super) fn welcome(version: &str, listens: bool) -> Value {
-    json!({"protocolVersion": version, "capabilities": capabilities(listens), "serverInfo": era::server(),
+pub(super) fn welcome(version: &str) -> Value {
+    json!({"protocolVersion": version, "capabilities": capabilities(), "serverInfo": era::server(),
         "instructions": INSTRUCTIONS})
 }
 
 fn discover() -> Body {
     let mut members = Map::new();
     members.insert("supportedVersions".to_owned(), era::supported());
-    members.insert("capabilities".to_owned(), capabilities(true));
+    members.insert("capabilities".to_owned(), capabilities());
     members.insert("instructions".to_owned(), json!(INSTRUCTIONS));
     result::kept(Era::Stateless, members, STANDING_TTL_MS)
 }
 
-fn capabilities(listens: bool) -> Value {
-    json!({"tools": {"listChanged": listens}, "resources": {}})
+fn capabilities() -> Value {
+    json!({"tools": {"listChanged": true}, "resources": {}})
 }
 
 /// A line that wants no answer.
 pub(super) fn notification(method: &str, params: &Value) -> Vec<u8> {
-    let mut line = json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string().into_bytes();
+    line(&json!({"jsonrpc": "2.0", "method": method, "params": params}))
+}
+
+/// A line that the client answers.
+pub(super) fn request(id: &str, method: &str, params: &Value) -> Vec<u8> {
+    line(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+}
+
+fn line(message: &Value) -> Vec<u8> {
+    let mut line = message.to_string().into_bytes();
     line.push(b'\n');
     line
 }

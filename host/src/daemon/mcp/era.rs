@@ -9,12 +9,15 @@ use toolkeep_core::id::RunId;
 use toolkeep_core::json as strict;
 use toolkeep_core::refusal::{Code, Refusal};
 
+use super::capable::Capable;
 use crate::daemon::reply::{Fault, INVALID_PARAMS};
 
 /// The revision without sessions.
 pub(super) const STATELESS: &str = "2026-07-28";
 /// The revisions with a handshake, the newest first.
-pub(super) const HANDSHAKE: [&str; 2] = ["2025-11-25", "2025-06-18"];
+pub(super) const HANDSHAKE: [&str; 2] = ["2025-11-25", BEFORE_MODES];
+/// The one of them that knows of one way to ask somebody.
+pub(super) const BEFORE_MODES: &str = "2025-06-18";
 
 /// A request names a revision that is not spoken here.
 pub(super) const UNSUPPORTED_VERSION: i32 = -32_022;
@@ -58,6 +61,8 @@ pub(super) fn server() -> Value {
 pub(super) struct Meta {
     /// It stands for itself.
     pub(super) stateless: bool,
+    /// What its client can ask, where it stands for itself.
+    pub(super) capable: Capable,
     /// Names the request in news of its progress.
     pub(super) progress: Option<Value>,
     /// `toolkeep/mode`.
@@ -86,6 +91,7 @@ impl Meta {
             Some(_) => return Err(bad("/_meta", "is not an object", "an object")),
         };
         let stateless = stateless(&members)?;
+        let capable = if stateless { Capable::of(members.get(CAPABILITIES_KEY)) } else { Capable::default() };
         let progress = match members.remove("progressToken") {
             None => None,
             Some(token @ (Value::String(_) | Value::Number(_))) => Some(token),
@@ -95,6 +101,7 @@ impl Meta {
             TRACE_KEYS.iter().filter_map(|key| members.remove(*key).map(|value| ((*key).to_owned(), value))).collect();
         Ok(Self {
             stateless,
+            capable,
             progress,
             mode: typed(&mut members, "toolkeep/mode", "`commit` or `preview`")?,
             key: typed(&mut members, "toolkeep/idempotencyKey", "a string")?,
@@ -128,6 +135,12 @@ fn stateless(members: &Map<String, Value>) -> Result<bool, Fault> {
 /// Where a key of `_meta` is, as a JSON Pointer.
 pub(super) fn pointer(key: &str) -> String {
     format!("/_meta/{}", key.replace('/', "~1"))
+}
+
+/// A member of an object in a JSON Pointer, shortened: others wrote it.
+pub(super) fn member(key: &str) -> String {
+    let shown: String = key.chars().take(strict::QUOTED_MAX_CHARS).collect();
+    shown.replace('~', "~0").replace('/', "~1")
 }
 
 /// One of our own keys.

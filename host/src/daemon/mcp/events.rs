@@ -22,6 +22,8 @@ use crate::daemon::reply;
 
 /// Streams that are open at one time: half of the connections of the door, so that others still get in.
 const STREAMS_MAX: usize = 64;
+/// When a client comes back whose stream broke, in milliseconds: the time of a restart.
+const RETRY_MS: u64 = 2_000;
 /// How long nothing is said at most.
 const SILENCE: Duration = Duration::from_secs(15);
 
@@ -42,12 +44,15 @@ impl Seats {
     }
 }
 
-/// The stream of one request.
+/// The stream of one request, or of the changes that a session is told of.
 pub(super) struct Events {
-    id: RequestId,
+    /// Nothing where nobody asked: the news are framed already.
+    id: Option<RequestId>,
     /// Nothing once it is done.
     work: Option<Work>,
     news: mpsc::Receiver<Vec<u8>>,
+    /// What is said before everything else.
+    first: Option<Vec<u8>>,
     /// The answer, while news are before it.
     last: Option<Vec<u8>>,
     silence: Interval,
@@ -63,8 +68,22 @@ impl fmt::Debug for Events {
 impl Events {
     /// Of `work` and its news.
     pub(super) fn new(id: RequestId, work: Work, news: mpsc::Receiver<Vec<u8>>, seat: OwnedSemaphorePermit) -> Self {
+        Self::begin(Some(id), work, news, seat)
+    }
+
+    /// Of news that are framed already, until `work` is done.
+    pub(super) fn framed(work: Work, news: mpsc::Receiver<Vec<u8>>, seat: OwnedSemaphorePermit) -> Self {
+        Self::begin(None, work, news, seat)
+    }
+
+    fn begin(id: Option<RequestId>, work: Work, news: mpsc::Receiver<Vec<u8>>, seat: OwnedSemaphorePermit) -> Self {
         let silence = tokio::time::interval_at(tokio::time::Instant::now() + SILENCE, SILENCE);
-        Self { id, work: Some(work), news, last: None, silence, _seat: seat }
+        Self { id, work: Some(work), news, first: None, last: None, silence, _seat: seat }
+    }
+
+    /// With a line before everything else.
+    pub(super) fn after(self, first: Vec<u8>) -> Self {
+        Self { first: Some(first), ..self }
     }
 }
 
@@ -74,16 +93,20 @@ impl HttpBody for Events {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(line) = this.first.take() {
+            return event(&line);
+        }
         if let Some(work) = &mut this.work
             && let Poll::Ready(body) = work.as_mut().poll(cx)
         {
             let mut line = Vec::new();
-            reply::write_line(&mut line, Some(&this.id), &body);
-            this.last = Some(line);
+            reply::write_line(&mut line, this.id.as_ref(), &body);
+            // What is cancelled has no answer.
+            this.last = (!line.is_empty()).then_some(line);
             this.work = None;
         }
         if let Poll::Ready(Some(line)) = this.news.poll_recv(cx) {
-            return event(&line);
+            return if this.id.is_some() { event(&line) } else { Poll::Ready(Some(Ok(Frame::data(line.into())))) };
         }
         if let Some(line) = this.last.take() {
             return event(&line);
@@ -93,6 +116,19 @@ impl HttpBody for Events {
         }
         this.silence.poll_tick(cx).map(|_| Some(Ok(Frame::data(Bytes::from_static(b": still here\n\n")))))
     }
+}
+
+/// The first event of a stream that can be taken up again: its number, and when to come back after it broke.
+pub(super) fn first(number: u64) -> Vec<u8> {
+    format!("id: {number}\nretry: {RETRY_MS}\ndata: \n\n").into_bytes()
+}
+
+/// An event that a client can name when it comes back.
+pub(super) fn numbered(number: u64, line: &[u8]) -> Vec<u8> {
+    let mut text = format!("id: {number}\nevent: message\ndata: ").into_bytes();
+    text.extend_from_slice(line.trim_ascii_end());
+    text.extend_from_slice(b"\n\n");
+    text
 }
 
 /// One event; lines of ours hold no line break but the last.

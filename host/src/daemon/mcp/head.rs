@@ -20,8 +20,10 @@ const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 /// What the method is about.
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
-/// A session, of which there are none here.
-const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+/// A session of the older era.
+pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+/// What a client heard of last on a stream that broke.
+pub(super) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 
 /// What the head of a request says.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(super) struct Head {
     version: Option<String>,
     method: Option<String>,
     name: Option<String>,
+    /// The session that the request belongs to.
+    pub(super) session: Option<String>,
 }
 
 /// What the head must name, for the methods that have it.
@@ -55,12 +59,18 @@ impl Head {
                 _ => Err(mismatch(name, "is there twice, or is no text")),
             }
         };
-        if one(&SESSION)?.is_some() {
-            let refusal = Refusal::new(Code::NotFound, "there are no sessions here")
-                .hint("leave `Mcp-Session-Id` out: it was never given");
-            return Err(refusal.into());
+        Ok(Self { version: one(&VERSION)?, method: one(&METHOD)?, name: one(&NAME)?, session: one(&SESSION)? })
+    }
+
+    /// Whether the revision, where one is named, is the one that the session's handshake ended with.
+    ///
+    /// # Errors
+    /// It is another one.
+    pub(super) fn is_of(&self, version: &str) -> Result<(), Fault> {
+        match self.version.as_deref() {
+            Some(says) if says != version => Err(mismatch(&VERSION, "is not the revision of the session")),
+            _ => Ok(()),
         }
-        Ok(Self { version: one(&VERSION)?, method: one(&METHOD)?, name: one(&NAME)? })
     }
 
     /// Whether the revision that a body names, spoken here or not, is the one of the head.
@@ -75,11 +85,22 @@ impl Head {
         }
     }
 
-    /// The era of a request, if its head and its body agree.
+    /// The era of a request, if its head and its body agree, and with the revision of its session.
     ///
     /// # Errors
     /// They do not, or the revision is not spoken.
-    pub(super) fn era(&self, method: &str, named: Option<&str>, meta: &Meta) -> Result<Era, Fault> {
+    pub(super) fn era(
+        &self,
+        (method, session): (&str, Option<&str>),
+        named: Option<&str>,
+        meta: &Meta,
+    ) -> Result<Era, Fault> {
+        if let Some(version) = session {
+            if meta.stateless {
+                return Err(mismatch(&SESSION, "is there, and the request is of the era without sessions"));
+            }
+            self.is_of(version)?;
+        }
         let says = self.version.as_deref();
         match (meta.stateless, says) {
             (true, Some(STATELESS)) | (false, None) => {}

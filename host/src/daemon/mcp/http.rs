@@ -2,38 +2,45 @@
 //!
 //! The front of the HTTP door has seen the request before: its host, its origin, its size and its age. What is checked here is
 //! who asks, in what form, and whether the fields of its head say what its body says. A token is wanted from everybody, on
-//! loopback too. There are no sessions: a handshake is answered and forgotten, so that there is nothing to steal, to mix up or
-//! to fill, and a peer that closes its stream has cancelled its request.
+//! loopback too. The newer era has no sessions. In the older one `initialize` begins one, for clients that want to hear of
+//! changes (GET), to cancel, or to be asked something; a request without one is answered too. A peer that closes the stream of a request has
+//! cancelled it.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
-use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use toolkeep_core::refusal::{Code, Refusal};
 
+use super::capable::Capable;
 use super::door::{self, message};
 use super::engine::{self, Asked, Engine};
 use super::era::{self, Era, Meta};
-use super::events::{Events, Seats};
-use super::head::{self, Head};
+use super::events::{self, Events, Seats};
+use super::head::{self, Head, LAST_EVENT};
+use super::protected;
+use super::session::{Session, Sessions};
 use crate::authenticate::Caller;
 use crate::daemon::bounds::NOTES_MAX;
-use crate::daemon::envelope::{Request as Question, RequestId};
+use crate::daemon::envelope::{self, Request as Question, RequestId};
 use crate::daemon::http::{BodyError, Cut, Named, Response, refused, whole};
 use crate::daemon::plane::{Dispatch, Message, Work, guarded};
 use crate::daemon::reply::{self, Body, Fault, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR};
+use crate::daemon::server::stop_asked;
 use crate::host::Host;
 
 /// Where it is asked.
 pub(in crate::daemon) const PATH: &str = "/mcp";
-/// Where it is told who gives tokens (RFC 9728): with the path of the resource, and for clients that look at the root.
-pub(in crate::daemon) const METADATA: [&str; 2] =
-    ["/.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-protected-resource"];
+/// Verbs that have a meaning here: a message, the stream of a session, its end.
+const VERBS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE");
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The form of every answer but a stream.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// What keeps intermediaries from gathering events.
 const UNBUFFERED: (HeaderName, HeaderValue) =
@@ -43,15 +50,32 @@ const UNBUFFERED: (HeaderName, HeaderValue) =
 #[derive(Debug, Clone)]
 pub(in crate::daemon) struct McpRoute {
     engine: Engine,
+    sessions: Sessions,
     seats: Seats,
+    /// Places for streams of changes, which clients keep open for as long as they run.
+    standing: Seats,
     /// Whether the door itself has TLS.
     tls: bool,
+}
+
+/// One request of a known caller.
+struct Asking<'r> {
+    caller: &'r Caller,
+    head: Head,
+    /// The session that it names.
+    session: Option<Arc<Session>>,
 }
 
 impl McpRoute {
     /// In front of `host`, behind a door with TLS or without; streams end when `stop` says so.
     pub(in crate::daemon) fn new(host: Host, tls: bool, stop: watch::Receiver<bool>) -> Self {
-        Self { engine: Engine::new(host, stop), seats: Seats::default(), tls }
+        let (seats, standing) = (Seats::default(), Seats::default());
+        Self { engine: Engine::new(host, stop), sessions: Sessions::default(), seats, standing, tls }
+    }
+
+    /// Who gives tokens for this resource, if anybody does.
+    pub(in crate::daemon) fn metadata(&self, headers: &HeaderMap, named: Named) -> Response {
+        protected::metadata(self.engine.host(), &protected::Asked { headers, named, tls: self.tls })
     }
 
     /// Answer a request that passed the front.
@@ -60,17 +84,102 @@ impl McpRoute {
         B: HttpBody<Data = Bytes>,
         B::Error: Into<BodyError>,
     {
-        if request.method() != Method::POST {
-            let mut response = refused(StatusCode::METHOD_NOT_ALLOWED, Code::InvalidInput, "MCP is asked with POST");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-            return response;
+        let verb = request.method().clone();
+        if ![Method::POST, Method::GET, Method::DELETE].contains(&verb) {
+            return no_verb("MCP is asked with POST");
         }
         let (parts, body) = request.into_parts();
-        let caller = match self.caller(&parts.headers) {
+        let headers = &parts.headers;
+        let caller = match self.caller(headers) {
             Ok(caller) => caller,
-            Err(refusal) => return self.unauthorized(&refusal, &parts.headers, named),
+            Err(refusal) => {
+                let asked = protected::Asked { headers, named, tls: self.tls };
+                return protected::unauthorized(self.engine.host(), &refusal, &asked);
+            }
         };
-        if let Err((status, why)) = form(&parts.headers) {
+        if verb == Method::POST {
+            self.post(&caller, headers, body).await
+        } else {
+            self.session(&verb, &caller, headers)
+        }
+    }
+
+    /// What is not said with a message: the stream of a session, and its end.
+    fn session(&self, verb: &Method, caller: &Caller, headers: &HeaderMap) -> Response {
+        let begun = Head::read(headers).and_then(|head| Ok((self.session_of(caller, &head)?, head)));
+        let (session, head) = match begun {
+            Ok((Some(session), head)) => (session, head),
+            Ok((None, _)) => {
+                return no_verb("there is a stream, and an end, for a session only: name it in `Mcp-Session-Id`");
+            }
+            Err(fault) => return whole_answer(None, &Body::Error(fault), Era::Handshake),
+        };
+        if let Err(fault) = head.is_of(session.version) {
+            return whole_answer(None, &Body::Error(fault), Era::Handshake);
+        }
+        if *verb == Method::DELETE {
+            let name = head.session.unwrap_or_default();
+            let ended = self.sessions.end(caller, &name);
+            return empty(if ended { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND });
+        }
+        if !takes(headers, "text/event-stream") {
+            return refused(StatusCode::NOT_ACCEPTABLE, Code::InvalidInput, "accept `text/event-stream`");
+        }
+        let last = headers.get(LAST_EVENT).map(|value| value.to_str().ok().and_then(|text| text.parse::<u64>().ok()));
+        if last == Some(None) {
+            return refused(StatusCode::BAD_REQUEST, Code::InvalidInput, "`Last-Event-ID` is none that was given here");
+        }
+        self.changes(session, last.flatten())
+    }
+
+    /// Tell a session of changes, beginning with those since the event that its client heard of last.
+    fn changes(&self, session: Arc<Session>, last: Option<u64>) -> Response {
+        let (lines, news) = mpsc::channel(NOTES_MAX);
+        let (mut changes, mut stop) = (self.engine.host().catalog_changes(), self.engine.stop());
+        let mut until = session.stream();
+        let work: Work = Box::pin(async move {
+            let now = *changes.borrow_and_update();
+            let missed = last.is_some_and(|last| last != now);
+            let mut told = lines.send(events::first(now)).await.is_ok();
+            if missed && told {
+                told = lines.send(events::numbered(now, &door::list_changed())).await.is_ok();
+            }
+            while told {
+                tokio::select! {
+                    changed = changes.changed() => {
+                        let number = *changes.borrow_and_update();
+                        told = changed.is_ok() && lines.send(events::numbered(number, &door::list_changed())).await.is_ok();
+                    }
+                    () = until.over() => break,
+                    () = stop_asked(&mut stop) => break,
+                }
+            }
+            drop(session);
+            Body::Instead(Vec::new())
+        });
+        match self.standing.take() {
+            Some(seat) => streamed(Events::framed(work, news, seat)),
+            None => crowded(None),
+        }
+    }
+
+    /// The session that a head names, if it is the caller's and stands; nothing where it names none.
+    fn session_of(&self, caller: &Caller, head: &Head) -> Result<Option<Arc<Session>>, Fault> {
+        let Some(name) = &head.session else { return Ok(None) };
+        let session = self.sessions.of(caller, name, self.engine.host().now_ms());
+        session.map(Some).ok_or_else(|| {
+            let refusal = Refusal::new(Code::NotFound, "there is no session of this name")
+                .hint("it ended, or never was yours: begin another with `initialize`, without `Mcp-Session-Id`");
+            refusal.into()
+        })
+    }
+
+    async fn post<B>(&self, caller: &Caller, headers: &HeaderMap, body: B) -> Response
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<BodyError>,
+    {
+        if let Err((status, why)) = form(headers) {
             return refused(status, Code::InvalidInput, why);
         }
         let text = match body.collect().await {
@@ -85,25 +194,28 @@ impl McpRoute {
                 return refused(status, Code::InvalidInput, &error.to_string());
             }
         };
-        match message(&text) {
-            Ok(Message::Request(question)) => self.take(&caller, &parts.headers, question).await,
-            // Nothing waits here that could be cancelled: whoever has enough closes its stream.
-            Ok(Message::Note { .. } | Message::Ignored) => empty(StatusCode::ACCEPTED),
-            Err((id, fault)) => whole_answer(id.as_ref(), &Body::Error(fault), Era::Stateless),
+        let begun = Head::read(headers).and_then(|head| Ok((self.session_of(caller, &head)?, head)));
+        match (message(&text), begun) {
+            (Err((id, fault)), _) => whole_answer(id.as_ref(), &Body::Error(fault), Era::Stateless),
+            (Ok(Message::Request(question)), Err(fault)) => {
+                whole_answer(Some(&question.id), &Body::Error(fault), Era::Stateless)
+            }
+            (Ok(_), Err(fault)) => whole_answer(None, &Body::Error(fault), Era::Stateless),
+            (Ok(Message::Request(question)), Ok((session, head))) => {
+                self.take(Asking { caller, head, session }, question).await
+            }
+            (Ok(said), Ok((session, head))) => {
+                let fits = session.as_ref().map_or(Ok(()), |session| head.is_of(session.version));
+                if let Err(fault) = fits {
+                    return whole_answer(None, &Body::Error(fault), Era::Handshake);
+                }
+                if let Some(session) = session {
+                    noted(&session, said);
+                }
+                // Without a session nothing waits here that could be cancelled or answered.
+                empty(StatusCode::ACCEPTED)
+            }
         }
-    }
-
-    /// Who gives tokens for this resource, if anybody does.
-    pub(in crate::daemon) fn metadata(&self, headers: &HeaderMap, named: Named) -> Response {
-        let issuers = self.engine.host().authorization_servers();
-        let Some(resource) = self.base(headers, named).filter(|_| !issuers.is_empty()) else {
-            return refused(StatusCode::NOT_FOUND, Code::NotFound, "there is nothing of this name");
-        };
-        let told = json!({"resource": format!("{resource}{PATH}"), "authorization_servers": issuers,
-            "bearer_methods_supported": ["header"], "resource_name": "Toolkeep"});
-        let mut response = Response::new(whole(told.to_string()));
-        response.headers_mut().insert(CONTENT_TYPE, JSON);
-        response
     }
 
     fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
@@ -121,47 +233,22 @@ impl McpRoute {
         Ok(caller)
     }
 
-    fn unauthorized(&self, refusal: &Refusal, headers: &HeaderMap, named: Named) -> Response {
-        let mut response = refused(StatusCode::UNAUTHORIZED, refusal.code, &refusal.message);
-        let known = !self.engine.host().authorization_servers().is_empty();
-        let told = self.base(headers, named).filter(|_| known);
-        let challenge = told.map(|base| format!("Bearer resource_metadata=\"{base}{}\"", METADATA[0]));
-        let challenge = challenge.and_then(|text| HeaderValue::try_from(text).ok());
-        let plain = HeaderValue::from_static("Bearer");
-        response.headers_mut().insert(WWW_AUTHENTICATE, challenge.unwrap_or(plain));
-        response
-    }
-
-    /// Scheme and authority under which the door was asked.
-    fn base(&self, headers: &HeaderMap, named: Named) -> Option<String> {
-        let host = headers.get(HOST)?.to_str().ok()?;
-        // Without TLS here, a name of the configuration is that of a proxy, and proxies have TLS.
-        let scheme = if self.tls || named == Named::Configured { "https" } else { "http" };
-        Some(format!("{scheme}://{host}"))
-    }
-
-    async fn take(&self, caller: &Caller, headers: &HeaderMap, question: Question) -> Response {
+    async fn take(&self, asking: Asking<'_>, question: Question) -> Response {
         let Question { id, method, mut params } = question;
-        let head = match Head::read(headers) {
-            Ok(head) => head,
-            Err(fault) => return whole_answer(Some(&id), &Body::Error(fault), Era::Stateless),
-        };
+        let Asking { caller, head, session } = asking;
         if let Err(fault) = head.agrees(&params) {
             return whole_answer(Some(&id), &Body::Error(fault), Era::Stateless);
         }
         let named = head::name_of(&method, &params);
+        let version = session.as_ref().map(|session| session.version);
         let (era, meta) = match Meta::take(&mut params)
-            .and_then(|meta| head.era(&method, named.as_deref(), &meta).map(|e| (e, meta)))
+            .and_then(|meta| head.era((&method, version), named.as_deref(), &meta).map(|e| (e, meta)))
         {
             Ok(both) => both,
             Err(fault) => return whole_answer(Some(&id), &Body::Error(fault), Era::Stateless),
         };
         if method == "initialize" && era == Era::Handshake {
-            let body = match door::initialization(&mut params) {
-                Ok(version) => Body::Value(engine::welcome(version, false)),
-                Err(fault) => Body::Error(fault),
-            };
-            return whole_answer(Some(&id), &body, era);
+            return self.greet(caller, &id, &mut params, session.is_some());
         }
         let (lines, news) = mpsc::channel(NOTES_MAX);
         if method == "subscriptions/listen" && era == Era::Stateless {
@@ -171,12 +258,57 @@ impl McpRoute {
             };
         }
         let streams = meta.progress.is_some();
-        match self.engine.begin(caller, Asked { method, params, era, meta, lines }) {
-            Ok(Dispatch::Now(body)) => whole_answer(Some(&id), &body, era),
-            Ok(Dispatch::Later(work)) if streams => self.stream(id, guarded(work), news),
-            Ok(Dispatch::Later(work)) => whole_answer(Some(&id), &guarded(work).await, era),
-            Err(fault) => whole_answer(Some(&id), &Body::Error(fault), era),
+        // A client that is asked with a request gets it over the stream of its own: a place for that is there, or nothing is asked.
+        let asked = session.as_ref().filter(|session| era == Era::Handshake && session.capable.any());
+        let (seat, capable, asks) = match (era, asked.map(|session| (session, self.seats.take()))) {
+            (Era::Stateless, _) => (None, meta.capable, None),
+            (Era::Handshake, Some((session, Some(seat)))) => (Some(seat), session.capable, Some(session.asks.clone())),
+            (Era::Handshake, _) => (None, Capable::default(), None),
+        };
+        let work = match self.engine.begin(caller, Asked { method, params, era, meta, lines, capable, asks }) {
+            Ok(Dispatch::Now(body)) => return whole_answer(Some(&id), &body, era),
+            Ok(Dispatch::Later(work)) => work,
+            Err(fault) => return whole_answer(Some(&id), &Body::Error(fault), era),
+        };
+        let work = match &session {
+            None => work,
+            Some(session) => match session.flights.enter(&id, work) {
+                Some(work) => work,
+                None => return whole_answer(Some(&id), &Body::Error(door::taken()), era),
+            },
+        };
+        // A session in which something happens is not idle.
+        let work = guarded(Box::pin(async move {
+            let body = work.await;
+            drop(session);
+            body
+        }));
+        match (streams, seat) {
+            (true, Some(seat)) => streamed(Events::new(id, work, news, seat)),
+            (true, None) => self.stream(id, work, news),
+            (false, Some(seat)) => answered_or_asked(id, (work, news), seat, era).await,
+            (false, None) => whole_answer(Some(&id), &work.await, era),
         }
+    }
+
+    /// Answer `initialize`, and begin a session.
+    fn greet(&self, caller: &Caller, id: &RequestId, params: &mut Map<String, Value>, again: bool) -> Response {
+        let begun = door::initialization(params).and_then(|version| {
+            if again {
+                return Err(door::greeted());
+            }
+            let said = (version, Capable::greeted(params, version));
+            Ok((version, self.sessions.begin(caller, said, self.engine.host().ambient())?))
+        });
+        let (version, name) = match begun {
+            Ok(begun) => begun,
+            Err(fault) => return whole_answer(Some(id), &Body::Error(fault), Era::Handshake),
+        };
+        let mut response = whole_answer(Some(id), &Body::Value(engine::welcome(version)), Era::Handshake);
+        if let Ok(name) = HeaderValue::try_from(name) {
+            response.headers_mut().insert(head::SESSION, name);
+        }
+        response
     }
 
     /// Tell of changes until the peer or the daemon has enough.
@@ -195,7 +327,7 @@ impl McpRoute {
                     changed = changes.changed(), if tells => if changed.is_err() || lines.send(door::tools_changed(&of)).await.is_err() {
                         break;
                     },
-                    () = crate::daemon::server::stop_asked(&mut stop) => break,
+                    () = stop_asked(&mut stop) => break,
                 }
             }
             Body::Instead(door::subscription_ended(&of))
@@ -204,17 +336,62 @@ impl McpRoute {
     }
 
     fn stream(&self, id: RequestId, work: Work, news: mpsc::Receiver<Vec<u8>>) -> Response {
-        let Some(seat) = self.seats.take() else {
-            let refusal = Refusal::new(Code::Overloaded, "too many streams are open").after_ms(1_000);
-            let mut response = whole_answer(Some(&id), &Body::Error(refusal.into()), Era::Stateless);
-            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-            return response;
-        };
-        let mut response = Response::new(Events::new(id, work, news, seat).boxed_unsync());
-        response.headers_mut().insert(CONTENT_TYPE, EVENTS);
-        response.headers_mut().insert(UNBUFFERED.0, UNBUFFERED.1);
-        response
+        match self.seats.take() {
+            Some(seat) => streamed(Events::new(id, work, news, seat)),
+            None => crowded(Some(&id)),
+        }
     }
+}
+
+/// Take what wants no answer into its session.
+fn noted(session: &Session, said: Message) {
+    match said {
+        Message::Note { method, mut params } if method == "notifications/cancelled" => {
+            if let Ok(id) = envelope::read_id(params.remove("requestId")) {
+                session.flights.cancel(&id);
+            }
+        }
+        Message::Response { id, result } => session.asks.answer(&id, result),
+        Message::Request(_) | Message::Note { .. } | Message::Ignored => {}
+    }
+}
+
+/// The answer as JSON, or a stream from where something is said before it: a question to the client.
+async fn answered_or_asked(
+    id: RequestId,
+    (mut work, mut news): (Work, mpsc::Receiver<Vec<u8>>),
+    seat: OwnedSemaphorePermit,
+    era: Era,
+) -> Response {
+    let first = tokio::select! {
+        biased;
+        body = &mut work => Err(body),
+        Some(line) = news.recv() => Ok(line),
+    };
+    match first {
+        Ok(line) => streamed(Events::new(id, work, news, seat).after(line)),
+        Err(body) => whole_answer(Some(&id), &body, era),
+    }
+}
+
+fn streamed(events: Events) -> Response {
+    let mut response = Response::new(events.boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, EVENTS);
+    response.headers_mut().insert(UNBUFFERED.0, UNBUFFERED.1);
+    response
+}
+
+fn crowded(id: Option<&RequestId>) -> Response {
+    let refusal = Refusal::new(Code::Overloaded, "too many streams are open").after_ms(1_000);
+    let mut response = whole_answer(id, &Body::Error(refusal.into()), Era::Stateless);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+}
+
+fn no_verb(why: &str) -> Response {
+    let mut response = refused(StatusCode::METHOD_NOT_ALLOWED, Code::InvalidInput, why);
+    response.headers_mut().insert(ALLOW, VERBS);
+    response
 }
 
 /// The form of a request: JSON that is not packed, from somebody who takes both forms of answers.
@@ -232,25 +409,30 @@ fn form(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
             "send `Content-Type: application/json`, in UTF-8 and not packed",
         ));
     }
-    let takes = |wanted: &str| {
-        let (family, _) = wanted.split_once('/').unwrap_or((wanted, ""));
-        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(',')).any(
-            |range| {
-                let range = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-                range == wanted || range == "*/*" || range.strip_suffix("/*") == Some(family)
-            },
-        )
-    };
-    if headers.contains_key(ACCEPT) && !(takes("application/json") && takes("text/event-stream")) {
+    let both = takes(headers, "application/json") && takes(headers, "text/event-stream");
+    if headers.contains_key(ACCEPT) && !both {
         return Err((StatusCode::NOT_ACCEPTABLE, "accept both `application/json` and `text/event-stream`"));
     }
     Ok(())
+}
+
+/// Whether a form of answers is among those that the client takes.
+fn takes(headers: &HeaderMap, wanted: &str) -> bool {
+    let (family, _) = wanted.split_once('/').unwrap_or((wanted, ""));
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(',')).any(
+        |range| {
+            let range = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+            range == wanted || range == "*/*" || range.strip_suffix("/*") == Some(family)
+        },
+    )
 }
 
 /// An answer at once. What the protocol calls a fault has a status of HTTP too; what a method refuses, in the older era, has not:
 /// its clients take any other status for the end of the session.
 fn whole_answer(id: Option<&RequestId>, body: &Body, era: Era) -> Response {
     let status = match body {
+        // Whoever cancelled waits for no answer.
+        Body::Instead(lines) if lines.is_empty() => return empty(StatusCode::ACCEPTED),
         Body::Error(fault) => status_of(fault, era),
         _ => StatusCode::OK,
     };
@@ -269,6 +451,8 @@ fn status_of(fault: &Fault, era: Era) -> StatusCode {
         INVALID_PARAMS if era == Era::Stateless => StatusCode::BAD_REQUEST,
         METHOD_NOT_FOUND if era == Era::Stateless => StatusCode::NOT_FOUND,
         number if number == Code::NotFound.rpc() => StatusCode::NOT_FOUND,
+        // A session that cannot be begun.
+        number if number == Code::Overloaded.rpc() && era == Era::Handshake => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::OK,
     }
 }

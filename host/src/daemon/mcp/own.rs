@@ -8,12 +8,12 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{ApprovalId, CallId, PlanId, RunId};
 use toolkeep_core::json as strict;
 use toolkeep_core::refusal::{Code, Refusal};
 
-use super::era::Era;
+use super::elicit::{self, Terms};
 use super::result;
 use crate::authenticate::Caller;
 use crate::daemon::agent::until_stop;
@@ -100,12 +100,17 @@ impl OwnTool {
         &self,
         host: Host,
         caller: Caller,
-        (era, stop): (Era, watch::Receiver<bool>),
+        (terms, named): (Terms, Option<Digest>),
         arguments: Value,
     ) -> Body {
+        let era = terms.era;
         let answered = match self.verb {
             Verb::Commit => match read::<OfPlan>(arguments) {
-                Ok(of) => host.commit_plan(&caller, of.plan.0).await,
+                Ok(of) => match host.commit_plan(&caller, of.plan.0).await {
+                    // It may wait for people, as any other call.
+                    Ok(answer) => return elicit::told(&host, &caller, &terms, named, answer).await,
+                    Err(refusal) => Err(refusal),
+                },
                 Err(refusal) => Err(refusal),
             },
             Verb::Discard => match read::<OfPlanId>(arguments) {
@@ -120,7 +125,7 @@ impl OwnTool {
                 Ok(of) => {
                     let patience = Duration::from_millis(of.timeout_ms.unwrap_or(WAIT_MS).min(WAIT_MAX_MS));
                     let patience = u64::try_from(patience.as_millis()).unwrap_or(WAIT_MAX_MS);
-                    until_stop(host.wait_approval(&caller, of.approval_id, patience), stop).await
+                    until_stop(host.wait_approval(&caller, of.approval_id, patience), terms.stop.clone()).await
                 }
                 Err(refusal) => Err(refusal),
             },

@@ -27,6 +27,12 @@ pub(super) fn finished(era: Era, mut members: Map<String, Value>) -> Body {
     Body::Value(Value::Object(members))
 }
 
+/// A result that asks the client for something, for which the same request is repeated.
+pub(super) fn input_required(requests: &Value, state: &str) -> Body {
+    Body::Value(json!({"resultType": "input_required", "inputRequests": requests, "requestState": state,
+        "_meta": {SERVER_KEY: server()}}))
+}
+
 /// A result that may be kept for a while, by whoever asked.
 pub(super) fn kept(era: Era, mut members: Map<String, Value>, ttl_ms: u64) -> Body {
     if era == Era::Stateless {

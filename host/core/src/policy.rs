@@ -336,6 +336,7 @@ mod tests {
             ttl_ms,
             reason: reason.to_owned(),
             person: false,
+            confirm: false,
         };
         let met = need(1, "legal", Some(9), "x").and(need(2, "finance", Some(5), "y"));
         assert_eq!((met.approvers, met.ttl_ms, met.reason.as_str()), (2, Some(5), "x; y"));

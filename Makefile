@@ -191,8 +191,8 @@ doc: ## the documentation of all public items, without warnings
 tidy: ## the repository's own rules
 	cargo test --locked -p toolkeep-tests -- tidy
 
-hard: setup build guests collector ## crashes and faults at every point, up to 15 minutes
-	TOOLKEEP_HARD=1 cargo test --locked --workspace
+hard: setup build guests collector ## crashes, faults and attacks at every point: 15 minutes after building
+	cargo run --locked -p toolkeep-tests --bin hard -- $(PROOFS)
 
 bench: guests ## the promised figures, measured: benches/RESULTS.md
 	cd benches/guest && CARGO_TARGET_DIR=$(GUEST) cargo build --locked --release --target wasm32-wasip2
@@ -200,7 +200,7 @@ bench: guests ## the promised figures, measured: benches/RESULTS.md
 	$(TOOLKEEP) tools pack $(TOOLS)/reader.wasm
 	@# Both packages in both commands: the features of what they share are then the same, and nothing is built twice.
 	cargo build --locked --release -p toolkeep -p toolkeep-benches
-	cargo bench --locked -p toolkeep -p toolkeep-benches --bench 'p*'
+	cargo bench --locked -p toolkeep -p toolkeep-benches --bench 'p*' --bench 'g*'
 
 clean: ## remove what was built
 	cargo clean

@@ -23,6 +23,14 @@ pub fn resident_kib(pid: u32) -> f64 {
     line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }
 
+/// The most resident memory that a process has had, in KiB.
+#[must_use]
+pub fn peak_resident_kib(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
+    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
+}
+
 /// Resident memory of a process that no file backs, in KiB: what it really takes from others.
 #[must_use]
 pub fn anonymous_kib(pid: u32) -> f64 {

@@ -9,7 +9,7 @@ use std::process::Command;
 /// One figure.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// `P1`, `P2`, …; a letter follows where one promise has several figures.
+    /// `P1`, `G8`, …; a letter follows where one promise has several figures.
     pub id: &'static str,
     /// What was measured.
     pub what: &'static str,
@@ -76,11 +76,11 @@ impl Row {
         format!("| {id} | {what} | {figure} | {floor} | {compared} | {promise} | {verdict} | {} |", revision())
     }
 
-    /// Position in the table.
-    fn rank(line: &str) -> (u32, String) {
-        let id = line.trim_start_matches("| P").split(' ').next().unwrap_or_default();
-        let digits: String = id.chars().take_while(char::is_ascii_digit).collect();
-        (digits.parse().unwrap_or(u32::MAX), id.to_owned())
+    /// Position in the table: speed first, then reliability.
+    fn rank(line: &str) -> (bool, u32, String) {
+        let id = line.trim_start_matches("| ").split(' ').next().unwrap_or_default();
+        let digits: String = id.chars().skip(1).take_while(char::is_ascii_digit).collect();
+        (id.starts_with('G'), digits.parse().unwrap_or(u32::MAX), id.to_owned())
     }
 }
 
@@ -100,7 +100,8 @@ pub fn publish(rows: &[Row], notes: &[String]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("RESULTS.md");
     let old = fs::read_to_string(&path).unwrap_or_default();
     let ours = |line: &str| rows.iter().any(|row| line.starts_with(&format!("| {} |", row.id)));
-    let mut table: Vec<String> = old.lines().filter(|l| l.starts_with("| P") && !ours(l)).map(str::to_owned).collect();
+    let is_row = |line: &str| line.starts_with("| P") || line.starts_with("| G");
+    let mut table: Vec<String> = old.lines().filter(|l| is_row(l) && !ours(l)).map(str::to_owned).collect();
     table.extend(rows.iter().map(Row::line));
     table.sort_by_key(|line| Row::rank(line));
     let head = "| # | what | figure | floor | compared | promise | | commit |\n|---|---|---|---|---|---|---|---|";

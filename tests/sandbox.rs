@@ -7,6 +7,7 @@ pub(crate) mod binary;
 mod bombs;
 mod capabilities;
 mod compiling;
+mod crafted;
 mod files;
 mod hostile;
 mod http;

@@ -4,4 +4,5 @@ pub mod components;
 pub mod guest_call;
 pub mod mail_server;
 pub mod outside;
+pub mod proof;
 pub mod scratch;

@@ -265,6 +265,7 @@ pub fn subject_of(event: Event, facts: &Map<String, Value>) -> String {
         | Event::OutcomeUnknown
         | Event::OutcomeHalted
         | Event::ReplayFailed => vec![of("call_id", "call").or_else(|| of("call", "call"))],
+        Event::ApprovalHasty => vec![of("by", "by")],
         // Another reader of the same call is another fact.
         Event::BreakGlass => vec![of("call_id", "call"), of("by", "by")],
         Event::BoundaryBreach | Event::ContentSuspicious => vec![of("tool", "tool"), agent()],

@@ -163,7 +163,8 @@ impl Budgets {
             config,
             pauses: ArcSwap::from_pointee(pauses),
             pausing: tokio::sync::Mutex::default(),
-            active: AtomicBool::new(false),
+            // What the last life spent was perhaps not looked at.
+            active: AtomicBool::new(true),
             watched: tokio::sync::Mutex::default(),
             owed: Mutex::default(),
             deciding: tokio::sync::Mutex::default(),

@@ -17,6 +17,7 @@ pub mod text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use toolkeep_core::attention::AttentionRule;
 use toolkeep_core::autonomy::Autonomy;
 use toolkeep_core::breaker::BreakerRules;
 use toolkeep_core::id::{AgentName, ChannelName, SecretName, TenantName, UserName, WorkspaceName};
@@ -99,6 +100,8 @@ pub struct Config {
     pub approval_page: Option<ApprovalPage>,
     /// How many boundaries one run may test before it is held; nothing for any number.
     pub hold_run_after: Option<u32>,
+    /// How much attention an approver is thought to have.
+    pub attention: AttentionRule,
     /// Contracts, ceilings and the detector of spikes.
     pub budgets: BudgetConfig,
     /// Bounds of the daemon.
@@ -351,6 +354,7 @@ pub fn check(text: &ConfigText, base: Option<&Path>, ambient: &Ambient) -> Resul
         autonomy: text.oversight.autonomy.unwrap_or_default(),
         approval_page: text.oversight.approval_page.as_deref().map(ApprovalPage::parse).transpose()?,
         hold_run_after: oversight::check_hold(text)?,
+        attention: oversight::check_attention(text)?,
         budgets: BudgetConfig::of(text, base)?,
         limits: check_limits(text)?,
         ledger,

@@ -31,6 +31,9 @@ pub enum Event {
     /// Nobody answered for a plan in time: it counts as rejected.
     #[serde(rename = "approval.expired")]
     ApprovalExpired,
+    /// Somebody agrees faster than anybody can read.
+    #[serde(rename = "approval.hasty")]
+    ApprovalHasty,
     /// It is not known what became of a commit.
     #[serde(rename = "outcome.unknown")]
     OutcomeUnknown,
@@ -83,10 +86,11 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ApprovalRequested,
         Self::ApprovalResolved,
         Self::ApprovalExpired,
+        Self::ApprovalHasty,
         Self::ContentSuspicious,
         Self::RunEscalated,
         Self::OutcomeUnknown,
@@ -112,6 +116,7 @@ impl Event {
             Self::ApprovalRequested => "approval.requested",
             Self::ApprovalResolved => "approval.resolved",
             Self::ApprovalExpired => "approval.expired",
+            Self::ApprovalHasty => "approval.hasty",
             Self::ContentSuspicious => "content.suspicious",
             Self::RunEscalated => "run.escalated",
             Self::OutcomeUnknown => "outcome.unknown",
@@ -137,6 +142,7 @@ impl Event {
         match self {
             Self::ApprovalRequested | Self::ApprovalResolved => None,
             Self::ApprovalExpired
+            | Self::ApprovalHasty
             | Self::ContentSuspicious
             | Self::BoundaryBreach
             | Self::RunEscalated

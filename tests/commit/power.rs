@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use toolkeep::commit::files::{self, Node, Prepared, Recovered, Spot, Step};
+use toolkeep_tests::support::proof::told;
 
 use crate::commit::shapes::{SHAPES, Shape};
 use crate::commit::world::{Changes, UndoStore, World, attempt, from_store};
@@ -259,6 +260,7 @@ fn r07_t_f11_every_state_that_a_power_loss_leaves_after_the_intent_recovers_to_t
             lossy += usize::from(!state.damaged.is_empty());
         }
     }
+    told("G2 power losses, by a model of the disk", total, "torn", &format!("{lossy} of them lost content"));
     assert!(total > 2_000 && lossy > 600, "the model has shrunk: {total} states, {lossy} with losses");
 }
 

@@ -251,3 +251,52 @@ pub(super) fn audit(world: &World) -> String {
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+#[test]
+fn t_p8_one_person_agrees_to_so_many_plans_an_hour_and_may_always_refuse() {
+    let config = "[oversight]\napprovals_per_hour = 2\n";
+    let mut world = World::of(Plot { daemon: "", limits: config });
+    let (mut agent, mut admin) = (world.agent(), world.admin());
+    let mut waits = |title: &str| {
+        let reply = agent.execute("notes2.add", json!({"title": title, "body": "b"}));
+        reply.must("held", "pending", "approval_required").approval().to_owned()
+    };
+    let (one, two, three, four) = (waits("One"), waits("Two"), waits("Three"), waits("Four"));
+    assert_eq!(approve(&mut admin, &one)["state"], "approved");
+    assert_eq!(approve(&mut admin, &two)["state"], "approved");
+    for _ in 0..2 {
+        let no = world.admin().no("approvals.approve", json!({"approval": three, "reason": "looks right"}));
+        assert_eq!(no["code"], "rate_limited", "{no}");
+        assert!(no["retry_after_ms"].as_u64().is_some_and(|wait| (1..=3_600_000).contains(&wait)), "{no}");
+        assert!(no["hint"].as_str().is_some_and(|hint| hint.contains("standing make")), "{no}");
+        // What was agreed to is on record: a restart forgets nothing of it.
+        world.verified();
+        world.restart();
+    }
+    let rejected = world.admin().ok("approvals.reject", json!({"approval": four, "reason": "not now"}));
+    assert_eq!(rejected["state"], "rejected", "saying no is never bounded");
+    assert_eq!(world.agent().ok("approvals.get", json!({"approval": three}))["state"], "pending");
+    world.verified();
+}
+
+#[test]
+fn t_p8_somebody_who_agrees_faster_than_anybody_reads_is_told_so_and_so_are_operators() {
+    let config = "[oversight]\nhasty_s = 600\nhasty_in_a_row = 2\n\
+                  [channel.ops]\nkind = \"file\"\npath = \"alerts.jsonl\"\n\
+                  [[notify]]\nevents = [\"approval.hasty\"]\nchannels = [\"ops\"]\n";
+    let world = World::of(Plot { daemon: "", limits: config });
+    let (mut agent, mut admin) = (world.agent(), world.admin());
+    let mut warned = Vec::new();
+    for number in 0..5 {
+        let reply = agent.execute("notes2.add", json!({"title": format!("Note {number}"), "body": "b"}));
+        let done = approve(&mut admin, reply.approval());
+        assert_eq!(done["reply"]["outcome"], "committed", "a warning stops nothing: {done}");
+        warned.push(done["warning"].is_string());
+    }
+    // The first is never hasty, and the third makes a row of two, which is told of once however long it becomes.
+    assert_eq!(warned, [false, false, true, false, false]);
+    let told = || std::fs::read_to_string(world.path("alerts.jsonl")).unwrap_or_default();
+    until("operators are told", || told().contains("approval.hasty"));
+    assert!(audit(&world).contains("hasty"), "it is on record");
+    world.verified();
+}

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use toolkeep::daemon::method::{AdminMethod, AgentMethod};
 use toolkeep_core::principal::Plane;
+use toolkeep_tests::support::proof::told;
 
 use super::identity::shown;
 use super::peer::{GROUP, Peer, Relay, is_root};
@@ -395,6 +396,12 @@ fn nothing_is_told(neighbour: &mut dyn FnMut() -> Peer, operator: &mut dyn FnMut
         }
     }
     assert!(compared > 40, "{compared}");
+    told(
+        "G17 methods with ids of another tenant",
+        compared,
+        "that tell them from missing ones",
+        "compared byte by byte",
+    );
 }
 
 const ALERTS: &str = "[channel.ops]\nkind = \"file\"\npath = \"missing/alerts.jsonl\"\nattempts = 1\n\

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
+use toolkeep_tests::support::proof::told;
 
 use super::world::{Agent, Plot, World};
 use crate::doors::running::until;
@@ -114,6 +115,7 @@ fn g4_a_workspace_without_room_or_names_gets_nothing_half_and_all_of_it_later() 
         assert_eq!(note(&mut agent, what), ("committed".to_owned(), String::new()), "{what}: freed");
     }
     answers(&world);
+    told("G4 full workspaces", 2, "half or lost", "bytes and names used up, then freed");
     drop(agent);
     world.kill();
 }
@@ -137,6 +139,7 @@ fn g4_a_ledger_without_room_still_answers_and_writes_again_when_there_is_some() 
     disk.free();
     until("the ledger writes again", || note(&mut agent, "after").0 == "committed");
     answers(&world);
+    told("G4 full ledgers", 1, "done and not recorded", &format!("full after {commits} commits, then freed"));
     drop(agent);
     world.kill();
 }

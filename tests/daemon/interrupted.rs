@@ -1,16 +1,17 @@
 //! Budgets of a daemon that is killed at any moment: nothing is lost, nothing leaks, nothing is charged twice.
 //!
 //! A client reads and writes in a run until the daemon dies under it. After each start the use of the run must be the sum of
-//! what its recorded calls used, plus what calls that were cut off had reserved, and no reservation may be left.
-//! `TOOLKEEP_HARD=1` kills more often; `TOOLKEEP_SEED` repeats a run.
+//! what its recorded calls used, plus what calls that were cut off had reserved, and no reservation may be left. A hard run
+//! kills more often.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use toolkeep_tests::support::proof::{is_over, seed, size, told};
 
-use super::kill::{Dice, tell};
+use super::kill::Dice;
 use super::world::{Agent, World};
 
 /// Kills of an ordinary run.
@@ -93,16 +94,18 @@ fn open(agent: &mut Agent) -> Value {
     agent.ok("runs.open", json!({"budget": {"calls": CALLS, "fuel": 900_000_000_000_000_u64}}))["run"].clone()
 }
 
-fn lives(kills: usize, seed: u64) -> (u64, u64) {
+/// Returns how many kills there were, how many calls were cut off, and how many runs.
+fn lives(kills: usize, seed: u64) -> (usize, u64, u64) {
     let mut dice = Dice(seed);
     let mut world = World::new();
     let shown = world.agent().preview("notes.add", json!({"title": "Note 00000000", "body": "b"}));
     let bytes = shown.value["plan"]["totals"]["bytes_written"].as_u64().expect("bytes");
     let mut client = Client { run: open(&mut world.agent()), asked: 0, told: 0 };
-    let (mut cut, mut runs) = (0, 1);
+    let (mut done, mut cut, mut runs) = (0, 0, 1);
     // A run must be on the disk before a kill can be survived by it.
     world.verified();
-    for _ in 0..kills {
+    while done < kills && !is_over() {
+        done += 1;
         let mut agent = world.agent();
         let stop = AtomicBool::new(false);
         let life = Duration::from_micros(dice.below(LIFE_MAX_US));
@@ -133,24 +136,24 @@ fn lives(kills: usize, seed: u64) -> (u64, u64) {
     world.start();
     assert_eq!(whole(&mut world.agent(), &client.run).0, before);
     world.verified();
-    (cut, runs)
+    (done, cut, runs)
 }
 
 #[test]
 fn r26_g1_a_daemon_killed_at_any_moment_neither_loses_nor_leaks_nor_overspends_a_budget() {
-    let hard = std::env::var_os("TOOLKEEP_HARD").is_some_and(|value| value == "1");
-    let kills = if hard { HARD } else { SAMPLE };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let seed = std::env::var("TOOLKEEP_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(now);
-    tell(&format!("budgets seed {seed}"));
-    let found: Vec<(u64, u64)> = thread::scope(|scope| {
+    let kills = size(SAMPLE, HARD);
+    let found: Vec<(usize, u64, u64)> = thread::scope(|scope| {
         let each = kills.div_ceil(WORLDS);
         let worlds: Vec<_> =
-            (0..WORLDS as u64).map(|number| scope.spawn(move || lives(each, seed.wrapping_add(number)))).collect();
+            (0..WORLDS as u64).map(|number| scope.spawn(move || lives(each, seed().wrapping_add(number)))).collect();
         worlds.into_iter().map(|world| world.join().expect("a world")).collect()
     });
-    let (cut, runs) = found.iter().fold((0, 0), |(cut, runs), (c, r)| (cut + c, runs + r));
-    tell(&format!(
-        "budgets across kills: 0 of {kills} wrong, {cut} calls were cut off and count in full, {runs} runs, seed {seed}"
-    ));
+    let (kills, cut, runs) =
+        found.iter().fold((0, 0, 0), |sum, world| (sum.0 + world.0, sum.1 + world.1, sum.2 + world.2));
+    told(
+        "G1 budgets across kills",
+        kills,
+        "wrong",
+        &format!("{cut} calls were cut off and count in full, {runs} runs"),
+    );
 }

@@ -74,6 +74,8 @@ fn t_i4_a_statement_that_expires_stops_the_next_request() {
 struct Server {
     url: String,
     set: Arc<Mutex<String>>,
+    /// A field of its answers, with the line before it.
+    date: Arc<Mutex<String>>,
     asked: Arc<AtomicUsize>,
 }
 
@@ -82,7 +84,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}/keys", listener.local_addr().expect("an address"));
         let (set, asked) = (Arc::new(Mutex::new(set)), Arc::new(AtomicUsize::new(0)));
-        let (served, counted) = (Arc::clone(&set), Arc::clone(&asked));
+        let date = Arc::new(Mutex::new(String::new()));
+        let (served, dated, counted) = (Arc::clone(&set), Arc::clone(&date), Arc::clone(&asked));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { continue };
@@ -90,11 +93,13 @@ impl Server {
                 let _length = stream.read(&mut request);
                 counted.fetch_add(1, Ordering::SeqCst);
                 let body = served.lock().expect("the set").clone();
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                let date = dated.lock().expect("the date").clone();
+                let head =
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: {}{date}\r\nconnection: close\r\n\r\n", body.len());
                 let _gone = stream.write_all((head + &body).as_bytes());
             }
         });
-        Self { url, set, asked }
+        Self { url, set, date, asked }
     }
 }
 
@@ -141,4 +146,39 @@ fn r53_the_command_line_shows_a_statement_and_waits_for_keys_that_are_read_again
         let output = world.cli(&["--token-file", "statement", "-o", "json", "sessions", "show"]);
         output.status.success() && String::from_utf8_lossy(&output.stdout).contains("\"helper\"")
     });
+}
+
+#[test]
+fn r53_the_doctor_looks_at_the_keys_and_the_clock_of_every_issuer_and_says_what_to_do() {
+    let signer = Signer::new("k1");
+    let server = Server::new(signer.set());
+    let mut world = world(&format!("jwks_url = \"{}\"", server.url), &signer);
+    until("the keys are read", || world.admin().ok("health.get", json!({}))["issuers"][0]["keys"] == json!(1));
+    let doctor = |world: &World, check: &str| {
+        let output = world.cli(&["-o", "json", "doctor"]);
+        let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let of = |entry: &&Value| entry["check"] == check;
+        told.as_array().expect("findings").iter().find(of).cloned().unwrap_or(Value::Null)
+    };
+    let well = doctor(&world, "issuer");
+    assert_eq!(well["grade"], "well", "{well}");
+    assert!(
+        well["found"].as_str().is_some_and(|found| found.contains("1 keys") && found.contains("minutes old")),
+        "{well}"
+    );
+    assert_eq!(doctor(&world, "issuer's clock"), Value::Null, "a server that tells no time says nothing of clocks");
+
+    *server.date.lock().expect("the date") = "\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT".to_owned();
+    let clock = doctor(&world, "issuer's clock");
+    assert_eq!(clock["grade"], "problem", "{clock}");
+    assert!(clock["hint"].as_str().is_some_and(|hint| hint.contains("NTP")), "{clock}");
+
+    // Keys that cannot be read any more: the daemon goes on with those it has, and without it nobody gets in.
+    *server.set.lock().expect("the set") = "gone".to_owned();
+    let warned = doctor(&world, "issuer");
+    assert_eq!(warned["grade"], "warning", "{warned}");
+    world.kill();
+    let problem = doctor(&world, "issuer");
+    assert_eq!(problem["grade"], "problem", "{problem}");
+    assert!(problem["hint"].as_str().is_some_and(|hint| hint.contains("jwks_url")), "{problem}");
 }

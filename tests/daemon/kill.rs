@@ -1,15 +1,15 @@
 //! G1 and G6 through the whole daemon: killed at any moment, plans are before or after, and retries say the same.
 //!
 //! A client commits with keys until the daemon dies under it; the daemon is started again, and everything that was ever
-//! asked is asked again. `TOOLKEEP_HARD=1` kills more often; `TOOLKEEP_SEED` repeats a run.
+//! asked is asked again. A hard run kills more often.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use toolkeep_tests::support::proof::{is_over, seed, size, split_mix, told};
 
 use super::world::{Agent, World};
 
@@ -22,21 +22,12 @@ const WORLDS: usize = 2;
 /// Longest life of a daemon, in microseconds.
 const LIFE_MAX_US: u64 = 60_000;
 
-/// Tell what was done, also when the test passes.
-pub(super) fn tell(line: &str) {
-    writeln!(std::io::stderr(), "{line}").expect("stderr");
-}
-
 /// A small generator that a seed repeats (SplitMix64).
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     pub(super) fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % most
+        split_mix(&mut self.0) % most
     }
 }
 
@@ -116,7 +107,8 @@ fn whole(world: &World, names: usize) -> usize {
     (0..=names).rev().find(|number| is(*number)).unwrap_or_else(|| panic!("torn: {snapshot:#?}"))
 }
 
-fn lives(kills: usize, seed: u64) -> (usize, usize) {
+/// Returns how many kills there were, how many of them within a commit, and how many calls.
+fn lives(kills: usize, seed: u64) -> (usize, usize, usize) {
     let mut dice = Dice(seed);
     let mut world = World::new();
     let mut book = Book::default();
@@ -126,7 +118,7 @@ fn lives(kills: usize, seed: u64) -> (usize, usize) {
     }
     book.retry(&mut world.agent(), 0);
     let (mut recovered, mut round) = (0, 0);
-    while round < kills {
+    while round < kills && !is_over() {
         let from = book.asked.len();
         let mut agent = world.agent();
         let stop = AtomicBool::new(false);
@@ -149,26 +141,19 @@ fn lives(kills: usize, seed: u64) -> (usize, usize) {
         world.verified();
     }
     book.retry(&mut world.agent(), 0);
-    (recovered, book.asked.len())
+    (round, recovered, book.asked.len())
 }
 
 #[test]
 fn g1_g6_a_daemon_killed_at_any_moment_leaves_plans_before_or_after_and_tells_retries_the_same() {
-    let hard = std::env::var_os("TOOLKEEP_HARD").is_some_and(|value| value == "1");
-    let kills = if hard { HARD } else { SAMPLE };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let seed = std::env::var("TOOLKEEP_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(now);
-    tell(&format!("G6 seed {seed}"));
-    let found: Vec<(usize, usize)> = thread::scope(|scope| {
+    let kills = size(SAMPLE, HARD);
+    let found: Vec<(usize, usize, usize)> = thread::scope(|scope| {
         let each = kills.div_ceil(WORLDS);
         let worlds: Vec<_> =
-            (0..WORLDS as u64).map(|number| scope.spawn(move || lives(each, seed.wrapping_add(number)))).collect();
+            (0..WORLDS as u64).map(|number| scope.spawn(move || lives(each, seed().wrapping_add(number)))).collect();
         worlds.into_iter().map(|world| world.join().expect("a world")).collect()
     });
-    let recovered: usize = found.iter().map(|(recovered, _)| recovered).sum();
-    let calls: usize = found.iter().map(|(_, calls)| calls).sum();
-    let bound = 3.0 / kills as f64;
-    tell(&format!(
-        "G1/G6 kills of the daemon: 0 of {kills} torn (95 % bound {bound:.4}), {recovered} within a commit, {calls} calls, seed {seed}"
-    ));
+    let (kills, recovered, calls) =
+        found.iter().fold((0, 0, 0), |sum, world| (sum.0 + world.0, sum.1 + world.1, sum.2 + world.2));
+    told("G1 kills of the daemon", kills, "torn", &format!("{recovered} within a commit, {calls} calls"));
 }

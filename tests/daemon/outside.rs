@@ -14,6 +14,7 @@ mod peer;
 mod repeated;
 mod replayed;
 mod saga;
+mod syscalls;
 mod tried;
 mod undo;
 mod waiting;

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use toolkeep::ambient::Ambient;
 use toolkeep::ledger::{Ledger, Page};
 use toolkeep_core::audit::{AuditEntry, AuditKind};
+use toolkeep_tests::support::proof::{tell, told};
 
 use super::approvals::approve;
-use super::kill::tell;
 use super::world::{Agent, Plot, Reply, World};
 use crate::doors::running::{Client, until};
 
@@ -387,7 +387,7 @@ fn g18_t_o3_with_a_thousand_calls_in_flight_nothing_begins_after_the_switch() {
         committed() >= BEFORE && in_flight >= IN_FLIGHT
     });
     let asked = Instant::now();
-    let told = admin.ok("kill.set", json!({"level": "global", "mode": "stop", "reason": "it does too much"}));
+    let switched = admin.ok("kill.set", json!({"level": "global", "mode": "stop", "reason": "it does too much"}));
     let answered = asked.elapsed();
     let mut codes = std::collections::BTreeMap::<String, usize>::new();
     for client in &mut clients {
@@ -400,8 +400,8 @@ fn g18_t_o3_with_a_thousand_calls_in_flight_nothing_begins_after_the_switch() {
     }
     let ended = asked.elapsed();
     tell(&format!(
-        "G18 {in_flight} in flight: the switch answered after {answered:?} and ended {}, all were answered after {ended:?}: {codes:?}",
-        told["ended"]
+        "kill switch, {in_flight} in flight: the switch answered after {answered:?} and ended {}, all were answered after {ended:?}: {codes:?}",
+        switched["ended"]
     ));
     assert!(codes.get("\"none\" \"killed\"").is_some_and(|killed| *killed > 100), "{codes:?}");
     let before = committed();
@@ -410,7 +410,9 @@ fn g18_t_o3_with_a_thousand_calls_in_flight_nothing_begins_after_the_switch() {
     assert_eq!(committed(), before, "nothing was left to be done");
     world.verified();
     assert!(world.stop().success());
-    assert_eq!(begun_after(&world, told["audit_seq"].as_u64().expect("a number")), Vec::<String>::new());
+    assert_eq!(begun_after(&world, switched["audit_seq"].as_u64().expect("a number")), Vec::<String>::new());
+    let killed = codes.values().sum::<usize>() - before;
+    told("G18 calls in flight at the kill switch", killed, "begun after it", "none after a restart either");
 }
 
 /// Intents in the audit chain after an entry.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -83,14 +83,19 @@ impl World {
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Start the daemon and wait for nothing.
-    pub(super) fn spawn(&mut self) {
+    /// What starts the daemon.
+    pub(super) fn serve(&self) -> Command {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("log");
         let mut serve = command(self.home.path());
         serve.args(["--config", "toolkeep.toml", "serve", "--log", "json"]);
         serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         serve.envs(self.env.iter().map(|(name, value)| (name, value)));
-        self.child = Some(serve.spawn().expect("the daemon starts"));
+        serve
+    }
+
+    /// Start the daemon and wait for nothing.
+    pub(super) fn spawn(&mut self) {
+        self.child = Some(self.serve().spawn().expect("the daemon starts"));
     }
 
     /// Start the daemon and wait until it answers.

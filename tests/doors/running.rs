@@ -190,6 +190,13 @@ impl Client {
         Self(BufReader::new(stream))
     }
 
+    /// The same, where nobody may be listening.
+    pub(crate) fn try_connect(socket: &Path) -> Option<Self> {
+        let stream = UnixStream::connect(socket).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        Some(Self(BufReader::new(stream)))
+    }
+
     /// The connection, to write on beside it.
     pub(crate) fn stream(&self) -> UnixStream {
         self.0.get_ref().try_clone().expect("a copy")
@@ -205,6 +212,8 @@ impl Client {
         let mut line = Vec::new();
         match self.0.read_until(b'\n', &mut line) {
             Ok(0) => None,
+            // Cut off with the daemon.
+            Ok(_) if !line.ends_with(b"\n") => None,
             Ok(_) => Some(serde_json::from_slice(&line).expect("a line of JSON")),
             // Closed while bytes of ours were unread.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,

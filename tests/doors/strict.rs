@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use toolkeep_core::limit::{JSON_DEPTH_MAX, LINE_MAX_BYTES};
+use toolkeep_tests::support::proof::told;
 
 use super::running::{Client, Daemon};
 
@@ -82,6 +83,7 @@ fn g16_every_departure_from_the_protocol_is_refused_and_the_connection_goes_on()
     for (line, id, code) in table {
         assert_eq!(refused(&mut client, line), (id.clone(), *code), "{line}");
     }
+    told("G16 departures from the protocol", table.len(), "accepted", "every line of the table");
     client.send(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xc3\x28\"}\n");
     assert_eq!(client.line().expect("an answer").pointer("/error/code"), Some(&json!(-32_700)), "invalid UTF-8");
     let answer = client.ask("host.info", json!({"_meta": {"anything": {"goes": [1, 2]}}}));

@@ -12,6 +12,7 @@ use std::time::Duration;
 use toolkeep::egress::{Answer, Egress, EgressConfig, Limits, Outgoing, Reason, Script, SendError};
 use toolkeep_core::net::origin::Origin;
 use toolkeep_core::net::reach::Network;
+use toolkeep_tests::support::proof::told;
 
 use super::world::{get, with};
 
@@ -247,7 +248,7 @@ async fn rebind_from_global_to_loopback(canary: &Canary) {
 async fn r49_t_n2_g10_no_generated_way_reaches_an_address_that_must_not_be_reached() {
     let canary = Canary::new();
     let (cases, texts) = run(canary.port).await;
-    println!("G10: {cases} cases, {texts} of them refused as texts, {} connections", canary.heard());
+    told("G10 addresses", cases, "connected to", &format!("{texts} of them refused as texts"));
     assert!(cases - texts >= CASES_MIN, "{cases} cases, {texts} texts");
     assert_eq!(canary.heard(), 0);
     if std::env::var_os(INSIDE).is_some() {

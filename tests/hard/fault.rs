@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use toolkeep_tests::support::proof::told;
+
 use crate::commit::shapes::{SHAPES, shape};
 use crate::hard::kill::{Reference, reference};
-use crate::hard::strace::{
-    Call, End, FALLIBLE, MUTATING, bound, built, calls, child, choose, each, injected, outcome, tell,
-};
+use crate::hard::strace::{Call, End, FALLIBLE, MUTATING, built, calls, child, choose, each, injected, outcome};
 
 const ERRORS: [&str; 5] = ["EIO", "ENOSPC", "EINTR", "EDQUOT", "EMFILE"];
 /// Cases of an ordinary run; each starts one to three processes.
@@ -48,11 +48,6 @@ fn calls_of(set: &str) -> BTreeMap<&'static str, Reference> {
     SHAPES.iter().map(|shape| (shape.name, reference(shape.name, set))).collect()
 }
 
-/// One case in `nth`, so that a hard run ends in minutes: each error still meets each kind of call in each shape.
-fn thinned<T>(cases: Vec<T>, nth: usize) -> Vec<T> {
-    cases.into_iter().enumerate().filter(|(at, _)| at % nth == 0).map(|(_, case)| case).collect()
-}
-
 #[test]
 fn g3_t_f11_any_failing_syscall_of_a_commit_ends_in_all_nothing_or_a_word_of_warning() {
     let references = calls_of(FALLIBLE);
@@ -63,18 +58,14 @@ fn g3_t_f11_any_failing_syscall_of_a_commit_ends_in_all_nothing_or_a_word_of_war
         }
     }
     let total = cases.len();
-    let cases = choose(thinned(cases, 3), SAMPLE);
-    let (done, tally) = (cases.len(), Mutex::new(BTreeMap::new()));
-    each(cases, |(name, error, at)| {
+    let tally = Mutex::new(BTreeMap::new());
+    let done = each(choose(cases, SAMPLE), |(name, error, at)| {
         let world = built(shape(name));
         injected(&world, &["commit", name], &format!("error={error}"), at);
         settle(&world, &references[name], &tally);
     });
-    tell(&format!(
-        "G3 faults in a commit: {} silent, of {total}; {:?}",
-        bound(done),
-        tally.into_inner().expect("tally")
-    ));
+    let tally = tally.into_inner().expect("tally");
+    told("G3 faults in a commit", done, "silent", &format!("of {total}; {tally:?}"));
 }
 
 #[test]
@@ -92,17 +83,13 @@ fn g3_any_failing_syscall_of_a_recovery_ends_in_all_nothing_or_a_word_of_warning
         }
     }
     let total = cases.len();
-    let cases = choose(thinned(cases, 5), SAMPLE_RECOVERY);
-    let (done, tally) = (cases.len(), Mutex::new(BTreeMap::new()));
-    each(cases, |(name, first, error, at)| {
+    let tally = Mutex::new(BTreeMap::new());
+    let done = each(choose(cases, SAMPLE_RECOVERY), |(name, first, error, at)| {
         let world = built(shape(name));
         assert_eq!(injected(&world, &["commit", name], "signal=KILL", first), End::Killed);
         injected(&world, &["recover"], &format!("error={error}"), at);
         settle(&world, &references[name], &tally);
     });
-    tell(&format!(
-        "G3 faults in a recovery: {} silent, of {total}; {:?}",
-        bound(done),
-        tally.into_inner().expect("tally")
-    ));
+    let tally = tally.into_inner().expect("tally");
+    told("G3 faults in a recovery", done, "silent", &format!("of {total}; {tally:?}"));
 }

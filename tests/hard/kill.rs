@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use toolkeep::commit::files::LOGGED_MAX_BYTES;
+use toolkeep_tests::support::proof::told;
 
 use crate::commit::shapes::{SHAPES, shape};
 use crate::commit::world::World;
-use crate::hard::strace::{
-    Call, End, MUTATING, bound, built, calls, child, choose, each, injected, is_hard, outcome, tell,
-};
+use crate::hard::strace::{Call, End, MUTATING, built, calls, child, choose, each, injected, outcome};
 
 /// Cases of an ordinary run; each starts two to four processes.
 const SAMPLE: usize = 220;
@@ -60,9 +59,7 @@ fn g1_t_f11_t_f12_a_commit_killed_at_every_syscall_is_before_or_after_without_re
         cases.extend(reference.calls.iter().map(|call| (*name, call.clone())));
     }
     let total = cases.len();
-    let cases = choose(cases, SAMPLE);
-    let done = cases.len();
-    each(cases, |(name, at)| {
+    let done = each(choose(cases, SAMPLE), |(name, at)| {
         let world = built(shape(name));
         assert_eq!(injected(&world, &["commit", name], "signal=KILL", at), End::Killed);
         let intended = world.at("state/steps").exists();
@@ -71,7 +68,7 @@ fn g1_t_f11_t_f12_a_commit_killed_at_every_syscall_is_before_or_after_without_re
         assert_eq!(child(&world, &["recover"]), End::Done, "recovery is repeatable");
         assert_settled(&world, &references[name], intended);
     });
-    tell(&format!("G1 kill of a commit: {} torn, of {total} indices over {} shapes", bound(done), SHAPES.len()));
+    told("G1 kill of a commit", done, "torn", &format!("of {total} indices over {} shapes", SHAPES.len()));
 }
 
 #[test]
@@ -88,9 +85,8 @@ fn g1_a_recovery_killed_at_every_syscall_is_recovered_by_the_next() {
     let total = cases.len();
     // Of all pairs, a hard run takes one in five: the second kill repeats the states of the first.
     let cases: Vec<_> = cases.into_iter().enumerate().filter(|(at, _)| at % 5 == 0).map(|(_, case)| case).collect();
-    let cases = choose(cases, SAMPLE_TWICE);
-    let (done, killed) = (cases.len(), std::sync::atomic::AtomicUsize::new(0));
-    each(cases, |(name, first, second)| {
+    let killed = std::sync::atomic::AtomicUsize::new(0);
+    let done = each(choose(cases, SAMPLE_TWICE), |(name, first, second)| {
         let world = built(shape(name));
         assert_eq!(injected(&world, &["commit", name], "signal=KILL", first), End::Killed);
         assert!(world.at("state/steps").exists());
@@ -104,11 +100,7 @@ fn g1_a_recovery_killed_at_every_syscall_is_recovered_by_the_next() {
     });
     let killed = killed.into_inner();
     assert!(killed * 3 >= done, "too few recoveries were killed to show anything: {killed} of {done}");
-    tell(&format!(
-        "G1 kill of a recovery: {} torn, {killed} killed twice, of {total} pairs, hard: {}",
-        bound(done),
-        is_hard()
-    ));
+    told("G1 kill of a recovery", done, "torn", &format!("{killed} killed twice, of {total} pairs"));
 }
 
 /// Lose what was not flushed: the new files that the log holds are empty.
@@ -137,13 +129,11 @@ fn g1_a_recovery_after_a_power_loss_killed_at_every_syscall_is_recovered_by_the_
         cases.extend(calls(&lost(name), &["recover"], MUTATING).into_iter().map(|call| (*name, call)));
     }
     let total = cases.len();
-    let cases = choose(cases, SAMPLE_LOST);
-    let done = cases.len();
-    each(cases, |(name, at)| {
+    let done = each(choose(cases, SAMPLE_LOST), |(name, at)| {
         let world = lost(name);
         assert_eq!(injected(&world, &["recover"], "signal=KILL", at), End::Killed);
         assert_eq!(child(&world, &["recover"]), End::Done);
         assert_settled(&world, &references[name], true);
     });
-    tell(&format!("G1 kill of a recovery after a power loss: {} torn, of {total} indices", bound(done)));
+    told("G1 kill of a recovery after a power loss", done, "torn", &format!("of {total} indices"));
 }

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use toolkeep_sandbox::execution::Ended;
 use toolkeep_tests::support::components::sandbox;
 use toolkeep_tests::support::guest_call::{GuestCall, output};
-
-use super::strace::is_hard;
+use toolkeep_tests::support::proof::is_hard;
 
 /// Hostile tools that run all the time.
 const HOSTILE: [&str; 6] = ["spin", "spin-host", "grow-memory", "flood-log", "random-flood", "recurse"];

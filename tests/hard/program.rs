@@ -103,7 +103,7 @@ impl Dice {
 }
 
 /// The component with its largest module replaced by what `change` makes of it.
-fn with_module(component: &[u8], change: impl FnOnce(&[u8]) -> Vec<u8>) -> Vec<u8> {
+pub(crate) fn with_module(component: &[u8], change: impl FnOnce(&[u8]) -> Vec<u8>) -> Vec<u8> {
     let all = sections(component);
     let modules = all.iter().enumerate().filter(|(_, (id, _))| *id == MODULE);
     let (largest, module) = modules.max_by_key(|(_, (_, content))| content.len()).expect("a module");

@@ -10,9 +10,9 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use toolkeep::commit::files::{self, ApplyError};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::effect::FileState;
+use toolkeep_tests::support::proof::{is_over, size, told};
 
 use crate::commit::world::{Changes, World, attempt};
-use crate::hard::strace::{bound, is_hard, tell};
 
 /// Swaps by the attacker that have to meet commits, at least.
 const SWAPS: usize = 5_000;
@@ -55,7 +55,7 @@ fn g5_t_f2_t_f4_swaps_of_links_directories_and_files_never_lead_a_commit_outside
     symlink(world.at("outside/target"), world.at("w/link-to-file")).expect("link");
     std::fs::hard_link(world.at("outside/linked"), world.at("w/hard")).expect("link");
     let outside = world.outside();
-    let wanted = if is_hard() { SWAPS_HARD } else { SWAPS };
+    let wanted = size(SWAPS, SWAPS_HARD);
     let (stop, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (mut tally, mut round) = ([0_usize; 4], 0);
     std::thread::scope(|scope| {
@@ -77,7 +77,7 @@ fn g5_t_f2_t_f4_swaps_of_links_directories_and_files_never_lead_a_commit_outside
                 round = round.wrapping_add(1);
             }
         });
-        while swaps.load(Ordering::Relaxed) < wanted {
+        while swaps.load(Ordering::Relaxed) < wanted && !is_over() {
             let Some(changes) = planned(&world, round) else { continue };
             round += 1;
             let Ok((prepared, _)) = changes.prepare(&world, &attempt()) else {
@@ -99,12 +99,9 @@ fn g5_t_f2_t_f4_swaps_of_links_directories_and_files_never_lead_a_commit_outside
     let swaps = swaps.into_inner();
     assert_eq!(world.outside(), outside, "something outside changed");
     assert!(tally[1] > 0 && tally[0] + tally[2] > 0, "the race was no race: {tally:?}");
-    tell(&format!(
-        "G5 races: {} outside, swaps, against {round} commits: {} refused before, {} done, {} taken back, {} halted",
-        bound(swaps),
-        tally[0],
-        tally[1],
-        tally[2],
-        tally[3]
-    ));
+    let [refused, done, taken_back, halted] = tally;
+    let more = format!(
+        "swaps against {round} commits: {refused} refused before, {done} done, {taken_back} taken back, {halted} halted"
+    );
+    told("G5 races", swaps, "outside", &more);
 }

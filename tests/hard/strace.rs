@@ -1,9 +1,11 @@
 //! Running the child under `strace` with an injected signal or error, and choosing which cases to run.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use toolkeep_tests::support::proof::{is_hard, is_over, shuffled};
 
 use crate::commit::shapes::Shape;
 use crate::commit::world::World;
@@ -101,12 +103,7 @@ pub fn outcome(world: &World) -> Option<String> {
     std::fs::read_to_string(world.at("state/done")).ok()
 }
 
-/// Whether everything is to be run.
-pub fn is_hard() -> bool {
-    std::env::var_os("TOOLKEEP_HARD").is_some_and(|value| value == "1")
-}
-
-/// The cases of this run: all of this shard, or an even sample of `sample`.
+/// The cases of this run: all of this shard in an order that the seed makes, or an even sample of `sample`.
 pub fn choose<T>(cases: Vec<T>, sample: usize) -> Vec<T> {
     let shard = std::env::var("TOOLKEEP_SHARD").ok().and_then(|text| {
         let (part, parts) = text.split_once('/')?;
@@ -116,35 +113,28 @@ pub fn choose<T>(cases: Vec<T>, sample: usize) -> Vec<T> {
     let numbered = cases.into_iter().enumerate();
     if is_hard() {
         let (part, parts) = shard.unwrap_or((0, 1));
-        return numbered.filter(|(at, _)| at % parts == part).map(|(_, case)| case).collect();
+        return shuffled(numbered.filter(|(at, _)| at % parts == part).map(|(_, case)| case).collect());
     }
     // Steps of an irrational share of the whole hit every shape and every part of a commit.
     let wanted = |at: usize| (at * sample / total.max(1)) != ((at + 1) * sample / total.max(1));
     numbered.filter(|(at, _)| wanted(*at)).map(|(_, case)| case).collect()
 }
 
-/// Run cases on a few threads; the first failure is told with its case.
-pub fn each<T: Send + Sync + std::fmt::Debug>(cases: Vec<T>, run: impl Fn(&T) + Sync) {
-    let left = Mutex::new(cases);
+/// Run cases on a few threads until there are none left, or no time; the first failure is told with its case. Returns how
+/// many were run.
+pub fn each<T: Send + Sync + std::fmt::Debug>(cases: Vec<T>, run: impl Fn(&T) + Sync) -> usize {
+    let (left, done) = (Mutex::new(cases), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                loop {
+                while !is_over() {
                     let Some(case) = left.lock().expect("cases").pop() else { return };
                     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&case)));
                     assert!(caught.is_ok(), "case {case:?}");
+                    done.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
     });
-}
-
-/// Tell what was done, also when the test passes.
-pub fn tell(line: &str) {
-    writeln!(std::io::stderr(), "{line}").expect("stderr");
-}
-
-/// The 95 % bound on the rate of a failure that did not occur in `n` cases.
-pub fn bound(n: usize) -> String {
-    format!("0 of {n} (95 % bound {:.5})", 3.0 / n.max(1) as f64)
+    done.into_inner()
 }

@@ -16,6 +16,7 @@ use toolkeep_core::refusal::Code;
 use toolkeep_sandbox::compile::{CompileLimits, prescreen};
 use toolkeep_sandbox::prescreen::{BLOCK_DEPTH_MAX, BRANCH_TARGETS_MAX, LOCALS_BY_LOOPS_MAX, LOCALS_MAX, SEGMENTS_MAX};
 use toolkeep_sandbox::sandbox::{Sandbox, SandboxConfig};
+use toolkeep_tests::support::proof::told;
 use toolkeep_tests::support::scratch::Scratch;
 
 use super::binary::{END, I32, counted, number, section, sized};
@@ -148,6 +149,7 @@ fn status_of(pid: u32, name: &str) -> u64 {
 fn watched(wasm: &[u8]) -> Cost {
     let started = Instant::now();
     let mut child = Command::new(program())
+        .env_clear()
         .args(["compile-worker", &LIMITS.cpu_s.to_string(), &LIMITS.memory_bytes.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -172,7 +174,7 @@ fn watched(wasm: &[u8]) -> Cost {
 }
 
 #[test]
-fn t_r9_a_compile_bomb_costs_no_more_than_its_limits() {
+fn g9_t_r9_a_compile_bomb_costs_no_more_than_its_limits() {
     let bombs: [Bomb; 5] = [
         ("locals by loops", locals_by_loops),
         ("wide expression", wide_expression),
@@ -181,7 +183,7 @@ fn t_r9_a_compile_bomb_costs_no_more_than_its_limits() {
         ("segments", segments),
     ];
     let mut stopped = 0;
-    for (name, bomb) in bombs {
+    for (name, bomb) in &bombs {
         let wasm = bomb();
         prescreen(&wasm).unwrap_or_else(|refused| panic!("{name}: {refused}"));
         let cost = watched(&wasm);
@@ -197,10 +199,11 @@ fn t_r9_a_compile_bomb_costs_no_more_than_its_limits() {
         }
     }
     assert!(stopped > 0, "no bomb was one: the limits were not tried");
+    told("G9 compile bombs", bombs.len(), "beyond their limits", &format!("{stopped} stopped by a limit"));
 }
 
 #[tokio::test]
-async fn t_r9_a_compile_bomb_is_refused_at_once_the_second_time() {
+async fn g9_t_r9_a_compile_bomb_is_refused_at_once_the_second_time() {
     let scratch = Scratch::new();
     let wasm = functions();
     scratch.put("bomb.wasm", &wasm);
@@ -227,4 +230,5 @@ async fn t_r9_a_compile_bomb_is_refused_at_once_the_second_time() {
     assert_eq!(second, first);
     std::fs::remove_file(scratch.path().join("bomb.wasm")).expect("removed");
     assert_eq!(loader.artifact(&component).await.expect_err("remembered"), first, "nobody looked at it again");
+    told("G9 second tries", 2, "compiled again", "refused from memory");
 }

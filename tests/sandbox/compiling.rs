@@ -72,3 +72,52 @@ fn the_child_closes_descriptors_that_it_was_not_meant_to_have() {
     drop(listening);
     assert!(child.wait().expect("ended").success(), "an empty component is refused in words");
 }
+
+/// A compile child that waits for its component, until the listener is dropped.
+fn waiting() -> std::process::Child {
+    let mut command = Command::new(program());
+    command.args(["compile-worker", "7", "1073741824"]).env_clear();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("started")
+}
+
+#[test]
+fn t_r9_the_child_gains_no_privilege_and_has_no_more_than_its_limits() {
+    let mut child = waiting();
+    let read =
+        |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", child.id())).expect("a file of the child");
+    let is = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    // The last of its limits is the number of descriptors: with that, all of it is done.
+    crate::doors::running::until("it has limited itself", || {
+        is(&read("limits"), "Max open files").first().is_some_and(|n| n == "16")
+    });
+    assert_eq!(is(&read("status"), "NoNewPrivs:"), ["1"]);
+    let limits = read("limits");
+    for (name, soft, hard) in [
+        ("Max core file size", "0", "0"),
+        ("Max file size", "0", "0"),
+        ("Max cpu time", "7", "8"),
+        ("Max address space", "1073741824", "1073741824"),
+        ("Max open files", "16", "16"),
+    ] {
+        assert_eq!(is(&limits, name)[..2], [soft, hard], "{name}");
+    }
+    drop(child.stdin.take());
+    assert!(child.wait().expect("ended").success(), "an empty component is refused in words");
+}
+
+#[tokio::test]
+async fn t_r9_the_child_is_started_without_an_environment_and_beside_no_workspace() {
+    let scratch = toolkeep_tests::support::scratch::Scratch::new();
+    let (script, told) = (scratch.path().join("worker"), scratch.path().join("told"));
+    // A shell adds variables of its own; what it was given is what it hands on without them.
+    let text = format!("#!/bin/sh\nunset PWD OLDPWD SHLVL _\nenv > {0}\npwd >> {0}\n", told.display());
+    std::fs::write(&script, text).expect("script");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("mode");
+    let answer = in_child(&script, b"anything", CompileLimits::for_size(8)).await;
+    assert!(matches!(answer, Err(CompileRefused::Crashed(_))), "{answer:?}");
+    let told = std::fs::read_to_string(told).expect("it ran");
+    assert_eq!(told.lines().filter(|line| !line.starts_with("_=")).collect::<Vec<_>>(), ["/"]);
+}

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod approval;
+pub mod attention;
 pub mod audit;
 pub mod autonomy;
 pub mod breaker;

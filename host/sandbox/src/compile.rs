@@ -3,8 +3,8 @@
 //! The child is the same program under a hidden subcommand. It closes every descriptor beyond its three standard ones and
 //! limits itself before it reads a byte of the component, so that there is nothing in it to reach for. Component
 //! in on standard input, one framed answer out on standard output. Limits scale with the size of the
-//! component, because an interpreter honestly needs a hundred times the time of a small tool. The child does not set
-//! `no_new_privs`: it has nothing to execute by, and the call belongs to a part of the system interface that is not built in.
+//! component, because an interpreter honestly needs a hundred times the time of a small tool. It gains no privilege by whatever it might execute
+//! (`no_new_privs`), has no environment, and dies with the daemon.
 //!
 //! Caching, also of refusals, is the caller's.
 
@@ -153,6 +153,7 @@ fn child(mut arguments: impl Iterator<Item = String>) -> Result<(), String> {
     let (cpu_s, memory_bytes) = (number("CPU seconds")?, number("memory bytes")?);
     close_inherited_descriptors()?;
     confine(cpu_s, memory_bytes).map_err(|error| format!("limits could not be set: {error}"))?;
+    confined()?;
     let mut wasm = Vec::new();
     let most = COMPONENT_MAX_BYTES as u64 + 1;
     std::io::stdin().lock().take(most).read_to_end(&mut wasm).map_err(|error| error.to_string())?;
@@ -203,12 +204,38 @@ fn confine(cpu_s: u64, memory_bytes: u64) -> rustix::io::Result<()> {
     let limit = |resource, most| soft_and_hard(resource, most, most);
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    no_new_privileges()?;
     limit(Resource::Core, 0)?;
     // SIGXCPU at the limit says what happened; a child that does not die of it is killed a second later.
     soft_and_hard(Resource::Cpu, cpu_s, cpu_s.saturating_add(1))?;
     limit(Resource::As, memory_bytes)?;
     limit(Resource::Fsize, 0)?;
     limit(Resource::Nofile, DESCRIPTORS_MAX)
+}
+
+/// Whatever this process and its threads may execute gets no privilege by it: no set-user-id bit, no file capability.
+fn no_new_privileges() -> rustix::io::Result<()> {
+    let (on, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    #[expect(
+        unsafe_code,
+        reason = "one system call with numbers only; the safe wrapper is in a feature that is not built"
+    )]
+    // SAFETY: `PR_SET_NO_NEW_PRIVS` takes four numbers and touches no memory of this process.
+    let answer = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, on, unused, unused, unused) };
+    if answer == 0 {
+        return Ok(());
+    }
+    Err(rustix::io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(rustix::io::Errno::PERM))
+}
+
+/// Whether the kernel says what [`confine`] believes: asked before a byte of the component is read.
+fn confined() -> Result<(), String> {
+    let status = std::fs::read_to_string("/proc/self/status").map_err(|error| error.to_string())?;
+    let privileges = status.lines().find_map(|line| line.strip_prefix("NoNewPrivs:")).map(str::trim);
+    if privileges != Some("1") {
+        return Err("the child could still gain privileges".to_owned());
+    }
+    Ok(())
 }
 
 /// Compile in a child process: `program` is this program, which understands [`SUBCOMMAND`].

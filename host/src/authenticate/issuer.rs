@@ -5,6 +5,7 @@
 //! is not known has them read again, at most once in `refresh_min_s`. Nothing that is shown waits for the network.
 
 pub mod config;
+mod look;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,15 +21,16 @@ use toolkeep_core::net::reach::Network;
 use toolkeep_core::principal::Principal;
 use toolkeep_core::refusal::Refusal;
 
+pub use self::look::Look;
 pub use super::jwks::Algorithm;
 use super::jwks::{KEY_SET_MAX_BYTES, Keys};
 use super::jws::{self, Statement};
 pub use super::jws::{HEADERS_REFUSED, Rejected, STATEMENT_MAX_BYTES};
 use crate::ambient::Ambient;
-use crate::egress::{Egress, Limits, Outgoing};
+use crate::egress::{Egress, Incoming, Limits, Outgoing};
 
 /// How old keys may become that cannot be read again, in milliseconds: a day.
-const STALE_MS: u64 = 24 * 3600 * 1000;
+pub(crate) const STALE_MS: u64 = 24 * 3600 * 1000;
 /// How long reading keys from a URL may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -228,7 +230,7 @@ impl Issuer {
         self.tried_ms.store(ambient.now_ms(), Ordering::Release);
         let read = match &self.config.keys {
             KeySource::File(path) => read_file(path.clone()).await,
-            KeySource::Url { url, network } => self.fetch(egress, url, *network).await,
+            KeySource::Url { url, network } => self.ask(egress, url, *network).await.map(|answer| answer.body.to_vec()),
         };
         let keys = read.and_then(|text| Keys::read(&text, &self.config.algorithms).map_err(|bad| bad.to_string()));
         let problem = match keys {
@@ -249,7 +251,7 @@ impl Issuer {
         *self.problem.write().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
-    async fn fetch(&self, egress: &Egress, url: &str, network: Network) -> Result<Vec<u8>, String> {
+    async fn ask(&self, egress: &Egress, url: &str, network: Network) -> Result<Incoming, String> {
         let tenant = match &self.config.tenant {
             Named::Fixed(tenant) => Some(tenant),
             Named::Claim(_) => self.config.tenants.first(),
@@ -258,11 +260,7 @@ impl Issuer {
         let request = Outgoing::new(tenant, "GET", url).map_err(|error| error.to_string())?;
         let limits = Limits { total: FETCH_TIMEOUT, response_bytes: KEY_SET_MAX_BYTES, ..Limits::default() };
         let answer = egress.send(Outgoing { network, ..request }, limits).await.map_err(|error| error.to_string())?;
-        if answer.status == 200 {
-            Ok(answer.body.to_vec())
-        } else {
-            Err(format!("the server answers {}", answer.status))
-        }
+        if answer.status == 200 { Ok(answer) } else { Err(format!("the server answers {}", answer.status)) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Spikes: looking now and then whether the window of this moment is far above the windows before it.
 //!
 //! The look costs the calls nothing: it reads the charges that they leave, and only when there were any. A spike is told once in
-//! its window; where the operator wants it, spending of that workflow (or of what has none) pauses until it is resumed.
+//! its window; where the operator wants it, spending of that workflow (or of what has none) pauses until it is resumed. A
+//! restart is no gap: what was spent and what was told is on record, and the first look after it comes without a charge.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -50,7 +51,7 @@ impl Budgets {
             let since = begins.saturating_sub(rule.window_ms.saturating_mul(rule.baseline.into()));
             let before = self.0.ledger.spent_between(since, begins).await?;
             watched.before = before.into_iter().map(|(tenant, workflow, spent)| ((tenant, workflow), spent)).collect();
-            watched.told.clear();
+            watched.told = self.0.ledger.spikes_since(begins).await?.into_iter().collect();
             watched.window = Some(window);
         }
         for (tenant, workflow, spent) in self.0.ledger.spent_between(begins, now_ms.saturating_add(1)).await? {
@@ -58,37 +59,32 @@ impl Budgets {
             let before = watched.before.get(&spender).copied().unwrap_or_default();
             let Some(spike) = rule.judge(spent, before) else { continue };
             if watched.told.insert(spender.clone()) {
-                self.tell(&spender, &spike, rule.pause).await;
+                self.tell(&spender, &spike, (now_ms, rule.pause)).await;
             }
         }
         Ok(())
     }
 
-    async fn tell(&self, (tenant, workflow): &Spender, spike: &Spike, pause: bool) {
+    async fn tell(&self, (tenant, workflow): &Spender, spike: &Spike, (now_ms, pause): (u64, bool)) {
         let text = |amount| if spike.what == "calls" { amount_text(amount) } else { Usd::of_micro(amount).to_string() };
         let facts = json!({"meter": spike.what, "now": text(spike.now), "paused": pause, "tenant": tenant,
             "usual": text(spike.usual), "what": "spike", "workflow": workflow});
         tracing::warn!(%facts, "spending is far above what is usual");
         self.0.notify.event(Event::BudgetSpike, tenant, facts.clone());
-        if !pause {
-            return self.audit(&facts);
-        }
         let reason = format!("{} {} in this window, where {} is usual", text(spike.now), spike.what, text(spike.usual));
-        let pause = PauseRow {
-            tenant: tenant.clone(),
-            workflow: workflow.clone(),
-            reason: reason.into(),
-            at_ms: self.0.ambient.now_ms(),
-        };
         let _changing = self.0.pausing.lock().await;
-        // It holds from here on, also where it cannot be put on record.
-        let mut pauses = (**self.0.pauses.load()).clone();
-        if !pauses.iter().any(|other| other.tenant == pause.tenant && other.workflow == pause.workflow) {
-            pauses.push(pause.clone());
-            self.0.pauses.store(Arc::new(pauses));
+        if pause {
+            // It holds from here on, also where it cannot be put on record.
+            let mut pauses = (**self.0.pauses.load()).clone();
+            if !pauses.iter().any(|other| other.tenant == *tenant && other.workflow == *workflow) {
+                let (tenant, workflow) = (tenant.clone(), workflow.clone());
+                pauses.push(PauseRow { tenant, workflow, reason: reason.as_str().into(), at_ms: now_ms });
+                self.0.pauses.store(Arc::new(pauses));
+            }
         }
-        if let Err(error) = self.0.ledger.pause(&pause, &facts).await {
-            tracing::error!(%error, "a pause could not be put on record");
+        let spender = (tenant, workflow.as_ref());
+        if let Err(error) = self.0.ledger.spike(spender, now_ms, pause.then_some(reason), &facts).await {
+            tracing::error!(%error, "a spike could not be put on record");
         }
     }
 

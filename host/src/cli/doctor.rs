@@ -5,6 +5,7 @@
 
 mod daemon;
 mod door;
+mod issuers;
 mod machine;
 mod secrets;
 mod setup;
@@ -78,6 +79,7 @@ impl DoctorArgs {
                 findings.extend(setup::check(&loaded));
                 findings.extend(secrets::check(context, &loaded.config));
                 findings.extend(door::check(&loaded.config, context.ambient));
+                findings.extend(issuers::check(context, &loaded.config));
                 findings.extend(daemon::check(context));
             }
             Err(failure) => {

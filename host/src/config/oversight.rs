@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use toolkeep_core::attention::AttentionRule;
 use toolkeep_core::id::{ApprovalId, WorkspaceName};
 use url::{Host, Url};
 
@@ -81,6 +82,32 @@ impl ApprovalPage {
     }
 }
 
+/// What one person may agree to in an hour at most, if the configuration bounds it.
+const APPROVALS_PER_HOUR_MAX: u32 = 10_000;
+/// Seconds between two agreements that are too few to have read the second: what is usual, and the most.
+const HASTY_S: (u32, u32) = (2, 600);
+/// Hasty agreements in a row that are told of: what is usual, and the most.
+const HASTY_IN_A_ROW: (u32, u32) = (5, 1_000);
+
+/// How much attention an approver is thought to have.
+pub(super) fn check_attention(text: &ConfigText) -> Result<AttentionRule, ConfigError> {
+    let bounded = |name: &str, value: Option<u32>, usual: u32, (least, most): (u32, u32)| {
+        let value = value.unwrap_or(usual);
+        let wrong =
+            || ConfigError::value(format!("oversight.{name}"), format!("{value} is not between {least} and {most}"));
+        if (least..=most).contains(&value) { Ok(value) } else { Err(wrong()) }
+    };
+    let oversight = &text.oversight;
+    let per_hour = bounded("approvals_per_hour", oversight.approvals_per_hour, 0, (0, APPROVALS_PER_HOUR_MAX))?;
+    let hasty_s = bounded("hasty_s", oversight.hasty_s, HASTY_S.0, (0, HASTY_S.1))?;
+    let in_a_row = bounded("hasty_in_a_row", oversight.hasty_in_a_row, HASTY_IN_A_ROW.0, (1, HASTY_IN_A_ROW.1))?;
+    Ok(AttentionRule {
+        per_hour: Some(per_hour).filter(|most| *most > 0),
+        hasty_ms: u64::from(hasty_s) * 1_000,
+        in_a_row,
+    })
+}
+
 /// A tool that could change manifests, policies, sockets or the configuration could grant itself the rest.
 pub(super) fn refuse_own_folders<'p>(
     workspaces: &BTreeMap<WorkspaceName, Workspace>,
@@ -135,6 +162,18 @@ mod tests {
         let long = |bytes: usize| format!("https://keep.example/{}{APPROVAL}", "a".repeat(bytes - 21 - APPROVAL.len()));
         assert!(ApprovalPage::parse(&long(PAGE_MAX_BYTES)).is_ok());
         assert!(ApprovalPage::parse(&long(PAGE_MAX_BYTES + 1)).is_err());
+    }
+
+    #[test]
+    fn t_p8_bounds_of_attention_hold_at_the_most_and_not_above() {
+        let checked = |text: &str| check_attention(&toml::from_str(&format!("[oversight]\n{text}")).expect("toml"));
+        let usual = checked("").expect("the usual");
+        assert_eq!(usual, AttentionRule { per_hour: None, hasty_ms: 2_000, in_a_row: 5 });
+        assert_eq!(checked("approvals_per_hour = 10000").expect("the most").per_hour, Some(10_000));
+        assert_eq!(checked("hasty_s = 600\nhasty_in_a_row = 1000").expect("the most").hasty_ms, 600_000);
+        for wrong in ["approvals_per_hour = 10001", "hasty_s = 601", "hasty_in_a_row = 1001", "hasty_in_a_row = 0"] {
+            assert!(checked(wrong).expect_err(wrong).to_string().contains("oversight."), "{wrong}");
+        }
     }
 
     #[test]

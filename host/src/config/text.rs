@@ -174,6 +174,12 @@ pub struct OversightText {
     pub hold_run_after: Option<u32>,
     /// See [`super::ApprovalPage`].
     pub approval_page: Option<String>,
+    /// Plans that one person may agree to in an hour; 0 for any number.
+    pub approvals_per_hour: Option<u32>,
+    /// Seconds between two agreements of one person that are too few to have read the second; 0 for none.
+    pub hasty_s: Option<u32>,
+    /// So many hasty agreements in a row are told of.
+    pub hasty_in_a_row: Option<u32>,
 }
 
 /// `[limits]`.

@@ -164,12 +164,18 @@ impl<'p, P: Plane> Connection<'p, P> {
     ) -> End {
         let (mut stopping, mut replied) = (*stop.borrow_and_update(), false);
         loop {
-            if let Err(fault) = self.take_lines() {
-                self.output.push(None, &Body::Error(fault));
-                return self.last_words(&writer, End::LineTooLong);
-            }
+            let held_back = match self.take_lines() {
+                Ok(held_back) => held_back,
+                Err(fault) => {
+                    self.output.push(None, &Body::Error(fault));
+                    return self.last_words(&writer, End::LineTooLong);
+                }
+            };
             if self.flush(&writer).is_err() {
                 return End::Broken;
+            }
+            if held_back && self.output.len() < self.bounds.outbound_bytes {
+                continue;
             }
             let idle = self.in_flight() == 0 && self.output.is_empty();
             if idle && self.closed {
@@ -229,12 +235,16 @@ impl<'p, P: Plane> Connection<'p, P> {
         }
     }
 
-    /// Dispatch every whole line that has arrived.
-    fn take_lines(&mut self) -> Result<(), Fault> {
+    /// Dispatch every whole line that has arrived, as long as there is room for what is answered at once: a read of the
+    /// shortest lines would otherwise grow to a hundred times itself. Returns whether lines were held back.
+    fn take_lines(&mut self) -> Result<bool, Fault> {
         loop {
+            if self.output.len() >= self.bounds.outbound_bytes {
+                return Ok(self.input.is_partial());
+            }
             let line = match self.input.next_line() {
                 Ok(Some(line)) => line,
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(false),
                 Err(error) => {
                     let refusal = Refusal::new(Code::InvalidInput, error.to_string())
                         .hint("send large data as a file of a workspace; this connection is closed");

@@ -55,6 +55,12 @@ impl Outbox {
             }
         }
         let count = self.written - before;
+        // A peer that never lets it become empty must not make it keep what was written; moving the rest costs less than
+        // writing it did.
+        if self.written > BUFFER_KEPT_BYTES && self.written > self.len() {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
         if self.is_empty() {
             self.written = 0;
             self.bytes.clear();
@@ -63,5 +69,33 @@ impl Outbox {
             }
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn t_r4_what_was_written_is_given_back_although_it_is_never_empty() {
+        let (mut ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let (_reader, writer) = ours.split();
+        let (mut outbox, mut read) = (Outbox::default(), vec![0; 64 * 1024]);
+        outbox.push_line(&vec![b'x'; 4 * BUFFER_KEPT_BYTES]);
+        let mut passed = 0;
+        for _ in 0..1_000 {
+            writer.writable().await.expect("the peer is there");
+            outbox.write(&writer).expect("written");
+            assert!(!outbox.is_empty(), "the peer keeps it filled");
+            let count = theirs.read(&mut read).await.expect("read");
+            passed += count;
+            outbox.push_line(&vec![b'x'; count]);
+        }
+        assert!(passed > 32 * BUFFER_KEPT_BYTES, "{passed}");
+        let kept = outbox.bytes.capacity();
+        assert!(kept <= 16 * BUFFER_KEPT_BYTES, "{kept} bytes are kept of {passed}");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use toolkeep_core::audit::AuditKind;
 use toolkeep_core::call::Outcome;
 use toolkeep_core::display::visible;
 use toolkeep_core::id::{ApprovalId, CallId, PlanId, TenantName, UserName};
@@ -258,11 +259,13 @@ impl Host {
         let resolved = if approval.state == ApprovalState::Approved {
             Resolved::Approved
         } else {
+            self.may_still_agree(voter).await?;
             self.resolve(voter, id, reason, Some(raised)).await?
         };
+        let warning = self.hasty(voter).await;
         match resolved {
             Resolved::Counted { have, need } => {
-                Ok(json!({"approval": id, "state": "pending", "have": have, "need": need}))
+                Ok(json!({"approval": id, "state": "pending", "have": have, "need": need, "warning": warning}))
             }
             Resolved::Approved => {
                 let stored = self.stored_plan(scope, PlanName::Id(approval.plan)).await?;
@@ -271,10 +274,54 @@ impl Host {
                 self.resume(call).await;
                 self.0.notices.announce();
                 let reply: Value = serde_json::from_str(&answer.reply).unwrap_or(Value::Null);
-                Ok(json!({"approval": id, "state": "approved", "reply": reply}))
+                Ok(json!({"approval": id, "state": "approved", "reply": reply, "warning": warning}))
             }
             Resolved::Rejected => Err(Refusal::new(Code::Internal, "BUG: an agreement was counted as a rejection")),
         }
+    }
+
+    /// Somebody who agreed to as many plans as one person may within an hour agrees to no more of them.
+    async fn may_still_agree(&self, voter: &Voter) -> Result<(), Refusal> {
+        let rule = self.0.config.attention;
+        if rule.per_hour.is_none() {
+            return Ok(());
+        }
+        let (before, now_ms) = (self.agreements(voter).await?, self.0.ambient.now_ms());
+        let Some(wait_ms) = rule.too_many(&before, now_ms) else { return Ok(()) };
+        let most = rule.per_hour.unwrap_or_default();
+        Err(Refusal::new(Code::RateLimited, format!("you agreed to {most} plans within an hour"))
+            .after_ms(wait_ms)
+            .hint(
+                "let somebody else look, reject what should not be, or agree to ordinary plans in advance \
+                   (`toolkeep standing make`); `oversight.approvals_per_hour` is the bound",
+            ))
+    }
+
+    /// Whether this agreement was one too many of those that nobody can have read: then operators are told, and the approver
+    /// is, in words.
+    async fn hasty(&self, voter: &Voter) -> Option<String> {
+        let rule = self.0.config.attention;
+        let before = self.agreements(voter).await.ok()?;
+        let (now_ms, before) = before.split_first()?;
+        if !rule.is_hasty(before, *now_ms) {
+            return None;
+        }
+        let facts = json!({"by": &voter.user, "in_a_row": rule.in_a_row, "within_ms": rule.hasty_ms, "what": "hasty"});
+        if let Err(error) = self.ledger().audit(AuditKind::Approval, &facts) {
+            tracing::error!(%error, "hasty agreements could not be put on record");
+        }
+        self.0.notify.event(Event::ApprovalHasty, &voter.tenant, facts);
+        let (times, seconds) = (rule.in_a_row, rule.hasty_ms / 1_000);
+        Some(format!(
+            "that was fast: {times} agreements in a row, each within {seconds} s of the one before; read what you agree to"
+        ))
+    }
+
+    /// When somebody agreed to plans last, the latest first: as far back as the rule looks.
+    async fn agreements(&self, voter: &Voter) -> Result<Vec<u64>, Refusal> {
+        let depth = self.0.config.attention.depth();
+        let found = self.ledger().agreements(&voter.tenant, &voter.user, depth).await;
+        found.map_err(|error| error.refusal())
     }
 
     /// The plan was made with another tool or policy: it ends now, and whoever waits for it is told, instead of waiting for a

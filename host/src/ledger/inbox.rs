@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, Row, params};
-use toolkeep_core::id::{ApprovalId, CallId, PlanId, TenantName};
+use toolkeep_core::id::{ApprovalId, CallId, PlanId, TenantName, UserName};
 use toolkeep_core::principal::Principal;
 
 use super::Ledger;
@@ -81,6 +81,28 @@ impl Ledger {
         self.settled().await?;
         let scope = scope.clone();
         self.read(move |conn| approval_row(conn, &scope, id)).await
+    }
+
+    /// When somebody agreed to plans of a tenant, the latest first, at most so many.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn agreements(
+        &self,
+        tenant: &TenantName,
+        approver: &UserName,
+        most: u32,
+    ) -> Result<Vec<u64>, LedgerError> {
+        self.settled().await?;
+        let (tenant, approver) = (tenant.clone(), approver.clone());
+        self.read(move |conn| {
+            let sql = "SELECT v.at_ms FROM approval_votes v JOIN approvals a ON a.id = v.approval \
+                       WHERE v.approver = ?1 AND v.approved = 1 AND a.tenant = ?2 ORDER BY v.at_ms DESC LIMIT ?3";
+            rows(conn, sql, params![approver.as_str(), tenant.as_str(), i64::from(most)], |row| {
+                Reading::new(row, "approval_votes").number("at_ms")
+            })
+        })
+        .await
     }
 
     /// Approvals, newest first.

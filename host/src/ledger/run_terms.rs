@@ -61,11 +61,12 @@ pub(super) enum RunWork {
         at_ms: u64,
         facts: String,
     },
-    /// Spending of a workflow, or of what has none, stops.
-    Pause {
+    /// Spending of a workflow, or of what has none, is far above what is usual; with a reason it stops.
+    Spike {
         tenant: TenantName,
         workflow: String,
-        reason: String,
+        at_ms: u64,
+        pause: Option<String>,
         facts: String,
     },
     /// It goes on.
@@ -90,7 +91,7 @@ impl RunWork {
             Self::Charge(_) | Self::Refund(_) => 0,
             Self::Escalate { facts, .. }
             | Self::Release { facts, .. }
-            | Self::Pause { facts, .. }
+            | Self::Spike { facts, .. }
             | Self::Resume { facts, .. }
             | Self::Allow { facts, .. } => facts.len(),
         }
@@ -185,13 +186,19 @@ impl Batch<'_> {
                 self.execute("UPDATE run_marks SET breaches = 0 WHERE run = ?1", params![id_bytes(run.uuid())])?;
                 self.append(AuditKind::Escalation, facts.clone());
             }
-            RunWork::Pause { tenant, workflow, reason, facts } => {
-                let paused = self.execute(
-                    "INSERT INTO pauses (tenant, workflow, reason, at_ms) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-                    params![tenant.as_str(), workflow, reason, integer(self.now_ms)],
+            RunWork::Spike { tenant, workflow, at_ms, pause, facts } => {
+                self.execute(
+                    "INSERT INTO spikes (tenant, workflow, told_ms) VALUES (?1, ?2, ?3) \
+                     ON CONFLICT (tenant, workflow) DO UPDATE SET told_ms = excluded.told_ms",
+                    params![tenant.as_str(), workflow, integer(*at_ms)],
                 )?;
+                if let Some(reason) = pause {
+                    self.execute(
+                        "INSERT INTO pauses (tenant, workflow, reason, at_ms) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+                        params![tenant.as_str(), workflow, reason, integer(*at_ms)],
+                    )?;
+                }
                 self.append(AuditKind::Budget, facts.clone());
-                return Ok(Done::Changed(paused == 1));
             }
             RunWork::Resume { tenant, workflow, facts } => {
                 let sql = "DELETE FROM pauses WHERE tenant = ?1 AND workflow = ?2";
@@ -327,18 +334,43 @@ impl Ledger {
         self.change(RunWork::Release { run, raised, at_ms, facts }, true).await.map(drop)
     }
 
-    /// Pause spending. Durable when it returns. False if it is paused already.
+    /// Put on record that spending is far above what is usual and, with a reason, pause it. Durable when it returns.
     ///
     /// # Errors
     /// The ledger failed.
-    pub async fn pause(&self, pause: &PauseRow, facts: &serde_json::Value) -> Result<bool, LedgerError> {
-        let work = RunWork::Pause {
-            tenant: pause.tenant.clone(),
-            workflow: pause.workflow.as_ref().map_or_else(String::new, ToString::to_string),
-            reason: pause.reason.to_string(),
+    pub async fn spike(
+        &self,
+        (tenant, workflow): (&TenantName, Option<&WorkflowName>),
+        at_ms: u64,
+        pause: Option<String>,
+        facts: &serde_json::Value,
+    ) -> Result<(), LedgerError> {
+        let work = RunWork::Spike {
+            tenant: tenant.clone(),
+            workflow: workflow.map_or_else(String::new, ToString::to_string),
+            at_ms,
+            pause,
             facts: toolkeep_core::audit::canonical_body(facts),
         };
-        self.change(work, true).await
+        self.change(work, true).await.map(drop)
+    }
+
+    /// Whose spending was told to be a spike since a moment.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn spikes_since(&self, from_ms: u64) -> Result<Vec<(TenantName, Option<WorkflowName>)>, LedgerError> {
+        self.caught_up().await?;
+        let sql = "SELECT * FROM spikes WHERE told_ms >= ?1";
+        self.read(move |conn| {
+            rows(conn, sql, params![integer(from_ms)], |row| {
+                let reading = Reading::new(row, "spikes");
+                let workflow = reading.text("workflow")?;
+                let workflow = if workflow.is_empty() { None } else { Some(reading.name("workflow")?) };
+                Ok((reading.name("tenant")?, workflow))
+            })
+        })
+        .await
     }
 
     /// Resume spending. False if it was not paused.

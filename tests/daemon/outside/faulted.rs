@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::thread;
 
-use super::super::kill::tell;
+use toolkeep_tests::support::proof::{is_over, seed, size, told};
+
 use super::super::world::{Agent, Reply, World};
 use super::peer::{Deaf, Fault, Peer};
 use super::{agree, awake, grant, held, reach, resolve, send, write};
 use crate::hard::program::Dice;
-use crate::hard::strace::{bound, is_hard};
 
 /// Requests of a hard run.
 const REQUESTS: usize = 2_000;
@@ -189,11 +189,8 @@ impl Scene {
 
 #[test]
 fn g07_of_two_thousand_faulted_requests_none_is_sent_twice_and_every_ambiguous_one_is_unknown() {
-    let given = std::env::var("TOOLKEEP_SEED").ok().and_then(|text| text.parse().ok());
-    let seed: u64 = given.unwrap_or(7);
-    let mut cases = cases(seed);
-    cases.truncate(if is_hard() { REQUESTS } else { SAMPLE });
-    let total = cases.len();
+    let mut cases = cases(seed());
+    cases.truncate(size(SAMPLE, REQUESTS));
     let scene = Scene::new();
     let tally = Mutex::new(BTreeMap::<String, usize>::new());
     let left = Mutex::new(cases);
@@ -201,7 +198,7 @@ fn g07_of_two_thousand_faulted_requests_none_is_sent_twice_and_every_ambiguous_o
         for _ in 0..AGENTS {
             scope.spawn(|| {
                 let (mut agent, mut admin) = (scene.world.agent(), scene.world.admin());
-                loop {
+                while !is_over() {
                     let Some(case) = left.lock().expect("cases").pop() else { return };
                     let said = scene.judge(&case, (&mut agent, &mut admin));
                     *tally.lock().expect("tally").entry(said).or_default() += 1;
@@ -210,8 +207,8 @@ fn g07_of_two_thousand_faulted_requests_none_is_sent_twice_and_every_ambiguous_o
         }
     });
     let tally = tally.into_inner().expect("tally");
-    tell(&format!("G7 faulted requests: duplicates or wrong words {}, {tally:?}, seed {seed}", bound(total)));
-    assert!(tally.len() == 3 && tally.values().sum::<usize>() == total, "{tally:?}");
+    told("G7 faulted requests", tally.values().sum(), "sent twice or wrongly told", &format!("{tally:?}"));
+    assert_eq!(tally.len(), 3, "{tally:?}");
     let mut keys: Vec<String> =
         scene.peer.reads().into_iter().map(|read| format!("{} {}", read.key, read.line)).collect();
     keys.sort();

@@ -12,14 +12,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use toolkeep_tests::support::mail_server::{MailServer, Manner};
+use toolkeep_tests::support::proof::{is_over, seed, size, told};
 
-use super::super::kill::tell;
 use super::super::world::{Reply, World};
 use super::peer::{Moment, Peer};
 use super::{add, agree, awake, consent, count, grant, held, message, now, reach, resolve, send, write};
 use crate::doors::running::until;
 use crate::hard::program::Dice;
-use crate::hard::strace::{bound, is_hard};
 
 /// Kills of an ordinary run, and of a hard one.
 const SAMPLE: usize = 33;
@@ -215,16 +214,17 @@ fn kills(seed: u64, total: usize) -> Vec<(Kill, Option<u64>)> {
 
 #[test]
 fn g1_g7_a_commit_killed_at_every_phase_of_a_request_and_of_a_message_is_never_torn_or_made_twice() {
-    let given = std::env::var("TOOLKEEP_SEED").ok().and_then(|text| text.parse().ok());
-    let seed: u64 = given.unwrap_or(7);
-    let total = if is_hard() { HARD } else { SAMPLE };
+    let total = size(SAMPLE, HARD);
     let mut scene = Scene::new();
     // Compile before the first kill.
     let first = scene.call(total);
     agree(&mut scene.world.admin(), &first).must("ok", "committed", "");
     let (mut committed, mut found) = (BTreeSet::from([total]), BTreeMap::<String, usize>::new());
     let mut twice = 0;
-    for (round, (kill, again)) in kills(seed, total).into_iter().enumerate() {
+    for (round, (kill, again)) in kills(seed(), total).into_iter().enumerate() {
+        if is_over() {
+            break;
+        }
         let (state, done) = scene.round(round, kill, again);
         *found.entry(state).or_default() += 1;
         twice += usize::from(again.is_some());
@@ -238,11 +238,10 @@ fn g1_g7_a_commit_killed_at_every_phase_of_a_request_and_of_a_message_is_never_t
     let residue: Vec<String> = scene.world.snapshot().into_keys().filter(|name| name.contains(".toolkeep-")).collect();
     assert_eq!(residue, Vec::<String>::new());
     scene.world.verified();
-    tell(&format!(
-        "G1/G7 kills of a commit with a request and a message: duplicates or torn {}, {twice} killed again while recovering, \
-         found {found:?}, {again} mails made again under their id, seed {seed}",
-        bound(total)
-    ));
+    let more =
+        format!("{twice} killed again while recovering, found {found:?}, {again} mails made again under their id");
+    let done = found.values().sum();
+    told("G7 kills of a commit with a request and a message", done, "torn or made twice", &more);
     assert!(found.contains_key("unknown") && found.contains_key("committed"), "{found:?}");
 }
 

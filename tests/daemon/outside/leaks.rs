@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use toolkeep_tests::support::proof::told;
 
-use super::super::kill::tell;
 use super::super::world::{Agent, World};
 use super::{agree, asleep, consent, grant, held, reach, send, write};
 use crate::egress::echo::{self, canary, spelled};
@@ -214,11 +214,8 @@ fn r48_t_s1_g15_fifty_secrets_echoed_in_eight_spellings_are_nowhere_in_what_the_
     let controls: BTreeSet<&String> = there.range(secrets..).map(|at| &names[*at]).collect();
     assert_eq!(controls.len(), spelled(CONTROL).len(), "the search would find only {controls:?}");
     assert!(all.matches("[secret s").count() > 100, "what was taken out is named");
-    tell(&format!(
-        "G15 secrets: 0 hits of {} spellings of {CANARIES} secrets in {} MiB that the daemon wrote or said",
-        8 * CANARIES,
-        all.len() >> 20
-    ));
+    let more = format!("spellings of {CANARIES} secrets in {} MiB that the daemon wrote or said", all.len() >> 20);
+    told("G15 secrets", 8 * CANARIES as usize, "found", &more);
 }
 
 /// A spelling as it lies in a text: as it is, in a text of JSON, or in one inside of another.

@@ -330,3 +330,43 @@ async fn t_i3_a_hundred_connections_with_the_same_id_never_see_each_other() {
         client.expect("client");
     }
 }
+
+#[tokio::test]
+async fn t_r4_lines_are_answered_while_there_is_room_and_held_back_above_it() {
+    let line = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"params\":{}}\n";
+    let answered = |outbound_bytes: usize, lines: usize| {
+        let plane = Shared(Arc::new(Double::default()));
+        let (sender, _notes) = mpsc::channel(1);
+        let bounds = Bounds { outbound_bytes, ..bounds() };
+        let mut connection = Connection::new(&plane, 0, (bounds, Busy::default()), sender);
+        connection.input.room().extend_from_slice(line.repeat(lines).as_bytes());
+        let held_back = connection.take_lines().expect("lines");
+        (connection.output.len(), held_back)
+    };
+    let (one, _) = answered(1, 1);
+    assert_eq!(answered(3 * one, 3), (3 * one, false), "as many as there is room for");
+    assert_eq!(answered(3 * one, 4), (3 * one, true), "the next waits until some were taken");
+    assert_eq!(answered(3 * one - 1, 100), (3 * one, true), "one answer may stand out");
+}
+
+#[tokio::test]
+async fn t_r4_whoever_sends_many_short_lines_and_reads_late_gets_every_answer() {
+    let mut peer = Peerside::new(Bounds { outbound_bytes: 4096, ..bounds() });
+    // Their answers are ten times what the socket's own buffers hold.
+    let (mut reading, mut writing) = peer.stream.split();
+    let sent = 20_000;
+    let lines = "1\n".repeat(sent);
+    let send = async {
+        writing.write_all(lines.as_bytes()).await.expect("sent");
+        writing.shutdown().await.expect("shut");
+    };
+    let take = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut all = Vec::new();
+        reading.read_to_end(&mut all).await.expect("read");
+        all.iter().filter(|byte| **byte == b'\n').count()
+    };
+    let ((), answered) = tokio::join!(send, take);
+    assert_eq!(answered, sent);
+    assert_eq!(peer.end.await.expect("end"), End::Closed);
+}

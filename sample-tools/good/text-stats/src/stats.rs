@@ -59,11 +59,5 @@ pub(crate) fn measure<'t>(text: &'t str, top: u8, all: impl Iterator<Item = &'t 
     // Stable: words of one count stay in order of the alphabet.
     ranked.sort_by_key(|entry| std::cmp::Reverse(entry.count));
     ranked.truncate(usize::from(top));
-    TextStatsOutput {
-        lines: text.lines().count(),
-        words,
-        chars: text.chars().count(),
-        bytes: text.len(),
-        top: ranked,
-    }
+    TextStatsOutput { lines: text.lines().count(), words, chars: text.chars().count(), bytes: text.len(), top: ranked }
 }

@@ -4,6 +4,8 @@
 
 mod raw;
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -88,6 +90,28 @@ pub enum Step {
         /// Its text.
         text: String,
     },
+    /// Remove a file of the workspace `books`.
+    Remove {
+        /// Its path.
+        path: String,
+    },
+    /// Make a directory in the workspace `books`.
+    MakeDir {
+        /// Its path.
+        path: String,
+    },
+    /// Remove an empty directory of the workspace `books`.
+    RemoveDir {
+        /// Its path.
+        path: String,
+    },
+    /// Rename a file of the workspace `books`.
+    Rename {
+        /// Its path.
+        from: String,
+        /// Its next path.
+        to: String,
+    },
     /// The monotonic time.
     Now,
     /// End with an error of the tool's own.
@@ -149,6 +173,13 @@ fn value(place: &Place) -> String {
     place.value.repeat(place.times.unwrap_or(1))
 }
 
+fn file(path: &str, act: impl FnOnce(PathBuf) -> std::io::Result<()>) -> Value {
+    match workspace("books").and_then(|books| books.path(path)) {
+        Ok(path) => told(act(path).map(|()| "done")),
+        Err(error) => told::<(), _>(Err(error)),
+    }
+}
+
 fn run(step: Step) -> Result<Value, Error> {
     Ok(match step {
         Step::Send { method, url, headers, body, times } => {
@@ -186,6 +217,13 @@ fn run(step: Step) -> Result<Value, Error> {
         Step::Write { path, text } => {
             told(workspace("books").and_then(|books| books.write(&path, text)).map(|()| "done"))
         }
+        Step::Remove { path } => file(&path, |path| std::fs::remove_file(path)),
+        Step::MakeDir { path } => file(&path, |path| std::fs::create_dir(path)),
+        Step::RemoveDir { path } => file(&path, |path| std::fs::remove_dir(path)),
+        Step::Rename { from, to } => match workspace("books").and_then(|books| books.path(&to)) {
+            Ok(to) => file(&from, |from| std::fs::rename(from, to)),
+            Err(error) => told::<(), _>(Err(error)),
+        },
         Step::Now => json!(raw::now()),
         Step::Fail => return Err(Error::conflict("told to fail")),
         Step::Spin => loop {
@@ -213,7 +251,18 @@ fn deeper(depth: u64) -> u64 {
 /// When: testing what a tool can reach.
 /// Side effects: whatever it gets away with.
 /// Errors: conflict if told to fail.
-#[tool(effects("file.write", "dir.create", "http.request", "kv.add", "kv.delete", "kv.set", "message.send"))]
+#[tool(effects(
+    "file.write",
+    "file.delete",
+    "file.rename",
+    "dir.create",
+    "dir.delete",
+    "http.request",
+    "kv.add",
+    "kv.delete",
+    "kv.set",
+    "message.send"
+))]
 pub fn reach(args: ReachArgs) -> Result<ReachOutput, Error> {
     let answers = args.steps.into_iter().map(run).collect::<Result<_, _>>()?;
     Ok(ReachOutput { answers })

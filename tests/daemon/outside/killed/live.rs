@@ -6,15 +6,14 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use toolkeep_tests::support::proof::{is_over, seed, size, told};
 
-use super::super::super::kill::tell;
 use super::super::super::world::{Reply, World};
 use super::super::peer::{Moment, Peer};
 use super::super::{agree, awake, consent, grant, held, now, resolve, send, write};
 use super::MOMENTS;
 use crate::doors::running::until;
 use crate::hard::program::Dice;
-use crate::hard::strace::{bound, is_hard};
 
 /// Kills of an ordinary run, and of a hard one.
 const SAMPLE: usize = 16;
@@ -127,19 +126,18 @@ impl Scene {
 
 #[test]
 fn r07_g1_g7_a_call_killed_at_every_phase_of_a_request_that_it_waits_for_goes_on_and_sends_it_once() {
-    let given = std::env::var("TOOLKEEP_SEED").ok().and_then(|text| text.parse().ok());
-    let seed: u64 = given.unwrap_or(7);
-    let total = if is_hard() { HARD } else { SAMPLE };
-    let (mut scene, mut dice) = (Scene::new(), Dice::new(seed));
+    let total = size(SAMPLE, HARD);
+    let (mut scene, mut dice) = (Scene::new(), Dice::new(seed()));
     let mut found = BTreeMap::<String, usize>::new();
     for round in 0..total {
+        if is_over() {
+            break;
+        }
         let us = u64::try_from(dice.below(LIFE_US)).expect("small");
         let state = scene.round(round, MOMENTS.get(round % 8).copied(), us);
         *found.entry(state).or_default() += 1;
     }
     scene.world.verified();
-    tell(&format!(
-        "G1/G7 kills around a request that a tool waits for: duplicates or torn {}, found {found:?}, seed {seed}",
-        bound(total)
-    ));
+    let done = found.values().sum();
+    told("G7 kills around a request that a tool waits for", done, "torn or made twice", &format!("found {found:?}"));
 }

@@ -136,6 +136,44 @@ fn r14_functions_are_offered_only_as_the_manifest_describes_them() {
 }
 
 #[test]
+fn r42_what_the_manifest_calls_sensitive_is_hidden_as_if_a_schema_said_so() {
+    const SAID: &str = "CANARY-NOTE";
+    let world = world();
+    let hides = |pointer: &str| {
+        let line = format!("sensitive = [\"{pointer}\"]\nname = \"sum\"");
+        MANIFEST.replacen("name = \"sum\"", &line, 1)
+    };
+    for (wrong, expected) in [
+        ("/input/items/*/nota", "has nothing at `/input/items/*/nota`"),
+        ("/input/items/0", "has nothing at"),
+        ("/items", "is no part of a call"),
+        ("/inputs", "is no part of a call"),
+    ] {
+        let told = refused(&world, &hides(wrong));
+        assert!(told.contains(expected), "{told}");
+    }
+    installed(&world, &hides("/input/items/*/note\", \"/output/heaviest/note"));
+    let mut agent = world.agent();
+    let listed = agent.ok("tools.describe", json!({"tool": "stock.sum"}));
+    let note = "/input_schema/properties/items/items/properties/note";
+    assert_eq!(listed.pointer(note).map(|note| &note["x-sensitive"]), Some(&json!(true)));
+    let mut one = item("a");
+    one["note"] = json!(SAID);
+    let run = agent.ok("runs.open", json!({}))["run"].clone();
+    let summed = agent.reply("calls.execute", json!({"tool": "stock.sum", "input": {"items": [one]}, "run": run}));
+    let call = summed.must("ok", "none", "").call().to_owned();
+    one["note"] = json!([SAID]);
+    let wrong = agent.execute("stock.sum", json!({"items": [one]})).must("failed", "none", "invalid_input");
+    let said = wrong.value.to_string();
+    assert!(said.contains("/input/items/0/note") && !said.contains(SAID), "{said}");
+    let exported = world.cli(&["audit", "export", "--run", run.as_str().expect("a run")]);
+    let exported = String::from_utf8_lossy(&exported.stdout).into_owned();
+    assert!(exported.contains(&call) && exported.contains("\"Tea\""), "the rest is shown: {exported}");
+    assert!(!exported.contains(SAID), "{exported}");
+    assert!(!world.log().contains(SAID));
+}
+
+#[test]
 fn r50_a_typed_tool_is_called_under_the_same_rules_as_any_other() {
     let world = world();
     assert_eq!(installed(&world, MANIFEST), json!(["stock.sum", "stock.stock.store", "stock.stock.show"]));

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 /// What stands for a hidden part.
 pub const HIDDEN: &str = "[redacted]";
 /// The keyword by which a schema marks a part.
-const KEYWORD: &str = "x-sensitive";
+pub const KEYWORD: &str = "x-sensitive";
 /// Deepest part of a schema that is looked for `x-sensitive`.
 const DEPTH_MAX: usize = 32;
 /// Most pointers of one schema: beyond it the whole is hidden.

@@ -14,7 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::id::{NotAnId, ToolName};
 
 mod schema;
+mod table;
 mod text;
+
+pub use schema::is_wide;
+pub use table::{Named, Table};
 
 /// Levels of types in one another: each is up to four levels of JSON Schema, and a listing has at most 64.
 pub const DEPTH_MAX: usize = 12;
@@ -45,13 +49,13 @@ pub enum Type {
     Char,
     String,
     List(Box<Self>),
-    Record(Box<[Field]>),
+    Record(Table<Field>),
     Tuple(Box<[Self]>),
-    Variant(Box<[Case]>),
-    Enum(Box<[Name]>),
+    Variant(Table<Case>),
+    Enum(Table<Name>),
     Option(Box<Self>),
     Result { ok: Option<Box<Self>>, err: Option<Box<Self>> },
-    Flags(Box<[Name]>),
+    Flags(Table<Name>),
 }
 
 /// The name of a field, case, flag or parameter.
@@ -110,7 +114,7 @@ pub struct Function {
     /// What names it in its component.
     pub label: Label,
     /// What it takes, in order.
-    pub params: Box<[Field]>,
+    pub params: Table<Field>,
     /// What it returns, if it returns anything.
     pub result: Option<Type>,
 }
@@ -376,7 +380,7 @@ impl<L> Builder<L> {
         })
     }
 
-    fn fields<T>(&mut self, fields: Vec<(String, T)>, depth: usize) -> Result<Box<[Field]>, Unsuitable>
+    fn fields<T>(&mut self, fields: Vec<(String, T)>, depth: usize) -> Result<Table<Field>, Unsuitable>
     where
         L: Fn(&T) -> Node<T>,
     {
@@ -388,7 +392,7 @@ impl<L> Builder<L> {
         fields.into_iter().map(field).collect()
     }
 
-    fn names(&mut self, names: Vec<String>) -> Result<Box<[Name]>, Unsuitable> {
+    fn names(&mut self, names: Vec<String>) -> Result<Table<Name>, Unsuitable> {
         self.take(names.len())?;
         names.into_iter().map(|name| self.name(name)).collect()
     }

@@ -85,7 +85,7 @@ fn common() -> Config {
 }
 
 /// Proposals that no toolchain for tools needs: each is code of the engine that a hostile component would reach.
-fn refused_proposals() -> WasmFeatures {
+pub(crate) fn refused_proposals() -> WasmFeatures {
     WasmFeatures::TAIL_CALL
         | WasmFeatures::RELAXED_SIMD
         | WasmFeatures::THREADS

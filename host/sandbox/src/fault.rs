@@ -114,6 +114,11 @@ pub(crate) struct Circumstances {
     pub(crate) output_limit: u64,
 }
 
+/// Whether more crossed between guest and host in one call than may.
+pub(crate) fn is_crossing(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| cause.to_string().contains(HOSTCALL_TEXT))
+}
+
 /// Sort an error of the engine.
 pub(crate) fn sort(error: &wasmtime::Error, circumstances: &Circumstances) -> Broken {
     if let Some(Stop(fault)) = error.downcast_ref::<Stop>() {

@@ -332,7 +332,8 @@ impl Screen {
         for export in reader.clone() {
             let export = export.map_err(malformed)?;
             let name = export.name.name;
-            if name.starts_with(ANY_TOOL) && !name.starts_with(TOOL) {
+            let path = name.split_once('@').map_or(name, |(path, _)| path);
+            if path == ANY_TOOL && !name.starts_with(TOOL) {
                 return Err(Refused::OtherContract(name.chars().take(128).collect()));
             }
             self.has_tool |= name.starts_with(TOOL);

@@ -14,7 +14,7 @@ use wasmtime::{Engine, Store};
 
 use crate::bindings::{GuestPre, contract};
 use crate::execution::CROSSING_MAX_BYTES;
-use crate::fault::{Fault, HostFault, Stop};
+use crate::fault::{self, Fault, HostFault, Stop};
 use crate::prescreen;
 use crate::state::State;
 
@@ -22,8 +22,11 @@ mod failure;
 mod file;
 mod input;
 mod output;
+mod spare;
 
 pub use file::{Exported, functions};
+use input::Made;
+use spare::Spares;
 
 /// How a component is called.
 pub(crate) enum Door {
@@ -49,10 +52,14 @@ impl Door {
 /// How many times more memory than its name a flag takes here: a text of its own in a list.
 const FLAG_WEIGHT: usize = 32;
 
+/// What a result has too much of when reading it ends: not its JSON, which no limit makes smaller.
+const VALUES_TEXT: &str = "values in one result";
+
 /// A component whose functions are ready to be called.
 pub(crate) struct Typed {
     ready: InstancePre<State>,
     functions: BTreeMap<Label, Callable>,
+    spares: Spares,
 }
 
 struct Callable {
@@ -66,7 +73,7 @@ impl Typed {
         if functions.is_empty() {
             return Err(HostFault::Unfit("it exports no function that could be a tool".to_owned()));
         }
-        Ok(Self { ready, functions })
+        Ok(Self { ready, functions, spares: Spares::default() })
     }
 
     /// Call a function. What it says itself about its failure comes as the contract's errors, and so does an input that it
@@ -81,8 +88,8 @@ impl Typed {
         let Some(Callable { index, function }) = self.functions.get(label) else {
             return Err(stop(Fault::Trap(format!("the component exports no function `{label}` that could be a tool"))));
         };
-        let arguments = match input::arguments(&function.params, input) {
-            Ok(arguments) => arguments,
+        let Made { arguments, values } = match input::arguments(&function.params, input, self.spares.take(label)) {
+            Ok(made) => made,
             Err(problem) => return Ok(Err(failure::of_input(function, problem))),
         };
         if function.result.as_ref().is_some_and(Type::holds_flags) {
@@ -94,8 +101,11 @@ impl Typed {
         let called = called.ok_or_else(|| stop(Fault::Trap(format!("`{label}` is no function"))))?;
         let mut results = [Val::Bool(false)];
         let given = results.get_mut(..usize::from(function.result.is_some())).unwrap_or_default();
-        called.call_async(&mut *store, &arguments, given).await?;
-        drop(arguments);
+        called.call_async(&mut *store, &arguments, given).await.map_err(|error| {
+            let too_many = store.data().books.returned && fault::is_crossing(&error);
+            if too_many { stop(Fault::Memory { what: VALUES_TEXT }) } else { error }
+        })?;
+        self.spares.keep(label, arguments, values);
         let [result] = results;
         returned(function, &result, output_bytes)
     }

@@ -4,9 +4,11 @@
 //! schemas are made of its types; from there on nobody knows the difference. Descriptions are as complete for the one as
 //! for the other: a part that is missing refuses the manifest and is named.
 
+use serde_json::{Map, Value, json};
 use toolkeep_core::descriptor::{BadDescriptor, Description, Descriptor, Descriptors, FORMAT, SECTION_MAX_BYTES};
 use toolkeep_core::id::ToolName;
 use toolkeep_core::manifest::{Manifest, Offer};
+use toolkeep_core::redact;
 use toolkeep_sandbox::component;
 use toolkeep_sandbox::execution::Entry;
 use toolkeep_sandbox::prescreen::Contract;
@@ -85,7 +87,8 @@ fn functions_under(exported: &[Exported], manifest: &Manifest) -> Result<Descrip
     let mut size = 0_usize;
     for offer in manifest.functions.iter() {
         let tool = described(offer, exported)?;
-        size = size.saturating_add(tool.input_schema.to_string().len() + tool.output_schema.to_string().len());
+        let schemas = [&tool.input_schema, &tool.output_schema, &tool.error_schema];
+        size = schemas.into_iter().fold(size, |size, schema| size.saturating_add(schema.to_string().len()));
         tools.push(tool);
     }
     if size > SECTION_MAX_BYTES {
@@ -139,14 +142,87 @@ fn described(offer: &Offer, exported: &[Exported]) -> Result<Descriptor, Unusabl
             missing.join(", ")
         )));
     };
+    let mut schemas = json!({"input": function.input_schema(), "output": function.output_schema()});
+    for pointer in &text.sensitive {
+        let part = part(&mut schemas, pointer).ok_or_else(|| {
+            let problem = format!(
+                "`{label}` has nothing at `{pointer}`, which its entry calls sensitive; begin with `/input` or `/output` and \
+                 write members, cases, `*` for the items of a list"
+            );
+            Unusable::Functions(problem)
+        })?;
+        part.insert(redact::KEYWORD.to_owned(), Value::Bool(true));
+    }
+    let mut taken = |name: &str| schemas.get_mut(name).map(Value::take).unwrap_or_default();
     Ok(Descriptor {
         name: offer.name.clone(),
         title: text.title.clone(),
         description: Description { what, when, side_effects, errors },
-        input_schema: function.input_schema(),
-        output_schema: function.output_schema(),
+        input_schema: taken("input"),
+        output_schema: taken("output"),
         error_schema: function.error_schema(),
         effects: text.effects.clone(),
         deterministic: false,
     })
+}
+
+/// The schema of a part of the schemas: the same steps lead to it as to the part in a value.
+fn part<'s>(schemas: &'s mut Value, pointer: &str) -> Option<&'s mut Map<String, Value>> {
+    let mut steps = pointer.strip_prefix('/')?.split('/');
+    let mut schema = schemas.get_mut(steps.next()?)?;
+    for step in steps {
+        schema = within(schema, step)?;
+    }
+    schema.as_object_mut()
+}
+
+fn within<'s>(schema: &'s mut Value, step: &str) -> Option<&'s mut Value> {
+    let found = |schema: &Value| schema.pointer(&format!("/properties/{step}")).is_some();
+    // A case with a value is a member of one of the choices.
+    if let Some(at) = schema.get("anyOf").and_then(Value::as_array).and_then(|choices| choices.iter().position(found)) {
+        return within(schema.get_mut("anyOf")?.get_mut(at)?, step);
+    }
+    match step {
+        "*" => schema.get_mut("items").filter(|items| items.is_object()),
+        _ if found(schema) => schema.get_mut("properties")?.get_mut(step),
+        _ => schema.get_mut("prefixItems")?.get_mut(step.parse::<usize>().ok()?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r42_a_part_is_found_by_the_steps_that_lead_to_it_in_a_value() {
+        let text = json!({"type": ["string", "null"]});
+        let record = json!({"type": ["object", "null"], "properties": {"note": text, "size": {"type": "integer"}}});
+        let choice = json!({"anyOf": [{"type": "string", "enum": ["none"]},
+            {"type": "object", "properties": {"bin": text}}, {"type": "null"}]});
+        let pair = json!({"type": "array", "prefixItems": [text, choice], "items": false});
+        let input = json!({"type": "object", "properties": {"all": {"type": "array", "items": record}, "pair": pair}});
+        let mut schemas = json!({"input": input, "output": text});
+        for (pointer, ty) in [
+            ("/input/all/*/note", &text["type"]),
+            ("/input/pair/0", &text["type"]),
+            ("/input/pair/1/bin", &text["type"]),
+            ("/input/all/*", &record["type"]),
+            ("/output", &text["type"]),
+        ] {
+            assert_eq!(part(&mut schemas, pointer).map(|part| part["type"].clone()).as_ref(), Some(ty), "{pointer}");
+        }
+        for none in [
+            "",
+            "input",
+            "/",
+            "/error",
+            "/input/all/note",
+            "/input/all/0",
+            "/input/pair/2",
+            "/input/pair/*",
+            "/output/a",
+        ] {
+            assert!(part(&mut schemas, none).is_none(), "{none}");
+        }
+    }
 }

@@ -11,8 +11,10 @@ use cedar_policy::RestrictedExpression;
 use serde_json::{Map, Value, json};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::ToolName;
+use toolkeep_core::json::INTEGER_MAX;
 use toolkeep_core::manifest::{Amount, Manifest};
 use toolkeep_core::tier::Tier;
+use toolkeep_core::wit;
 
 /// Deepest nesting of objects, lists and references that is typed: what a person still writes a policy about.
 const DEPTH_MAX: u32 = 8;
@@ -240,6 +242,10 @@ fn typed(of: &InputType, value: &Value, pointer: &str) -> Result<RestrictedExpre
         // What is beyond 2^53 - 1 travels as its digits.
         (InputType::Whole, Value::String(digits)) => {
             let whole = digits.parse::<i64>().map_err(|_| unfit("does not fit into 64 bits"))?;
+            // One number has one spelling: what the tool is given is what was decided about.
+            if whole.unsigned_abs() <= INTEGER_MAX || whole.to_string() != *digits {
+                return Err(unfit("is not written as such a number is"));
+            }
             Ok(RestrictedExpression::new_long(whole))
         }
         (InputType::Several(of), Value::Array(values)) => {
@@ -345,7 +351,7 @@ fn type_word(schema: &Value) -> Result<(&str, bool), &'static str> {
             let nullable = words.iter().any(|word| word == "null");
             match (others.next(), others.next()) {
                 (Some(word), None) => Ok((word, nullable)),
-                (Some("integer"), Some("string")) if is_wide(schema) => Ok(("integer", nullable)),
+                (Some("integer"), Some("string")) if wit::is_wide(schema) => Ok(("integer", nullable)),
                 _ => Err("has several types"),
             }
         }
@@ -359,11 +365,6 @@ fn type_word(schema: &Value) -> Result<(&str, bool), &'static str> {
             }
         }
     }
-}
-
-/// Whether it is an integer of 64 bits, which may be written as its digits.
-fn is_wide(schema: &Value) -> bool {
-    schema.get("format").and_then(Value::as_str).is_some_and(|format| matches!(format, "int64" | "uint64"))
 }
 
 #[cfg(test)]
@@ -393,7 +394,8 @@ mod tests {
             "deep": {"type": "object", "properties": {"any": {}, "name": {"type": "string"}}},
             "open": {"type": "object"},
             "either": {"type": ["string", "integer"]},
-            "wide": {"type": ["integer", "string", "null"], "format": "uint64"},
+            "wide": {"type": ["integer", "string", "null"], "format": "uint64", "pattern": "^[1-9][0-9]{15,19}$"},
+            "tall": {"type": ["integer", "string"], "format": "uint64"},
             "loop": {"$ref": "#/properties/loop"},
             "away": {"$ref": "https://example.com/x"},
         }});
@@ -407,7 +409,15 @@ mod tests {
         let left: Vec<_> = left_out.iter().map(|(pointer, _)| pointer.as_str()).collect();
         assert_eq!(
             left,
-            ["/input/away", "/input/deep/any", "/input/either", "/input/loop", "/input/open", "/input/price"]
+            [
+                "/input/away",
+                "/input/deep/any",
+                "/input/either",
+                "/input/loop",
+                "/input/open",
+                "/input/price",
+                "/input/tall"
+            ]
         );
     }
 
@@ -448,5 +458,8 @@ mod tests {
         assert!(!number(&json!(u64::MAX)) && !number(&json!(9_007_199_254_740_992.0)) && !number(&json!(0.5)));
         assert!(number(&json!("9007199254740993")) && number(&json!("-9223372036854775808")));
         assert!(!number(&json!("9223372036854775808")) && !number(&json!("x")));
+        for other in ["+9007199254740993", "09007199254740993", "9007199254740991", "7", "-0", ""] {
+            assert!(!number(&json!(other)), "another spelling: {other}");
+        }
     }
 }

@@ -13,6 +13,9 @@ use crate::effect::Effect;
 use crate::id::ToolName;
 use crate::wit::Label;
 
+/// Parts of one function that may be called sensitive.
+const SENSITIVE_MAX: usize = 64;
+
 /// `[[function]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +43,10 @@ pub struct FunctionText {
     /// Effect kinds that it may stage, for people to see.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<String>,
+    /// Parts of input and output that nobody but the caller sees, as JSON Pointers that begin with `/input` or `/output`; `*`
+    /// stands for the items of a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sensitive: Vec<String>,
 }
 
 /// A function that is offered as a tool.
@@ -85,6 +92,20 @@ impl FunctionText {
         if let Some(unknown) = self.effects.iter().find(|kind| !Effect::KINDS.contains(&kind.as_str())) {
             let problem = format!("`{unknown}` is not an effect kind; use {}", Effect::KINDS.join(", "));
             return Err(BadManifest::new(key("effects"), problem));
+        }
+        if self.sensitive.len() > SENSITIVE_MAX {
+            let problem =
+                format!("{} entries; at most {SENSITIVE_MAX}: name a part that holds several", self.sensitive.len());
+            return Err(BadManifest::new(key("sensitive"), problem));
+        }
+        let fits = |pointer: &&String| {
+            ["/input", "/output"]
+                .iter()
+                .any(|part| pointer.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        };
+        if let Some(wrong) = self.sensitive.iter().find(|pointer| !fits(pointer)) {
+            let problem = format!("`{wrong}` is no part of a call; write `/input/item/note` or `/output`");
+            return Err(BadManifest::new(key("sensitive"), problem));
         }
         Ok(Offer { name, text: self.clone() })
     }

@@ -15,6 +15,19 @@ const F32_MOST: f64 = 3.402_823_5e38;
 /// The digits of an integer beyond [`INTEGER_MAX`] that 64 bits may hold: 16 to 20 of them.
 const WIDE: &str = "[1-9][0-9]{15,19}";
 
+/// Whether this is the schema of an integer of 64 bits as it is written here, null allowed or not: a number, or its digits where
+/// it is beyond [`INTEGER_MAX`].
+#[must_use]
+pub fn is_wide(schema: &Value) -> bool {
+    let is = |ty: Type| {
+        let ours = ty.schema();
+        ["format", "pattern"]
+            .iter()
+            .all(|keyword| schema.get(keyword).is_some() && schema.get(keyword) == ours.get(keyword))
+    };
+    is(Type::S64) || is(Type::U64)
+}
+
 impl Function {
     /// The schema of its input: an object with its parameters as members.
     #[must_use]
@@ -73,14 +86,14 @@ impl Type {
                 json!({"type": "array", "prefixItems": schemas, "items": false, "minItems": parts.len()})
             }
             Self::Variant(cases) => variant(cases),
-            Self::Enum(names) => json!({"type": "string", "enum": names}),
+            Self::Enum(names) => json!({"type": "string", "enum": **names}),
             Self::Option(some) if some.is_option() => nullable(one_of_members(vec![("some", some.schema())])),
             Self::Option(some) => nullable(some.schema()),
             Self::Result { ok, err } => {
                 let side = |ty: &Option<Box<Self>>| ty.as_deref().map_or_else(nothing, Self::schema);
                 one_of_members(vec![("ok", side(ok)), ("err", side(err))])
             }
-            Self::Flags(names) => json!({"type": "array", "items": {"type": "string", "enum": names},
+            Self::Flags(names) => json!({"type": "array", "items": {"type": "string", "enum": **names},
                 "uniqueItems": true}),
         }
     }

@@ -178,14 +178,14 @@ fn r50_the_largest_number_of_32_bits_is_one_as_it_is_written() {
 
 #[test]
 fn flags_are_found_wherever_they_are() {
-    let flags = || Type::Flags(Box::new(["a".into()]));
+    let flags = || Type::Flags(["a".into()].into());
     let found = [
         Type::List(Box::new(flags())),
         Type::Option(Box::new(flags())),
         Type::Tuple(Box::new([Type::Bool, flags()])),
         Type::Result { ok: None, err: Some(Box::new(flags())) },
-        Type::Variant(Box::new([Case { name: "c".into(), ty: Some(flags()) }])),
-        Type::Record(Box::new([Field { name: "f".into(), ty: flags() }])),
+        Type::Variant([Case { name: "c".into(), ty: Some(flags()) }].into()),
+        Type::Record([Field { name: "f".into(), ty: flags() }].into()),
     ];
     assert!(found.iter().all(Type::holds_flags));
     assert!(![Type::String, Type::List(Box::new(Type::U8))].iter().any(Type::holds_flags));

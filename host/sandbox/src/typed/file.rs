@@ -4,7 +4,10 @@
 //! type may be; bodies of functions are stepped over. Components that were built with documentation in them carry it in
 //! the section `package-docs`, a byte for its version and a JSON text, which is believed as much as any description.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+use std::panic::catch_unwind;
+
+use serde_json::{Map, Value};
 use toolkeep_core::json;
 use toolkeep_core::wit::{Builder, FUNCTIONS_MAX, Function, Label, Node, Type, Unsuitable};
 use wasmparser::component_types::{ComponentDefinedType, ComponentEntityType, ComponentFuncTypeId, ComponentValType};
@@ -12,6 +15,7 @@ use wasmparser::types::{Types, TypesRef};
 use wasmparser::{Parser, Payload, PrimitiveValType, ValidPayload, Validator, WasmFeatures};
 
 use crate::component::{BadComponent, custom_sections};
+use crate::engine;
 
 pub(super) const RESOURCE: &str = "a resource";
 pub(super) const FUTURE: &str = "a future";
@@ -42,9 +46,15 @@ pub struct Exported {
 /// # Errors
 /// It is not valid, or it exports more than [`FUNCTIONS_MAX`] functions.
 pub fn functions(wasm: &[u8]) -> Result<Vec<Exported>, BadComponent> {
+    // A bug of the reader must not end who asks: others' components are read in the same thread.
+    let read = catch_unwind(|| all(wasm));
+    read.unwrap_or_else(|_| Err(BadComponent::Malformed("its reader gave up".to_owned())))
+}
+
+fn all(wasm: &[u8]) -> Result<Vec<Exported>, BadComponent> {
     let (types, names) = read(wasm)?;
     let types = types.as_ref();
-    let (builder, docs) = (Builder::new(|ty: &ComponentValType| node(types, *ty)), documents(wasm));
+    let (builder, docs) = (Builder::new(|ty: &ComponentValType| node(types, *ty)), Documents::of(wasm));
     let mut found = Found { types, builder, docs, all: Vec::new() };
     for name in &names {
         match types.component_item_for_export(name).map(|item| item.ty) {
@@ -63,11 +73,20 @@ pub fn functions(wasm: &[u8]) -> Result<Vec<Exported>, BadComponent> {
     Ok(found.all)
 }
 
+/// What is read: what is run, and what is refused by its name. Everything else would be code that only a hostile component
+/// reaches.
+fn read_proposals() -> WasmFeatures {
+    let named = WasmFeatures::CM_ASYNC
+        | WasmFeatures::CM_ERROR_CONTEXT
+        | WasmFeatures::CM_FIXED_LENGTH_LISTS
+        | WasmFeatures::CM_MAP;
+    WasmFeatures::default().difference(engine::refused_proposals()) | named
+}
+
 /// The types of a component, and the names of its exports.
 fn read(wasm: &[u8]) -> Result<(Types, Vec<String>), BadComponent> {
     let malformed = |error: wasmparser::BinaryReaderError| BadComponent::Malformed(error.to_string());
-    // What is switched off at run time is refused there; here it is read, so that it can be named.
-    let mut validator = Validator::new_with_features(WasmFeatures::all());
+    let mut validator = Validator::new_with_features(read_proposals());
     let (mut names, mut depth, mut whole) = (Vec::new(), 0_u32, None);
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload.map_err(malformed)?;
@@ -91,7 +110,7 @@ fn read(wasm: &[u8]) -> Result<(Types, Vec<String>), BadComponent> {
 struct Found<'t, L> {
     types: TypesRef<'t>,
     builder: Builder<L>,
-    docs: Option<Value>,
+    docs: Option<Documents>,
     all: Vec<Exported>,
 }
 
@@ -109,7 +128,7 @@ impl<L: Fn(&ComponentValType) -> Node<ComponentValType>> Found<'_, L> {
             let params = ty.params.iter().map(|(name, ty)| (name.to_string(), *ty)).collect();
             self.builder.function(label.clone(), params, ty.result)
         };
-        let documentation = self.docs.as_ref().and_then(|docs| documentation(docs, &label));
+        let documentation = self.docs.as_ref().and_then(|docs| docs.of_function(&label));
         self.all.push(Exported { label, function, documentation });
         Ok(())
     }
@@ -164,29 +183,45 @@ const fn plain(primitive: PrimitiveValType) -> Node<ComponentValType> {
 }
 
 /// What a component was documented with.
-pub(super) fn documents(wasm: &[u8]) -> Option<Value> {
-    let sections = custom_sections(wasm, DOCS).ok()?;
-    let [data] = sections.as_slice() else { return None };
-    let (_version, text) = data.split_first().filter(|_| data.len() <= DOCS_MAX_BYTES)?;
-    json::parse(text).ok()
+pub(super) struct Documents {
+    whole: Value,
+    /// That of functions at the top level, from whichever world has it first: there may be as many worlds as functions.
+    top: BTreeMap<String, String>,
 }
 
-/// What documentation says about a function.
-pub(super) fn documentation(docs: &Value, label: &Label) -> Option<String> {
-    let said = match label.interface() {
-        Some(interface) => {
-            let name = interface.rsplit('/').next()?.split('@').next()?;
-            of_function(docs.get("interfaces")?.get(name)?.get("funcs")?.get(label.function())?)
+impl Documents {
+    /// Read them, where the component has any.
+    pub(super) fn of(wasm: &[u8]) -> Option<Self> {
+        let sections = custom_sections(wasm, DOCS).ok()?;
+        let [data] = sections.as_slice() else { return None };
+        let (_version, text) = data.split_first().filter(|_| data.len() <= DOCS_MAX_BYTES)?;
+        let whole = json::parse(text).ok()?;
+        let mut top = BTreeMap::new();
+        for world in whole.get("worlds").and_then(Value::as_object).into_iter().flat_map(Map::values) {
+            for (name, said) in ["func_exports", "funcs"].iter().filter_map(|key| world.get(key)?.as_object()).flatten()
+            {
+                if let Some(said) = said_of(said).filter(|_| !top.contains_key(name)) {
+                    top.insert(name.clone(), said.to_owned());
+                }
+            }
         }
-        None => docs.get("worlds")?.as_object()?.values().find_map(|world| {
-            let among = |key: &str| world.get(key)?.get(label.function());
-            of_function(among("func_exports").or_else(|| among("funcs"))?)
-        }),
-    };
-    said.map(str::trim).filter(|said| !said.is_empty()).map(str::to_owned)
+        Some(Self { whole, top })
+    }
+
+    /// What they say about a function.
+    pub(super) fn of_function(&self, label: &Label) -> Option<String> {
+        let said = match label.interface() {
+            Some(interface) => {
+                let name = interface.rsplit('/').next()?.split('@').next()?;
+                said_of(self.whole.get("interfaces")?.get(name)?.get("funcs")?.get(label.function())?)?
+            }
+            None => self.top.get(label.function())?,
+        };
+        Some(said.trim()).filter(|said| !said.is_empty()).map(str::to_owned)
+    }
 }
 
 /// The documentation of one function: a text in the first version, an object in the next.
-fn of_function(said: &Value) -> Option<&str> {
+fn said_of(said: &Value) -> Option<&str> {
     said.as_str().or_else(|| said.get("docs")?.as_str())
 }

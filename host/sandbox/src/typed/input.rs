@@ -1,7 +1,10 @@
 //! From the JSON text of an input to the arguments of a function, along its types and in one pass over the text.
 //!
 //! The schema was asked before, and is not believed: whatever does not fit is refused here with its place and what would
-//! have been right. Values are counted, because one is larger than the shortest text that stands for it.
+//! have been right. Values are counted, because one is larger than the shortest text that stands for it. They are written
+//! into values of an earlier call where there are some: a record of the component model carries the names of its fields, and
+//! to allocate them again for each took most of the time of a call. What is written to is [`BLANK`] or of the very same type,
+//! and is overwritten as a whole; after an error nothing of it is used again.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -12,38 +15,58 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use toolkeep_core::json::INTEGER_MAX;
 use toolkeep_core::refusal::FieldProblem;
-use toolkeep_core::wit::{Field, Name, Type};
+use toolkeep_core::wit::{Field, Name, Table, Type};
 use wasmtime::component::Val;
 
+use super::spare::{self, BLANK};
 use crate::execution::CROSSING_MAX_BYTES;
 
 /// Values of one input: as many as may lie in what crosses between guest and host, where each counts with its whole size.
 pub(super) const VALUES_MAX: usize = CROSSING_MAX_BYTES / size_of::<Val>();
+/// Fields or flags that are noted without memory of their own.
+const FEW: usize = 128;
 
-/// The arguments of a function, made of a JSON object with its parameters as members.
+/// What was made of a text.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// The arguments, in order.
+    pub(super) arguments: Vec<Val>,
+    /// How many values they hold.
+    pub(super) values: usize,
+}
+
+/// The arguments of a function, made of a JSON object with its parameters as members, in the place of `earlier` ones of the same
+/// function; nothing of these is left.
 ///
 /// # Errors
 /// The first place of the text that does not fit.
-pub(super) fn arguments(params: &[Field], text: &str) -> Result<Vec<Val>, FieldProblem> {
+pub(super) fn arguments(params: &Table<Field>, text: &str, earlier: Vec<Val>) -> Result<Made, FieldProblem> {
     let reading = Reading { path: RefCell::default(), left: Cell::new(VALUES_MAX), problem: RefCell::default() };
+    let mut arguments = earlier;
+    if arguments.len() != params.len() {
+        arguments.clear();
+        arguments.resize(params.len(), BLANK);
+    }
     let mut reader = serde_json::Deserializer::from_str(text);
-    let read = Arguments { params, reading: &reading }.deserialize(&mut reader);
-    read.and_then(|values| reader.end().map(|()| values)).map_err(|error| {
-        reading.problem.take().unwrap_or_else(|| FieldProblem {
+    let read = Arguments { params, slots: &mut arguments, reading: &reading }.deserialize(&mut reader);
+    match read.and_then(|()| reader.end()) {
+        Ok(()) => Ok(Made { arguments, values: VALUES_MAX - reading.left.get() }),
+        Err(error) => Err(reading.told().unwrap_or_else(|| FieldProblem {
             pointer: String::new(),
             problem: error.to_string(),
             expected: "a JSON object".to_owned(),
-        })
-    })
+        })),
+    }
 }
 
 /// What is known while one text is read.
 struct Reading<'t> {
+    /// Where something did not fit, the innermost step first: it is known when the error has come all the way out.
     path: RefCell<Vec<Step<'t>>>,
     /// Values that may still be made.
     left: Cell<usize>,
-    /// What serde's errors cannot carry.
-    problem: RefCell<Option<FieldProblem>>,
+    /// What did not fit, and what would have: what serde's errors cannot carry.
+    problem: RefCell<Option<(String, String)>>,
 }
 
 #[derive(Clone, Copy)]
@@ -54,25 +77,16 @@ enum Step<'t> {
 
 impl<'t> Reading<'t> {
     fn refuse<E: Error>(&self, problem: impl Into<String>, expected: impl Into<String>) -> E {
-        let mut pointer = String::new();
-        for step in self.path.borrow().iter() {
-            pointer.push('/');
-            match step {
-                // Names of WIT have nothing that a pointer escapes.
-                Step::Member(name) => pointer.push_str(name),
-                Step::Item(at) => pointer.push_str(&at.to_string()),
-            }
-        }
-        *self.problem.borrow_mut() = Some(FieldProblem { pointer, problem: problem.into(), expected: expected.into() });
+        *self.problem.borrow_mut() = Some((problem.into(), expected.into()));
         E::custom("refused")
     }
 
-    /// Do something one step further in. After an error the path stays, and says where it was.
-    fn within<T, E>(&self, step: Step<'t>, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        self.path.borrow_mut().push(step);
-        let done = work()?;
-        self.path.borrow_mut().pop();
-        Ok(done)
+    /// What was done one step further in: where it failed, that was on the way.
+    fn within<T, E>(&self, step: Step<'t>, done: Result<T, E>) -> Result<T, E> {
+        if done.is_err() {
+            self.path.borrow_mut().push(step);
+        }
+        done
     }
 
     fn count<E: Error>(&self, values: usize) -> Result<(), E> {
@@ -82,77 +96,129 @@ impl<'t> Reading<'t> {
         self.left.set(left);
         Ok(())
     }
+
+    /// What did not fit, if that is known.
+    fn told(&self) -> Option<FieldProblem> {
+        let (problem, expected) = self.problem.take()?;
+        let mut pointer = String::new();
+        for step in self.path.borrow().iter().rev() {
+            pointer.push('/');
+            match step {
+                // Names of WIT have nothing that a pointer escapes.
+                Step::Member(name) => pointer.push_str(name),
+                Step::Item(at) => pointer.push_str(&at.to_string()),
+            }
+        }
+        Some(FieldProblem { pointer, problem, expected })
+    }
+}
+
+/// Which of some numbered things were there.
+struct Seen {
+    few: u128,
+    more: Vec<bool>,
+}
+
+impl Seen {
+    fn of(count: usize) -> Self {
+        Self { few: 0, more: if count > FEW { vec![false; count] } else { Vec::new() } }
+    }
+
+    /// Note one; whether it was there before.
+    fn note(&mut self, at: usize) -> bool {
+        if let Some(noted) = self.more.get_mut(at) {
+            return std::mem::replace(noted, true);
+        }
+        let before = self.has(at);
+        self.few |= 1_u128.checked_shl(u32::try_from(at).unwrap_or(u32::MAX)).unwrap_or(0);
+        before
+    }
+
+    fn has(&self, at: usize) -> bool {
+        let few = || self.few.checked_shr(u32::try_from(at).unwrap_or(u32::MAX)).is_some_and(|bits| bits & 1 == 1);
+        self.more.get(at).copied().unwrap_or_else(few)
+    }
 }
 
 /// The object around all parameters.
 struct Arguments<'t, 'r> {
-    params: &'t [Field],
+    params: &'t Table<Field>,
+    slots: &'r mut [Val],
     reading: &'r Reading<'t>,
 }
 
 impl<'de> DeserializeSeed<'de> for Arguments<'_, '_> {
-    type Value = Vec<Val>;
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Val>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for Arguments<'_, '_> {
-    type Value = Vec<Val>;
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with the parameters as members")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Vec<Val>, A::Error> {
-        members(self.params, self.reading, map)
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        members(self.params, self.slots, |slot| slot, self.reading, map)
     }
 }
 
-/// The values of fields, in their order, from an object with exactly these members. Those of options may be missing.
-fn members<'de, 't, A: MapAccess<'de>>(
-    fields: &'t [Field],
+/// The values of fields, each in its slot, from an object with exactly these members. Those of options may be missing.
+fn members<'de, 't, A: MapAccess<'de>, S>(
+    fields: &'t Table<Field>,
+    slots: &mut [S],
+    of: impl Fn(&mut S) -> &mut Val,
     reading: &Reading<'t>,
     mut map: A,
-) -> Result<Vec<Val>, A::Error> {
-    let mut found: Vec<Option<Val>> = Vec::new();
-    found.resize_with(fields.len(), || None);
+) -> Result<(), A::Error> {
+    let (mut seen, mut next) = (Seen::of(fields.len()), 0);
     while let Some(name) = map.next_key_seed(Text)? {
-        let known = fields.iter().zip(&mut found).find(|(field, _)| *field.name == *name);
-        let Some((field, place)) = known else {
+        // Mostly they come in their order.
+        let expected = fields.get(next).filter(|field| *field.name == *name).map(|field| (next, field));
+        let known = expected.or_else(|| fields.find(&name));
+        let Some(((at, field), slot)) = known.and_then(|known| Some((known, slots.get_mut(known.0)?))) else {
             let names: Vec<&str> = fields.iter().map(|field| &*field.name).collect();
             let problem = format!("has the unknown member `{}`", short(&name));
             return Err(reading.refuse(problem, format!("only {}", names.join(", "))));
         };
-        if place.is_some() {
+        if seen.note(at) {
             return Err(reading.refuse(format!("has the member `{}` twice", field.name), "it once"));
         }
-        let seed = Value::new(&field.ty, reading);
-        *place = Some(reading.within(Step::Member(&field.name), || map.next_value_seed(seed))?);
+        let seed = Value::new(&field.ty, of(slot), reading);
+        reading.within(Step::Member(&field.name), map.next_value_seed(seed))?;
+        next = at + 1;
     }
-    let complete = fields.iter().zip(found).map(|(field, value)| match value {
-        Some(value) => Ok(value),
-        None if field.ty.is_option() => Ok(Val::Option(None)),
-        None => reading.within(Step::Member(&field.name), || Err(reading.refuse("is missing", field.ty.expected()))),
-    });
-    complete.collect()
+    for (at, (field, slot)) in fields.iter().zip(slots).enumerate() {
+        if seen.has(at) {
+            continue;
+        }
+        if !field.ty.is_option() {
+            let missing = Err(reading.refuse("is missing", field.ty.expected()));
+            return reading.within(Step::Member(&field.name), missing);
+        }
+        *of(slot) = Val::Option(None);
+    }
+    Ok(())
 }
 
-/// One value of a type.
-#[derive(Clone, Copy)]
+/// One value of a type, and where it is written.
 struct Value<'t, 'r> {
     ty: &'t Type,
     /// Whether it stands for an option whose value is of the type; an option of an option is a type of its own.
     optional: bool,
+    slot: &'r mut Val,
     reading: &'r Reading<'t>,
 }
 
 impl<'t, 'r> Value<'t, 'r> {
-    fn new(ty: &'t Type, reading: &'r Reading<'t>) -> Self {
+    fn new(ty: &'t Type, slot: &'r mut Val, reading: &'r Reading<'t>) -> Self {
         match ty {
-            Type::Option(some) if !some.is_option() => Self { ty: some, optional: true, reading },
-            _ => Self { ty, optional: false, reading },
+            Type::Option(some) if !some.is_option() => Self { ty: some, optional: true, slot, reading },
+            _ => Self { ty, optional: false, slot, reading },
         }
     }
 
@@ -161,12 +227,22 @@ impl<'t, 'r> Value<'t, 'r> {
         self.reading.refuse(problem, if self.optional { format!("null, or {expected}") } else { expected })
     }
 
-    fn done<E: Error>(&self, value: Val) -> Result<Val, E> {
-        self.reading.count(if self.optional { 2 } else { 1 })?;
-        Ok(if self.optional { Val::Option(Some(Box::new(value))) } else { value })
+    /// Count it.
+    fn done<E: Error>(&self) -> Result<(), E> {
+        self.reading.count(if self.optional { 2 } else { 1 })
     }
 
-    fn integer<E: Error>(&self, number: i128) -> Result<Val, E> {
+    /// Where a value of the type goes: within the option, where it stands for one.
+    fn place(&mut self) -> &mut Val {
+        if self.optional { spare::some(self.slot) } else { self.slot }
+    }
+
+    fn put<E: Error>(mut self, value: Val) -> Result<(), E> {
+        *self.place() = value;
+        self.done()
+    }
+
+    fn integer<E: Error>(self, number: i128) -> Result<(), E> {
         let value = match self.ty {
             Type::S8 => i8::try_from(number).ok().map(Val::S8),
             Type::U8 => u8::try_from(number).ok().map(Val::U8),
@@ -183,19 +259,22 @@ impl<'t, 'r> Value<'t, 'r> {
             Type::F32 | Type::F64 => return self.fraction(number as f64),
             _ => return Err(self.wrong("is a number")),
         };
-        self.done(value.ok_or_else(|| self.wrong("is out of range"))?)
+        match value {
+            Some(value) => self.put(value),
+            None => Err(self.wrong("is out of range")),
+        }
     }
 
-    fn fraction<E: Error>(&self, number: f64) -> Result<Val, E> {
+    fn fraction<E: Error>(self, number: f64) -> Result<(), E> {
         match self.ty {
-            Type::F64 => self.done(Val::Float64(number)),
+            Type::F64 => self.put(Val::Float64(number)),
             Type::F32 => {
                 #[expect(
                     clippy::cast_possible_truncation,
                     reason = "the nearest float; what overflows is refused below"
                 )]
                 let nearest = number as f32;
-                if nearest.is_finite() { self.done(Val::Float32(nearest)) } else { Err(self.wrong("is out of range")) }
+                if nearest.is_finite() { self.put(Val::Float32(nearest)) } else { Err(self.wrong("is out of range")) }
             }
             // JSON Schema takes `1.0` for an integer.
             #[expect(clippy::cast_possible_truncation, reason = "whole, and below 2^64")]
@@ -204,27 +283,26 @@ impl<'t, 'r> Value<'t, 'r> {
         }
     }
 
-    fn text<E: Error>(&self, text: Cow<'_, str>) -> Result<Val, E> {
-        let known = |names: &[Name]| names.iter().any(|name| **name == *text);
-        let value = match self.ty {
-            Type::String => Val::String(text.into_owned()),
+    fn text<E: Error>(mut self, text: &str) -> Result<(), E> {
+        match self.ty {
+            Type::String => spare::text(self.place(), text),
             Type::Char => {
                 let mut characters = text.chars();
                 match (characters.next(), characters.next()) {
-                    (Some(one), None) => Val::Char(one),
+                    (Some(one), None) => *self.place() = Val::Char(one),
                     _ => return Err(self.wrong("is not one character")),
                 }
             }
-            Type::Enum(names) if known(names) => Val::Enum(text.into_owned()),
+            Type::Enum(names) if names.find(text).is_some() => spare::case(self.place(), text),
             Type::Enum(_) => return Err(self.wrong("is an unknown case")),
-            Type::Variant(cases) => match cases.iter().find(|case| *case.name == *text) {
-                Some(case) if case.ty.is_none() => Val::Variant(text.into_owned(), None),
+            Type::Variant(cases) => match cases.find(text) {
+                Some((_, case)) if case.ty.is_none() => *self.place() = Val::Variant(text.to_owned(), None),
                 Some(_) => return Err(self.wrong("is a case without its value")),
                 None => return Err(self.wrong("is an unknown case")),
             },
-            Type::S64 | Type::U64 => self.wide(&text)?,
+            Type::S64 | Type::U64 => *self.place() = self.wide(text)?,
             Type::F32 | Type::F64 => {
-                let number = match &*text {
+                let number = match text {
                     "NaN" => f64::NAN,
                     "Infinity" => f64::INFINITY,
                     "-Infinity" => f64::NEG_INFINITY,
@@ -232,17 +310,20 @@ impl<'t, 'r> Value<'t, 'r> {
                 };
                 #[expect(clippy::cast_possible_truncation, reason = "not finite, so there is nothing to lose")]
                 let single = number as f32;
-                if *self.ty == Type::F32 { Val::Float32(single) } else { Val::Float64(number) }
+                *self.place() = if *self.ty == Type::F32 { Val::Float32(single) } else { Val::Float64(number) };
             }
             Type::List(_) if self.ty.is_bytes() => {
                 // Before they are made: the text is a third longer than they are.
                 self.reading.count(text.len() / 4 * 3)?;
                 let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| self.wrong("is not base64"))?;
-                Val::List(bytes.into_iter().map(Val::U8).collect())
+                let mut items = spare::list(self.place());
+                items.clear();
+                items.extend(bytes.into_iter().map(Val::U8));
+                *self.place() = spare::trimmed(items);
             }
             _ => return Err(self.wrong("is a string")),
-        };
-        self.done(value)
+        }
+        self.done()
     }
 
     /// An integer beyond what a number may be, in the one spelling that it has.
@@ -260,159 +341,184 @@ impl<'t, 'r> Value<'t, 'r> {
         value.ok_or_else(|| self.wrong("is out of range"))
     }
 
-    fn items<'de, A: SeqAccess<'de>>(&self, element: &'t Type, mut seq: A) -> Result<Val, A::Error> {
-        let mut items = Vec::new();
-        let seed = Value::new(element, self.reading);
-        while let Some(item) = self.reading.within(Step::Item(items.len()), || seq.next_element_seed(seed))? {
-            items.push(item);
+    fn items<'de, A: SeqAccess<'de>>(&mut self, element: &'t Type, mut seq: A) -> Result<(), A::Error> {
+        let reading = self.reading;
+        let (mut items, mut count) = (spare::list(self.place()), 0);
+        loop {
+            if items.len() == count {
+                items.push(BLANK);
+            }
+            let Some(slot) = items.get_mut(count) else { break };
+            let seed = Value::new(element, slot, reading);
+            if reading.within(Step::Item(count), seq.next_element_seed(seed))?.is_none() {
+                break;
+            }
+            count += 1;
         }
-        Ok(Val::List(items))
+        items.truncate(count);
+        *self.place() = spare::trimmed(items);
+        Ok(())
     }
 
-    fn parts<'de, A: SeqAccess<'de>>(&self, parts: &'t [Type], mut seq: A) -> Result<Val, A::Error> {
-        let mut values = Vec::with_capacity(parts.len());
-        for part in parts {
-            let seed = Value::new(part, self.reading);
-            match self.reading.within(Step::Item(values.len()), || seq.next_element_seed(seed))? {
-                Some(value) => values.push(value),
-                None => return Err(self.wrong("has too few values")),
+    fn parts<'de, A: SeqAccess<'de>>(&mut self, parts: &'t [Type], mut seq: A) -> Result<(), A::Error> {
+        let reading = self.reading;
+        let mut values = spare::tuple(self.place(), parts.len());
+        for (at, (part, slot)) in parts.iter().zip(&mut values).enumerate() {
+            let seed = Value::new(part, slot, reading);
+            if reading.within(Step::Item(at), seq.next_element_seed(seed))?.is_none() {
+                return Err(self.wrong("has too few values"));
             }
         }
-        match seq.next_element::<serde::de::IgnoredAny>()? {
-            None => Ok(Val::Tuple(values)),
-            Some(_) => Err(self.wrong("has too many values")),
+        if seq.next_element::<serde::de::IgnoredAny>()?.is_some() {
+            return Err(self.wrong("has too many values"));
         }
+        *self.place() = Val::Tuple(values);
+        Ok(())
     }
 
-    fn flags<'de, A: SeqAccess<'de>>(&self, names: &[Name], mut seq: A) -> Result<Val, A::Error> {
-        let mut set = vec![false; names.len()];
+    fn flags<'de, A: SeqAccess<'de>>(&mut self, names: &Table<Name>, mut seq: A) -> Result<(), A::Error> {
+        let mut set = Seen::of(names.len());
         while let Some(name) = seq.next_element_seed(Text)? {
-            match names.iter().zip(&mut set).find(|(known, _)| ***known == *name) {
-                Some((_, is_set)) if !*is_set => *is_set = true,
+            match names.find(&name) {
+                Some((at, _)) if !set.note(at) => {}
                 Some(_) => return Err(self.wrong("has a flag twice")),
                 None => return Err(self.wrong("has an unknown flag")),
             }
         }
         self.reading.count(names.len())?;
-        let flags = names.iter().zip(set).filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_string());
-        Ok(Val::Flags(flags.collect()))
+        let flags = names.iter().enumerate().filter(|(at, _)| set.has(*at)).map(|(_, name)| &**name);
+        spare::flags(self.place(), flags);
+        Ok(())
     }
 
     /// The one member of an object that stands for a choice: a case of a variant, `ok` or `err`, `some`.
-    fn choice<'de, A: MapAccess<'de>>(&self, mut map: A) -> Result<Val, A::Error> {
+    fn choice<'de, A: MapAccess<'de>>(&mut self, mut map: A) -> Result<(), A::Error> {
         let Some(name) = map.next_key_seed(Text)? else { return Err(self.wrong("is an empty object")) };
-        let value = match (self.ty, &*name) {
-            (Type::Variant(cases), name) => match cases.iter().find(|case| *case.name == *name) {
-                Some(case) => match &case.ty {
-                    Some(ty) => {
-                        let value = self.member(&case.name, ty, &mut map)?;
-                        Val::Variant(case.name.to_string(), Some(Box::new(value)))
-                    }
+        let (ty, reading) = (self.ty, self.reading);
+        match (ty, &*name) {
+            (Type::Variant(cases), name) => match cases.find(name) {
+                Some((_, case)) => match &case.ty {
+                    Some(ty) => member(&case.name, ty, spare::payload(self.place(), &case.name), reading, &mut map)?,
                     None => return Err(self.wrong("has a value for a case that carries none")),
                 },
                 None => return Err(self.wrong("is an unknown case")),
             },
-            (Type::Result { ok, .. }, "ok") => Val::Result(Ok(self.side("ok", ok.as_deref(), &mut map)?)),
-            (Type::Result { err, .. }, "err") => Val::Result(Err(self.side("err", err.as_deref(), &mut map)?)),
-            (Type::Option(inner), "some") => Val::Option(Some(Box::new(self.member("some", inner, &mut map)?))),
+            (Type::Result { ok, .. }, "ok") => {
+                let slot = spare::side(self.place(), true, ok.is_some());
+                side("ok", ok.as_deref().zip(slot), reading, &mut map)?;
+            }
+            (Type::Result { err, .. }, "err") => {
+                let slot = spare::side(self.place(), false, err.is_some());
+                side("err", err.as_deref().zip(slot), reading, &mut map)?;
+            }
+            (Type::Option(inner), "some") => member("some", inner, spare::some(self.place()), reading, &mut map)?,
             _ => return Err(self.wrong("has an unknown member")),
-        };
+        }
         match map.next_key_seed(Text)? {
-            None => Ok(value),
+            None => Ok(()),
             Some(_) => Err(self.wrong("has more than one member")),
         }
     }
+}
 
-    fn member<'de, A: MapAccess<'de>>(&self, name: &'t str, ty: &'t Type, map: &mut A) -> Result<Val, A::Error> {
-        let seed = Value::new(ty, self.reading);
-        self.reading.within(Step::Member(name), || map.next_value_seed(seed))
-    }
+fn member<'de, 't, A: MapAccess<'de>>(
+    name: &'t str,
+    ty: &'t Type,
+    slot: &mut Val,
+    reading: &Reading<'t>,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    let seed = Value::new(ty, slot, reading);
+    reading.within(Step::Member(name), map.next_value_seed(seed))
+}
 
-    fn side<'de, A: MapAccess<'de>>(
-        &self,
-        name: &'static str,
-        ty: Option<&'t Type>,
-        map: &mut A,
-    ) -> Result<Option<Box<Val>>, A::Error> {
-        match ty {
-            Some(ty) => self.member(name, ty, map).map(|value| Some(Box::new(value))),
-            None => self.reading.within(Step::Member(name), || {
-                map.next_value::<Option<serde::de::IgnoredAny>>()?
-                    .map_or(Ok(None), |_| Err(self.reading.refuse("has a value", "null")))
-            }),
+/// One side of a result, which may carry nothing.
+fn side<'de, 't, A: MapAccess<'de>>(
+    name: &'static str,
+    carried: Option<(&'t Type, &mut Val)>,
+    reading: &Reading<'t>,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    match carried {
+        Some((ty, slot)) => member(name, ty, slot, reading, map),
+        None => {
+            let nothing = map.next_value::<Option<serde::de::IgnoredAny>>();
+            let nothing = nothing.and_then(|value| match value {
+                None => Ok(()),
+                Some(_) => Err(reading.refuse("has a value", "null")),
+            });
+            reading.within(Step::Member(name), nothing)
         }
     }
 }
 
 impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
-    type Value = Val;
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Val, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Value<'_, '_> {
-    type Value = Val;
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.ty.expected())
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Val, E> {
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
         if self.optional || self.ty.is_option() {
-            self.reading.count(1)?;
-            return Ok(Val::Option(None));
+            *self.slot = Val::Option(None);
+            return self.reading.count(1);
         }
         Err(self.wrong("is null"))
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Val, E> {
-        if *self.ty == Type::Bool { self.done(Val::Bool(value)) } else { Err(self.wrong("is true or false")) }
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        if *self.ty == Type::Bool { self.put(Val::Bool(value)) } else { Err(self.wrong("is true or false")) }
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Val, E> {
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
         self.integer(value.into())
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Val, E> {
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
         self.integer(value.into())
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Val, E> {
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         self.fraction(value)
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Val, E> {
-        self.text(Cow::Borrowed(value))
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        self.text(value)
     }
 
-    fn visit_string<E: Error>(self, value: String) -> Result<Val, E> {
-        self.text(Cow::Owned(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Val, A::Error> {
-        let value = match self.ty {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, seq: A) -> Result<(), A::Error> {
+        match self.ty {
             Type::List(element) if !self.ty.is_bytes() => self.items(element, seq)?,
             Type::Tuple(parts) => self.parts(parts, seq)?,
             Type::Flags(names) => self.flags(names, seq)?,
             _ => return Err(self.wrong("is an array")),
-        };
-        self.done(value)
+        }
+        self.done()
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Val, A::Error> {
-        let value = match self.ty {
+    fn visit_map<A: MapAccess<'de>>(mut self, map: A) -> Result<(), A::Error> {
+        match self.ty {
             Type::Record(fields) => {
-                let values = members(fields, self.reading, map)?;
+                let reading = self.reading;
+                let mut values = spare::record(self.place(), fields);
+                members(fields, &mut values, |(_, value)| value, reading, map)?;
                 // Each brings its name.
-                self.reading.count(fields.len())?;
-                Val::Record(fields.iter().map(|field| field.name.to_string()).zip(values).collect())
+                reading.count(fields.len())?;
+                *self.place() = Val::Record(values);
             }
             Type::Variant(_) | Type::Result { .. } | Type::Option(_) => self.choice(map)?,
             _ => return Err(self.wrong("is an object")),
-        };
-        self.done(value)
+        }
+        self.done()
     }
 }
 

@@ -101,7 +101,7 @@ impl Text {
             }
             (Type::Enum(_), Val::Enum(name)) => self.string(name),
             (Type::Variant(cases), Val::Variant(name, value)) => {
-                let case = cases.iter().find(|case| *case.name == **name).ok_or_else(mistyped)?;
+                let (_, case) = cases.find(name).ok_or_else(mistyped)?;
                 match (&case.ty, value) {
                     (None, None) => self.string(name),
                     (Some(ty), Some(value)) => self.member(name, Some(ty), Some(value)),

@@ -2,9 +2,12 @@
 
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::BoxedStrategy;
+use proptest::test_runner::TestCaseError;
 use serde_json::{Value, json};
 use toolkeep_core::wit::{Case, Field, Function, Type};
+use wasmtime::component::Val;
 
+use super::spare::Spares;
 use super::{input, output};
 
 mod bounds;
@@ -208,6 +211,20 @@ fn valued() -> impl Strategy<Value = (Type, Value)> {
     })
 }
 
+/// Some values of one type.
+fn several() -> impl Strategy<Value = (Type, Vec<Value>)> {
+    a_type(4).prop_flat_map(|ty| {
+        let values = prop::collection::vec(a_value(&ty), 2..5);
+        (Just(ty), values)
+    })
+}
+
+fn made(function: &Function, given: &Value) -> Result<Vec<Val>, TestCaseError> {
+    let made = input::arguments(&function.params, &given.to_string(), Vec::new());
+    let made = made.map_err(|problem| TestCaseError::fail(format!("{function} {given} {problem:?}")))?;
+    Ok(made.arguments)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -217,11 +234,24 @@ proptest! {
         let schema = jsonschema::draft202012::new(&function.input_schema()).expect("a schema");
         let given = json!({"v": value});
         prop_assert!(schema.is_valid(&given), "{} {given}", function);
-        let made = input::arguments(&function.params, &given.to_string());
-        let made = made.map_err(|problem| proptest::test_runner::TestCaseError::fail(format!("{function} {given} {problem:?}")))?;
+        let made = made(&function, &given)?;
         let text = output::json(Some(&function.params[0].ty), made.first(), LIMIT).expect("written");
         let back: Value = serde_json::from_str(&text).expect("JSON");
         prop_assert_eq!(back, value);
+    }
+
+    #[test]
+    fn t_i4_a_value_that_is_written_over_another_one_is_as_if_it_were_the_first((ty, values) in several()) {
+        let function = function(ty);
+        let spares = Spares::default();
+        for value in values {
+            let given = json!({"v": value});
+            let fresh = made(&function, &given)?;
+            let used = input::arguments(&function.params, &given.to_string(), spares.take(&function.label)).expect("as before");
+            // As values of the component model, where NaN is nothing's equal.
+            prop_assert_eq!(format!("{:?}", used.arguments), format!("{fresh:?}"));
+            spares.keep(&function.label, used.arguments, used.values);
+        }
     }
 
     #[test]
@@ -230,7 +260,7 @@ proptest! {
         let function = function(ty);
         let schema = jsonschema::draft202012::new(&function.input_schema()).expect("a schema");
         for given in [json!({"v": spoiled(&value, at, &by)}), json!({"v": by}), by.clone()] {
-            let made = input::arguments(&function.params, &given.to_string());
+            let made = input::arguments(&function.params, &given.to_string(), Vec::new());
             prop_assert!(made.is_err() || schema.is_valid(&given), "taken: {function} {given}");
             prop_assert!(made.is_ok() || !exact || !schema.is_valid(&given), "refused: {function} {given} {made:?}");
         }

@@ -126,7 +126,7 @@ mod tests {
     use toolkeep_core::wit::Type;
 
     fn function(label: &str) -> Function {
-        Function { label: label.parse().expect("a label"), params: Box::default(), result: Some(Type::Bool) }
+        Function { label: label.parse().expect("a label"), params: [].into(), result: Some(Type::Bool) }
     }
 
     #[test]

@@ -1,22 +1,28 @@
 //! Bounds at n and n + 1, and what a model reads where an input does not fit.
 
 use serde_json::json;
-use toolkeep_core::wit::{Case, Field, Type};
+use toolkeep_core::refusal::FieldProblem;
+use toolkeep_core::wit::{Case, Field, Table, Type};
 use wasmtime::component::Val;
 
 use super::super::failure;
-use super::super::input::{VALUES_MAX, arguments};
+use super::super::input::{self, VALUES_MAX};
 use super::super::output;
 use super::{field, function};
 use crate::bindings::contract::Error;
 use crate::fault::Fault;
 
-fn order() -> Vec<Field> {
+/// What is made of an input, where nothing was before.
+fn arguments(params: &Table<Field>, text: &str) -> Result<Vec<Val>, FieldProblem> {
+    input::arguments(params, text, Vec::new()).map(|made| made.arguments)
+}
+
+fn order() -> Table<Field> {
     let place = Type::Variant(
         [Case { name: "none".into(), ty: None }, Case { name: "shelf".into(), ty: Some(Type::U8) }].into(),
     );
     let line = Type::Record([field("sku", Type::String), field("count", Type::U32)].into());
-    vec![
+    [
         field("lines", Type::List(Box::new(line))),
         field("place", place),
         field("paid", Type::Result { ok: Some(Box::new(Type::U64)), err: None }),
@@ -24,6 +30,7 @@ fn order() -> Vec<Field> {
         field("label", Type::List(Box::new(Type::U8))),
         field("note", Type::Option(Box::new(Type::Option(Box::new(Type::Char))))),
     ]
+    .into()
 }
 
 #[test]

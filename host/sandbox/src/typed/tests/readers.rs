@@ -8,7 +8,7 @@ use wasm_encoder::{
 };
 use wasmtime::component::types::ComponentItem;
 
-use super::super::file::{documentation, documents};
+use super::super::file::Documents;
 use super::super::{functions, node};
 use super::a_type;
 use crate::component::BadComponent;
@@ -218,8 +218,8 @@ fn names_and_documentation_of_functions_at_the_top_level_are_read() {
     component.section(&CustomSection { name: "package-docs".into(), data: docs(text).into() });
     let wasm = component.finish();
     assert_eq!(only(&wasm).expect("a function").label.as_str(), "say");
-    let docs = documents(&wasm).expect("documents");
-    let said = |label: &str| documentation(&docs, &label.parse().expect("a label"));
+    let docs = Documents::of(&wasm).expect("documents");
+    let said = |label: &str| docs.of_function(&label.parse().expect("a label"));
     assert_eq!(functions(&wasm).expect("read")[0].documentation.as_deref(), Some("Says it."));
     assert_eq!(said("say").as_deref(), Some("Says it."));
     assert_eq!(said("acme:a/b@1.0.0#f").as_deref(), Some("The old way."));

@@ -42,6 +42,12 @@ SUITE := $(TARGET)/conformance
 LANGUAGES := $(TARGET)/languages
 PYTHON_TOOL := sample-tools/python/lines
 JS_TOOL := sample-tools/js/lines
+C_TOOL := sample-tools/c/lines
+# What makes the bindings of C, and what Debian calls the compiler, the library and the runtime.
+WIT_BINDGEN := 0.61.1
+C_PACKAGES := clang-14 wasi-libc libclang-rt-14-dev-wasm32
+# The linker of components, which comes with the target wasm32-wasip2.
+RUST_LD = $(shell rustc --print sysroot)/lib/rustlib/$(shell rustc -vV | sed -n 's/^host: //p')/bin
 
 .PHONY: help setup build guests languages collector clients mcp-clients conformance demo test check fmt clippy deny doc tidy hard bench clean
 
@@ -77,7 +83,7 @@ guests: build ## the sample tools as components: target/tools/<name>.wasm
 		$(TOOLKEEP) tools pack $(TOOLS)/$$name.wasm 2>/dev/null || echo "guests: $$name refuses to be packed"; \
 	done
 
-languages: build ## sample tools in Python and JavaScript: target/tools/lines-python.wasm, lines-js.wasm
+languages: setup build ## sample tools in Python, JavaScript and C: target/tools/lines-python.wasm, lines-js.wasm, lines-c.wasm
 	@mkdir -p $(LANGUAGES) $(TOOLS)
 	@if ! cmp -s $(PYTHON_TOOL)/requirements.txt $(LANGUAGES)/python/installed.txt; then \
 		echo "languages: installing componentize-py"; \
@@ -107,6 +113,24 @@ languages: build ## sample tools in Python and JavaScript: target/tools/lines-py
 			$(TOOLKEEP) tools pack tool.wasm --descriptors tools.json --to $(TOOLS)/lines-js.wasm && \
 			echo "$$sources" > $(LANGUAGES)/js/built; \
 	fi
+	@if ! { command -v clang-14 && test -f /usr/include/wasm32-wasi/stdio.h && \
+			test -f "$$(clang-14 --target=wasm32-wasi -print-libgcc-file-name)"; } >/dev/null; then \
+		if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+			echo "languages: installing $(C_PACKAGES)"; \
+			(apt-get install -y -q $(C_PACKAGES) || { apt-get update -q && apt-get install -y -q $(C_PACKAGES); }) </dev/null; \
+		else \
+			echo "languages: install $(C_PACKAGES) for the tool in C" >&2; exit 1; \
+		fi; \
+	fi
+	@if ! test "$$($(LANGUAGES)/c/bin/wit-bindgen --version 2>/dev/null)" = "wit-bindgen-cli $(WIT_BINDGEN)"; then \
+		echo "languages: installing wit-bindgen $(WIT_BINDGEN)"; \
+		CARGO_TARGET_DIR=$(LANGUAGES)/c/target cargo install -q --locked --root $(LANGUAGES)/c --no-default-features --features c \
+			wit-bindgen-cli@$(WIT_BINDGEN) && rm -rf $(LANGUAGES)/c/target; \
+	fi
+	$(LANGUAGES)/c/bin/wit-bindgen c $(C_TOOL)/wit --world tool --out-dir $(LANGUAGES)/c/bindings >/dev/null
+	clang-14 --target=wasm32-wasi -mexec-model=reactor -Os -Wall -Wextra -Werror -I$(LANGUAGES)/c/bindings \
+		-fuse-ld=$(RUST_LD)/wasm-component-ld -Wl,--wasm-ld-path,$(RUST_LD)/gcc-ld/wasm-ld,--strip-all \
+		$(C_TOOL)/lines.c $(LANGUAGES)/c/bindings/tool.c $(LANGUAGES)/c/bindings/tool_component_type.o -o $(TOOLS)/lines-c.wasm
 
 collector: ## a receiver of spans for the tests, built apart with the official types
 	cd tests/collector && CARGO_TARGET_DIR=$(TARGET)/collector cargo build --locked
@@ -136,7 +160,8 @@ mcp-clients: ## MCP clients of others, which the tests run: target/mcp-clients
 		place=$(MCP_CLIENTS)/$${client%%=*}; version=$${client##*=}; \
 		if ! test "$$(cat $$place/version 2>/dev/null)" = "$$version"; then \
 			echo "mcp-clients: installing the Python SDK $$version"; \
-			python3 -m venv --clear $$place && $$place/bin/pip install -q mcp==$$version && echo $$version > $$place/version; \
+			{ python3 -m venv --clear $$place && $$place/bin/pip install -q mcp==$$version && echo $$version > $$place/version; } \
+				|| exit 1; \
 		fi; \
 	done
 	@install() { \

@@ -20,9 +20,11 @@ function appendLine({ path, line }) {
     const fields = [{ pointer: "/line", problem: "holds a line feed", expected: "one line" }];
     throw refusal("invalid-input", "the line holds a line feed", fields);
   }
-  const lines = linesOf(exists(path) ? read(path) : "");
-  write(path, [...lines, line, ""].join("\n"));
-  return { lines: lines.length + 1 };
+  // What is there stays as it is, its line ends too.
+  const before = exists(path) ? read(path) : "";
+  const text = `${before}${before === "" || before.endsWith("\n") ? "" : "\n"}${line}\n`;
+  write(path, text);
+  return { lines: linesOf(text).length };
 }
 
 const TOOLS = { "count-lines": countLines, "append-line": appendLine };
@@ -94,7 +96,7 @@ function read(path) {
       from += part.length;
     }
     try {
-      return new TextDecoder("utf-8", { fatal: true }).decode(whole);
+      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(whole);
     } catch {
       throw refusal("failed", `\`${path}\` is not UTF-8`);
     }

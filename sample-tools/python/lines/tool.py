@@ -16,7 +16,7 @@ WORKSPACE = "/work"
 
 def count_lines(args: dict[str, Any]) -> dict[str, Any]:
     with open(f"{WORKSPACE}/{args['path']}", encoding="utf-8") as file:
-        lines = file.read().splitlines()
+        lines = list(file)
     return {"lines": len(lines), "filled": sum(1 for line in lines if line.strip())}
 
 
@@ -26,14 +26,15 @@ def append_line(args: dict[str, Any]) -> dict[str, Any]:
         raise Err(tool.Error_InvalidInput(tool.Failure("the line holds a line feed", None, [problem])))
     path = f"{WORKSPACE}/{args['path']}"
     try:
-        with open(path, encoding="utf-8") as file:
+        # As it is: line ends of other systems stay what they are.
+        with open(path, encoding="utf-8", newline="") as file:
             text = file.read()
     except FileNotFoundError:
         text = ""
     if text and not text.endswith("\n"):
         text += "\n"
     text += args["line"] + "\n"
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8", newline="") as file:
         file.write(text)
     return {"lines": text.count("\n")}
 

@@ -23,11 +23,16 @@ INSTRUCTIONS = (
 class Toolkeep(MCPServerStdio):
     """The tools, under names that OpenAI's models take."""
 
-    names: dict[str, str]
+    names: dict[str, str] = {}
 
     async def list_tools(self, *args: Any, **more: Any) -> list[Any]:
         tools = await super().list_tools(*args, **more)
-        self.names = {tool.name.replace(".", "__"): tool.name for tool in tools}
+        names: dict[str, str] = {}
+        for tool in tools:
+            other = names.setdefault(tool.name.replace(".", "__"), tool.name)
+            if other != tool.name:
+                raise ValueError(f"`{other}` and `{tool.name}` would have one name; the model could not tell them apart")
+        self.names = names
         return [tool.model_copy(update={"name": tool.name.replace(".", "__")}) for tool in tools]
 
     async def call_tool(self, tool_name: str, *args: Any, **more: Any) -> Any:

@@ -268,7 +268,8 @@ class Bounds(unittest.IsolatedAsyncioTestCase):
         async with peer(serve) as path:
             client = toolkeep.Client(path)
             many = [asyncio.ensure_future(client.calls.execute("slow", {})) for _ in range(IN_FLIGHT_MAX)]
-            await asyncio.sleep(0.1)
+            while len(tools) < IN_FLIGHT_MAX:
+                await asyncio.sleep(0.01)
             with self.assertRaisesRegex(toolkeep.NoReply, "nothing was sent"):
                 await client.calls.execute("late", {}, timeout_s=0.05)
             with self.assertRaises(asyncio.TimeoutError):
@@ -276,6 +277,110 @@ class Bounds(unittest.IsolatedAsyncioTestCase):
             await client.close()
             await asyncio.gather(*many, return_exceptions=True)
         self.assertEqual(tools, ["slow"] * IN_FLIGHT_MAX)
+
+    async def test_the_place_of_a_caller_that_went_away_is_free_when_the_daemon_has_answered(self) -> None:
+        asked: list[JsonObject] = []
+        answer = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for _ in range(IN_FLIGHT_MAX):
+                asked.append(await request_of(reader))
+            await answer.wait()
+            says(writer, id=asked[0]["id"], result={})
+            asked.append(await request_of(reader))
+            says(writer, id=asked[-1]["id"], result={})
+            await reader.read()
+
+        async with peer(serve) as path:
+            client = toolkeep.Client(path)
+            gone = [asyncio.ensure_future(client.request("approvals.wait")) for _ in range(IN_FLIGHT_MAX)]
+            while len(asked) < IN_FLIGHT_MAX:
+                await asyncio.sleep(0.01)
+            for task in gone:
+                task.cancel()
+            await asyncio.gather(*gone, return_exceptions=True)
+            late = asyncio.ensure_future(client.request("host.info"))
+            await asyncio.sleep(0.05)
+            self.assertEqual(len(asked), IN_FLIGHT_MAX, "the daemon still has as many as it takes")
+            answer.set()
+            self.assertEqual(await late, {})
+            await client.close()
+
+    async def test_a_daemon_that_lets_nobody_in_keeps_nobody_waiting_and_nothing_is_left_open(self) -> None:
+        ended = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            ended.set()
+
+        async with peer(serve) as path:
+            client = toolkeep.Client(path, token="t")
+            with self.assertRaisesRegex(toolkeep.NoReply, "nothing was sent"):
+                await client.calls.execute("t", {}, timeout_s=0.05)
+            await ended.wait()
+            with unittest.mock.patch("toolkeep._client._CONNECT_S", 0.05):
+                with self.assertRaisesRegex(toolkeep.DaemonUnreachable, "did not answer"):
+                    await client.host_info()
+            await client.close()
+
+    async def test_a_client_that_is_closed_while_it_connects_stays_closed(self) -> None:
+        begun, ended, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        tools: list[object] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            shown = await request_of(reader)
+            begun.set()
+            await go.wait()
+            says(writer, id=shown["id"], result={})
+            tools.append(await reader.read())
+            ended.set()
+
+        async with peer(serve) as path:
+            client = toolkeep.Client(path, token="t")
+            call = asyncio.ensure_future(client.calls.execute("t", {}))
+            await begun.wait()
+            await client.close()
+            go.set()
+            with self.assertRaises(toolkeep.ConnectionLost):
+                await call
+            await ended.wait()
+        self.assertEqual(tools, [b""], "nothing was sent on it")
+
+    async def test_a_reply_that_cannot_be_read_is_no_mistake_of_who_asked(self) -> None:
+        old: JsonObject = {"fuel": 1, "wall_ms": 0, "memory_peak": 0, "host_calls": 0}
+        broken: JsonObject = {"fuel": "1"}
+        for used, fits in [(old, True), (broken, False)]:
+            result = {"reply": {**REPLY, "usage": used}}
+
+            async def serve(
+                reader: asyncio.StreamReader, writer: asyncio.StreamWriter, result: object = result
+            ) -> None:
+                says(writer, id=(await request_of(reader))["id"], result=result)
+                await reader.read()
+
+            async with peer(serve) as path:
+                client = toolkeep.Client(path)
+                if fits:
+                    reply = await client.calls.execute("t", {})
+                    self.assertEqual((reply.usage.http_requests, reply.usage.cost_usd), (0, "0"))
+                else:
+                    with self.assertRaisesRegex(toolkeep.ProtocolError, "reply of a call"):
+                        await client.calls.execute("t", {})
+                await client.close()
+
+    async def test_what_comes_after_the_end_of_a_connection_hears_how_it_ended(self) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await request_of(reader)
+            says(writer, id=None, error={"code": 1000, "message": "m", "data": refusal("overloaded")})
+            await reader.read()
+
+        async with peer(serve) as path:
+            client = toolkeep.Client(path)
+            connection = await client.connection()
+            for _ in range(2):
+                with self.assertRaises(toolkeep.Refused):
+                    await connection.request("host.info", {})
+            await client.close()
 
     def test_what_the_daemon_could_not_read_is_refused_before_it_is_sent(self) -> None:
         def nested(levels: int) -> toolkeep.JsonValue:

@@ -1,10 +1,11 @@
 /** The client: connections as they are needed, and the methods of the agent socket by their nouns. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { Connection, type OnProgress } from "./connection.js";
-import { ConnectionLost, NoReply, Refused, errorOf } from "./errors.js";
+import { ConnectionLost, DaemonUnreachable, NoReply, ProtocolError, Refused, errorOf } from "./errors.js";
 import {
   type JsonObject,
   type JsonValue,
+  Malformed,
   type Progress,
   type Reply,
   type Tool,
@@ -20,6 +21,8 @@ import { Run, Transaction } from "./work.js";
 
 /** How long a call that was told to end may take to say how it ended, in milliseconds. */
 const GRACE_MS = 5_000;
+/** How long a daemon may take to let a client in, in milliseconds: the system connects for one that is stopped, too. */
+const CONNECT_MS = 10_000;
 /** One question to `approvals.wait`, in milliseconds: a wait that was given up holds its place at the daemon no longer. */
 const WAIT_MS = 30_000;
 /** Notes of one call that may wait to be read; the oldest are dropped, because they are only news. */
@@ -84,6 +87,8 @@ export class Client {
   readonly #path: string;
   readonly #token: ClientOptions["token"];
   #connection: Promise<Connection> | undefined;
+  /** One that is being made. */
+  #making: Connection | undefined;
   #closed = false;
 
   constructor(options: ClientOptions = {}) {
@@ -98,6 +103,7 @@ export class Client {
   /** Close for good. Executions that are under way are cancelled, commits are not. */
   async close(): Promise<void> {
     this.#closed = true;
+    await this.#making?.close();
     const connection = await this.#connection?.catch(() => undefined);
     await connection?.close();
   }
@@ -119,14 +125,21 @@ export class Client {
 
   async #connect(): Promise<Connection> {
     const connection = await Connection.open(this.#path);
+    this.#making = connection;
+    const late = `the daemon at \`${this.#path}\` did not answer within ${CONNECT_MS / 1000} s`;
+    const timer = setTimeout(() => connection.giveUpAll(new DaemonUnreachable(late)), CONNECT_MS);
     try {
       const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+      if (this.#closed) throw new ConnectionLost("the client was closed");
       if (token !== undefined) await connection.request("session.authenticate", { token }, { ahead: true });
       if (this.#closed) throw new ConnectionLost("the client was closed");
       return connection;
     } catch (error) {
       await connection.close();
       throw error;
+    } finally {
+      clearTimeout(timer);
+      if (this.#making === connection) this.#making = undefined;
     }
   }
 
@@ -137,7 +150,7 @@ export class Client {
 
   /** A method that answers with a call. */
   async reply(method: string, params: { [name: string]: JsonValue | undefined }, check = true): Promise<Reply> {
-    return checked(readReply(await this.request(method, params)), check);
+    return checked(replyOf(await this.request(method, params)), check);
   }
 
   /** Version, protocol and environment of the daemon. */
@@ -158,6 +171,16 @@ export class Client {
   /** Whether the daemon has signed this receipt; `Refused` if not. */
   verifyReceipt(receipt: JsonObject): Promise<JsonObject> {
     return this.request("receipts.verify", { receipt });
+  }
+}
+
+/** The call was made, so what cannot be read of its reply is no mistake of who asked. */
+function replyOf(raw: JsonObject): Reply {
+  try {
+    return readReply(raw);
+  } catch (error) {
+    if (!(error instanceof Malformed)) throw error;
+    throw new ProtocolError(`the reply of a call cannot be read: ${error.message}`, { cause: error });
   }
 }
 
@@ -286,7 +309,7 @@ export class Calls {
       options.signal?.throwIfAborted();
       let [reply, error]: [Reply | undefined, Refused | undefined] = [undefined, undefined];
       try {
-        reply = readReply(await this.#once(method, params, { ends, keyed, options }));
+        reply = replyOf(await this.#once(method, params, { ends, keyed, options }));
         error = errorOf(reply);
       } catch (thrown) {
         if (!(thrown instanceof Refused)) throw thrown;
@@ -299,7 +322,9 @@ export class Calls {
         if (reply && options.check === false) return reply;
         throw error;
       }
-      await sleep(wait, undefined, options.signal ? { signal: options.signal } : {});
+      await sleep(wait, undefined, options.signal ? { signal: options.signal } : {}).catch((aborted: unknown) => {
+        throw options.signal?.aborted ? options.signal.reason : aborted;
+      });
     }
   }
 
@@ -308,7 +333,7 @@ export class Calls {
     params: JsonObject,
     { ends, keyed, options }: { ends: number | undefined; keyed: boolean; options: CallOptions },
   ): Promise<JsonObject> {
-    const connection = await this.client.connection();
+    const connection = await connected(this.client, ends, options.signal);
     const id = connection.nextId();
     const progress = options.onProgress ? { onProgress: options.onProgress } : {};
     const work = connection.request(method, params, { id, ...progress }).catch((error: unknown) => {
@@ -338,6 +363,34 @@ export class Calls {
     } finally {
       stop.abort();
     }
+  }
+}
+
+/** The connection, within the time of a call and as long as nobody aborts it. */
+async function connected(client: Client, ends: number | undefined, signal: AbortSignal | undefined): Promise<Connection> {
+  const made = quiet(client.connection());
+  if (ends === undefined && signal === undefined) return made;
+  const stop = new AbortController();
+  const races: Promise<Connection>[] = [made];
+  if (ends !== undefined) {
+    const late = async (): Promise<never> => {
+      await sleep(Math.max(0, ends - performance.now()), undefined, { signal: stop.signal });
+      throw new NoReply("no connection was made in time: nothing was sent");
+    };
+    races.push(quiet(late()));
+  }
+  if (signal !== undefined) {
+    const aborted = new Promise<never>((_, reject) => {
+      signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true, signal: stop.signal });
+    });
+    races.push(aborted);
+  }
+  try {
+    const connection = await Promise.race(races);
+    signal?.throwIfAborted();
+    return connection;
+  } finally {
+    stop.abort();
   }
 }
 

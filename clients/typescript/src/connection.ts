@@ -166,6 +166,11 @@ export class Connection {
     for (const one of pending) one.reject(again(reason));
   }
 
+  /** End it for a reason of the client's. */
+  giveUpAll(reason: Error): void {
+    this.#end(reason);
+  }
+
   /** Close. What is still under way is cancelled by the daemon, but for commits. */
   async close(): Promise<void> {
     this.#end(new ConnectionLost("the client was closed"));
@@ -176,6 +181,7 @@ export class Connection {
 /** An error of its own for each who waits: one that is thrown twice would have the stack of the first. */
 function again(reason: Error): Error {
   if (reason instanceof Refused) return new Refused(reason.refusal, reason.number);
+  if (reason instanceof DaemonUnreachable) return new DaemonUnreachable(reason.message);
   return reason instanceof ProtocolError ? new ProtocolError(reason.message) : new ConnectionLost(reason.message);
 }
 

@@ -181,8 +181,9 @@ function readUsage(raw: JsonObject): Usage {
     wallMs: number(raw, "wall_ms"),
     memoryPeak: number(raw, "memory_peak"),
     hostCalls: number(raw, "host_calls"),
-    httpRequests: number(raw, "http_requests"),
-    costUsd: text(raw, "cost_usd"),
+    // Calls that were recorded before these were counted do not have them.
+    httpRequests: maybe(number, raw, "http_requests") ?? 0,
+    costUsd: maybe(text, raw, "cost_usd") ?? "0",
   };
 }
 

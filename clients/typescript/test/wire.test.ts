@@ -216,3 +216,41 @@ test("the end of a connection after an answer is no refusal of what is under way
     },
   );
 });
+
+test("a daemon that lets nobody in keeps nobody waiting, and a client that is closed meanwhile stays closed", async () => {
+  const asked: string[] = [];
+  await against(
+    (one) => void asked.push(one.method),
+    async (path) => {
+      const client = new Client({ socket: path, token: "t" });
+      const late = client.calls.execute("t", {}, { timeoutMs: 50 });
+      await assert.rejects(late, (error) => error instanceof NoReply && /nothing was sent/.test(error.message));
+      const aborted = client.calls.execute("t", {}, { signal: AbortSignal.timeout(50) });
+      await assert.rejects(aborted, { name: "TimeoutError" });
+      const waiting = client.hostInfo();
+      const refused = assert.rejects(waiting, ConnectionLost);
+      await client.close();
+      await refused;
+    },
+  );
+  assert.deepEqual(asked, ["session.authenticate"], "nothing was sent but the token");
+});
+
+test("a reply that cannot be read is no mistake of who asked, and an older one can be read", async () => {
+  const { http_requests: _, cost_usd: __, ...old } = USAGE;
+  for (const [usage, fits] of [[old, true], [{ fuel: "1" }, false]] as [JsonObject, boolean][]) {
+    await against(
+      (asked, socket) => void says(socket, { id: asked.id, result: { reply: { ...REPLY, usage } } }),
+      async (path) => {
+        const client = new Client({ socket: path });
+        if (fits) {
+          const reply = await client.calls.execute("t", {});
+          assert.deepEqual([reply.usage.httpRequests, reply.usage.costUsd], [0, "0"]);
+        } else {
+          await assert.rejects(client.calls.execute("t", {}), ProtocolError);
+        }
+        await client.close();
+      },
+    );
+  }
+});

@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 
 from ._connection import Connection, OnProgress
-from ._errors import CallError, ConnectionLost, NoReply, ProtocolError, Refused, of_reply
-from ._model import JsonObject, JsonValue, Progress, Refusal, Reply, Tool, maybe_number, number, objects, text
+from ._errors import CallError, ConnectionLost, DaemonUnreachable, NoReply, ProtocolError, Refused, of_reply
+from ._model import JsonObject, JsonValue, Malformed, Progress, Refusal, Reply, Tool, maybe_number, number, objects, text
 from ._retry import Retry
 from ._work import Run, Transaction
 
 _GRACE_S = 5.0
 """How long a call that was told to end may take to say how it ended."""
+_CONNECT_S = 10.0
+"""How long a daemon may take to let a client in: the system connects for one that is stopped, too."""
 _WAIT_S = 30.0
 """One question to ``approvals.wait``: a wait that was given up holds its place at the daemon no longer than this."""
 _NOTES_MAX = 64
@@ -90,16 +92,25 @@ class Client:
             lost, self._connection = self._connection, None
             if lost is not None:
                 await lost.close()
-            connection = await Connection.open(self._path)
             try:
-                if self._token is not None:
-                    token = self._token if isinstance(self._token, str) else self._token()
-                    await connection.request("session.authenticate", {"token": token}, ahead=True)
-            except BaseException:
-                await connection.close()
-                raise
-            self._connection = connection
-            return connection
+                self._connection = await asyncio.wait_for(self._connect(), _CONNECT_S)
+            except asyncio.TimeoutError:
+                message = f"the daemon at `{self._path}` did not answer within {_CONNECT_S:.0f} s"
+                raise DaemonUnreachable(message) from None
+            return self._connection
+
+    async def _connect(self) -> Connection:
+        connection = await Connection.open(self._path)
+        try:
+            if self._token is not None:
+                token = self._token if isinstance(self._token, str) else self._token()
+                await connection.request("session.authenticate", {"token": token}, ahead=True)
+            if self._closed:
+                raise ConnectionLost("the client was closed")
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
     async def request(self, method: str, params: Mapping[str, JsonValue] | None = None) -> JsonObject:
         """Any method of the agent socket, as ``docs/protocol.md`` lists them: its result."""
@@ -107,7 +118,7 @@ class Client:
 
     async def reply(self, method: str, params: Mapping[str, JsonValue], *, check: bool = True) -> Reply:
         """A method that answers with a call."""
-        return checked(Reply.read(await self.request(method, params)), check)
+        return checked(_read_reply(await self.request(method, params)), check)
 
     async def host_info(self) -> JsonObject:
         """Version, protocol and environment of the daemon."""
@@ -124,6 +135,14 @@ class Client:
     async def verify_receipt(self, receipt: JsonObject) -> JsonObject:
         """Whether the daemon has signed this receipt; ``Refused`` if not."""
         return await self.request("receipts.verify", {"receipt": receipt})
+
+
+def _read_reply(raw: JsonObject) -> Reply:
+    """The call was made, so what cannot be read of it is no mistake of who asked."""
+    try:
+        return Reply.read(raw)
+    except Malformed as error:
+        raise ProtocolError(f"the reply of a call cannot be read: {error}") from error
 
 
 def given(params: Mapping[str, JsonValue]) -> JsonObject:
@@ -175,8 +194,10 @@ class Running:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await self._task
+        # How it ends is nobody's business any more; that whoever waits here is cancelled is its own.
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.exception()
 
 
 class Calls:
@@ -335,7 +356,7 @@ class Calls:
             reply: Reply | None = None
             error: Refused | None
             try:
-                reply = Reply.read(await self._once(method, given(params), ends, on_progress))
+                reply = _read_reply(await self._once(method, given(params), ends, on_progress))
                 error = of_reply(reply)
             except Refused as refused:
                 error = refused
@@ -358,10 +379,20 @@ class Calls:
             return None
         return retry.pause(error.refusal, attempt)
 
+    async def _connected(self, ends: float | None) -> Connection:
+        """The connection, within the time of the call."""
+        if ends is None:
+            return await self._client.connection()
+        try:
+            left = max(0.0, ends - asyncio.get_running_loop().time())
+            return await asyncio.wait_for(self._client.connection(), left)
+        except asyncio.TimeoutError:
+            raise NoReply("no connection was made in time: nothing was sent") from None
+
     async def _once(
         self, method: str, params: JsonObject, ends: float | None, on_progress: OnProgress | None
     ) -> JsonObject:
-        connection = await self._client.connection()
+        connection = await self._connected(ends)
         request = connection.next_id()
         work = asyncio.ensure_future(
             connection.request(method, params, request=request, on_progress=on_progress)
@@ -402,8 +433,8 @@ def _tell_to_end(connection: Connection, request: int) -> None:
 
     async def tell() -> None:
         # It may be over already, and so may the connection.
-        with contextlib.suppress(Refused, ProtocolError, ConnectionError):
-            await connection.request("calls.cancel", {"request": request}, ahead=True)
+        with contextlib.suppress(Refused, ProtocolError, ConnectionError, asyncio.TimeoutError):
+            await asyncio.wait_for(connection.request("calls.cancel", {"request": request}, ahead=True), _GRACE_S)
 
     task = asyncio.get_running_loop().create_task(tell())
     _ENDING.add(task)

@@ -83,28 +83,29 @@ class Connection:
     ) -> JsonObject:
         """Ask, and wait for the result.
 
-        ``ahead`` goes before whoever waits for a place. A caller that is cancelled leaves its request under way.
+        ``ahead`` goes before whoever waits for a place. A caller that is cancelled leaves its request under way, and its place
+        is free when the daemon has answered: it counts what it was asked, not who still waits for it.
         """
-        if ahead:
-            return await self._exchange(method, params, request, on_progress)
-        async with self._places:
-            return await self._exchange(method, params, request, on_progress)
-
-    async def _exchange(
-        self, method: str, params: Mapping[str, JsonValue], request: int | None, on_progress: OnProgress | None
-    ) -> JsonObject:
         number = self.next_id() if request is None else request
         line = encode({"jsonrpc": "2.0", "id": number, "method": method, "params": dict(params)})
+        if not ahead:
+            await self._places.acquire()
         if self._ended is not None:
-            raise ConnectionLost(f"the connection is over: {self._ended}")
+            if not ahead:
+                self._places.release()
+            raise _again(self._ended)
         pending = self._pending[number] = _Pending(on_progress)
+        if not ahead:
+            pending.reply.add_done_callback(lambda _: self._places.release())
+        return await self._exchange(number, line, pending)
+
+    async def _exchange(self, number: int, line: bytes, pending: _Pending) -> JsonObject:
         self._written.add(number)
         self._writer.write(line)
         try:
-            try:
+            # Why it cannot be written, the reader says: the daemon may have said something before it closed.
+            with contextlib.suppress(OSError):
                 await self._writer.drain()
-            except OSError as error:
-                self._end(ConnectionLost(f"the daemon closed the connection: {error}"))
             # A caller that goes away does not take the reply's place with it: the reply still comes and is dropped.
             return await asyncio.shield(pending.reply)
         except asyncio.CancelledError:

@@ -181,8 +181,9 @@ class Usage:
             wall_ms=number(raw, "wall_ms"),
             memory_peak=number(raw, "memory_peak"),
             host_calls=number(raw, "host_calls"),
-            http_requests=number(raw, "http_requests"),
-            cost_usd=text(raw, "cost_usd"),
+            # Calls that were recorded before these were counted do not have them.
+            http_requests=maybe_number(raw, "http_requests") or 0,
+            cost_usd=maybe_text(raw, "cost_usd") or "0",
         )
 
 

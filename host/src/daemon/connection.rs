@@ -11,9 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
-use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
@@ -26,6 +24,7 @@ use super::linger::{Busy, Underway, linger};
 use super::outbox::Outbox;
 use super::plane::{Dispatch, Message, Notes, Plane, Work, guarded};
 use super::reply::{Body, Fault, INVALID_REQUEST};
+use super::wire::{self, Reader, Writer};
 use crate::authenticate::Peer;
 
 /// Why a connection ended. None of these is an error of the daemon.
@@ -51,7 +50,7 @@ pub(super) enum End {
 
 /// Serve one connection to its end.
 pub(super) async fn serve<P: Plane>(
-    mut stream: UnixStream,
+    stream: UnixStream,
     plane: Arc<P>,
     bounds: Bounds,
     busy: Busy,
@@ -64,7 +63,13 @@ pub(super) async fn serve<P: Plane>(
             return End::Refused;
         }
     };
-    let (reader, writer) = stream.split();
+    let (reader, writer) = match wire::ends(stream) {
+        Ok(ends) => ends,
+        Err(error) => {
+            tracing::warn!(%error, "a connection cannot be served");
+            return End::Broken;
+        }
+    };
     match plane.open(peer) {
         Ok(session) => {
             let (sender, notes) = mpsc::channel(NOTES_MAX);
@@ -72,17 +77,17 @@ pub(super) async fn serve<P: Plane>(
         }
         Err(refusal) => {
             tracing::warn!(uid = peer.uid, pid = peer.pid, code = refusal.code.word(), "a connection is refused");
-            farewell(&writer, refusal.into()).await;
+            farewell(&writer, refusal.into());
             End::Refused
         }
     }
 }
 
 /// Tell a peer why it is not served.
-pub(super) async fn farewell(writer: &WriteHalf<'_>, fault: Fault) {
+pub(super) fn farewell(writer: &Writer, fault: Fault) {
     let mut out = Outbox::default();
     out.push(None, &Body::Error(fault));
-    if writer.writable().await.is_ok() && out.write(writer).is_err() {
+    if out.write(writer).is_err() {
         tracing::debug!("the peer left before it heard why it is refused");
     }
 }
@@ -157,8 +162,8 @@ impl<'p, P: Plane> Connection<'p, P> {
 
     async fn run(
         mut self,
-        mut reader: ReadHalf<'_>,
-        writer: WriteHalf<'_>,
+        mut reader: Reader,
+        mut writer: Writer,
         mut notes: mpsc::Receiver<Vec<u8>>,
         mut stop: watch::Receiver<bool>,
     ) -> End {
@@ -171,7 +176,7 @@ impl<'p, P: Plane> Connection<'p, P> {
                     return self.last_words(&writer, End::LineTooLong);
                 }
             };
-            if self.flush(&writer).is_err() {
+            if self.flush(&mut writer).is_err() {
                 return End::Broken;
             }
             if held_back && self.output.len() < self.bounds.outbound_bytes {
@@ -186,11 +191,11 @@ impl<'p, P: Plane> Connection<'p, P> {
             }
             let reading = !self.closed && !stopping && self.output.len() < self.bounds.outbound_bytes;
             let lingers = std::mem::take(&mut replied) && idle && reading && !self.input.is_partial();
-            if lingers && linger(&self.busy, reader.as_ref(), self.input.room()).await {
+            if lingers && linger(&self.busy, &mut reader, self.input.room()).await {
                 continue;
             }
             self.arm_line_deadline(reading);
-            match self.next_event(&mut reader, &writer, &mut notes, &mut stop, (reading, stopping)).await {
+            match self.next_event(&mut reader, &mut writer, &mut notes, &mut stop, (reading, stopping)).await {
                 Event::Read(Ok(0)) => {
                     self.closed = true;
                     if hung_up(&reader) {
@@ -317,9 +322,10 @@ impl<'p, P: Plane> Connection<'p, P> {
     }
 
     /// Write what can be written without waiting, and watch the time of what cannot.
-    fn flush(&mut self, writer: &WriteHalf<'_>) -> std::io::Result<()> {
+    fn flush(&mut self, writer: &mut Writer) -> std::io::Result<()> {
         let wrote = self.output.write(writer)?;
         if self.output.is_empty() {
+            writer.unwatch();
             self.write_deadline = None;
         } else if wrote > 0 || self.write_deadline.is_none() {
             self.write_deadline = Some(Box::pin(tokio::time::sleep(self.bounds.write_timeout)));
@@ -337,7 +343,7 @@ impl<'p, P: Plane> Connection<'p, P> {
     }
 
     /// Try once to say why the connection ends.
-    fn last_words(&mut self, writer: &WriteHalf<'_>, end: End) -> End {
+    fn last_words(&mut self, writer: &Writer, end: End) -> End {
         if self.output.write(writer).is_err() {
             tracing::debug!(?end, "the peer left before it heard why the connection ends");
         }
@@ -346,8 +352,8 @@ impl<'p, P: Plane> Connection<'p, P> {
 
     async fn next_event(
         &mut self,
-        reader: &mut ReadHalf<'_>,
-        writer: &WriteHalf<'_>,
+        reader: &mut Reader,
+        writer: &mut Writer,
         notes: &mut mpsc::Receiver<Vec<u8>>,
         stop: &mut watch::Receiver<bool>,
         (reading, stopping): (bool, bool),
@@ -368,7 +374,7 @@ impl<'p, P: Plane> Connection<'p, P> {
             },
             () = changed(&mut self.changes), if room => Event::Changed,
             writable = writer.writable(), if waiting => Event::Writable(writable),
-            read = reader.read_buf(self.input.room()), if reading => Event::Read(read),
+            read = reader.read(self.input.room()), if reading => Event::Read(read),
             _ = stop.changed(), if !stopping => Event::Stop,
             () = due(&mut self.line_deadline) => Event::LineLate,
             () = due(&mut self.proof_deadline) => Event::ProofLate,
@@ -419,10 +425,9 @@ fn unproven(limit: Duration) -> Fault {
 }
 
 /// Whether the peer closed both directions. One that only finished sending still gets its replies.
-fn hung_up(reader: &ReadHalf<'_>) -> bool {
+fn hung_up(reader: &Reader) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let stream: &UnixStream = reader.as_ref();
-    let mut polled = [PollFd::new(stream, PollFlags::empty())];
+    let mut polled = [PollFd::new(reader, PollFlags::empty())];
     match poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
         Ok(_) => polled.iter().any(|fd| fd.revents().intersects(PollFlags::HUP | PollFlags::ERR)),
         Err(_) => true,

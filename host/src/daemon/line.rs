@@ -4,6 +4,7 @@
 //! has no meaning any more. Bytes are searched for the newline once, however often a read returns. What a
 //! line says is not known here.
 
+use std::io::BufRead as _;
 use std::ops::Range;
 
 use super::bounds::{BUFFER_KEPT_BYTES, READ_CHUNK_BYTES};
@@ -53,7 +54,7 @@ impl LineBuffer {
     /// The line is too long, whether or not its end is known.
     pub(super) fn next_line(&mut self) -> Result<Option<Range<usize>>, LineTooLong> {
         let rest = self.bytes.get(self.searched..).unwrap_or_default();
-        let end = rest.iter().position(|byte| *byte == b'\n').map(|at| self.searched + at);
+        let end = newline(rest).map(|at| self.searched + at);
         let line = self.start..end.unwrap_or(self.bytes.len());
         if line.len() > self.max {
             return Err(LineTooLong { max: self.max });
@@ -80,6 +81,13 @@ impl LineBuffer {
     pub(super) fn is_partial(&self) -> bool {
         self.bytes.len() > self.start
     }
+}
+
+/// Where the first newline is. The standard library looks at many bytes at once here, which a loop over them does not.
+fn newline(mut bytes: &[u8]) -> Option<usize> {
+    let all = bytes;
+    let last = bytes.skip_until(b'\n').ok()?.checked_sub(1)?;
+    (all.get(last) == Some(&b'\n')).then_some(last)
 }
 
 #[cfg(test)]

@@ -5,14 +5,11 @@
 //! gives the processor away between two looks, to the client too if they share one. It does so only while nobody else asks
 //! anything at its door, and goes back to the runtime as soon as somebody does: a busy daemon spends nothing on this.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
-use rustix::net::{RecvFlags, recv};
-use tokio::net::UnixStream;
+use super::wire::Reader;
 
 /// The longest that a connection looks, from its reply on: what it costs to be woken, twice.
 const LINGER: Duration = Duration::from_micros(50);
@@ -69,10 +66,12 @@ impl Drop for Underway {
 
 /// Look for what the peer sends next and append it to `input`. Returns whether there was anything; an end or an error of
 /// the socket is left for whoever reads it in the ordinary way.
-pub(super) async fn linger(busy: &Busy, stream: &UnixStream, input: &mut Vec<u8>) -> bool {
+pub(super) async fn linger(busy: &Busy, reader: &mut Reader, input: &mut Vec<u8>) -> bool {
     let until = tokio::time::Instant::now() + LINGER;
     while busy.is_alone() {
-        if take(stream, input).is_ok_and(|taken| taken > 0) {
+        if reader.take(input).is_ok_and(|taken| taken > 0) {
+            // What comes next is looked for as well, and nobody else need be woken for it.
+            reader.unwatch();
             // A client that is always quick must not keep the others of this worker waiting.
             tokio::task::consume_budget().await;
             return true;
@@ -85,16 +84,20 @@ pub(super) async fn linger(busy: &Busy, stream: &UnixStream, input: &mut Vec<u8>
     false
 }
 
-fn take(stream: &UnixStream, input: &mut Vec<u8>) -> io::Result<usize> {
-    let (taken, _length) = recv(stream, spare_capacity(input), RecvFlags::DONTWAIT)?;
-    Ok(taken)
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixStream;
 
+    use super::super::wire::ends;
     use super::*;
+
+    /// A client, and the end of its connection that reads.
+    fn pair() -> (UnixStream, Reader) {
+        let (client, ours) = UnixStream::pair().expect("a pair");
+        let (reader, _writer) = ends(ours).expect("ends");
+        (client, reader)
+    }
 
     /// A connection that has asked twice in a row, and been answered.
     fn alone(door: &Busy) -> Busy {
@@ -106,39 +109,39 @@ mod tests {
 
     #[tokio::test]
     async fn a_lone_connection_takes_what_is_there_and_a_busy_one_leaves_it() {
-        let (mut client, ours) = UnixStream::pair().expect("a pair");
+        let (mut client, mut ours) = pair();
         client.write_all(b"next\n").await.expect("sent");
         let (mut busy, mut input) = (alone(&Busy::default()), Vec::with_capacity(64));
         let underway = busy.enter();
-        assert!(!linger(&busy, &ours, &mut input).await && input.is_empty());
+        assert!(!linger(&busy, &mut ours, &mut input).await && input.is_empty());
         drop(underway);
-        assert!(linger(&busy, &ours, &mut input).await);
+        assert!(linger(&busy, &mut ours, &mut input).await);
         assert_eq!(input, b"next\n");
     }
 
     #[tokio::test]
     async fn one_that_takes_turns_with_others_does_not_look() {
-        let (mut client, ours) = UnixStream::pair().expect("a pair");
+        let (mut client, mut ours) = pair();
         client.write_all(b"next\n").await.expect("sent");
         let (door, mut input) = (Busy::default(), Vec::with_capacity(64));
         let (mut one, mut other) = (door.connect(), door.connect());
         for _ in 0..3 {
             drop(one.enter());
-            assert!(!linger(&one, &ours, &mut input).await, "the request before was another's");
+            assert!(!linger(&one, &mut ours, &mut input).await, "the request before was another's");
             drop(other.enter());
-            assert!(!linger(&one, &ours, &mut input).await, "another asked since");
+            assert!(!linger(&one, &mut ours, &mut input).await, "another asked since");
         }
         drop(one.enter());
         drop(one.enter());
-        assert!(linger(&one, &ours, &mut input).await);
+        assert!(linger(&one, &mut ours, &mut input).await);
     }
 
     #[tokio::test]
     async fn who_sends_nothing_or_leaves_is_not_waited_for() {
-        let (client, ours) = UnixStream::pair().expect("a pair");
+        let (client, mut ours) = pair();
         let (busy, mut input) = (alone(&Busy::default()), Vec::with_capacity(64));
-        assert!(!linger(&busy, &ours, &mut input).await);
+        assert!(!linger(&busy, &mut ours, &mut input).await);
         drop(client);
-        assert!(!linger(&busy, &ours, &mut input).await && input.is_empty());
+        assert!(!linger(&busy, &mut ours, &mut input).await && input.is_empty());
     }
 }

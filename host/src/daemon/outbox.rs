@@ -5,11 +5,10 @@
 
 use std::io;
 
-use tokio::net::unix::WriteHalf;
-
 use super::bounds::BUFFER_KEPT_BYTES;
 use super::envelope::RequestId;
 use super::reply::{self, Body};
+use super::wire::Writer;
 
 /// Bytes that are not written yet.
 #[derive(Debug, Default)]
@@ -44,10 +43,10 @@ impl Outbox {
     ///
     /// # Errors
     /// The socket failed or the peer is gone.
-    pub(super) fn write(&mut self, writer: &WriteHalf<'_>) -> io::Result<usize> {
+    pub(super) fn write(&mut self, writer: &Writer) -> io::Result<usize> {
         let before = self.written;
         while let Some(rest) = self.bytes.get(self.written..).filter(|rest| !rest.is_empty()) {
-            match writer.try_write(rest) {
+            match writer.give(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,

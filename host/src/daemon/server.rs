@@ -18,6 +18,7 @@ use super::connection::{self, End};
 use super::linger::Busy;
 use super::plane::Plane;
 use super::socket::Door;
+use super::wire;
 
 /// How long to rest after an accept failed, for example because there are no more descriptors.
 pub(super) const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -33,7 +34,7 @@ pub(super) async fn serve<P: Plane>(door: Door, plane: Arc<P>, bounds: Bounds, m
                     let stop = for_connections.clone();
                     connections.spawn(connection::serve(stream, Arc::clone(&plane), bounds, busy.connect(), stop));
                 }
-                Ok((stream, _)) => turn_away(stream, connections.len()).await,
+                Ok((stream, _)) => turn_away(stream, connections.len()),
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     tokio::time::sleep(ACCEPT_REST).await;
@@ -66,10 +67,12 @@ fn note(ended: Result<End, tokio::task::JoinError>) {
     }
 }
 
-async fn turn_away(mut stream: UnixStream, connections: usize) {
+fn turn_away(stream: UnixStream, connections: usize) {
     tracing::warn!(connections, "a connection is turned away");
     let refusal =
         Refusal::new(Code::Overloaded, format!("{connections} connections are open")).after_ms(RETRY_AFTER_MS);
-    let (_, writer) = stream.split();
-    connection::farewell(&writer, refusal.into()).await;
+    match wire::ends(stream) {
+        Ok((_reader, writer)) => connection::farewell(&writer, refusal.into()),
+        Err(error) => tracing::debug!(%error, "the peer could not be told"),
+    }
 }

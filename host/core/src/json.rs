@@ -21,7 +21,7 @@ use crate::refusal::{Code, Refusal};
 mod canonical;
 mod locate;
 
-pub use canonical::{INTEGER_MAX, NotCanonical, canonical, input_digest};
+pub use canonical::{INTEGER_MAX, NotCanonical, canonical, canonical_text, input_digest};
 
 /// Longest pointer or key that an error quotes, in characters: an error must not be as large as the text.
 pub const QUOTED_MAX_CHARS: usize = 200;

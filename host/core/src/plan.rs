@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::effect::Effect;
 use crate::id::{BucketName, CallId, PlanId, RunId, ToolName, WorkspaceName};
+use crate::json::canonical_text;
 use crate::limit::EFFECTS_MAX;
 use crate::path::WorkspacePath;
 use crate::principal::Principal;
@@ -239,8 +240,7 @@ impl Plan {
         body.read_set.dedup();
         body.keys_read.sort_unstable();
         body.keys_read.dedup();
-        let canonical =
-            serde_json_canonicalizer::to_string(&body).map_err(|e| PlanRefused::Canonical(e.to_string()))?;
+        let canonical = canonical_text(&body).map_err(|e| PlanRefused::Canonical(e.to_string()))?;
         let digest = plan_digest(&canonical);
         let seal = seal_digest(&digest, &binding);
         Ok(Self { body, canonical, digest, id, binding, seal })
@@ -267,7 +267,7 @@ impl Plan {
         if body.format != FORMAT {
             return Err(PlanRefused::Format(body.format));
         }
-        let again = serde_json_canonicalizer::to_string(&body).map_err(|e| PlanRefused::Canonical(e.to_string()))?;
+        let again = canonical_text(&body).map_err(|e| PlanRefused::Canonical(e.to_string()))?;
         if again != canonical {
             return Err(PlanRefused::DigestMismatch);
         }

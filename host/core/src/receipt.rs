@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::effect::BodyState;
 use crate::hex;
 use crate::id::{CallId, PlanId, ReceiptId, RunId, ToolName};
+use crate::json::canonical_text;
 use crate::plan::Totals;
 use crate::principal::Principal;
 
@@ -90,8 +91,8 @@ pub enum BadReceipt {
 
 fn signed_bytes(statement: &Statement) -> Result<Vec<u8>, BadReceipt> {
     let mut bytes = DOMAIN.to_vec();
-    let canonical = serde_json_canonicalizer::to_vec(statement).map_err(|e| BadReceipt::Canonical(e.to_string()))?;
-    bytes.extend_from_slice(&canonical);
+    let canonical = canonical_text(statement).map_err(|e| BadReceipt::Canonical(e.to_string()))?;
+    bytes.extend_from_slice(canonical.as_bytes());
     Ok(bytes)
 }
 

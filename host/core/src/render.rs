@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::digest::Digest;
 use crate::display::{mixed_scripts, visible};
 use crate::effect::{Delivery, Effect, HttpEffect, Reversal};
+use crate::json::canonical_text;
 use crate::path::WorkspacePath;
 use crate::plan::Totals;
 use diff::{Change, Hidden};
@@ -256,8 +257,8 @@ fn shorten(change: &mut Change, options: &Options, lines_left: &mut usize) -> Op
 
 /// What stands for effects that are not listed: the size and digest of their canonical JSON.
 fn fold(effects: &[&Effect]) -> Hidden {
-    let canonical = serde_json_canonicalizer::to_vec(&effects).unwrap_or_default();
-    Hidden { bytes: canonical.len() as u64, sha256: Digest::of(&canonical) }
+    let canonical = canonical_text(&effects).unwrap_or_default();
+    Hidden { bytes: canonical.len() as u64, sha256: Digest::of(canonical.as_bytes()) }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! one digest, so they are refused here (RFC 7493 says the same); they travel as strings. The canonical text is also
 //! what the guest receives: what was digested is what is executed.
 
+use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
 use super::locate;
@@ -55,6 +56,19 @@ pub fn canonical(value: &Value) -> Result<String, NotCanonical> {
             pointer: find_wide(value, &mut String::new()).unwrap_or_default(),
             number: number.to_string(),
         }),
+    }
+}
+
+/// The canonical text of what serialises to JSON. An integer beyond [`INTEGER_MAX`] is written as RFC 8785 says, as the
+/// double next to it: whoever digests the text keeps such integers out, or does not need to tell them apart.
+///
+/// # Errors
+/// It does not serialise to JSON.
+pub fn canonical_text<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
+    // Sorting what stands in memory takes a third of the time that sorting while it is written does.
+    match canonical(&serde_json::to_value(value)?) {
+        Ok(text) => Ok(text),
+        Err(NotCanonical::WideInteger { .. } | NotCanonical::TooDeep) => serde_json_canonicalizer::to_string(value),
     }
 }
 

@@ -363,7 +363,13 @@ proptest! {
     fn canonical_text_is_that_of_rfc_8785(value in values(-9_007_199_254_740_991..=9_007_199_254_740_991, |f| f.abs() < 9e15 || f.abs() >= 1e21)) {
         let theirs = serde_json_canonicalizer::to_string(&value).expect("canonical");
         prop_assert_eq!(canonical(&value), Ok(theirs.clone()));
+        prop_assert_eq!(canonical_text(&value).ok(), Some(theirs.clone()));
         prop_assert_eq!(canonical(&parse(theirs.as_bytes()).expect("json")), Ok(theirs));
+    }
+
+    #[test]
+    fn canonical_text_of_what_has_no_exact_one_is_that_of_rfc_8785_too(value in values(i64::MIN..=i64::MAX, |_| true)) {
+        prop_assert_eq!(canonical_text(&value).ok(), serde_json_canonicalizer::to_string(&value).ok());
     }
 
     #[test]

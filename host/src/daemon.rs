@@ -29,6 +29,7 @@ mod server;
 mod signal;
 pub mod socket;
 pub mod watch;
+mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;

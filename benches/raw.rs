@@ -119,6 +119,8 @@ fn config() -> Config {
         .async_stack_zeroing(false)
         .memory_init_cow(true)
         .guard_before_linear_memory(true)
+        .native_unwind_info(false)
+        .generate_address_map(false)
         .concurrency_support(false)
         .shared_memory(false)
         .relaxed_simd_deterministic(true)

@@ -71,6 +71,9 @@ fn common() -> Config {
         .async_stack_zeroing(false)
         .memory_init_cow(true)
         .guard_before_linear_memory(true)
+        // Tables for debuggers and for offsets in backtraces, an eighth of an artifact; names of functions stay.
+        .native_unwind_info(false)
+        .generate_address_map(false)
         .concurrency_support(false)
         .shared_memory(false);
     config

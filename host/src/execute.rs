@@ -59,7 +59,7 @@ pub struct Executor {
 
 /// A recording as it is kept.
 fn written(recording: &Recording) -> Option<Arc<str>> {
-    serde_json::to_string(recording).ok().map(Into::into)
+    json::record_text(recording).ok().map(Into::into)
 }
 
 impl Executor {

@@ -10,6 +10,7 @@
 use std::cell::Cell;
 use std::fmt;
 
+use serde::Serialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
@@ -25,6 +26,19 @@ pub use canonical::{INTEGER_MAX, NotCanonical, canonical, canonical_text, input_
 
 /// Longest pointer or key that an error quotes, in characters: an error must not be as large as the text.
 pub const QUOTED_MAX_CHARS: usize = 200;
+
+/// What a record of one call takes, bytes: a text that begins with this room is rarely moved while it grows.
+const RECORD_BYTES: usize = 1024;
+
+/// The JSON text of what is written for every call: as `serde_json::to_string`, with room for a record from the start.
+///
+/// # Errors
+/// It does not serialise to JSON.
+pub fn record_text<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
+    let mut bytes = Vec::with_capacity(RECORD_BYTES);
+    serde_json::to_writer(&mut bytes, value)?;
+    String::from_utf8(bytes).map_err(serde::ser::Error::custom)
+}
 
 /// Why a text is not strict JSON, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,6 +9,7 @@ use toolkeep_core::audit::canonical_body;
 use toolkeep_core::call::{Mode, Outcome, Status, Usage};
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::{ApprovalId, CallId, PlanId, ReceiptId, RunId, StandingId, TenantName};
+use toolkeep_core::json::record_text;
 use toolkeep_core::plan::{Plan, Totals};
 use toolkeep_core::principal::{Principal, SessionPath};
 use toolkeep_core::refusal::Code;
@@ -126,7 +127,7 @@ pub(super) fn call(row: &CallRow, proposal: Option<&Proposal>) -> String {
         usage: row.usage.into(),
         user: row.principal.user.as_str(),
     };
-    serde_json::to_string(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
+    record_text(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -214,7 +215,7 @@ pub(super) fn intent(intent: &Intent, plan: &Plan, call: CallId) -> String {
         undoes: intent.undoes,
         user: body.principal.user.as_str(),
     };
-    serde_json::to_string(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
+    record_text(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
 }
 
 /// The facts of an outcome. Members stand in the order of RFC 8785.
@@ -245,7 +246,7 @@ pub(super) fn outcome(row: &OutcomeRow, call: CallId, tenant: &TenantName) -> St
         reply: Digest::of(row.reply.as_bytes()),
         tenant: tenant.as_str(),
     };
-    serde_json::to_string(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
+    record_text(&facts).unwrap_or_else(|_| canonical_body(&Value::Null))
 }
 
 /// A previewed plan that waits for people from now on.

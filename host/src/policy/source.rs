@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn names_are_files_or_files_of_tenants() {
-        let tenant = |name: &str| Source::named(name, "").map(|source| source.tenant.map(String::from));
+        let tenant = |name: &str| Source::named(name, "").map(|source| source.tenant.map(|tenant| tenant.to_string()));
         assert_eq!(tenant("a.cedar"), Ok(None));
         assert_eq!(tenant("acme/a.cedar"), Ok(Some("acme".to_owned())));
         for wrong in ["a", "a.txt", "Acme/a.cedar", "acme/deep/a.cedar", "../a.cedar", "/a.cedar", "acme/"] {

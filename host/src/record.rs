@@ -15,7 +15,6 @@ use toolkeep_core::call::{
 };
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::CallId;
-use toolkeep_core::json::record_text;
 use toolkeep_core::limit::EFFECTS_SHOWN;
 use toolkeep_core::plan::Plan;
 use toolkeep_core::price::Usd;
@@ -587,7 +586,7 @@ impl Entry {
 /// A reply as JSON text.
 #[must_use]
 pub fn encode(reply: &Reply) -> Arc<str> {
-    match record_text(reply) {
+    match toolkeep_core::json::record_text(reply) {
         Ok(text) => text.into(),
         Err(error) => {
             tracing::error!(%error, call = %reply.call_id, "a reply could not be written as JSON");

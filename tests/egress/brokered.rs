@@ -313,7 +313,7 @@ fn every_example_of_the_page_about_secrets_is_valid() {
     for example in page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
         let text: toolkeep::config::text::ConfigText = toml::from_str(example).expect(example);
         let config = toolkeep::config::check(&text, None, &home()).expect(example);
-        checked.extend(config.secrets.into_keys().map(String::from));
+        checked.extend(config.secrets.into_keys().map(|name| name.to_string()));
     }
     assert_eq!(checked, ["tickets", "payments", "registry"]);
 }

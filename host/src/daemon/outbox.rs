@@ -76,12 +76,13 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
     use tokio::net::UnixStream;
 
+    use super::super::wire::ends;
     use super::*;
 
     #[tokio::test]
     async fn t_r4_what_was_written_is_given_back_although_it_is_never_empty() {
-        let (mut ours, mut theirs) = UnixStream::pair().expect("a pair");
-        let (_reader, writer) = ours.split();
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let (_reader, mut writer) = ends(ours).expect("ends");
         let (mut outbox, mut read) = (Outbox::default(), vec![0; 64 * 1024]);
         outbox.push_line(&vec![b'x'; 4 * BUFFER_KEPT_BYTES]);
         let mut passed = 0;

@@ -5,8 +5,11 @@ mod http;
 mod lines;
 mod python;
 mod rebinding;
+mod remote;
 mod sessions;
+mod strict;
 mod tls;
+mod typed;
 mod typescript;
 
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -32,7 +32,7 @@ impl Signer {
         json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": self.id, "x": x}]}).to_string()
     }
 
-    /// A statement about somebody, good for ten minutes, with these members instead.
+    /// A statement about somebody, good for ten minutes, with these members instead: null for none.
     pub(super) fn statement(&self, tenant: &str, user: &str, agent: &str, instead: &Value) -> String {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs();
         let mut claims = json!({"iss": ISSUER, "aud": "toolkeep", "iat": now, "exp": now + 600, "org": tenant,
@@ -40,10 +40,16 @@ impl Signer {
         for (name, value) in instead.as_object().expect("members") {
             claims[name] = value.clone();
         }
-        let header = json!({"alg": "EdDSA", "kid": self.id, "typ": "JWT"});
-        let message = format!("{}.{}", encoded(header.to_string().as_bytes()), encoded(claims.to_string().as_bytes()));
+        // What is null is left out.
+        claims.as_object_mut().expect("claims").retain(|_, claim| !claim.is_null());
+        let message = unsigned(&json!({"alg": "EdDSA", "kid": self.id, "typ": "JWT"}), &claims);
         format!("{message}.{}", encoded(self.key.sign(message.as_bytes()).as_ref()))
     }
+}
+
+/// Header and claims, without a signature.
+pub(super) fn unsigned(header: &Value, claims: &Value) -> String {
+    format!("{}.{}", encoded(header.to_string().as_bytes()), encoded(claims.to_string().as_bytes()))
 }
 
 /// `[[issuer]]` with its keys there, for the tenants `acme`, `globex` and `local`.

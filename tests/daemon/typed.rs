@@ -7,7 +7,7 @@ use super::world::{World, component};
 use crate::doors::running::run;
 
 /// What a person makes of the draft: names, descriptions and a grant.
-const MANIFEST: &str = r#"
+pub(super) const MANIFEST: &str = r#"
 format = 1
 name = "stock"
 component = "inventory.wasm"
@@ -52,7 +52,7 @@ errors = "`not-found` if there is none."
 "#;
 
 /// A world with the component beside it.
-fn world() -> World {
+pub(super) fn world() -> World {
     let world = World::new();
     std::fs::create_dir(world.path("source")).expect("directory");
     std::fs::copy(component("inventory"), world.path("source/inventory.wasm")).expect("component");
@@ -67,12 +67,12 @@ fn refused(world: &World, manifest: &str) -> String {
     told["message"].as_str().expect("a message").to_owned()
 }
 
-fn installed(world: &World, manifest: &str) -> Value {
+pub(super) fn installed(world: &World, manifest: &str) -> Value {
     world.home.put("source/a.toml", manifest.as_bytes());
     world.admin().ok("tools.install", json!({"manifest": world.path("source/a.toml")}))["installed"].take()
 }
 
-fn item(sku: &str) -> Value {
+pub(super) fn item(sku: &str) -> Value {
     json!({"sku": sku, "name": "Tea", "count": 250, "unit": "gram", "care": ["dry"], "place": {"shelf": 7},
         "note": "green", "picture": "AQID"})
 }

@@ -1,25 +1,38 @@
 // The MCP client of TypeScript, of either era, that knows nothing of Toolkeep: list, preview, call, held, wait, committed.
-// What it finds is printed, one JSON object per line; who starts it approves in between.
+// What it finds is printed, one JSON object per line; who starts it approves in between. With --confirm it is asked by
+// elicitation instead: it says yes once, no once, and closes the dialog once.
 //
-//     client.cjs DIRECTORY new|old --url URL TOKEN
-//     client.cjs DIRECTORY new|old PROGRAM ARGUMENT…
+//     client.cjs DIRECTORY new|old [--confirm] --url URL TOKEN
+//     client.cjs DIRECTORY new|old [--confirm] PROGRAM ARGUMENT…
 "use strict";
 const { createRequire } = require("node:module");
 
 const [directory, era, ...where] = process.argv.slice(2);
+const confirms = where[0] === "--confirm" && Boolean(where.shift());
+const answers = [{ action: "accept", content: { ok: true } }, { action: "decline" }, { action: "cancel" }];
+const answer = (request) => {
+  const said = answers.shift();
+  tell("asked", { message: request.params.message, answer: said.action });
+  return said;
+};
+const capabilities = confirms ? { elicitation: {} } : {};
 const load = createRequire(`${directory}/`);
 
 function parts() {
   if (era === "new") {
     const { Client, StreamableHTTPClientTransport } = load("@modelcontextprotocol/client");
     const { StdioClientTransport } = load("@modelcontextprotocol/client/stdio");
-    const client = new Client({ name: "test", version: "1" }, { versionNegotiation: { mode: "auto" } });
+    const client = new Client({ name: "test", version: "1" }, { versionNegotiation: { mode: "auto" }, capabilities });
+    if (confirms) client.setRequestHandler("elicitation/create", async (request) => answer(request));
     return { client, StreamableHTTPClientTransport, StdioClientTransport };
   }
   const { Client } = load("@modelcontextprotocol/sdk/client/index.js");
   const { StdioClientTransport } = load("@modelcontextprotocol/sdk/client/stdio.js");
   const { StreamableHTTPClientTransport } = load("@modelcontextprotocol/sdk/client/streamableHttp.js");
-  return { client: new Client({ name: "test", version: "1" }), StreamableHTTPClientTransport, StdioClientTransport };
+  const client = new Client({ name: "test", version: "1" }, { capabilities });
+  const { ElicitRequestSchema } = load("@modelcontextprotocol/sdk/types.js");
+  if (confirms) client.setRequestHandler(ElicitRequestSchema, async (request) => answer(request));
+  return { client, StreamableHTTPClientTransport, StdioClientTransport };
 }
 
 // A validator that does not know a `format` says so for every place; that is not about this test.
@@ -42,6 +55,14 @@ async function main() {
     await client.connect(told(new StdioClientTransport({ command: where[0], args: where.slice(1) })));
   }
   const call = async (name, input) => (await client.callTool({ name, arguments: input })).structuredContent;
+  if (confirms) {
+    tell("connected", { version: client.getNegotiatedProtocolVersion?.() ?? version });
+    for (const title of ["Yes", "No", "Later"]) {
+      const { status, outcome } = await call("notes.add", { title, body: "b" });
+      tell("told", { status, outcome });
+    }
+    return client.close();
+  }
   const { tools } = await client.listTools();
   tell("connected", { version: client.getNegotiatedProtocolVersion?.() ?? version, tools: tools.map((tool) => tool.name) });
   const rename = { from: "old_name", to: "new_name" };

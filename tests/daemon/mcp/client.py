@@ -1,6 +1,7 @@
 """An MCP client that knows nothing of Toolkeep: list, preview, call, held, wait, committed.
 
-Runs with the SDK of either era. What it finds is printed, one JSON object per line; who starts it approves in between.
+Runs with the SDK of either era. What it finds is printed, one JSON object per line; who starts it approves in between. With
+`--confirm` first it is asked by elicitation instead: it says yes once, no once, and closes the dialog once.
 """
 
 import asyncio
@@ -17,8 +18,11 @@ except ImportError:
 
 
 @asynccontextmanager
-async def connected(where):
-    """A session with the daemon, by standard input and output or by HTTP, and the revision that is spoken."""
+async def connected(where, answer=None):
+    """A session with the daemon, by standard input and output or by HTTP, and the revision that is spoken.
+
+    `answer` is asked what its user says.
+    """
     if Client is not None:
         if not isinstance(where, StdioServerParameters):
             from mcp.client.streamable_http import streamable_http_client
@@ -27,7 +31,7 @@ async def connected(where):
             url, token = where
             http = create_mcp_http_client(headers={"Authorization": f"Bearer {token}"})
             where = streamable_http_client(url, http_client=http)
-        async with Client(where) as client:
+        async with Client(where, elicitation_callback=answer) as client:
             yield client, client.protocol_version
         return
     from mcp import ClientSession
@@ -41,7 +45,9 @@ async def connected(where):
 
         url, token = where
         transport = streamablehttp_client(url, headers={"Authorization": f"Bearer {token}"})
-    async with transport as streams, ClientSession(streams[0], streams[1]) as session:
+    async with transport as streams, ClientSession(
+        streams[0], streams[1], elicitation_callback=answer
+    ) as session:
         greeted = await session.initialize()
         yield session, getattr(greeted, "protocolVersion", None) or greeted.protocol_version
 
@@ -71,7 +77,31 @@ async def main(where):
         tell("wrong", error=said(wrong)["error"]["code"])
 
 
-if sys.argv[1] == "--url":
-    asyncio.run(main((sys.argv[2], sys.argv[3])))
+async def confirm(where):
+    """Three changes, each of which somebody is asked about."""
+    try:
+        from mcp_types import ElicitResult
+    except ImportError:
+        from mcp.types import ElicitResult
+
+    answers = [("accept", {"ok": True}), ("decline", None), ("cancel", None)]
+
+    async def answer(_context, params):
+        action, content = answers.pop(0)
+        tell("asked", message=params.message, answer=action)
+        return ElicitResult(action=action, content=content)
+
+    async with connected(where, answer) as (client, version):
+        tell("connected", version=version)
+        for title in ["Yes", "No", "Later"]:
+            result = said(await client.call_tool("notes.add", {"title": title, "body": "b"}))
+            tell("told", status=result["status"], outcome=result["outcome"])
+
+
+what, arguments = main, sys.argv[1:]
+if arguments[0] == "--confirm":
+    what, arguments = confirm, arguments[1:]
+if arguments[0] == "--url":
+    asyncio.run(what((arguments[1], arguments[2])))
 else:
-    asyncio.run(main(StdioServerParameters(command=sys.argv[1], args=sys.argv[2:])))
+    asyncio.run(what(StdioServerParameters(command=arguments[0], args=arguments[1:])))

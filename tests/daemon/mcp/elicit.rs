@@ -27,6 +27,15 @@ pub(super) fn world(policy: &str, oversight: &str) -> World {
     world
 }
 
+/// A daemon at both doors where every change is confirmed.
+pub(super) fn confirming() -> World {
+    let limits = format!("{}[http]\nlisten = \"127.0.0.1:0\"\n", text(""));
+    let mut world = World::asleep(Plot { limits: Box::leak(limits.into_boxed_str()), ..Plot::default() });
+    world.home.put("policies/a.cedar", CONFIRMED.as_bytes());
+    world.start();
+    world
+}
+
 /// The configuration that goes with [`CONFIRMED`].
 pub(super) fn text(oversight: &str) -> &'static str {
     Box::leak(format!("[policy]\ndir = \"policies\"\n[oversight]\n{oversight}\n").into_boxed_str())

@@ -109,7 +109,7 @@ pub(super) fn lines(port: u16, token: &str) -> Vec<String> {
 }
 
 /// The lines of a good request of the newer era.
-fn newer(port: u16, token: &str, method: &str, name: Option<&str>) -> Vec<String> {
+pub(super) fn newer(port: u16, token: &str, method: &str, name: Option<&str>) -> Vec<String> {
     let mut all = lines(port, token);
     all.push("MCP-Protocol-Version: 2026-07-28".to_owned());
     all.push(format!("Mcp-Method: {method}"));
@@ -118,7 +118,7 @@ fn newer(port: u16, token: &str, method: &str, name: Option<&str>) -> Vec<String
 }
 
 /// A request of the newer era.
-fn request(method: &str, mut params: Value) -> String {
+pub(super) fn request(method: &str, mut params: Value) -> String {
     let mut meta = stateless();
     for (key, value) in params["_meta"].take().as_object().into_iter().flatten() {
         meta[key] = value.clone();

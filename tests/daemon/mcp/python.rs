@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::super::approvals::approve;
 use super::super::installed::installed;
 use super::super::world::World;
-use super::http::{open, token};
+use super::elicit::confirming;
+use super::http::{open, opened, token};
 use crate::doors::running::program;
 
 /// The client with the SDK of an era; nothing where it is not installed and need not be.
@@ -49,6 +50,22 @@ pub(super) fn check(world: &World, told: &[Value], version: &str) {
     world.verified();
 }
 
+/// What every client must have found that was asked to confirm three changes.
+pub(super) fn check_confirmed(world: &World, told: &[Value], version: &str) {
+    assert_eq!((&told[0]["step"], &told[0]["version"]), (&json!("connected"), &json!(version)), "{told:?}");
+    let expected =
+        [("accept", "ok", "committed"), ("decline", "denied", "discarded"), ("cancel", "approval_required", "pending")];
+    assert_eq!(told.len(), 1 + 2 * expected.len(), "{told:?}");
+    for (pair, (answer, status, outcome)) in told[1..].chunks(2).zip(expected) {
+        assert_eq!((&pair[0]["step"], &pair[0]["answer"]), (&json!("asked"), &json!(answer)), "{told:?}");
+        assert!(pair[0]["message"].as_str().is_some_and(|said| said.contains("file.write notes:")), "{told:?}");
+        assert_eq!((&pair[1]["status"], &pair[1]["outcome"]), (&json!(status), &json!(outcome)), "{told:?}");
+    }
+    let there = ["yes", "no", "later"].map(|name| world.path(&format!("notes/{name}.md")).exists());
+    assert_eq!(there, [true, false, false]);
+    world.verified();
+}
+
 /// How a client is told to start `toolkeep mcp`.
 pub(in crate::daemon) fn by_shim(world: &World) -> Vec<String> {
     let config = world.path("toolkeep.toml");
@@ -80,4 +97,23 @@ fn r51_both_python_sdks_do_the_same_over_http() {
             check(&world, &converse(&world, client, &arguments), version);
         }
     }
+}
+
+#[test]
+fn r51_both_python_sdks_are_asked_by_elicitation_over_both_transports() {
+    for (era, version) in [("new", "2026-07-28"), ("old", "2025-11-25")] {
+        for http in [false, true] {
+            let Some(client) = client(era) else { return };
+            let world = confirming();
+            let mut arguments = vec!["--confirm".to_owned()];
+            arguments.extend(if http { over_http(&world) } else { by_shim(&world) });
+            check_confirmed(&world, &converse(&world, client, &arguments), version);
+        }
+    }
+}
+
+/// How a client is told to connect to the door of a world.
+pub(super) fn over_http(world: &World) -> Vec<String> {
+    let url = format!("http://127.0.0.1:{}/mcp", opened(world));
+    ["--url".to_owned(), url, token(world)].to_vec()
 }

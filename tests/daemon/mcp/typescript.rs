@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use super::super::installed::{installed, succeeds};
 use super::super::world::World;
+use super::elicit::confirming;
 use super::http::{open, token};
-use super::python::{by_shim, check, converse};
+use super::python::{by_shim, check, check_confirmed, converse, over_http};
 
 /// Where the packages are; nothing where they are not installed and need not be.
 fn packages() -> Option<String> {
@@ -31,6 +32,19 @@ fn r51_the_typescript_sdk_of_either_era_previews_is_held_and_commits() {
         let (world, port) = open("");
         let arguments = ["--url".to_owned(), format!("http://127.0.0.1:{port}/mcp"), token(&world)];
         check(&world, &converse(&world, client(&packages, era), &arguments), version);
+    }
+}
+
+#[test]
+fn r51_the_typescript_sdk_of_either_era_is_asked_by_elicitation_over_both_transports() {
+    let Some(packages) = packages() else { return };
+    for (era, version) in [("new", "2026-07-28"), ("old", "2025-11-25")] {
+        for http in [false, true] {
+            let world = confirming();
+            let mut arguments = vec!["--confirm".to_owned()];
+            arguments.extend(if http { over_http(&world) } else { by_shim(&world) });
+            check_confirmed(&world, &converse(&world, client(&packages, era), &arguments), version);
+        }
     }
 }
 

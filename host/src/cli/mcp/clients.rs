@@ -60,21 +60,22 @@ impl Client {
 
     /// A client that connects by HTTP.
     pub(super) fn by_http(self, url: &str) -> Place {
-        let server =
-            |token: &str| json!({"type": "http", "url": url, "headers": {"Authorization": format!("Bearer {token}")}});
+        let bearer = |token: &str| json!({"Authorization": format!("Bearer {token}")});
+        let server = |token: &str| json!({"type": "http", "url": url, "headers": bearer(token)});
         match self {
             Self::Claude => Place {
                 text: servers("mcpServers", server("${TOOLKEEP_TOKEN}")),
                 hint: "for `.mcp.json` of a project; set TOOLKEEP_TOKEN to what `toolkeep tokens mint` gave",
             },
             Self::Cursor => Place {
-                text: servers("mcpServers", server("${env:TOOLKEEP_TOKEN}")),
+                // It tells a server that it connects to by the address.
+                text: servers("mcpServers", json!({"url": url, "headers": bearer("${env:TOOLKEEP_TOKEN}")})),
                 hint: "for `.cursor/mcp.json`; set TOOLKEEP_TOKEN to what `toolkeep tokens mint` gave",
             },
             Self::Vscode => {
-                let input = json!({"type": "promptString", "id": "toolkeep-token", "password": true,
+                let input = json!({"type": "promptString", "id": "toolkeep_token", "password": true,
                     "description": "Token of Toolkeep, from `toolkeep tokens mint`"});
-                let whole = json!({"inputs": [input], "servers": {"toolkeep": server("${input:toolkeep-token}")}});
+                let whole = json!({"inputs": [input], "servers": {"toolkeep": server("${input:toolkeep_token}")}});
                 Place { text: pretty(&whole), hint: "for `.vscode/mcp.json`; the editor asks for the token once" }
             }
             Self::Codex => Place {
@@ -101,8 +102,6 @@ fn pretty(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [Client; 4] = [Client::Claude, Client::Codex, Client::Vscode, Client::Cursor];
-
     fn read(client: Client, text: &str) -> Value {
         match client {
             Client::Codex => serde_json::to_value(toml::from_str::<toml::Value>(text).expect("TOML")).expect("a value"),
@@ -111,19 +110,38 @@ mod tests {
     }
 
     #[test]
-    fn r51_what_is_printed_is_valid_in_the_form_of_each_client() {
+    fn r51_what_is_printed_is_the_whole_of_what_each_client_documents() {
+        let (program, url) = ("/opt/tool keep", "http://127.0.0.1:9464/mcp");
         let arguments = ["--config".to_owned(), "/a \"b\"/c.toml".to_owned(), "mcp".to_owned()];
-        for client in ALL {
-            let whole = read(client, &client.by_command("/opt/tool keep", &arguments).text);
-            let key = match client {
-                Client::Codex => "mcp_servers",
-                Client::Vscode => "servers",
-                Client::Claude | Client::Cursor => "mcpServers",
-            };
-            assert_eq!(whole[key]["toolkeep"]["command"], json!("/opt/tool keep"), "{client:?}");
-            assert_eq!(whole[key]["toolkeep"]["args"], json!(arguments), "{client:?}");
-            let url = "http://127.0.0.1:9464/mcp";
-            assert_eq!(read(client, &client.by_http(url).text)[key]["toolkeep"]["url"], json!(url), "{client:?}");
+        let started = json!({"type": "stdio", "command": program, "args": arguments});
+        let asked = |token: &str| json!({"Authorization": format!("Bearer {token}")});
+        let by_type = |token: &str| json!({"type": "http", "url": url, "headers": asked(token)});
+        let input = json!({"type": "promptString", "id": "toolkeep_token", "password": true,
+            "description": "Token of Toolkeep, from `toolkeep tokens mint`"});
+        for (client, by_command, by_http) in [
+            (
+                Client::Claude,
+                json!({"mcpServers": {"toolkeep": started}}),
+                json!({"mcpServers": {"toolkeep": by_type("${TOOLKEEP_TOKEN}")}}),
+            ),
+            (
+                Client::Codex,
+                json!({"mcp_servers": {"toolkeep": {"command": program, "args": arguments, "env_vars": [TOKEN]}}}),
+                json!({"mcp_servers": {"toolkeep": {"url": url, "bearer_token_env_var": TOKEN}}}),
+            ),
+            (
+                Client::Vscode,
+                json!({"servers": {"toolkeep": started}}),
+                json!({"inputs": [input], "servers": {"toolkeep": by_type("${input:toolkeep_token}")}}),
+            ),
+            (
+                Client::Cursor,
+                json!({"mcpServers": {"toolkeep": started}}),
+                json!({"mcpServers": {"toolkeep": {"url": url, "headers": asked("${env:TOOLKEEP_TOKEN}")}}}),
+            ),
+        ] {
+            assert_eq!(read(client, &client.by_command(program, &arguments).text), by_command, "{client:?}");
+            assert_eq!(read(client, &client.by_http(url).text), by_http, "{client:?}");
         }
     }
 }

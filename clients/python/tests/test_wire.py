@@ -368,6 +368,19 @@ class Bounds(unittest.IsolatedAsyncioTestCase):
                         await client.calls.execute("t", {})
                 await client.close()
 
+    async def test_whoever_loses_the_connection_hears_whether_the_request_had_a_key(self) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await request_of(reader)
+
+        params: JsonObject = {"transaction": "t"}
+        for more, keyed in [({}, False), ({"idempotency_key": "k"}, True)]:
+            async with peer(serve) as path:
+                client = toolkeep.Client(path)
+                with self.assertRaises(toolkeep.ConnectionLost) as lost:
+                    await client.request("transactions.commit", {**params, **more})
+                self.assertEqual(lost.exception.keyed, keyed)
+                await client.close()
+
     async def test_what_comes_after_the_end_of_a_connection_hears_how_it_ended(self) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await request_of(reader)

@@ -145,7 +145,11 @@ export class Client {
 
   /** Any method of the agent socket, as `docs/protocol.md` lists them: its result. */
   async request(method: string, params: { [name: string]: JsonValue | undefined } = {}): Promise<JsonObject> {
-    return (await this.connection()).request(method, given(params));
+    const asked = given(params);
+    return (await this.connection()).request(method, asked).catch((error: unknown) => {
+      const keyed = asked["idempotency_key"] !== undefined;
+      throw error instanceof ConnectionLost ? new ConnectionLost(error.message, keyed) : error;
+    });
   }
 
   /** A method that answers with a call. */

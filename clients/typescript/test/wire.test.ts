@@ -254,3 +254,17 @@ test("a reply that cannot be read is no mistake of who asked, and an older one c
     );
   }
 });
+
+test("whoever loses the connection hears whether the request had a key", async () => {
+  for (const [more, keyed] of [[{}, false], [{ idempotency_key: "k" }, true]] as [JsonObject, boolean][]) {
+    await against(
+      (_, socket) => void socket.destroy(),
+      async (path) => {
+        const client = new Client({ socket: path });
+        const lost = client.request("transactions.commit", { transaction: "t", ...more });
+        await assert.rejects(lost, (error) => error instanceof ConnectionLost && error.keyed === keyed);
+        await client.close();
+      },
+    );
+  }
+});

@@ -114,7 +114,12 @@ class Client:
 
     async def request(self, method: str, params: Mapping[str, JsonValue] | None = None) -> JsonObject:
         """Any method of the agent socket, as ``docs/protocol.md`` lists them: its result."""
-        return await (await self.connection()).request(method, given(params or {}))
+        asked = given(params or {})
+        connection = await self.connection()
+        try:
+            return await connection.request(method, asked)
+        except ConnectionLost as lost:
+            raise ConnectionLost(str(lost), keyed=_is_keyed(asked)) from lost
 
     async def reply(self, method: str, params: Mapping[str, JsonValue], *, check: bool = True) -> Reply:
         """A method that answers with a call."""

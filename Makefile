@@ -217,7 +217,9 @@ tidy: ## the repository's own rules
 	cargo test --locked -p toolkeep-tests -- tidy
 
 hard: setup build guests collector ## crashes, faults and attacks at every point: 15 minutes after building
-	cargo run --locked -p toolkeep-tests --bin hard -- $(PROOFS)
+	@# With the features of the whole workspace, as the command builds the tests: nothing is built twice.
+	cargo test --locked --workspace --no-run
+	$(TARGET)/debug/hard $(PROOFS)
 
 bench: guests ## the promised figures, measured: benches/RESULTS.md
 	cd benches/guest && CARGO_TARGET_DIR=$(GUEST) cargo build --locked --release --target wasm32-wasip2

@@ -224,7 +224,8 @@ mod tests {
     #[test]
     fn r42_golden_cases_of_before_learn_the_call_that_they_were_made_of_and_whose_it_was() {
         let conn = Connection::open_in_memory().expect("a database");
-        let (last, before) = MIGRATIONS.split_last().expect("migrations");
+        // Number 19 is the one that learns it.
+        let (before, rest) = MIGRATIONS.split_at(18);
         for script in before {
             conn.execute_batch(script).expect("a migration");
         }
@@ -242,7 +243,7 @@ mod tests {
                        VALUES ('acme', 's', ?1, 't', ?2, 'ann', 1)";
             conn.execute(sql, params![name, body]).expect("a case");
         }
-        conn.execute_batch(last).expect("the last migration");
+        conn.execute_batch(rest[0]).expect("the migration");
         let of = |name: &str| -> (Option<Vec<u8>>, Option<String>) {
             let sql = "SELECT from_call, from_user FROM golden_cases WHERE name = ?1";
             conn.query_row(sql, params![name], |row| Ok((row.get(0)?, row.get(1)?))).expect("a case")

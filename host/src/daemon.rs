@@ -12,6 +12,7 @@ mod apart;
 mod audit;
 pub mod bounds;
 mod connection;
+pub mod descriptors;
 mod envelope;
 pub mod http;
 mod line;

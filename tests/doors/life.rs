@@ -28,6 +28,18 @@ fn a_killed_daemon_leaves_sockets_that_the_next_one_replaces() {
 }
 
 #[test]
+fn t_r4_connections_of_agents_do_not_use_up_what_else_the_daemon_opens() {
+    let mut daemon = Daemon::start();
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.wait().code(), Some(0));
+    daemon.restart_with_files(64);
+    let mut agents: Vec<_> = (0..100).map(|_| daemon.agent()).collect();
+    for agent in &mut agents {
+        assert!(agent.ask("host.info", json!({})).get("result").is_some());
+    }
+}
+
+#[test]
 fn sigterm_and_an_operator_stop_the_daemon_gracefully() {
     let mut daemon = Daemon::start();
     daemon.signal(Signal::TERM);

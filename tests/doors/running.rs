@@ -91,6 +91,16 @@ impl Daemon {
         daemon
     }
 
+    /// Start it again where a process may have so many files open, unless it raises that itself.
+    pub(crate) fn restart_with_files(&mut self, most: u32) {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("ulimit -S -n {most} && exec \"$0\" \"$@\"")]).arg(program());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        limited.env_clear().env("HOME", self.home.path()).env("PATH", path).current_dir(self.home.path());
+        self.child = begin(self.home.path(), limited);
+        self.until_ready();
+    }
+
     /// Start it again on the same directories.
     pub(crate) fn restart(&mut self) {
         self.child = serve(self.home.path());
@@ -173,8 +183,11 @@ impl Drop for Daemon {
 }
 
 fn serve(home: &Path) -> Child {
+    begin(home, command(home))
+}
+
+fn begin(home: &Path, mut command: Command) -> Child {
     let log = std::fs::File::create(home.join("log")).expect("log");
-    let mut command = command(home);
     command.args(["--config", "toolkeep.toml", "serve", "--log", "json"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(log));
     command.spawn().expect("the daemon starts")

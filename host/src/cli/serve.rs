@@ -82,6 +82,7 @@ impl ServeArgs {
         let other = |error: &dyn std::fmt::Display| Failure::Other(error.to_string());
         // Before a secret is read, and before there is another thread.
         keep_out_of_dumps().map_err(|error| other(&error))?;
+        daemon::descriptors::raise(config.limits.connections).map_err(|error| other(&error))?;
         let _state = socket::claim(&config.state_dir, STATE_MODE).map_err(|e| other(&e))?;
         let lock = socket::claim(&config.runtime_dir, RUNTIME_MODE).map_err(|e| other(&e))?;
         // Without it nothing could be watched; where it cannot be made, the log says that nothing is.

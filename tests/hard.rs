@@ -12,3 +12,4 @@ pub(crate) mod program;
 mod race;
 pub(crate) mod strace;
 pub(crate) mod tracer;
+mod verdicts;

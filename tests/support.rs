@@ -6,3 +6,4 @@ pub mod mail_server;
 pub mod outside;
 pub mod proof;
 pub mod scratch;
+pub mod verdict;

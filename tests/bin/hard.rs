@@ -2,19 +2,26 @@
 //!
 //! Proofs are tests, so this starts test programs: one process for each proof, told by its environment that it is a hard run
 //! and how many seconds it has. A proof says what it has done in lines that begin with the number of its promise; one that
-//! says nothing, fails, or does not end has not proved anything, and then this command fails. One that says that this machine
-//! does not let it begin is named in the summary. Building is not part of the time.
+//! says nothing, has no cases, has fewer than are promised, fails, or does not end has not proved anything, and then this command
+//! fails. One that says that this machine does not let it begin is named in the summary. Building is not part of the time.
+//!
+//! A proof has a folder of its own for temporary files, and whatever ends this command ends the proof with all that it started.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use toolkeep_tests::support::verdict::{chosen, lack, line_of, skipped};
 
 /// All of it, in seconds.
 const TOTAL_S: u64 = 15 * 60;
@@ -28,42 +35,50 @@ const RUNNER: &str = "runner";
 const HOST: &str = "toolkeep";
 const CORE: &str = "toolkeep_core";
 
-/// One proof: the test program, the start of its tests' names, and its share of the time against the others'. A share of zero
-/// is for one that always does everything, in seconds.
-type Proof = (&'static str, &'static str, u64);
+/// How long a proof that is ended has to end by itself.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Somebody has asked this command to end.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// One proof: the test program, the start of its tests' names, its share of the time against the others', and how many cases it
+/// has at least. A share of zero is for one that always does everything, in seconds. Where a number is promised, that is the
+/// floor; where all cases of a table are, somewhat less than there are; where a run takes as many as it has time for, those of
+/// an ordinary run.
+type Proof = (&'static str, &'static str, u64, usize);
 
 /// Those that always do everything come first, so that the others share what these leave.
 const PROOFS: &[Proof] = &[
-    (RUNNER, "commit::power::r07_t_f11_every_state", 0),
-    (RUNNER, "daemon::full::g4_", 0),
-    (RUNNER, "sandbox::bombs::g9_", 0),
-    (RUNNER, "sandbox::crafted::g8_", 0),
-    (RUNNER, "egress::ssrf::r49_t_n2_g10_no_generated", 0),
-    (HOST, "ledger::intact::tests::g11_", 0),
-    (HOST, "ledger::verify::tests::g12_r40_every_deletion", 0),
-    (HOST, "ledger::verify::tests::g12_r40_every_single", 0),
-    (CORE, "display::tests::g14_t_p1_every_code_point", 0),
-    (RUNNER, "daemon::outside::leaks::r48_t_s1_g15_", 0),
-    (CORE, "json::tests::g16_every_broken", 0),
-    (RUNNER, "doors::strict::g16_every_departure", 0),
-    (RUNNER, "daemon::foreign::g17_r16_a_foreign_id_looks_missing_to_another_tenant", 0),
-    (RUNNER, "daemon::stopping::g18_", 0),
-    (RUNNER, "daemon::outside::replayed::r41_g13_", 0),
-    (RUNNER, "hard::race::g5_", 4),
-    (RUNNER, "hard::kill::g1_t_f11_t_f12_a_commit", 6),
-    (RUNNER, "hard::kill::g1_a_recovery_killed", 4),
-    (RUNNER, "hard::kill::g1_a_recovery_after", 3),
-    (RUNNER, "daemon::outside::syscalls::g1_", 14),
-    (RUNNER, "daemon::kill::g1_", 5),
-    (RUNNER, "daemon::interrupted::r26_g1_", 4),
-    (RUNNER, "hard::fault::g3_t_f11_any_failing", 6),
-    (RUNNER, "hard::fault::g3_any_failing", 4),
-    (RUNNER, "daemon::retries::g6_", 10),
-    (RUNNER, "daemon::transactions::life::r08_g6_", 3),
-    (RUNNER, "daemon::outside::faulted::g07_", 6),
-    (RUNNER, "daemon::outside::killed::g1_g7_", 4),
-    (RUNNER, "daemon::outside::killed::live::r07_g1_g7_", 4),
-    (RUNNER, "hard::generated::g8_", 10),
+    (RUNNER, "commit::power::r07_t_f11_every_state", 0, 2_000),
+    (RUNNER, "daemon::full::g4_", 0, 3),
+    (RUNNER, "sandbox::bombs::g9_", 0, 7),
+    (RUNNER, "sandbox::crafted::g8_", 0, 40),
+    (RUNNER, "egress::ssrf::r49_t_n2_g10_no_generated", 0, 1_500),
+    (HOST, "ledger::intact::tests::g11_", 0, 1_000),
+    (HOST, "ledger::verify::tests::g12_r40_every_deletion", 0, 1_000),
+    (HOST, "ledger::verify::tests::g12_r40_every_single", 0, 100_000),
+    (CORE, "display::tests::g14_t_p1_every_code_point", 0, 1_000_000),
+    (RUNNER, "daemon::outside::leaks::r48_t_s1_g15_", 0, 400),
+    (CORE, "json::tests::g16_every_broken", 0, 100),
+    (RUNNER, "doors::strict::g16_every_departure", 0, 40),
+    (RUNNER, "daemon::foreign::g17_r16_a_foreign_id_looks_missing_to_another_tenant", 0, 90),
+    (RUNNER, "daemon::stopping::g18_", 0, 1_000),
+    (RUNNER, "daemon::outside::replayed::r41_g13_", 0, 1_000),
+    (RUNNER, "hard::race::g5_", 4, 100_000),
+    (RUNNER, "hard::kill::g1_t_f11_t_f12_a_commit", 6, 220),
+    (RUNNER, "hard::kill::g1_a_recovery_killed", 4, 40),
+    (RUNNER, "hard::kill::g1_a_recovery_after", 3, 80),
+    (RUNNER, "daemon::outside::syscalls::g1_", 14, 50),
+    (RUNNER, "daemon::kill::g1_", 5, 64),
+    (RUNNER, "daemon::interrupted::r26_g1_", 4, 100),
+    (RUNNER, "hard::fault::g3_t_f11_any_failing", 6, 1_000),
+    (RUNNER, "hard::fault::g3_any_failing", 4, 1_000),
+    (RUNNER, "daemon::retries::g6_", 10, 500),
+    (RUNNER, "daemon::transactions::life::r08_g6_", 3, 16),
+    (RUNNER, "daemon::outside::faulted::g07_", 6, 2_000),
+    (RUNNER, "daemon::outside::killed::g1_g7_", 4, 33),
+    (RUNNER, "daemon::outside::killed::live::r07_g1_g7_", 4, 16),
+    (RUNNER, "hard::generated::g8_", 10, 10_000),
 ];
 
 /// What became of a proof.
@@ -89,24 +104,79 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool, Box<dyn std::error::Error>> {
+    let names: Vec<&str> = PROOFS.iter().map(|(_, test, ..)| *test).collect();
+    let wanted = chosen(&names, &std::env::args().skip(1).collect::<Vec<_>>())?;
     let programs = built()?;
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let proofs: Vec<&Proof> = PROOFS
-        .iter()
-        .filter(|(_, test, _)| wanted.is_empty() || wanted.iter().any(|part| test.contains(part)))
-        .collect();
+    listen()?;
+    let proofs: Vec<&Proof> = PROOFS.iter().filter(|(_, test, ..)| wanted.contains(test)).collect();
     let ends = Instant::now() + Duration::from_secs(TOTAL_S);
-    let mut weights: u64 = proofs.iter().map(|(.., weight)| weight).sum();
+    let mut weights: u64 = proofs.iter().map(|(_, _, weight, _)| weight).sum();
     let mut verdicts = Vec::new();
-    for (program, test, weight) in proofs {
+    for proof in proofs {
+        let (program, test, weight, _) = proof;
         let left = ends.saturating_duration_since(Instant::now()).as_secs();
         let share = (*weight > 0).then(|| left.saturating_sub(SPARE_S) * weight / weights.max(1));
         weights -= weight;
         let place = programs.get(*program).ok_or_else(|| format!("there is no test program `{program}`"))?;
         println!("hard: {test}{}", share.map_or(String::new(), |share| format!(", {share} s")));
-        verdicts.push(proved(place, test, share, ends)?);
+        verdicts.push(proved(place, proof, share, ends)?);
+        if ENDED.load(Ordering::Relaxed) {
+            return Err("it was asked to end".into());
+        }
     }
     Ok(summary(&verdicts))
+}
+
+/// Note that somebody asks this command to end: the proof is ended first.
+fn listen() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let mut asked = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
+    drop(entered);
+    std::thread::spawn(move || {
+        let [interrupt, terminate, hangup] = &mut asked;
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+        });
+        ENDED.store(true, Ordering::Relaxed);
+    });
+    Ok(())
+}
+
+/// A folder of one proof, gone at the end with all that it has left there.
+struct Folder(PathBuf);
+
+impl Folder {
+    /// A new one, of which nobody else can know the name beforehand. It is short: paths of sockets are.
+    fn new() -> std::io::Result<Self> {
+        let name = format!("tk-{:08x}", RandomState::new().hash_one(std::process::id()) & 0xffff_ffff);
+        let place = std::env::temp_dir().join(name);
+        DirBuilder::new().mode(0o700).create(&place)?;
+        Ok(Self(place))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // One that was killed leaves what it has mounted.
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for place in
+            mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|at| Path::new(at).starts_with(&self.0))
+        {
+            let unmounted = Command::new("umount").arg("-l").arg(place).status();
+            if !unmounted.is_ok_and(|status| status.success()) {
+                eprintln!("hard: {place} stays mounted");
+                return;
+            }
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("hard: {} stays: {error}", self.0.display());
+        }
+    }
 }
 
 /// Build the test programs and ask cargo where they are.
@@ -134,29 +204,31 @@ fn built() -> Result<BTreeMap<String, PathBuf>, Box<dyn std::error::Error>> {
 /// Run one proof to its end, or to the end of all time.
 fn proved(
     program: &Path,
-    test: &'static str,
+    (_, test, _, floor): &Proof,
     share: Option<u64>,
     ends: Instant,
 ) -> Result<Verdict, Box<dyn std::error::Error>> {
-    let log = std::env::temp_dir().join(format!("toolkeep-hard-{}.log", std::process::id()));
-    let file = File::create(&log)?;
+    let folder = Folder::new()?;
+    let log = folder.0.join("log");
+    let file = File::create_new(&log)?;
     let mut command = Command::new(program);
     command.args([test, "--nocapture", "--test-threads=1"]).env("TOOLKEEP_HARD", "1").process_group(0);
-    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    command.env("TMPDIR", &folder.0).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     if let Some(share) = share {
         command.env("TOOLKEEP_PROOF_S", share.to_string());
     }
+    // SAFETY: between fork and exec there is one system call and nothing that takes a lock.
+    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
     let began = Instant::now();
     let ended = within(command.spawn()?, ends)?;
     let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
-    std::fs::remove_file(&log)?;
     let said: Vec<String> = text.lines().filter_map(line_of).map(str::to_owned).collect();
-    let skipped = text.lines().find(|line| line.starts_with("skipped:")).map(str::to_owned);
+    let skipped = text.lines().find_map(skipped).map(str::to_owned);
     let problem = match ended {
         None => Some("it did not end in time".to_owned()),
         Some(false) => Some("it FAILED".to_owned()),
-        Some(true) if said.is_empty() && skipped.is_none() => Some("it said nothing".to_owned()),
-        Some(true) => None,
+        Some(true) if skipped.is_some() && said.is_empty() => None,
+        Some(true) => lack(test, &said, if skipped.is_some() { 0 } else { *floor }),
     };
     said.iter().for_each(|line| println!("  {line}"));
     if let Some(problem) = &problem {
@@ -166,21 +238,17 @@ fn proved(
     Ok(Verdict { proof: test, took: began.elapsed(), said, problem, skipped })
 }
 
-/// What a proof says of itself: `G` and a number first. The test harness writes before it on the same line.
-fn line_of(line: &str) -> Option<&str> {
-    let line = line.split_once(" ... ").map_or(line, |(_, rest)| rest);
-    let number = line.strip_prefix('G')?.split_once(' ')?.0;
-    number.parse::<u8>().is_ok().then_some(line)
-}
-
 /// Wait for the end of a process, and say whether it ended well. One that takes too long is killed with all that it started.
 fn within(mut child: Child, ends: Instant) -> std::io::Result<Option<bool>> {
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status.success()));
         }
-        if Instant::now() >= ends {
+        if Instant::now() >= ends || ENDED.load(Ordering::Relaxed) {
             if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+                kill_process_group(group, Signal::TERM)?;
+                std::thread::sleep(LAST_WORDS);
+                // Not waited for yet, so that nobody else has its number.
                 kill_process_group(group, Signal::KILL)?;
             }
             child.wait()?;

@@ -79,40 +79,64 @@ impl Seen {
     }
 }
 
+/// One of the threads that work; it is none any more when this is dropped, also by a panic, which ends the others too.
+struct Working<'a>(&'a AtomicUsize, &'a AtomicBool);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.1.store(true, Ordering::Relaxed);
+        }
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Do `work` on so many threads, and `meanwhile` again and again until all of them are done. One that fails ends the others,
+/// and fails this.
+fn stormed(threads: usize, work: impl Fn(&AtomicBool) + Sync, mut meanwhile: impl FnMut(&dyn Fn() -> bool)) {
+    let (done, working) = (AtomicBool::new(false), AtomicUsize::new(threads));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            let (work, working) = (&work, Working(&working, &done));
+            scope.spawn(move || {
+                // All of it: a closure would take no more than the part that is named.
+                let working = working;
+                work(working.1);
+            });
+        }
+        let is_working = || working.load(Ordering::Relaxed) > 0;
+        while is_working() {
+            meanwhile(&is_working);
+        }
+    });
+}
+
 /// Try one key from all threads while the daemon is killed. Returns how often it was.
 fn one_key(world: &mut World, number: usize, measure: &Measure, kills_left: usize, dice: &mut Dice) -> usize {
     let params = json!({"tool": "counter.add", "input": {"name": format!("n{number}")}, "idempotency_key": format!("key-{number}")});
     let line = format!("{}\n", json!({"jsonrpc": "2.0", "id": 1, "method": "calls.execute", "params": params}));
     let socket = world.path("run/agent/agent.sock");
-    let (seen, done, working) = (Seen::default(), AtomicBool::new(false), AtomicUsize::new(THREADS));
+    let seen = Seen::default();
     let mut kills = 0;
-    thread::scope(|scope| {
-        for _ in 0..THREADS {
-            let (seen, done, working, line, socket) = (&seen, &done, &working, &line, &socket);
-            scope.spawn(move || {
-                let mut tries = 0;
-                while tries < measure.retries && !done.load(Ordering::Relaxed) {
-                    match ask(socket, line) {
-                        Some((reply, replayed)) => {
-                            seen.note(&reply, replayed);
-                            tries += 1;
-                        }
-                        None => thread::sleep(Duration::from_millis(2)),
-                    }
+    let again = |done: &AtomicBool| {
+        let mut tries = 0;
+        while tries < measure.retries && !done.load(Ordering::Relaxed) {
+            match ask(&socket, &line) {
+                Some((reply, replayed)) => {
+                    seen.note(&reply, replayed);
+                    tries += 1;
                 }
-                working.fetch_sub(1, Ordering::Relaxed);
-            });
-        }
-        // A failed thread ends the others, and the scope tells of it.
-        while working.load(Ordering::Relaxed) > 0 {
-            thread::sleep(Duration::from_micros(dice.below(LIFE_MAX_US)));
-            if kills < kills_left && working.load(Ordering::Relaxed) > 0 {
-                world.kill();
-                kills += 1;
-                world.start();
+                None => thread::sleep(Duration::from_millis(2)),
             }
         }
-        done.store(true, Ordering::Relaxed);
+    };
+    stormed(THREADS, again, |is_working| {
+        thread::sleep(Duration::from_micros(dice.below(LIFE_MAX_US)));
+        if kills < kills_left && is_working() {
+            world.kill();
+            kills += 1;
+            world.start();
+        }
     });
     let count = world.agent().execute("counter.get", json!({"name": format!("n{number}")}));
     assert_eq!(count.value["output"]["value"], 1, "committed once: {}", count.value);
@@ -135,4 +159,26 @@ fn g6_r32_one_key_under_64_threads_and_kills_is_committed_once_and_told_in_the_s
     world.verified();
     let more = format!("{THREADS} threads x {} retries of each of {keys} keys", measure.retries);
     told("G6 kills under retries", kills, "with a second commit or another reply", &more);
+}
+
+#[test]
+fn a_thread_that_finds_something_wrong_ends_the_others_and_is_told_of() {
+    let first = AtomicBool::new(true);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let work = |done: &AtomicBool| {
+            assert!(!first.swap(false, Ordering::Relaxed), "two replies under one key");
+            while !done.load(Ordering::Relaxed) {
+                thread::yield_now();
+            }
+        };
+        stormed(4, work, |_| thread::yield_now());
+    }));
+    assert!(caught.is_err());
+    let counted = AtomicUsize::new(0);
+    stormed(
+        4,
+        |_| assert!(counted.fetch_add(1, Ordering::Relaxed) < 4),
+        |is_working| assert!(is_working() || counted.load(Ordering::Relaxed) == 4),
+    );
+    assert_eq!(counted.into_inner(), 4);
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use toolkeep_tests::support::proof::told;
 
 use crate::commit::shapes::{SHAPES, shape};
 use crate::hard::kill::{Reference, reference};
-use crate::hard::strace::{Call, End, FALLIBLE, MUTATING, built, calls, child, choose, each, injected, outcome};
+use crate::hard::strace::{Call, End, FALLIBLE, MUTATING, built, calls, child, choose, each, faulted, killed, outcome};
 
 const ERRORS: [&str; 5] = ["EIO", "ENOSPC", "EINTR", "EDQUOT", "EMFILE"];
 /// Cases of an ordinary run; each starts one to three processes.
@@ -44,6 +45,12 @@ fn settle(world: &crate::commit::world::World, reference: &Reference, tally: &Mu
     }
 }
 
+/// Tell what was done: faults that were seen, among the cases of this run and those that there are.
+fn counted(proof: &str, made: usize, [done, total]: [usize; 2], tally: &BTreeMap<String, usize>) {
+    assert!(made > 0 && made * 2 >= done, "too few faults were made to show anything: {made} in {done} cases");
+    told(proof, made, "silent", &format!("in {done} cases of {total}; {tally:?}"));
+}
+
 fn calls_of(set: &str) -> BTreeMap<&'static str, Reference> {
     SHAPES.iter().map(|shape| (shape.name, reference(shape.name, set))).collect()
 }
@@ -58,14 +65,14 @@ fn g3_t_f11_any_failing_syscall_of_a_commit_ends_in_all_nothing_or_a_word_of_war
         }
     }
     let total = cases.len();
-    let tally = Mutex::new(BTreeMap::new());
+    let (tally, made) = (Mutex::new(BTreeMap::new()), AtomicUsize::new(0));
     let done = each(choose(cases, SAMPLE), |(name, error, at)| {
         let world = built(shape(name));
-        injected(&world, &["commit", name], &format!("error={error}"), at);
+        made.fetch_add(usize::from(faulted(&world, &["commit", name], error, at)), Ordering::Relaxed);
         settle(&world, &references[name], &tally);
     });
     let tally = tally.into_inner().expect("tally");
-    told("G3 faults in a commit", done, "silent", &format!("of {total}; {tally:?}"));
+    counted("G3 faults in a commit", made.into_inner(), [done, total], &tally);
 }
 
 #[test]
@@ -76,20 +83,20 @@ fn g3_any_failing_syscall_of_a_recovery_ends_in_all_nothing_or_a_word_of_warning
         let applying = reference.applying();
         let first: Call = applying[applying.len() / 2].clone();
         let world = built(shape(name));
-        assert_eq!(injected(&world, &["commit", name], "signal=KILL", &first), End::Killed);
+        assert_eq!(killed(&world, &["commit", name], &first), End::Killed);
         let calls = calls(&world, &["recover"], FALLIBLE);
         for error in ERRORS {
             cases.extend(calls.iter().map(|call| (*name, first.clone(), error, call.clone())));
         }
     }
     let total = cases.len();
-    let tally = Mutex::new(BTreeMap::new());
+    let (tally, made) = (Mutex::new(BTreeMap::new()), AtomicUsize::new(0));
     let done = each(choose(cases, SAMPLE_RECOVERY), |(name, first, error, at)| {
         let world = built(shape(name));
-        assert_eq!(injected(&world, &["commit", name], "signal=KILL", first), End::Killed);
-        injected(&world, &["recover"], &format!("error={error}"), at);
+        assert_eq!(killed(&world, &["commit", name], first), End::Killed);
+        made.fetch_add(usize::from(faulted(&world, &["recover"], error, at)), Ordering::Relaxed);
         settle(&world, &references[name], &tally);
     });
     let tally = tally.into_inner().expect("tally");
-    told("G3 faults in a recovery", done, "silent", &format!("of {total}; {tally:?}"));
+    counted("G3 faults in a recovery", made.into_inner(), [done, total], &tally);
 }

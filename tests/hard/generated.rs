@@ -162,14 +162,17 @@ fn g8_t_r11_no_generated_component_panics_the_host_or_takes_more_than_its_memory
             let output = child.wait_with_output().expect("ended");
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success(), "{text}");
+            assert!(text.contains("longest execution"), "the process ran no component: {text}");
             let lines = text.lines().filter(|line| line.contains("longest execution"));
             for line in lines {
                 println!("{line}");
-                let counts = line.split_once(" components, ").and_then(|(ran, _)| ran.parse::<usize>().ok());
+                let counts =
+                    line.split_once(" components, ").and_then(|(ran, _)| ran.rsplit(' ').next()?.parse::<usize>().ok());
                 ran += counts.expect("a number");
             }
         }
     }
+    assert!(ran > 0, "no component ran");
     let more = format!("of {COMPONENTS} components, executions end after {DEADLINE:?}");
     told("G8 generated components", ran, "panics of the host or memory beyond its bound", &more);
 }

@@ -1,6 +1,7 @@
 //! Running the child under `strace` with an injected signal or error, and choosing which cases to run.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,12 +40,26 @@ pub fn child(world: &World, arguments: &[&str]) -> End {
 /// A system call of the child: which, and the how-manieth of its kind.
 pub type Call = (String, usize);
 
-/// Run the child with `what` (`signal=KILL` or `error=EIO`) at one call.
-pub fn injected(world: &World, arguments: &[&str], what: &str, (name, at): &Call) -> End {
+/// Run the child under `strace`, whose log is `log`, with `what` (`signal=KILL` or `error=EIO`) at one call.
+fn injecting(world: &World, arguments: &[&str], what: &str, (name, at): &Call, log: &Path) -> End {
     let mut command = Command::new(STRACE);
-    command.args(["-qq", "-f", "-o", "/dev/null", "-e"]).arg(format!("trace={name}"));
+    command.args(["-qq", "-f", "-o"]).arg(log).arg("-e").arg(format!("trace={name}"));
     command.arg("-e").arg(format!("inject={name}:{what}:when={at}")).arg(env!("CARGO_BIN_EXE_crash_child"));
     end(command, world, arguments)
+}
+
+/// Run the child and kill it at one call.
+pub fn killed(world: &World, arguments: &[&str], call: &Call) -> End {
+    injecting(world, arguments, "signal=KILL", call, Path::new("/dev/null"))
+}
+
+/// Run the child and let one call of it fail with `error` (`EIO`). Returns whether the call was made and failed, as `strace` saw it.
+pub fn faulted(world: &World, arguments: &[&str], error: &str, call: &Call) -> bool {
+    let log = world.at("strace");
+    injecting(world, arguments, &format!("error={error}"), call, &log);
+    let text = std::fs::read_to_string(&log).expect("strace's log");
+    std::fs::remove_file(log).expect("log");
+    text.contains("(INJECTED)")
 }
 
 /// The calls of `set` that the child makes, in their order.

@@ -238,8 +238,9 @@ fn g1_g7_a_commit_killed_at_every_phase_of_a_request_and_of_a_message_is_never_t
     let residue: Vec<String> = scene.world.snapshot().into_keys().filter(|name| name.contains(".toolkeep-")).collect();
     assert_eq!(residue, Vec::<String>::new());
     scene.world.verified();
-    let more =
-        format!("{twice} killed again while recovering, found {found:?}, {again} mails made again under their id");
+    let more = format!(
+        "{twice} killed again soon after their next start, found {found:?}, {again} mails made again under their id"
+    );
     let done = found.values().sum();
     told("G7 kills of a commit with a request and a message", done, "torn or made twice", &more);
     assert!(found.contains_key("unknown") && found.contains_key("committed"), "{found:?}");

@@ -215,7 +215,7 @@ fn r48_t_s1_g15_fifty_secrets_echoed_in_eight_spellings_are_nowhere_in_what_the_
     assert_eq!(controls.len(), spelled(CONTROL).len(), "the search would find only {controls:?}");
     assert!(all.matches("[secret s").count() > 100, "what was taken out is named");
     let more = format!("spellings of {CANARIES} secrets in {} MiB that the daemon wrote or said", all.len() >> 20);
-    told("G15 secrets", 8 * CANARIES as usize, "found", &more);
+    told("G15 secrets", secrets, "found", &more);
 }
 
 /// A spelling as it lies in a text: as it is, in a text of JSON, or in one inside of another.

@@ -134,6 +134,9 @@ pub async fn serve(host: Host, mut doors: Doors) -> Result<Stopped, ServeError> 
         tracing::info!(address = %http.address(), "the HTTP door is open");
         serving.spawn(http.serve(stopped.clone()));
     }
+    if let Some(tls) = tls.clone() {
+        serving.spawn(http::renew(tls, host.clone(), stopped.clone()));
+    }
     serving.spawn(server::serve(mcp_door, mcp, doors.bounds, stopped.clone()));
     let operators = apart.spawn(server::serve(admin_door, admin, doors.bounds, stopped.clone()));
     let stopping = host.clone();
@@ -195,11 +198,8 @@ async fn until_stop(
 }
 
 async fn reload_because(host: &Host, tls: Option<&Arc<DoorTls>>, why: &str) {
-    if let Some(tls) = tls.map(Arc::clone) {
-        let now_ms = host.now_ms();
-        if let Err(error) = tokio::task::spawn_blocking(move || http::reload(&tls, now_ms)).await {
-            tracing::error!(%error, "BUG: reading the certificate failed");
-        }
+    if let Some(tls) = tls {
+        http::reload(tls, host.now_ms()).await;
     }
     match reload(host, None).await {
         Ok(report) => tracing::info!(why, %report, "manifests and policies were read again"),

@@ -23,7 +23,7 @@ pub use redact::Redactor;
 pub use secret::{NotASecret, SECRET_MAX_BYTES, SECRET_MIN_BYTES, Secret};
 pub use slot::{NotASlot, Slot};
 pub use source::SourceError;
-pub(crate) use source::private_file;
+pub(crate) use source::{private_file, public_file};
 
 /// Every secret that the operator configured.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ mod tests;
 pub(crate) mod tls;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
@@ -31,13 +32,18 @@ use self::front::Front;
 pub(super) use self::front::{Named, refused};
 pub(super) use self::intake::Cut;
 use self::probes::Routes;
-use self::tls::{DoorTls, Standing, TlsError};
+use self::tls::{DoorTls, News, TlsError};
 use super::mcp::{self, McpRoute};
+use super::server::stop_asked;
 use super::socket::{DirectoryLock, SocketError};
 use crate::host::Host;
 
 /// Milliseconds of a second.
 const MS_PER_S: u64 = 1_000;
+/// How often the certificate is looked at: what a link leads to is not watched, and a certificate ends without a change.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long a reload waits for the files of the certificate; a file system that hangs keeps nobody from stopping.
+const READ_MAX: Duration = Duration::from_secs(5);
 
 /// What went wrong with a body.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -94,7 +100,7 @@ impl Http {
     ) -> Result<Self, HttpError> {
         let tls = config.tls.clone().map(DoorTls::read).transpose()?.map(Arc::new);
         if let Some(tls) = &tls {
-            say(tls.standing(host.now_ms() / MS_PER_S));
+            say(tls, host.now_ms());
         }
         let door = HttpDoor::open(config, tls.clone(), lock).await?;
         let front = Arc::new(Front::new(config, door.port(), bounds));
@@ -133,20 +139,37 @@ impl Http {
 }
 
 /// Read certificate and key again, and say what came of it.
-pub(super) fn reload(tls: &DoorTls, now_ms: u64) {
-    match tls.reload() {
-        Ok(true) => {
-            tracing::info!("the certificate of the HTTP door was read again");
-            say(tls.standing(now_ms / MS_PER_S));
-        }
-        Ok(false) => {}
-        Err(error) => tracing::error!(%error, "the certificate of the HTTP door stays as it was"),
+pub(super) async fn reload(tls: &Arc<DoorTls>, now_ms: u64) {
+    let reading = Arc::clone(tls);
+    let read = tokio::task::spawn_blocking(move || say(&reading, now_ms));
+    match tokio::time::timeout(READ_MAX, read).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "BUG: reading the certificate failed"),
+        Err(_) => tracing::error!("the certificate of the HTTP door cannot be read in time; look at its file system"),
     }
 }
 
-/// Say where a certificate is not, or not for long, what clients believe.
-fn say(standing: Standing) {
-    if !matches!(standing, Standing::Good(_)) {
-        tracing::warn!("the certificate of the HTTP door {standing}; clients refuse one that is not good: renew it");
+/// Look at the certificate again and again, until `stop` says so.
+pub(super) async fn renew(tls: Arc<DoorTls>, host: Host, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => reload(&tls, host.now_ms()).await,
+            () = stop_asked(&mut stop) => return,
+        }
+    }
+}
+
+/// Look at the certificate, and say what is new.
+fn say(tls: &DoorTls, now_ms: u64) {
+    for news in tls.look(now_ms / MS_PER_S) {
+        match news {
+            News::Renewed => tracing::info!("the certificate of the HTTP door was read again"),
+            News::Stays(error) => tracing::error!(%error, "the certificate of the HTTP door stays as it was"),
+            News::Stands(standing) => {
+                tracing::warn!(
+                    "the certificate of the HTTP door {standing}; clients refuse one that is not good: renew it"
+                );
+            }
+        }
     }
 }

@@ -29,16 +29,19 @@ const OTHERS_WRITE: u32 = 0o022;
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The operating system refuses.
-    #[error("`{path}`: {source}")]
+    #[error("`{path}`: {source}; name what is there and can be used by the daemon's user")]
     Io {
         /// The file or program.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
-    /// The file is a symbolic link, a device, a directory.
-    #[error("`{0}` is not a regular file; name the file itself, not a link to it")]
+    /// The file is a device, a directory, a pipe.
+    #[error("`{0}` is not a regular file; name one")]
     NotAFile(PathBuf),
+    /// The file is a symbolic link where none is followed, or one that leads nowhere.
+    #[error("`{0}` is not a regular file; name the file itself, not a link to it")]
+    Link(PathBuf),
     /// Somebody else owns it.
     #[error("`{path}` belongs to uid {owner}; it must belong to the daemon's user, uid {wanted}, or to root")]
     Owner {
@@ -115,18 +118,41 @@ pub(crate) fn private_file(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>
     contents(path, OFlags::empty(), OTHERS, most)
 }
 
+/// What is in a regular file of anybody's, up to one byte more than `most`. Links are followed.
+///
+/// # Errors
+/// It cannot be opened, or is no regular file.
+pub(crate) fn public_file(path: &Path, most: usize) -> Result<Vec<u8>, SourceError> {
+    let (file, _) = opened(path, OFlags::empty())?;
+    let mut bytes = Vec::new();
+    file.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|source| failed(path, source))?;
+    Ok(bytes)
+}
+
 fn contents(path: &Path, links: OFlags, forbidden: u32, most: usize) -> Result<Zeroizing<Vec<u8>>, SourceError> {
-    let io = |source: std::io::Error| SourceError::Io { path: path.to_path_buf(), source };
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY | links;
-    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
-        rustix::io::Errno::LOOP => SourceError::NotAFile(path.to_path_buf()),
-        errno => io(errno.into()),
-    })?;
-    let stat = rustix::fs::fstat(&opened).map_err(|errno| io(errno.into()))?;
+    let (file, stat) = opened(path, links)?;
     check(path, &stat, forbidden, 0o600)?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(most + 1));
-    std::fs::File::from(opened).take(most as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    file.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|source| failed(path, source))?;
     Ok(bytes)
+}
+
+fn failed(path: &Path, source: std::io::Error) -> SourceError {
+    SourceError::Io { path: path.to_path_buf(), source }
+}
+
+/// Open a regular file, never waiting for whoever would write into a pipe.
+fn opened(path: &Path, links: OFlags) -> Result<(std::fs::File, rustix::fs::Stat), SourceError> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY | links;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        rustix::io::Errno::LOOP => SourceError::Link(path.to_path_buf()),
+        errno => failed(path, errno.into()),
+    })?;
+    let stat = rustix::fs::fstat(&opened).map_err(|errno| failed(path, errno.into()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(SourceError::NotAFile(path.to_path_buf()));
+    }
+    Ok((std::fs::File::from(opened), stat))
 }
 
 /// A regular file of our own or root's, with none of the `forbidden` permissions.

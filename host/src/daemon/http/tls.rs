@@ -1,7 +1,7 @@
 //! TLS of the HTTP door: rustls with ring, version 1.3 and nothing older, one certificate, clients' certificates where wanted.
 //!
-//! What the configuration names is read at the start, on SIGHUP and when one of the files changes; what cannot be used then is
-//! told and the certificate before stays. Sessions are not resumed, so that a renewed authority of clients is in force at once,
+//! What the configuration names is read at the start, on SIGHUP, when one of the files changes and every minute, because a link
+//! may lead to a file elsewhere; what cannot be used then is told once and the certificate before stays. Sessions are not resumed, so that a renewed authority of clients is in force at once,
 //! and nothing is taken before a handshake ends. Keys are never logged.
 
 mod certificate;
@@ -10,9 +10,8 @@ mod handshake;
 pub(crate) mod tests;
 
 use std::fmt;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 pub(super) use tokio_rustls::TlsAcceptor;
@@ -23,7 +22,7 @@ use tokio_rustls::rustls::{self, RootCertStore, ServerConfig, version};
 pub(super) use tokio_rustls::server::TlsStream;
 
 use super::config::TlsConfig;
-use crate::secrets::{SourceError, private_file};
+use crate::secrets::{SourceError, private_file, public_file};
 
 pub(crate) use certificate::{Standing, standing, uncovered};
 pub(super) use handshake::{Greeted, greet};
@@ -39,14 +38,12 @@ const HTTP_1_1: &[u8] = b"http/1.1";
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file of certificates cannot be read.
-    #[error("`http.tls.{field}`: `{path}`: {source}")]
+    #[error("`http.tls.{field}`: {source}")]
     Unreadable {
         /// Which key of the configuration.
         field: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// Why, and which file.
+        source: SourceError,
     },
     /// A file holds something else than it should.
     #[error("`http.tls.{field}`: `{path}` {problem}")]
@@ -62,10 +59,10 @@ pub enum TlsError {
     #[error("`http.tls.key`: {0}")]
     Key(#[from] SourceError),
     /// The library refuses what it was given.
-    #[error("`http.tls`: {0}")]
+    #[error("`http.tls`: {0}; have certificate and key made again, for TLS 1.3 and together")]
     Library(#[from] rustls::Error),
     /// The library refuses the authority of clients.
-    #[error("`http.tls.client_ca`: {0}")]
+    #[error("`http.tls.client_ca`: {0}; name the certificates of authorities that sign those of clients")]
     ClientCa(#[from] VerifierBuilderError),
 }
 
@@ -73,6 +70,19 @@ pub enum TlsError {
 pub(crate) struct DoorTls {
     config: TlsConfig,
     now: ArcSwap<Loaded>,
+    /// What was said of it last, so that a look every minute says what is new.
+    said: Mutex<Vec<News>>,
+}
+
+/// What there is to say of the door's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum News {
+    /// There is another one now.
+    Renewed,
+    /// What lies there cannot be used, and why; the one before stays.
+    Stays(String),
+    /// Where it is not, or not for long, what clients believe.
+    Stands(Standing),
 }
 
 /// One reading of the files.
@@ -95,7 +105,30 @@ impl DoorTls {
     /// A file cannot be read, others can read the key, a file holds something else, or certificate and key do not belong together.
     pub(crate) fn read(config: TlsConfig) -> Result<Self, TlsError> {
         let loaded = load(&config)?;
-        Ok(Self { config, now: ArcSwap::from_pointee(loaded) })
+        Ok(Self { config, now: ArcSwap::from_pointee(loaded), said: Mutex::default() })
+    }
+
+    /// Read it again, and find what there is to say at `now_s`, seconds since the epoch, and was not said the last time.
+    pub(crate) fn look(&self, now_s: u64) -> Vec<News> {
+        let read = self.reload();
+        let mut news = Vec::new();
+        if let Err(error) = &read {
+            news.push(News::Stays(error.to_string()));
+        }
+        let standing = self.standing(now_s);
+        if !matches!(standing, Standing::Good(_)) {
+            news.push(News::Stands(standing));
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if *said == news {
+            news.clear();
+        } else {
+            said.clone_from(&news);
+        }
+        if matches!(read, Ok(true)) {
+            news.insert(0, News::Renewed);
+        }
+        news
     }
 
     /// Read it again; whether there is another certificate or another authority of clients now. Connections that are open
@@ -172,15 +205,13 @@ pub(crate) fn chain(config: &TlsConfig) -> Result<Vec<CertificateDer<'static>>, 
 
 fn certificates(field: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let wrong = |problem: String| TlsError::Content { field, path: path.to_path_buf(), problem };
-    let unreadable = |source| TlsError::Unreadable { field, path: path.to_path_buf(), source };
-    let mut text = Vec::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(FILE_MAX_BYTES as u64 + 1).read_to_end(&mut text).map_err(unreadable)?;
+    let text = public_file(path, FILE_MAX_BYTES).map_err(|source| TlsError::Unreadable { field, source })?;
     if text.len() > FILE_MAX_BYTES {
         return Err(wrong(format!("is larger than {FILE_MAX_BYTES} bytes; name a file with certificates only")));
     }
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let read = read.map_err(|error| wrong(format!("is not PEM: {error}")))?;
+    let read =
+        read.map_err(|error| wrong(format!("is not PEM: {error}; write certificates in PEM and nothing else")))?;
     match read.len() {
         0 => Err(wrong(
             "has no certificate; write the door's own first, then those between it and its authority, \
@@ -188,7 +219,7 @@ fn certificates(field: &'static str, path: &Path) -> Result<Vec<CertificateDer<'
                 .to_owned(),
         )),
         1..=CHAIN_MAX => Ok(read),
-        count => Err(wrong(format!("has {count} certificates; {CHAIN_MAX} are the most"))),
+        count => Err(wrong(format!("has {count} certificates; {CHAIN_MAX} are the most: leave out what clients have"))),
     }
 }
 

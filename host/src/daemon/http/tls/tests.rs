@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, SupportedProtocolVersion, version};
 
-use super::{CHAIN_MAX, DoorTls, FILE_MAX_BYTES};
+use super::{CHAIN_MAX, DoorTls, FILE_MAX_BYTES, News, Standing};
 use crate::daemon::http::bounds::HttpBounds;
 use crate::daemon::http::config::TlsConfig;
 use crate::daemon::http::tests::{PATIENT, Running, SOON, rest, status};
@@ -232,6 +232,41 @@ async fn a_renewed_certificate_is_shown_to_the_next_connection_and_a_broken_one_
 }
 
 #[test]
+fn a_certificate_behind_a_link_to_another_folder_is_taken_and_its_end_is_told_once() {
+    const NOW_S: u64 = 1_893_456_000;
+    let (files, live) = (Files::good(), Files::good());
+    std::os::unix::fs::symlink(live.path("server.pem"), files.path("door.pem")).expect("link");
+    let linked = TlsConfig { certificate: files.path("door.pem"), ..files.config() };
+    let tls = DoorTls::read(linked).expect("TLS");
+    assert_eq!(tls.look(NOW_S), []);
+    live.put("server.pem", files.text("expired.pem").as_bytes());
+    let found = tls.look(NOW_S);
+    assert!(matches!(found.as_slice(), [News::Renewed, News::Stands(Standing::Ended(_))]), "{found:?}");
+    assert_eq!(tls.look(NOW_S), [], "it was said");
+    live.put("server.pem", b"no certificate");
+    let found = tls.look(NOW_S);
+    assert!(matches!(found.as_slice(), [News::Stays(_), News::Stands(_)]), "{found:?}");
+    assert_eq!(tls.look(NOW_S), []);
+    live.put("server.pem", files.text("server.pem").as_bytes());
+    assert_eq!(tls.look(NOW_S), [News::Renewed]);
+    assert!(matches!(tls.look(u64::MAX).as_slice(), [News::Stands(Standing::Ended(_))]), "it ends without a change");
+}
+
+#[test]
+fn t_n7_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+    let files = Files::good();
+    rustix::fs::mkfifoat(rustix::fs::CWD, files.path("pipe"), rustix::fs::Mode::RUSR).expect("a pipe");
+    for pipe in [
+        TlsConfig { certificate: files.path("pipe"), ..files.config() },
+        TlsConfig { client_ca: Some(files.path("pipe")), ..files.config() },
+        TlsConfig { key: files.path("pipe"), ..files.config() },
+    ] {
+        let refused = DoorTls::read(pipe).expect_err("no file").to_string();
+        assert!(refused.contains("is not a regular file; name one"), "{refused}");
+    }
+}
+
+#[test]
 fn what_cannot_be_used_names_its_key_and_what_to_do() {
     let files = Files::good();
     let pem = files.text("server.pem");
@@ -253,11 +288,11 @@ fn what_cannot_be_used_names_its_key_and_what_to_do() {
         assert!(read(fine, "server.key", None).is_ok(), "{fine}");
     }
     for (certificate, says) in [
-        ("missing.pem", "No such file"),
+        ("missing.pem", "; name what is there"),
         ("empty.pem", "has no certificate"),
         ("server.key", "has no certificate"),
-        ("broken.pem", "is not PEM"),
-        ("long.pem", "has 11 certificates; 10 are the most"),
+        ("broken.pem", "; write certificates in PEM"),
+        ("long.pem", "has 11 certificates; 10 are the most: leave out"),
         ("large.pem", "is larger than"),
     ] {
         let refused = read(certificate, "server.key", None).expect_err(certificate);
@@ -266,7 +301,7 @@ fn what_cannot_be_used_names_its_key_and_what_to_do() {
         assert!(refused.starts_with("`http.tls.client_ca`: ") && refused.contains(says), "{refused}");
     }
     for (key, says) in [
-        ("missing.key", "No such file"),
+        ("missing.key", "; name what is there"),
         ("empty.pem", "not encrypted"),
         ("server.pem", "not encrypted"),
         ("large.pem", "too large"),

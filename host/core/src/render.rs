@@ -17,8 +17,10 @@ use crate::plan::Totals;
 use diff::{Change, Hidden};
 
 mod diff;
+mod line;
 mod terminal;
 
+pub use line::line;
 pub use terminal::quoted;
 
 /// Lines of one file's diff that are shown; a person reads no more at once, and the rest is a flag away.
@@ -118,7 +120,7 @@ pub fn place(effect: &Effect, path: &WorkspacePath) -> String {
     format!("{workspace}:{}", visible(&path.to_string()))
 }
 
-/// What an effect is about, as renderings write it: a path, a request, a channel, a key.
+/// What an effect is about, as renderings write it: a path, both ends of a rename, a request, a channel, a key.
 #[must_use]
 pub fn subject(effect: &Effect) -> String {
     match effect {
@@ -137,7 +139,10 @@ pub fn subject(effect: &Effect) -> String {
         | Effect::FileRename { .. }
         | Effect::FileMetadata { .. }
         | Effect::DirCreate { .. }
-        | Effect::DirDelete { .. } => effect.paths().next().map(|path| place(effect, path)).unwrap_or_default(),
+        | Effect::DirDelete { .. } => {
+            let places: Vec<String> = effect.paths().map(|path| place(effect, path)).collect();
+            places.join(" -> ")
+        }
     }
 }
 

@@ -8,11 +8,10 @@
 //! [`Need::confirmable`]: toolkeep_core::policy::Need::confirmable
 
 use toolkeep_core::digest::Digest;
-use toolkeep_core::effect::Effect;
 use toolkeep_core::id::ApprovalId;
 use toolkeep_core::policy::plan_tier;
 use toolkeep_core::refusal::{Code, Refusal};
-use toolkeep_core::render::{subject, warnings};
+use toolkeep_core::render::line;
 
 use super::consent::{Voter, still_pending};
 use super::{Host, PlanName};
@@ -36,7 +35,7 @@ const DECLINED: &str = "declined through the client of the agent";
 pub struct Question {
     /// The seal of the plan that it is about.
     pub seal: Digest,
-    /// For a person: the tool and what it wants to change.
+    /// For a person: the tool and what it wants to change. It promises nothing about it; see [`Question::message`].
     pub text: String,
     /// Whether the answer is enough, so that it makes sense to ask.
     pub confirmable: bool,
@@ -44,6 +43,20 @@ pub struct Question {
     pub page: Option<String>,
     /// Until when it waits, in milliseconds since the Unix epoch.
     pub expires_at_ms: u64,
+}
+
+impl Question {
+    /// What is asked by a form, or stands beside the address of the page. Only where the answer is enough it is said that the plan
+    /// can be undone: everywhere else it may be of any tier.
+    #[must_use]
+    pub fn message(&self, by_page: bool) -> String {
+        let last = match (by_page, self.confirmable) {
+            (false, true) => "Commit exactly this? It can be undone.",
+            (true, _) => "People decide about it on this page.",
+            (false, false) => "People decide about it.",
+        };
+        format!("{}\n{last}", self.text)
+    }
 }
 
 impl Host {
@@ -69,9 +82,12 @@ impl Host {
     /// and nobody answered before; what the call has come to.
     ///
     /// # Errors
-    /// `denied`: such an answer is not enough for this plan. `stale_plan`: it is another plan. `not_found`.
+    /// `denied`: such an answer is not enough for this plan. `stale_plan`: it is another plan. `not_found`. `unauthorized`: the
+    /// caller's credential was taken back, or expired, since the question.
     pub async fn confirm(&self, caller: &Caller, id: ApprovalId, seal: Digest, yes: bool) -> Result<Answer, Refusal> {
         let open = self.accepting()?;
+        // Whoever asked may have been somebody; whoever answers has to be.
+        caller.check(|| self.now_ms())?;
         let (scope, approval, stored) = self.asked_about(caller, id).await?;
         if stored.plan.seal_digest() != seal {
             return Err(Refusal::new(Code::StalePlan, "the question was about another plan"));
@@ -87,6 +103,7 @@ impl Host {
             let host = self.clone();
             if yes {
                 self.may_settle(&stored.plan).await?;
+                caller.check(|| self.now_ms())?;
                 let deciding = async move {
                     let _open = open;
                     host.agree((&voter, &scope), &approval, CONFIRMED, Raised::NOT).await
@@ -135,11 +152,7 @@ fn text_of(stored: &StoredPlan) -> Option<String> {
     if effects.len() > EFFECTS_MAX {
         return None;
     }
-    let line = |effect: &Effect| {
-        let warnings: String = warnings(effect).iter().map(|warning| format!(" [{warning}]")).collect();
-        format!("\n- {} {}{warnings}", effect.kind(), subject(effect))
-    };
-    let lines: String = effects.iter().map(line).collect();
-    let text = format!("{}:{lines}\nCommit exactly this? It can be undone.", headline(stored));
+    let lines: String = effects.iter().map(|effect| format!("\n- {}", line(effect))).collect();
+    let text = format!("{}:{lines}", headline(stored));
     (text.len() <= QUESTION_MAX_BYTES).then_some(text)
 }

@@ -90,7 +90,18 @@ impl First {
 
 impl Talk {
     fn new(world: &World, era: &str, capabilities: &Value) -> Self {
-        let connection = Client::connect(&world.path("run/agent/mcp.sock"));
+        Self::with(world, (era, capabilities), None)
+    }
+
+    /// With a token, which is shown before anything is said.
+    fn with(world: &World, (era, capabilities): (&str, &Value), token: Option<&Value>) -> Self {
+        let mut connection = Client::connect(&world.path("run/agent/mcp.sock"));
+        if let Some(token) = token {
+            let params = json!({"token": token});
+            let show = json!({"jsonrpc": "2.0", "id": 0, "method": "session.authenticate", "params": params});
+            let shown = connection.exchange(&show.to_string());
+            assert!(shown.get("result").is_some(), "{shown}");
+        }
         let mut mcp = Mcp { connection, stateless: era == ERAS[0], next: 0 };
         if !mcp.stateless {
             mcp.greet_as(era, capabilities);
@@ -142,6 +153,12 @@ impl Talk {
 
     /// Answer a question; what comes then.
     fn answer(&mut self, question: &Question, response: &Value) -> First {
+        let line = self.say(question, response);
+        self.first(question.call.clone(), &line)
+    }
+
+    /// Answer a question; the line that comes then.
+    fn say(&mut self, question: &Question, response: &Value) -> Value {
         if self.mcp.stateless {
             let mut params = question.call.clone();
             params["inputResponses"] = json!({"approval": response});
@@ -151,8 +168,7 @@ impl Talk {
             let line = json!({"jsonrpc": "2.0", "id": question.by, "result": response});
             self.mcp.connection.send(format!("{line}\n").as_bytes());
         }
-        let line = self.line();
-        self.first(question.call.clone(), &line)
+        self.line()
     }
 
     fn note(&mut self, title: &str) -> First {
@@ -203,9 +219,14 @@ fn r51_whoever_uses_the_agent_is_asked_in_the_way_that_its_client_can() {
                 let said = question.params["message"].as_str().expect("a message");
                 assert!(said.contains(&format!("`{tool}`")), "{about}: {said}");
                 if *expected == "form" {
-                    assert!(said.contains("file.write notes:one.md"), "every effect is named: {said}");
+                    assert!(
+                        said.contains("- file.write notes:one.md (a new file of "),
+                        "every effect is named: {said}"
+                    );
+                    assert!(said.ends_with("It can be undone."), "{about}: {said}");
                     assert_eq!(question.params["requestedSchema"]["properties"]["ok"]["type"], "boolean");
                 } else {
+                    assert!(said.ends_with("People decide about it on this page."), "{about}: {said}");
                     let address = question.params["url"].as_str().expect("an address");
                     assert!(address.starts_with("https://console.example/approvals/appr_"), "{address}");
                     // The newest revision has no name for it.
@@ -380,6 +401,12 @@ fn t_i9_answers_that_are_none_are_refused_and_what_is_missing_is_asked_for_again
         let line = talk.line();
         assert_eq!(line["error"]["code"], -32_602, "{what}: {line}");
     }
+    // Answers to no question are no call, which would be held once more.
+    let held = || world.admin().ok("approvals.list", json!({}))["approvals"].as_array().expect("all").len();
+    let waiting = held();
+    talk.send(json!({"name": "notes.add", "arguments": note, "inputResponses": {"approval": yes()}}));
+    let line = talk.line();
+    assert_eq!((&line["error"]["code"], held()), (&json!(-32_602), waiting), "{line}");
     // What else is in the answers is passed over, and what is missing is asked for again.
     let mut params = question.call.clone();
     params["requestState"] = state;
@@ -424,6 +451,43 @@ fn t_p6_no_answer_of_an_agent_agrees_to_what_operators_have_to_agree_to() {
     let waiting = world.admin().ok("approvals.list", json!({}));
     let waiting: Vec<&Value> = waiting["approvals"].as_array().expect("all").iter().map(|a| &a["id"]).collect();
     assert!(held.iter().all(|id| waiting.contains(&id)), "all of them wait for people: {waiting:?}");
+    world.verified();
+}
+
+#[test]
+fn t_p6_nobody_is_told_that_a_plan_can_be_undone_about_one_that_cannot() {
+    let world = world(CONFIRMED, PAGE);
+    for era in &ERAS[..2] {
+        for (tool, input) in [
+            ("notes.add", json!({"title": "One", "body": "b"})),
+            ("held-rename", rename()),
+            ("notes2.add", json!({"title": "Two", "body": "b"})),
+            ("notes3.add", json!({"title": "Three", "body": "b"})),
+        ] {
+            let question = Talk::new(&world, era, &json!({"elicitation": {"url": {}}})).call(tool, input).asked();
+            let said = question.params["message"].as_str().expect("a message").to_owned();
+            assert!(said.contains(&format!("`{tool}`")) && said.contains("\n- file."), "{era}: {said}");
+            assert!(!said.contains("undone") && said.ends_with("on this page."), "{era} {tool}: {said}");
+        }
+    }
+}
+
+#[test]
+fn t_i3_an_answer_with_a_credential_that_was_taken_back_since_the_question_is_none() {
+    let world = world(CONFIRMED, "");
+    for era in ERAS {
+        for response in [yes(), json!({"action": "decline"})] {
+            let minted = world.admin().ok("tokens.mint", json!({"user": "bob", "agent": "other", "label": "t"}));
+            let mut talk = Talk::with(&world, (era, &json!({"elicitation": {}})), Some(&minted["token"]));
+            let question = talk.note(&format!("late-{era}")).asked();
+            world.admin().ok("tokens.revoke", json!({"token": minted["id"]}));
+            let line = talk.say(&question, &response);
+            assert!(line.to_string().contains("unauthorized"), "{era} {response}: {line}");
+            assert!(!world.path(&format!("notes/late-{era}.md")).exists(), "{era}");
+        }
+    }
+    let waiting = world.admin().ok("approvals.list", json!({}));
+    assert_eq!(waiting["approvals"].as_array().expect("all").len(), 2 * ERAS.len(), "neither yes nor no: {waiting}");
     world.verified();
 }
 

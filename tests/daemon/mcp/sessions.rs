@@ -284,11 +284,12 @@ fn r51_a_session_is_asked_over_the_stream_of_its_request_and_answers_with_anothe
     let question = asked.message();
     assert_eq!(question["method"], "elicitation/create", "{question}");
     let yes = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {"ok": true}}});
-    // The same answer in another session of the same client, and without one, answers nothing.
+    // An answer to the same id in another session of the same client, and without one, answers nothing: were one of these taken,
+    // the plan would be rejected, and the yes that comes after them too late.
+    let no = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "decline"}});
     let other = Session::begin(port, &token, &form);
-    assert_eq!(other.post(&yes).status, 202);
-    assert_eq!(say(port, "POST /mcp", &lines(port, &token), &yes.to_string()).status, 202);
-    assert!(!world.path("notes/one.md").exists());
+    assert_eq!(other.post(&no).status, 202);
+    assert_eq!(say(port, "POST /mcp", &lines(port, &token), &no.to_string()).status, 202);
     assert_eq!(session.post(&yes).status, 202);
     let done = asked.message();
     assert_eq!(
@@ -314,6 +315,23 @@ fn r51_a_session_is_asked_over_the_stream_of_its_request_and_answers_with_anothe
         assert_eq!(told.json()["result"]["structuredContent"]["status"], "approval_required", "{told:?}");
     }
     world.verified();
+}
+
+#[test]
+fn t_i3_a_session_whose_token_was_taken_back_answers_nothing() {
+    let world = elicit::confirming();
+    let port = opened(&world);
+    let minted = world.admin().ok("tokens.mint", json!({"user": "bob", "agent": "other", "label": "t"}));
+    let token = minted["token"].as_str().expect("a token");
+    let session = Session::begin(port, token, &json!({"elicitation": {}}));
+    let mut asked = session.call(2, "notes.add", &json!({"title": "One", "body": "b"}));
+    let question = asked.message();
+    world.admin().ok("tokens.revoke", json!({"token": minted["id"]}));
+    let yes = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {"ok": true}}});
+    assert_eq!(session.post(&yes).status, 401);
+    let waiting = world.admin().ok("approvals.list", json!({}));
+    assert_eq!(waiting["approvals"].as_array().expect("all").len(), 1, "it waits as before: {waiting}");
+    assert!(!world.path("notes/one.md").exists());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! without [`visible`].
 
 use super::diff::{Change, HEAD_BYTES, Hidden, Line, Sign};
-use super::{Rendering, place, subject, warnings};
+use super::{Rendering, subject, warnings};
 use crate::digest::Digest;
 use crate::display::{visible, visible_lines};
 use crate::effect::{BodyState, Effect, FileState, Times};
@@ -113,9 +113,7 @@ impl Page {
             Effect::FileDelete { before, .. } => (Ink::Red, '-', many(before.size, "byte")),
             Effect::FileWrite { before: None, after, .. } => (Ink::Green, '+', many(after.size, "byte")),
             Effect::FileWrite { before: Some(before), after, .. } => (Ink::Bold, '~', sizes(before, after)),
-            Effect::FileRename { to, before, .. } => {
-                (Ink::Bold, '>', format!("-> {}  {}", place(effect, to), many(before.size, "byte")))
-            }
+            Effect::FileRename { before, .. } => (Ink::Bold, '>', many(before.size, "byte")),
             Effect::FileMetadata { before, after, .. } => {
                 (Ink::Bold, 't', format!("modified {} -> {}", utc(*before), utc(*after)))
             }
@@ -270,7 +268,7 @@ impl Page {
     }
 }
 
-fn size_of(body: Option<&BodyState>) -> String {
+pub(super) fn size_of(body: Option<&BodyState>) -> String {
     body.map_or_else(|| "no body".to_owned(), |body| many(body.size, "byte"))
 }
 
@@ -283,12 +281,12 @@ fn sizes(before: &FileState, after: &FileState) -> String {
 }
 
 /// A count with its word: `1 file`, `2 files`.
-fn many(count: u64, word: &str) -> String {
+pub(super) fn many(count: u64, word: &str) -> String {
     format!("{} {word}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
 /// Digits in groups of three.
-fn grouped(count: u64) -> String {
+pub(super) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -301,7 +299,7 @@ fn grouped(count: u64) -> String {
 }
 
 /// A time as `2026-01-31T08:05:09Z`, seconds rounded down (proleptic Gregorian calendar).
-fn utc(times: Times) -> String {
+pub(super) fn utc(times: Times) -> String {
     const DAY: i64 = 86_400;
     let seconds = times.modified_ns.div_euclid(1_000_000_000);
     let (days, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));

@@ -95,7 +95,7 @@ overwrites (1)
     \\ no line feed at the end
 
 renames (1)
-  > books:b.txt  -> books:c.txt  5 bytes
+  > books:b.txt -> books:c.txt  5 bytes
 
 creates (1)
   + books:reports/june.md  16 bytes

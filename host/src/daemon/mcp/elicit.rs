@@ -107,6 +107,8 @@ pub(super) fn round(
         return Err(bad(&pointer, "is not an object", "the result of the request of this name"));
     }
     let state = match params.remove("requestState") {
+        // Every question has a state, so this answers none; run as a call, it would be held and asked about once more.
+        None if !responses.is_empty() => return Err(bad("/requestState", "is missing", STATE)),
         None => return Ok(None),
         Some(Value::String(state)) => state,
         Some(_) => return Err(bad("/requestState", "is not a string", STATE)),
@@ -186,13 +188,13 @@ async fn question(host: &Host, caller: &Caller, terms: &Terms, answer: &Answer) 
 fn params_of(asked: &Posed, question: &Question, named: bool) -> Value {
     match (&asked.manner, &question.page) {
         (Manner::Page, Some(page)) => {
-            let mut params = json!({"mode": "url", "url": page, "message": question.text});
+            let mut params = json!({"mode": "url", "url": page, "message": question.message(true)});
             if let (true, Value::Object(params)) = (named, &mut params) {
                 params.insert("elicitationId".to_owned(), json!(asked.approval));
             }
             params
         }
-        _ => json!({"message": question.text, "requestedSchema": {
+        _ => json!({"message": question.message(false), "requestedSchema": {
             "type": "object",
             "properties": {OK: {"type": "boolean", "title": "Commit this plan", "default": false,
                 "description": "Leave it off to leave the plan to the people who are asked otherwise"}},

@@ -129,6 +129,8 @@ impl States {
 mod tests {
     use std::collections::BTreeMap;
 
+    use toolkeep_core::principal::{Credential, Origin, Principal};
+
     use super::*;
 
     fn states(seed: u64) -> States {
@@ -158,6 +160,29 @@ mod tests {
             assert!(states.open(wrong).is_none(), "{wrong}");
         }
         assert!(self::states(2).open(&text).is_none(), "another process has another key");
+    }
+
+    fn caller(user: &str, uid: u32) -> Caller {
+        let name = |text: &str| text.parse().expect("a name");
+        let principal =
+            Principal { tenant: "t".parse().expect("a name"), user: name(user), agent: "a".parse().expect("a name") };
+        Caller::resumed((&principal, &Origin::of(Credential::AgentUid(uid))), None)
+    }
+
+    #[test]
+    fn t_p4_a_state_is_taken_from_its_caller_for_its_call_until_its_time_is_over() {
+        let (states, mine, call) = (states(1), caller("ann", 1), Digest::of(b"what"));
+        let text = states.write(&mine, call, &asked()).expect("a state");
+        let until = asked().until_ms;
+        assert_eq!(states.read(&text, &mine, call, 0), Some(asked()));
+        assert_eq!(states.read(&text, &mine, call, until - 1), Some(asked()), "the last moment");
+        for now_ms in [until, until + 1, u64::MAX] {
+            assert_eq!(states.read(&text, &mine, call, now_ms), None, "{now_ms}");
+        }
+        for other in [caller("bob", 1), caller("ann", 2)] {
+            assert_eq!(states.read(&text, &other, call, 0), None, "{other:?}");
+        }
+        assert_eq!(states.read(&text, &mine, Digest::of(b"something else"), 0), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use toolkeep_core::effect::{Delivery, Effect};
 use toolkeep_core::grant::HttpGrant;
 use toolkeep_core::id::{CallId, TenantName};
 use toolkeep_core::plan::Plan;
-use toolkeep_core::policy::{Need, Verdict};
+use toolkeep_core::policy::{Need, Verdict, plan_tier};
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_sandbox::stage::{Content, Witness};
 
@@ -26,7 +26,7 @@ use crate::admit::Ticket;
 use crate::catalog::{Catalog, Tool};
 use crate::decide::Allowed;
 use crate::ledger::approval::ApprovalState;
-use crate::ledger::{ApprovalUse, CallRow, PlanState, StandingUse, StoredPlan};
+use crate::ledger::{ApprovalUse, CallRow, PlanState, StandingUse, StoredPlan, Via};
 use crate::policy::UNDO;
 use crate::quota::Quota;
 use crate::record::{Ending, Entry};
@@ -247,10 +247,18 @@ pub fn rehydrate(consent: Consent, in_force: &InForce) -> Result<Approved, Refus
                 approval.state == ApprovalState::Approved && approval.seal == stored.plan.seal_digest()
             });
             let Some(approval) = approval else { return Err(required("the plan is not approved")) };
-            let wanted = need.map_or(1, |need| people(&need, in_force.solo));
+            let wanted = need.as_ref().map_or(1, |need| people(need, in_force.solo));
             if approval.row.approvers < wanted {
                 let message = format!("{} agreed to it, and by now {wanted} people have to", approval.row.approvers);
                 return Err(Refusal::new(Code::StalePlan, message).hint("call again, so that they are asked"));
+            }
+            // Counted when it was enough. What an operator said since, or what the run has read, may want more than that.
+            let by_client = approval.votes.iter().any(|vote| vote.via == Via::Client);
+            if let Some(need) = need.filter(|_| by_client)
+                && !confirmable(&stored, &need, in_force)?
+            {
+                let message = "whoever uses the agent agreed to it, and by now an operator has to";
+                return Err(Refusal::new(Code::StalePlan, message).hint("call again, so that operators are asked"));
             }
             let lease = ApprovalUse { id: approval.row.id, seal: approval.seal };
             open(*stored, Lease::Approval(lease), catalog)
@@ -285,6 +293,15 @@ pub fn possible_now(consent: &Consent, in_force: &InForce) -> Result<(), Refusal
 /// As [`rehydrate`].
 pub fn need(stored: &StoredPlan, in_force: &InForce) -> Result<Option<Need>, Refusal> {
     possible(Review::of(stored, in_force)?.verdict())
+}
+
+/// Whether the answer of whoever uses the agent is enough for a stored plan that needs this.
+///
+/// # Errors
+/// As [`rehydrate`].
+pub fn confirmable(stored: &StoredPlan, need: &Need, in_force: &InForce) -> Result<bool, Refusal> {
+    let declared = Review::of(stored, in_force)?.declared();
+    Ok(need.confirmable(plan_tier(&stored.plan.body().effects, in_force.undo_bytes), declared))
 }
 
 /// How many people have to agree where policy has this need.

@@ -117,7 +117,7 @@ pub use promise::OutcomePromise;
 pub use prove::{Consistency, Inclusion, Proved};
 pub use quotas::QuotaCharge;
 pub use recordings::{Attested, Recorded, RecordedCalls};
-pub use resolve::{Raised, Resolution, Resolved};
+pub use resolve::{Raised, Resolution, Resolved, Via};
 pub use retention::{Class, Cutoffs, Keep, Pruned};
 pub use rows::{
     ApprovalFilter, ApprovalRow, ApprovalUse, Beside, BlobSet, CallKey, CallRow, Discard, Durability, FileBlob,

@@ -154,7 +154,10 @@ fn decision(step: &Step, noted: Option<&str>) -> String {
 }
 
 fn approval(approval: &StoredApproval) -> Value {
-    let vote = |vote: &crate::ledger::Vote| json!({"approver": vote.approver, "approved": vote.approved, "reason": &*vote.reason, "at_ms": vote.at_ms});
+    let vote = |vote: &crate::ledger::Vote| {
+        json!({"approver": vote.approver, "approved": vote.approved, "reason": &*vote.reason, "at_ms": vote.at_ms,
+            "via": vote.via})
+    };
     json!({"id": approval.row.id, "state": approval.state.word(), "people": approval.row.approvers,
         "reason": &*approval.row.reason, "asked_at_ms": approval.made_ms,
         "votes": approval.votes.iter().map(vote).collect::<Vec<_>>()})

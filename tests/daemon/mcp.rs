@@ -11,6 +11,7 @@ mod strict;
 mod tls;
 mod typed;
 mod typescript;
+mod via;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toolkeep::ledger::approval::ApprovalState;
 use toolkeep::ledger::{
     ApprovalFilter, ApprovalUse, Discard, DiscardRefused, Durability, IntentRefused, Page, PlanState, Proposal, Raised,
-    Resolution, ResolveRefused, Resolved, Scope, Settled,
+    Resolution, ResolveRefused, Resolved, Scope, Settled, Via,
 };
 use toolkeep_core::call::{Outcome, Reply, Status};
 use toolkeep_core::digest::Digest;
@@ -20,6 +20,7 @@ fn answer(proposal: &Proposal, approver: &str, approve: bool) -> Resolution {
     Resolution {
         id,
         approver: approver.parse().expect("name"),
+        via: Via::Operator,
         approve,
         reason: Arc::from("because"),
         need: Raised::NOT,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use toolkeep::ledger::{
-    CallKey, Claimed, Discard, Durability, IntentRefused, KeyClaim, LedgerError, Raised, Resolution, Settled,
+    CallKey, Claimed, Discard, Durability, IntentRefused, KeyClaim, LedgerError, Raised, Resolution, Settled, Via,
 };
 use toolkeep_core::call::Outcome;
 use toolkeep_core::digest::Digest;
@@ -83,8 +83,14 @@ async fn r32_a_held_call_is_unfinished_until_its_commit_and_then_stored() {
     fixture.reopen().await;
     assert_eq!(fixture.ledger.claim_key(retry(&fixture, &claim)).await.expect("claimed"), waiting);
     let id = proposal.approval.as_ref().expect("approval").id;
-    let answer =
-        Resolution { id, approver: "eve".parse().expect("name"), approve: true, reason: "".into(), need: Raised::NOT };
+    let answer = Resolution {
+        id,
+        approver: "eve".parse().expect("name"),
+        via: Via::Operator,
+        approve: true,
+        reason: "".into(),
+        need: Raised::NOT,
+    };
     fixture.ledger.resolve(answer).await.expect("resolved");
     let mut intent = fixture.intent(&proposal.plan);
     intent.approval = Some(toolkeep::ledger::ApprovalUse { id, seal: proposal.plan.seal_digest() });

@@ -123,7 +123,8 @@ fn render(context: &Context<'_>, client: &mut AdminClient, shown: &Value) -> Res
         .flatten()
         .map(|vote| {
             let word = if vote.get("approved") == Some(&Value::Bool(true)) { "agreed" } else { "refused" };
-            format!("{word:<10} {} {}\n", text_at(vote, "/approver"), text_at(vote, "/reason"))
+            let way = if text_at(vote, "/via") == "client" { " (through the client of the agent)" } else { "" };
+            format!("{word:<10} {}{way} {}\n", text_at(vote, "/approver"), text_at(vote, "/reason"))
         })
         .collect();
     let input = shown.get("input").map(ToString::to_string).unwrap_or_default();

@@ -96,7 +96,7 @@ impl AutonomyCommand {
 
 /// What became of the plans of an agent with a tool.
 fn record(shown: &Value) -> String {
-    let counts = ["committed", "undone", "approved", "rejected", "expired", "denied", "failed"];
+    let counts = ["committed", "undone", "approved", "confirmed", "rejected", "expired", "denied", "failed"];
     let counts: Vec<String> =
         counts.iter().map(|name| format!("{name} {}", text_at(shown, &format!("/record/{name}")))).collect();
     format!(

@@ -9,16 +9,15 @@
 
 use toolkeep_core::digest::Digest;
 use toolkeep_core::id::ApprovalId;
-use toolkeep_core::policy::plan_tier;
 use toolkeep_core::refusal::{Code, Refusal};
 use toolkeep_core::render::line;
 
 use super::consent::{Voter, still_pending};
 use super::{Host, PlanName};
-use crate::approve::{self, Review};
+use crate::approve;
 use crate::authenticate::Caller;
 use crate::ledger::approval::ApprovalState;
-use crate::ledger::{Raised, Scope, StoredApproval, StoredPlan};
+use crate::ledger::{Raised, Scope, StoredApproval, StoredPlan, Via};
 use crate::record::Answer;
 
 /// Effects that a question names at most: what fits into a dialog.
@@ -99,7 +98,8 @@ impl Host {
                     .hint("wait for them with `toolkeep.wait`"));
             }
             let principal = caller.principal();
-            let voter = Voter { user: principal.user.clone(), tenant: principal.tenant.clone() };
+            let (user, tenant) = (principal.user.clone(), principal.tenant.clone());
+            let voter = Voter { user, tenant, via: Via::Client };
             let host = self.clone();
             if yes {
                 self.may_settle(&stored.plan).await?;
@@ -135,8 +135,7 @@ impl Host {
     fn confirmable(&self, stored: &StoredPlan) -> Result<bool, Refusal> {
         let in_force = self.in_force();
         let Some(need) = approve::need(stored, &in_force)? else { return Ok(false) };
-        let declared = Review::of(stored, &in_force)?.declared();
-        Ok(need.confirmable(plan_tier(&stored.plan.body().effects, in_force.undo_bytes), declared))
+        approve::confirmable(stored, &need, &in_force)
     }
 }
 

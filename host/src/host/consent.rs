@@ -22,7 +22,7 @@ use crate::authenticate::{Caller, Operator};
 use crate::ledger::approval::ApprovalState;
 use crate::ledger::{
     ApprovalFilter, Discard, DiscardRefused, Page, PlanState, Raised, Resolution, ResolveRefused, Resolved, Scope,
-    StoredApproval, StoredPlan,
+    StoredApproval, StoredPlan, Via,
 };
 use crate::metrics::Consented;
 use crate::notify::Event;
@@ -38,11 +38,13 @@ pub(super) const WAIT_MAX_MS: u64 = 600_000;
 pub(super) struct Voter {
     pub(super) user: UserName,
     pub(super) tenant: TenantName,
+    /// By which way.
+    pub(super) via: Via,
 }
 
 impl From<&Operator> for Voter {
     fn from(operator: &Operator) -> Self {
-        Self { user: operator.user().clone(), tenant: operator.tenant().clone() }
+        Self { user: operator.user().clone(), tenant: operator.tenant().clone(), via: Via::Operator }
     }
 }
 
@@ -280,7 +282,8 @@ impl Host {
         }
     }
 
-    /// Somebody who agreed to as many plans as one person may within an hour agrees to no more of them.
+    /// Somebody who agreed to as many plans as one person may within an hour agrees to no more of them. Each way is counted by
+    /// itself: no agent uses up what its operator may agree to.
     async fn may_still_agree(&self, voter: &Voter) -> Result<(), Refusal> {
         let rule = self.0.config.attention;
         if rule.per_hour.is_none() {
@@ -306,7 +309,9 @@ impl Host {
         if !rule.is_hasty(before, *now_ms) {
             return None;
         }
-        let facts = json!({"by": &voter.user, "in_a_row": rule.in_a_row, "within_ms": rule.hasty_ms, "what": "hasty"});
+        let (by, via) = (&voter.user, voter.via);
+        let facts =
+            json!({"by": by, "in_a_row": rule.in_a_row, "via": via, "within_ms": rule.hasty_ms, "what": "hasty"});
         if let Err(error) = self.ledger().audit(AuditKind::Approval, &facts) {
             tracing::error!(%error, "hasty agreements could not be put on record");
         }
@@ -317,10 +322,10 @@ impl Host {
         ))
     }
 
-    /// When somebody agreed to plans last, the latest first: as far back as the rule looks.
+    /// When somebody agreed to plans last by the same way, the latest first: as far back as the rule looks.
     async fn agreements(&self, voter: &Voter) -> Result<Vec<u64>, Refusal> {
         let depth = self.0.config.attention.depth();
-        let found = self.ledger().agreements(&voter.tenant, &voter.user, depth).await;
+        let found = self.ledger().agreements(&voter.tenant, (&voter.user, voter.via), depth).await;
         found.map_err(|error| error.refusal())
     }
 
@@ -376,10 +381,12 @@ impl Host {
             ));
         }
         let (approve, need) = (agrees.is_some(), agrees.unwrap_or(Raised::NOT));
-        let resolution = Resolution { id, approver: voter.user.clone(), approve, reason: reason.into(), need };
+        let (approver, via) = (voter.user.clone(), voter.via);
+        let resolution = Resolution { id, approver, via, approve, reason: reason.into(), need };
         let resolved = self.ledger().resolve(resolution).await.map_err(|e| resolve_refusal(&e))?;
         if !matches!(resolved, Resolved::Counted { .. }) {
-            let facts = json!({"approval": id, "approved": approve, "by": voter.user, "reason": visible(reason)});
+            let facts =
+                json!({"approval": id, "approved": approve, "by": voter.user, "reason": visible(reason), "via": via});
             self.metrics().consented(if approve { Consented::Approved } else { Consented::Rejected });
             self.0.notify.event(Event::ApprovalResolved, &voter.tenant, facts);
         }
@@ -392,7 +399,8 @@ fn line(approval: &StoredApproval) -> Value {
         .votes
         .iter()
         .map(|vote| {
-            json!({"approver": vote.approver, "approved": vote.approved, "reason": visible(&vote.reason), "at_ms": vote.at_ms})
+            json!({"approver": vote.approver, "approved": vote.approved, "reason": visible(&vote.reason),
+                "at_ms": vote.at_ms, "via": vote.via})
         })
         .collect();
     json!({"id": approval.row.id, "state": approval.state.to_string(), "tool": approval.tool, "plan": approval.plan,

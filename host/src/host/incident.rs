@@ -96,7 +96,10 @@ impl Host {
             let votes: Vec<Value> = approval
                 .votes
                 .iter()
-                .map(|vote| json!({"approver": vote.approver, "approved": vote.approved, "reason": &*vote.reason, "at_ms": vote.at_ms}))
+                .map(|vote| {
+                    json!({"approver": vote.approver, "approved": vote.approved, "reason": &*vote.reason,
+                        "at_ms": vote.at_ms, "via": vote.via})
+                })
                 .collect();
             json!({"id": approval.row.id, "state": approval.state.word(), "reason": &*approval.row.reason, "votes": votes})
         });

@@ -184,7 +184,7 @@ impl Host {
             .and_then(|stored| stored.approval.as_ref())
             .map(|approval| {
                 let vote = approval.votes.iter().filter(|vote| vote.approved);
-                vote.map(|vote| json!({"approver": vote.approver, "reason": &*vote.reason, "at_ms": vote.at_ms}))
+                vote.map(|vote| json!({"approver": vote.approver, "reason": &*vote.reason, "at_ms": vote.at_ms, "via": vote.via}))
                     .collect()
             })
             .unwrap_or_default();

@@ -263,7 +263,7 @@ pub(super) fn held(plan: &Plan, approval: ApprovalId) -> String {
 pub(super) fn resolution(answer: &Resolution, plan: PlanId, state: &str, tenant: &TenantName) -> String {
     canonical_body(&json!({
         "approval": answer.id, "approved": answer.approve, "approver": answer.approver, "plan": plan,
-        "reason": answer.reason, "state": state, "tenant": tenant,
+        "reason": answer.reason, "state": state, "tenant": tenant, "via": answer.via,
     }))
 }
 

@@ -12,6 +12,7 @@ use super::column::{Reading, id_bytes};
 use super::failure::LedgerError;
 use super::intact::intact;
 use super::read::bounds;
+use super::resolve::Via;
 use super::rows::{ApprovalFilter, ApprovalRow, Page, Paged, Scope, StoredApproval, Vote};
 use super::statement::{Failed, page, row, rows};
 
@@ -51,6 +52,7 @@ fn vote_of(row: &Row<'_>) -> Result<Vote, LedgerError> {
         approved: reading.number("approved")? == 1,
         reason: Arc::from(reading.text("reason")?),
         at_ms: reading.number("at_ms")?,
+        via: Via::of(&reading)?,
     })
 }
 
@@ -66,8 +68,7 @@ pub(super) fn approval_row(conn: &Connection, scope: &Scope, id: ApprovalId) -> 
 }
 
 fn with_votes(conn: &Connection, mut approval: StoredApproval) -> Result<StoredApproval, Failed> {
-    let sql =
-        "SELECT approver, approved, reason, at_ms FROM approval_votes WHERE approval = ?1 ORDER BY at_ms, approver";
+    let sql = "SELECT approver, approved, reason, at_ms, via FROM approval_votes WHERE approval = ?1 ORDER BY at_ms, approver";
     approval.votes = rows(conn, sql, params![id_bytes(approval.row.id.uuid())], vote_of)?;
     Ok(approval)
 }
@@ -83,22 +84,23 @@ impl Ledger {
         self.read(move |conn| approval_row(conn, &scope, id)).await
     }
 
-    /// When somebody agreed to plans of a tenant, the latest first, at most so many.
+    /// When somebody agreed to plans of a tenant by one way, the latest first, at most so many.
     ///
     /// # Errors
     /// The ledger cannot be read.
     pub async fn agreements(
         &self,
         tenant: &TenantName,
-        approver: &UserName,
+        (approver, via): (&UserName, Via),
         most: u32,
     ) -> Result<Vec<u64>, LedgerError> {
         self.settled().await?;
         let (tenant, approver) = (tenant.clone(), approver.clone());
         self.read(move |conn| {
             let sql = "SELECT v.at_ms FROM approval_votes v JOIN approvals a ON a.id = v.approval \
-                       WHERE v.approver = ?1 AND v.approved = 1 AND a.tenant = ?2 ORDER BY v.at_ms DESC LIMIT ?3";
-            rows(conn, sql, params![approver.as_str(), tenant.as_str(), i64::from(most)], |row| {
+                       WHERE v.approver = ?1 AND v.approved = 1 AND a.tenant = ?2 AND v.via IS ?4 \
+                       ORDER BY v.at_ms DESC LIMIT ?3";
+            rows(conn, sql, params![approver.as_str(), tenant.as_str(), i64::from(most), via.column()], |row| {
                 Reading::new(row, "approval_votes").number("at_ms")
             })
         })

@@ -60,9 +60,11 @@ pub struct TrackRecord {
     pub committed: u64,
     /// Of these, taken back later.
     pub undone: u64,
-    /// Requests for consent that people agreed to.
+    /// Requests for consent that operators agreed to.
     pub approved: u64,
-    /// That people rejected.
+    /// That were agreed to through the client of the agent, which could do so by itself: no reason to trust it more.
+    pub confirmed: u64,
+    /// That anybody rejected.
     pub rejected: u64,
     /// That nobody answered in time.
     pub expired: u64,
@@ -229,13 +231,16 @@ impl Ledger {
                      count(*) FILTER (WHERE c.status = 'failed') AS failed \
                      FROM calls c LEFT JOIN plans p ON p.seq = c.seq \
                      WHERE c.tenant = ?1 AND c.agent = ?2 AND c.tool = ?3";
-        let asked = "SELECT count(*) FILTER (WHERE state IN ('approved', 'consumed')) AS approved, \
+        let asked = "SELECT count(*) FILTER (WHERE agreed AND NOT by_client) AS approved, \
+                     count(*) FILTER (WHERE agreed AND by_client) AS confirmed, \
                      count(*) FILTER (WHERE state = 'rejected') AS rejected, \
                      count(*) FILTER (WHERE state = 'expired') AS expired \
-                     FROM approvals WHERE tenant = ?1 AND agent = ?2 AND tool = ?3";
+                     FROM (SELECT state, state IN ('approved', 'consumed') AS agreed, \
+                     EXISTS (SELECT 1 FROM approval_votes v WHERE v.approval = approvals.id AND v.via IS NOT NULL) \
+                     AS by_client FROM approvals WHERE tenant = ?1 AND agent = ?2 AND tool = ?3)";
         self.read(move |conn| {
             let of = params![tenant.as_str(), agent.as_str(), tool.as_str()];
-            let mut record = row(conn, calls, of, |row| {
+            let record = row(conn, calls, of, |row| {
                 let reading = Reading::new(row, "calls");
                 Ok(TrackRecord {
                     committed: reading.number("committed")?,
@@ -248,10 +253,15 @@ impl Ledger {
             .unwrap_or_default();
             let found = row(conn, asked, of, |row| {
                 let reading = Reading::new(row, "approvals");
-                Ok((reading.number("approved")?, reading.number("rejected")?, reading.number("expired")?))
+                Ok(TrackRecord {
+                    approved: reading.number("approved")?,
+                    confirmed: reading.number("confirmed")?,
+                    rejected: reading.number("rejected")?,
+                    expired: reading.number("expired")?,
+                    ..record
+                })
             })?;
-            (record.approved, record.rejected, record.expired) = found.unwrap_or_default();
-            Ok(record)
+            Ok(found.unwrap_or(record))
         })
         .await
     }

@@ -29,13 +29,43 @@ use crate::vault::Part;
 /// Plans that one job expires, at most: the others of the batch must not wait long.
 pub(super) const EXPIRED_AT_ONCE: usize = 64;
 
+/// By which way an answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// Over the admin plane, which has authenticated an operator.
+    Operator,
+    /// Through the client of the agent, which could give it by itself.
+    Client,
+}
+
+impl Via {
+    /// What stands in its column.
+    pub(super) const fn column(self) -> Option<&'static str> {
+        match self {
+            Self::Operator => None,
+            Self::Client => Some("client"),
+        }
+    }
+
+    /// The way that stands in a row of an answer.
+    pub(super) fn of(reading: &Reading<'_>) -> Result<Self, LedgerError> {
+        match reading.text_or_null("via")? {
+            None => Ok(Self::Operator),
+            Some(_) => reading.word("via", |word| (Some(word) == Self::Client.column()).then_some(Self::Client)),
+        }
+    }
+}
+
 /// A person's answer to a request for consent.
 #[derive(Debug, Clone)]
 pub struct Resolution {
     /// The approval.
     pub id: ApprovalId,
-    /// Who answers. The admin plane has authenticated them.
+    /// Who answers. The admin plane has authenticated them, or the agent plane their client; see `via`.
     pub approver: UserName,
+    /// By which way.
+    pub via: Via,
     /// Agree or not.
     pub approve: bool,
     /// Why.
@@ -170,8 +200,16 @@ impl Batch<'_> {
 
     fn vote(&mut self, answer: &Resolution, id: &[u8]) -> Step<(), ResolveRefused> {
         self.execute(
-            "INSERT INTO approval_votes (approval, approver, approved, reason, at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![id, answer.approver.as_str(), i64::from(answer.approve), answer.reason, integer(self.now_ms)],
+            "INSERT INTO approval_votes (approval, approver, approved, reason, at_ms, via) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                id,
+                answer.approver.as_str(),
+                i64::from(answer.approve),
+                answer.reason,
+                integer(self.now_ms),
+                answer.via.column()
+            ],
         )?;
         Ok(self.keep_intact(Kept::Vote(id, answer.approver.as_str()))?)
     }

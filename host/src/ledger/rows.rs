@@ -26,6 +26,7 @@ use toolkeep_core::trace::TraceId;
 
 use super::deliveries::Enqueue;
 use super::quotas::QuotaCharge;
+use super::resolve::Via;
 use super::run_terms::RunHold;
 use super::sends::SendRow;
 use super::standing::StandingUse;
@@ -437,6 +438,8 @@ pub struct Vote {
     pub reason: Arc<str>,
     /// When.
     pub at_ms: u64,
+    /// By which way.
+    pub via: Via,
 }
 
 /// A request for consent, read back.

@@ -34,7 +34,7 @@ const STATEMENTS: usize = 160;
 const CHECKED_AT_ONCE_PAGES: i64 = 65_536;
 
 /// Every version of the schema, in order; the version of a database is how many of them it has seen.
-const MIGRATIONS: [&str; 20] = [
+const MIGRATIONS: [&str; 21] = [
     include_str!("migrations/0001_foundation.sql"),
     include_str!("migrations/0002_outside.sql"),
     include_str!("migrations/0003_sends.sql"),
@@ -55,6 +55,7 @@ const MIGRATIONS: [&str; 20] = [
     include_str!("migrations/0018_forgetting.sql"),
     include_str!("migrations/0019_cases.sql"),
     include_str!("migrations/0020_attention.sql"),
+    include_str!("migrations/0021_via.sql"),
 ];
 
 fn failed(what: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError {

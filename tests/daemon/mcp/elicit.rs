@@ -8,7 +8,7 @@ use super::Mcp;
 use crate::doors::running::Client;
 
 /// Every change is confirmed by whoever uses the agent, where that is enough.
-const CONFIRMED: &str = "@id(\"call\")\npermit (principal, action in Action::\"call\", resource);\n\
+pub(super) const CONFIRMED: &str = "@id(\"call\")\npermit (principal, action in Action::\"call\", resource);\n\
     @id(\"changes\")\n@reason(\"changes are confirmed\")\n@confirm\n\
     permit (principal, action in Action::\"commit\", resource);\n";
 /// Every change waits for an operator.
@@ -17,7 +17,7 @@ const HELD: &str = "@id(\"call\")\npermit (principal, action in Action::\"call\"
 /// Where people decide.
 const PAGE: &str = "approval_page = \"https://console.example/approvals/{approval}\"";
 /// The revisions, the newest first.
-const ERAS: [&str; 3] = ["2026-07-28", "2025-11-25", "2025-06-18"];
+pub(super) const ERAS: [&str; 3] = ["2026-07-28", "2025-11-25", "2025-06-18"];
 
 /// A daemon with this policy and these lines of `[oversight]`.
 pub(super) fn world(policy: &str, oversight: &str) -> World {
@@ -42,14 +42,14 @@ pub(super) fn text(oversight: &str) -> &'static str {
 }
 
 /// One client.
-struct Talk {
+pub(super) struct Talk {
     mcp: Mcp,
     capabilities: Value,
 }
 
 /// A question, and by what it is answered.
 #[derive(Debug)]
-struct Question {
+pub(super) struct Question {
     params: Value,
     /// `requestState`, or the id of the request.
     by: Value,
@@ -59,20 +59,20 @@ struct Question {
 
 /// What a call is answered with at first.
 #[derive(Debug)]
-enum First {
+pub(super) enum First {
     Asked(Question),
     Told(Value),
 }
 
 impl First {
-    fn asked(self) -> Question {
+    pub(super) fn asked(self) -> Question {
         match self {
             Self::Asked(question) => question,
             Self::Told(result) => panic!("nobody is asked: {result}"),
         }
     }
 
-    fn told(self) -> Value {
+    pub(super) fn told(self) -> Value {
         match self {
             Self::Told(mut result) => result["structuredContent"].take(),
             Self::Asked(question) => panic!("somebody is asked: {question:?}"),
@@ -89,12 +89,12 @@ impl First {
 }
 
 impl Talk {
-    fn new(world: &World, era: &str, capabilities: &Value) -> Self {
+    pub(super) fn new(world: &World, era: &str, capabilities: &Value) -> Self {
         Self::with(world, (era, capabilities), None)
     }
 
     /// With a token, which is shown before anything is said.
-    fn with(world: &World, (era, capabilities): (&str, &Value), token: Option<&Value>) -> Self {
+    pub(super) fn with(world: &World, (era, capabilities): (&str, &Value), token: Option<&Value>) -> Self {
         let mut connection = Client::connect(&world.path("run/agent/mcp.sock"));
         if let Some(token) = token {
             let params = json!({"token": token});
@@ -152,7 +152,7 @@ impl Talk {
     }
 
     /// Answer a question; what comes then.
-    fn answer(&mut self, question: &Question, response: &Value) -> First {
+    pub(super) fn answer(&mut self, question: &Question, response: &Value) -> First {
         let line = self.say(question, response);
         self.first(question.call.clone(), &line)
     }
@@ -171,7 +171,7 @@ impl Talk {
         self.line()
     }
 
-    fn note(&mut self, title: &str) -> First {
+    pub(super) fn note(&mut self, title: &str) -> First {
         self.call("notes.add", json!({"title": title, "body": "b"}))
     }
 }
@@ -180,7 +180,7 @@ fn rename() -> Value {
     json!({"from": "old_name", "to": "new_name"})
 }
 
-fn yes() -> Value {
+pub(super) fn yes() -> Value {
     json!({"action": "accept", "content": {"ok": true}})
 }
 
@@ -523,6 +523,9 @@ fn r51_a_client_that_never_answers_costs_nothing_and_n_questions_are_open() {
     // What is cancelled is not asked any more, and waits for people as if nobody had been asked.
     let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": ids[0]}});
     talk.mcp.connection.send(format!("{cancel}\n").as_bytes());
+    let withdrawn = talk.mcp.connection.line().expect("a line");
+    assert_eq!(withdrawn["method"], "notifications/cancelled", "whoever was asked is told so: {withdrawn}");
+    assert_eq!(withdrawn["params"]["requestId"], asked[0]["id"], "{withdrawn}");
     let late = json!({"jsonrpc": "2.0", "id": asked[0]["id"], "result": yes()});
     talk.mcp.connection.send(format!("{late}\n").as_bytes());
     let next = talk.note("in its place").asked();

@@ -30,11 +30,15 @@ struct Session {
 
 impl Session {
     fn begin(port: u16, token: &str, capabilities: &Value) -> Self {
-        let greeted = say(port, "POST /mcp", &lines(port, token), &hello("2025-11-25", capabilities));
+        Self::of(port, token, ("2025-11-25", capabilities))
+    }
+
+    fn of(port: u16, token: &str, (version, capabilities): (&str, &Value)) -> Self {
+        let greeted = say(port, "POST /mcp", &lines(port, token), &hello(version, capabilities));
         assert_eq!(greeted.status, 200, "{greeted:?}");
         let mut lines = lines(port, token);
         lines.push(format!("Mcp-Session-Id: {}", name_of(&greeted)));
-        lines.push("MCP-Protocol-Version: 2025-11-25".to_owned());
+        lines.push(format!("MCP-Protocol-Version: {version}"));
         Self { port, lines }
     }
 
@@ -248,6 +252,55 @@ fn r51_a_session_hears_of_changes_on_one_stream_and_takes_it_up_where_it_broke()
     assert_eq!(third.message()["method"], "notifications/tools/list_changed", "what it missed");
     assert_eq!(say(port, "DELETE /mcp", &session.lines, "").status, 204);
     assert_eq!(third.line("id: "), None, "it ends with its session");
+}
+
+#[test]
+fn r51_a_stream_of_the_revision_before_has_no_event_without_data() {
+    let (world, port) = open("");
+    let session = Session::of(port, &token(&world), ("2025-06-18", &json!({})));
+    let mut stream = session.stream("GET /mcp", &[], "");
+    assert_eq!((stream.status(), stream.line(": ")), (200, Some("begun".to_owned())));
+    offer(&world, "later");
+    assert!(stream.line("id: ").is_some());
+    // Every event has data that is JSON: the first that there is.
+    let data = stream.line("data:").expect("an event");
+    let first: Value = serde_json::from_str(&data).expect("JSON");
+    assert_eq!(first["method"], "notifications/tools/list_changed");
+    assert_eq!(stream.read.matches("data:").count(), 1, "{}", stream.read);
+}
+
+#[test]
+fn one_client_has_its_share_of_the_streams_and_one_without_a_place_keeps_the_stream_before() {
+    const OWN: usize = 16;
+    let (world, port) = open("");
+    let token = token(&world);
+    let sessions: Vec<Session> = (0..OWN).map(|_| Session::begin(port, &token, &json!({}))).collect();
+    let mut streams: Vec<Stream> = sessions.iter().map(|session| session.stream("GET /mcp", &[], "")).collect();
+    assert!(streams.iter_mut().all(|stream| stream.status() == 200));
+    assert_eq!(sessions[0].stream("GET /mcp", &[], "").status(), 503, "one more");
+    offer(&world, "later");
+    for stream in &mut streams {
+        assert_eq!(stream.message()["method"], "notifications/tools/list_changed", "all of them go on");
+    }
+    let minted = world.admin().ok("tokens.mint", json!({"user": "bob", "agent": "other", "label": "t"}));
+    let other = Session::begin(port, minted["token"].as_str().expect("a token"), &json!({}));
+    assert_eq!(other.stream("GET /mcp", &[], "").status(), 200, "somebody else has a share, too");
+}
+
+#[test]
+fn r51_what_is_asked_in_a_session_ends_with_it() {
+    let world = elicit::confirming();
+    let port = opened(&world);
+    let session = Session::begin(port, &token(&world), &json!({"elicitation": {}}));
+    let mut asked = session.call(2, "notes.add", &json!({"title": "One", "body": "b"}));
+    let question = asked.message();
+    assert_eq!(say(port, "DELETE /mcp", &session.lines, "").status, 204);
+    let withdrawn = asked.message();
+    assert_eq!(
+        (&withdrawn["method"], &withdrawn["params"]["requestId"]),
+        (&json!("notifications/cancelled"), &question["id"])
+    );
+    assert_eq!(asked.line("data: "), None, "and nothing is waited for");
 }
 
 #[test]

@@ -38,9 +38,9 @@ pub(super) fn begin(engine: &Engine, caller: &Caller, asked: Asked) -> Result<Wo
     let (host, caller) = (engine.host().clone(), caller.clone());
     let states = engine.states().clone();
     let terms = Terms { era, capable, asks, lines: lines.clone(), states, stop: engine.stop() };
-    // Only a client that can ask somebody repeats a call with an answer.
-    let named =
-        if capable.any() || params.contains_key("requestState") { name_of_call(&name, &arguments) } else { None };
+    // Only a client of the newer era that can ask somebody repeats a call with an answer.
+    let repeats = era == Era::Stateless && (capable.any() || params.contains_key("requestState"));
+    let named = if repeats { name_of_call(&name, &arguments) } else { None };
     if era == Era::Stateless
         && let Some(round) = elicit::round(&mut params, (&host, &caller), &terms.states, named)?
         && let Some(call) = named

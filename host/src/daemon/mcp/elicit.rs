@@ -203,21 +203,38 @@ fn params_of(asked: &Posed, question: &Question, named: bool) -> Value {
     }
 }
 
+/// A question that is before somebody. It is withdrawn where it is dropped without an answer, because its time is over or because
+/// the call was cancelled: nobody is to believe that a yes still counts.
+struct Standing<'t> {
+    lines: &'t mpsc::Sender<Vec<u8>>,
+    id: String,
+    answered: bool,
+}
+
+impl Drop for Standing<'_> {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        let withdrawn = json!({"requestId": self.id, "reason": "nobody waits for the answer any more"});
+        if self.lines.try_send(engine::notification("notifications/cancelled", &withdrawn)).is_err() {
+            tracing::debug!("a question is not withdrawn: the peer does not read");
+        }
+    }
+}
+
 /// Ask an older client with a request, and wait as long as a person needs; nothing where nobody said anything.
 async fn ask(asks: &Asks, terms: &Terms, params: Value) -> Option<Said> {
     let mut ask = asks.open()?;
     terms.lines.send(engine::request(&ask.id(), CREATE, &params)).await.ok()?;
+    let mut standing = Standing { lines: &terms.lines, id: ask.id(), answered: false };
     let mut stop = terms.stop.clone();
     let answer = tokio::select! {
         answer = tokio::time::timeout(ASK_PATIENCE, ask.answered()) => answer.ok(),
         () = stop_asked(&mut stop) => None,
     };
-    if answer.is_none() {
-        let withdrawn = json!({"requestId": ask.id(), "reason": "nobody answered in time"});
-        if terms.lines.try_send(engine::notification("notifications/cancelled", &withdrawn)).is_err() {
-            tracing::debug!("a question is not withdrawn: the peer does not read");
-        }
-    }
+    standing.answered = answer.is_some();
+    drop(standing);
     answer.flatten().as_ref().and_then(Said::read)
 }
 

@@ -14,14 +14,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use toolkeep_core::refusal::{Code, Refusal};
 
 use super::capable::Capable;
 use super::door::{self, message};
 use super::engine::{self, Asked, Engine};
 use super::era::{self, Era, Meta};
-use super::events::{self, Events, Seats};
+use super::events::{self, Events, Seat, Seats};
 use super::head::{self, Head, LAST_EVENT};
 use super::protected;
 use super::session::{Session, Sessions};
@@ -52,8 +52,6 @@ pub(in crate::daemon) struct McpRoute {
     engine: Engine,
     sessions: Sessions,
     seats: Seats,
-    /// Places for streams of changes, which clients keep open for as long as they run.
-    standing: Seats,
     /// Whether the door itself has TLS.
     tls: bool,
 }
@@ -69,8 +67,7 @@ struct Asking<'r> {
 impl McpRoute {
     /// In front of `host`, behind a door with TLS or without; streams end when `stop` says so.
     pub(in crate::daemon) fn new(host: Host, tls: bool, stop: watch::Receiver<bool>) -> Self {
-        let (seats, standing) = (Seats::default(), Seats::default());
-        Self { engine: Engine::new(host, stop), sessions: Sessions::default(), seats, standing, tls }
+        Self { engine: Engine::new(host, stop), sessions: Sessions::default(), seats: Seats::default(), tls }
     }
 
     /// Who gives tokens for this resource, if anybody does.
@@ -129,18 +126,20 @@ impl McpRoute {
         if last == Some(None) {
             return refused(StatusCode::BAD_REQUEST, Code::InvalidInput, "`Last-Event-ID` is none that was given here");
         }
-        self.changes(session, last.flatten())
+        self.changes(caller, session, last.flatten())
     }
 
     /// Tell a session of changes, beginning with those since the event that its client heard of last.
-    fn changes(&self, session: Arc<Session>, last: Option<u64>) -> Response {
+    fn changes(&self, caller: &Caller, session: Arc<Session>, last: Option<u64>) -> Response {
+        // First of all: where there is no place, the stream before this one goes on.
+        let Some(seat) = self.seats.take(caller.principal()) else { return crowded(None) };
         let (lines, news) = mpsc::channel(NOTES_MAX);
         let (mut changes, mut stop) = (self.engine.host().catalog_changes(), self.engine.stop());
         let mut until = session.stream();
         let work: Work = Box::pin(async move {
             let now = *changes.borrow_and_update();
             let missed = last.is_some_and(|last| last != now);
-            let mut told = lines.send(events::first(now)).await.is_ok();
+            let mut told = lines.send(events::first(now, session.version)).await.is_ok();
             if missed && told {
                 told = lines.send(events::numbered(now, &door::list_changed())).await.is_ok();
             }
@@ -157,10 +156,7 @@ impl McpRoute {
             drop(session);
             Body::Instead(Vec::new())
         });
-        match self.standing.take() {
-            Some(seat) => streamed(Events::framed(work, news, seat)),
-            None => crowded(None),
-        }
+        streamed(Events::framed(work, news, seat))
     }
 
     /// The session that a head names, if it is the caller's and stands; nothing where it names none.
@@ -253,14 +249,14 @@ impl McpRoute {
         let (lines, news) = mpsc::channel(NOTES_MAX);
         if method == "subscriptions/listen" && era == Era::Stateless {
             return match door::accepted(&params) {
-                Ok(accepted) => self.listen(id, &accepted, (lines, news)),
+                Ok(accepted) => self.listen((caller, id), &accepted, (lines, news)),
                 Err(fault) => whole_answer(Some(&id), &Body::Error(fault), era),
             };
         }
         let streams = meta.progress.is_some();
         // A client that is asked with a request gets it over the stream of its own: a place for that is there, or nothing is asked.
         let asked = session.as_ref().filter(|session| era == Era::Handshake && session.capable.any());
-        let (seat, capable, asks) = match (era, asked.map(|session| (session, self.seats.take()))) {
+        let (seat, capable, asks) = match (era, asked.map(|session| (session, self.seats.take(caller.principal())))) {
             (Era::Stateless, _) => (None, meta.capable, None),
             (Era::Handshake, Some((session, Some(seat)))) => (Some(seat), session.capable, Some(session.asks.clone())),
             (Era::Handshake, _) => (None, Capable::default(), None),
@@ -279,13 +275,17 @@ impl McpRoute {
         };
         // A session in which something happens is not idle.
         let work = guarded(Box::pin(async move {
-            let body = work.await;
-            drop(session);
-            body
+            let Some(session) = session else { return work.await };
+            // Nobody can answer or cancel in a session that is over.
+            tokio::select! {
+                biased;
+                body = work => body,
+                () = session.over() => Body::Instead(Vec::new()),
+            }
         }));
         match (streams, seat) {
             (true, Some(seat)) => streamed(Events::new(id, work, news, seat)),
-            (true, None) => self.stream(id, work, news),
+            (true, None) => self.stream((caller, id), work, news),
             (false, Some(seat)) => answered_or_asked(id, (work, news), seat, era).await,
             (false, None) => whole_answer(Some(&id), &work.await, era),
         }
@@ -314,7 +314,7 @@ impl McpRoute {
     /// Tell of changes until the peer or the daemon has enough.
     fn listen(
         &self,
-        id: RequestId,
+        (caller, id): (&Caller, RequestId),
         accepted: &Value,
         (lines, news): (mpsc::Sender<Vec<u8>>, mpsc::Receiver<Vec<u8>>),
     ) -> Response {
@@ -332,11 +332,11 @@ impl McpRoute {
             }
             Body::Instead(door::subscription_ended(&of))
         });
-        self.stream(id, work, news)
+        self.stream((caller, id), work, news)
     }
 
-    fn stream(&self, id: RequestId, work: Work, news: mpsc::Receiver<Vec<u8>>) -> Response {
-        match self.seats.take() {
+    fn stream(&self, (caller, id): (&Caller, RequestId), work: Work, news: mpsc::Receiver<Vec<u8>>) -> Response {
+        match self.seats.take(caller.principal()) {
             Some(seat) => streamed(Events::new(id, work, news, seat)),
             None => crowded(Some(&id)),
         }
@@ -360,7 +360,7 @@ fn noted(session: &Session, said: Message) {
 async fn answered_or_asked(
     id: RequestId,
     (mut work, mut news): (Work, mpsc::Receiver<Vec<u8>>),
-    seat: OwnedSemaphorePermit,
+    seat: Seat,
     era: Era,
 ) -> Response {
     let first = tokio::select! {

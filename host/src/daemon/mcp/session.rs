@@ -2,8 +2,9 @@
 //!
 //! A session is no authority: every request shows its own token, and one of somebody else finds no session of this name (404),
 //! as after its end. What it remembers is the revision, what the client can ask its user, which requests can be cancelled and
-//! which questions are open. It ends when the client says so, after a time in which nothing of it happens, or when its owner
-//! begins more than it may have: then the one goes that was idle for the longest, or used the longest ago.
+//! which questions are open. It ends when the client says so, after a time in which nothing of it happens, or when its principal
+//! begins more than it may have: then the one goes that was idle for the longest, or used the longest ago. Where a tenant, or all of
+//! them, have too many, an idle one goes of whoever has the most. What is under way in a session ends with it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,8 +24,10 @@ use crate::authenticate::Caller;
 
 /// Sessions of all callers: each is some hundred bytes, and whoever has a token may open some.
 const SESSIONS_MAX: usize = 1_024;
-/// Sessions of one caller: an editor with several windows has some.
-const OWN_MAX: usize = 16;
+/// Sessions of one tenant: a quarter, however many principals and credentials it has.
+const TENANT_MAX: usize = SESSIONS_MAX / 4;
+/// Sessions of one principal, with whatever credentials: an editor with several windows has some.
+pub(super) const OWN_MAX: usize = 16;
 /// How long a session stands in which nothing happens, in milliseconds: an hour, after which a client begins another.
 const IDLE_MS: u64 = 60 * 60 * 1_000;
 /// Bytes of randomness in the name of a session: nobody guesses one.
@@ -80,6 +83,13 @@ impl Session {
         self.owner.0 == *principal && self.owner.1 == *origin
     }
 
+    /// Wait until it ends.
+    pub(super) async fn over(&self) {
+        let mut ended = self.ended.subscribe();
+        // The sender is the session's own, so this never fails.
+        let _ended = ended.wait_for(|ended| *ended).await;
+    }
+
     fn is_idle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1
     }
@@ -119,7 +129,7 @@ impl Sessions {
     /// Begin a session; its name.
     ///
     /// # Errors
-    /// `overloaded`: there are too many, and none that can be let go of.
+    /// `overloaded`: there are too many of the tenant or in all, and none that can be let go of.
     pub(super) fn begin(
         &self,
         caller: &Caller,
@@ -129,15 +139,22 @@ impl Sessions {
         let now_ms = ambient.now_ms();
         let mut book = self.book();
         book.retain(|_, session| !session.is_old(now_ms));
-        let own = book.iter().filter(|(_, session)| session.is_of(caller));
-        if own.clone().count() >= OWN_MAX {
-            // A stream whose client is gone may look as if somebody were there, so that is a reason to wait and not to refuse.
-            let first = own.min_by_key(|(_, session)| (!session.is_idle(), session.used_ms.load(Ordering::Relaxed)));
-            let name = first.map(|(name, _)| name.clone()).unwrap_or_default();
+        // Delegated credentials are of the same principal: nobody makes room for itself by making more of them.
+        let principal = caller.principal();
+        let own = book.values().filter(|session| session.owner.0 == *principal).count();
+        // A stream whose client is gone may look as if somebody were there, so that is a reason to wait and not to refuse.
+        let least = (own >= OWN_MAX).then(|| least_used(&book, principal, true)).flatten();
+        if let Some(name) = least {
             end(&mut book, &name);
         }
-        if book.len() >= SESSIONS_MAX {
-            return Err(full());
+        let tenant = |session: &&Arc<Session>| session.owner.0.tenant == principal.tenant;
+        let crowd = match book.values().filter(tenant).count() >= TENANT_MAX {
+            true => Some(greediest(&book, |owner| owner.tenant == principal.tenant)),
+            false => (book.len() >= SESSIONS_MAX).then(|| greediest(&book, |_| true)),
+        };
+        if let Some(greediest) = crowd {
+            let idle = greediest.and_then(|greediest| least_used(&book, &greediest, false));
+            end(&mut book, &idle.ok_or_else(full)?);
         }
         let name = URL_SAFE_NO_PAD.encode(ambient.random::<NAME_BYTES>());
         book.insert(name.clone(), Arc::new(Session::new(caller, version, capable, now_ms)));
@@ -167,6 +184,24 @@ impl Sessions {
     }
 }
 
+/// The principal with the most sessions, if it has more than one, among those that this is true of.
+fn greediest(book: &HashMap<String, Arc<Session>>, among: impl Fn(&Principal) -> bool) -> Option<Principal> {
+    let mut counts: HashMap<&Principal, usize> = HashMap::new();
+    for session in book.values().filter(|session| among(&session.owner.0)) {
+        let count = counts.entry(&session.owner.0).or_default();
+        *count = count.saturating_add(1);
+    }
+    let most = counts.into_iter().filter(|(_, count)| *count > 1).max_by_key(|(_, count)| *count);
+    most.map(|(principal, _)| principal.clone())
+}
+
+/// The session of a principal that was idle for the longest; where `any`, else the one that was used the longest ago.
+fn least_used(book: &HashMap<String, Arc<Session>>, of: &Principal, any: bool) -> Option<String> {
+    let own = book.iter().filter(|(_, session)| session.owner.0 == *of && (any || session.is_idle()));
+    let first = own.min_by_key(|(_, session)| (!session.is_idle(), session.used_ms.load(Ordering::Relaxed)));
+    first.map(|(name, _)| name.clone())
+}
+
 fn end(book: &mut HashMap<String, Arc<Session>>, name: &str) {
     if let Some(session) = book.remove(name) {
         session.ended.send_replace(true);
@@ -187,10 +222,13 @@ mod tests {
     use super::*;
 
     fn caller(user: usize, uid: u32) -> Caller {
-        let name = |text: String| text.parse().expect("a name");
+        of_tenant("t", user, uid)
+    }
+
+    fn of_tenant(tenant: &str, user: usize, uid: u32) -> Caller {
         let principal = Principal {
-            tenant: "t".parse().expect("a name"),
-            user: name(format!("u{user}")),
+            tenant: tenant.parse().expect("a name"),
+            user: format!("u{user}").parse().expect("a name"),
             agent: "a".parse().expect("a name"),
         };
         Caller::resumed((&principal, &Origin::of(Credential::AgentUid(uid))), None)
@@ -256,14 +294,46 @@ mod tests {
     }
 
     #[test]
-    fn n_sessions_of_all_callers_stand_and_the_next_is_refused() {
+    fn n_sessions_of_a_tenant_stand_and_the_next_is_refused_or_takes_an_idle_one_of_who_has_the_most() {
         let (sessions, ambient) = (Sessions::default(), Ambient::fixed(0, 1, BTreeMap::new()));
-        for user in 0..SESSIONS_MAX {
+        for user in 0..TENANT_MAX {
             assert!(sessions.begin(&caller(user, 1), SAID, &ambient).is_ok(), "{user}");
         }
-        let refused = sessions.begin(&caller(SESSIONS_MAX, 1), SAID, &ambient);
+        let refused = sessions.begin(&caller(TENANT_MAX, 1), SAID, &ambient);
+        assert_eq!(refused.map_err(|refusal| refusal.code), Err(Code::Overloaded), "each has one");
+        let names: Vec<String> = sessions
+            .book()
+            .iter()
+            .filter(|(_, s)| s.owner.0 == *caller(7, 1).principal())
+            .map(|(name, _)| name.clone())
+            .collect();
+        assert!(sessions.end(&caller(7, 1), &names[0]));
+        let two = sessions.begin(&caller(8, 1), SAID, &ambient).expect("the place that is free");
+        let held = sessions.of(&caller(8, 1), &two, 0).expect("its own");
+        assert!(sessions.begin(&caller(TENANT_MAX, 1), SAID, &ambient).is_ok(), "the idle one of the two goes");
+        drop(held);
+        assert!(sessions.of(&caller(8, 1), &two, 0).is_some());
+        assert!(sessions.begin(&caller(7, 1), SAID, &ambient).is_err(), "each has one again");
+    }
+
+    #[test]
+    fn n_sessions_of_all_tenants_stand_and_the_next_is_refused() {
+        let (sessions, ambient) = (Sessions::default(), Ambient::fixed(0, 1, BTreeMap::new()));
+        for at in 0..SESSIONS_MAX {
+            let other = of_tenant(&format!("t{}", at / TENANT_MAX), at, 1);
+            assert!(sessions.begin(&other, SAID, &ambient).is_ok(), "{at}");
+        }
+        let refused = sessions.begin(&of_tenant("another", 0, 1), SAID, &ambient);
         assert_eq!(refused.map_err(|refusal| refusal.code), Err(Code::Overloaded));
-        assert!(sessions.begin(&caller(0, 1), SAID, &ambient).is_err(), "nobody's own is in the way");
+    }
+
+    #[test]
+    fn credentials_that_an_agent_makes_for_itself_make_no_room_for_it() {
+        let (sessions, ambient) = (Sessions::default(), Ambient::fixed(0, 1, BTreeMap::new()));
+        for uid in 0..200 {
+            assert!(sessions.begin(&caller(1, uid), SAID, &ambient).is_ok(), "{uid}");
+        }
+        assert_eq!(sessions.book().len(), OWN_MAX);
     }
 
     #[tokio::test]

@@ -166,6 +166,18 @@ impl Column {
     }
 }
 
+#[test]
+fn g11_a_column_that_came_later_counts_where_something_stands_in_it() {
+    let conn = Connection::open_in_memory().expect("memory");
+    let digest =
+        |sql: &str| conn.query_row(sql, [], |row| Ok(super::digest_of(row, "t"))).expect("a row").expect("readable");
+    let before = digest("SELECT 1 AS a, 'x' AS b");
+    assert_eq!(digest("SELECT 1 AS a, 'x' AS b, NULL AS via"), before, "rows of before stay what was written");
+    assert_ne!(digest("SELECT 1 AS a, 'x' AS b, 'client' AS via"), before);
+    assert_ne!(digest("SELECT 1 AS a, 'x' AS b, '' AS via"), before);
+    assert_ne!(digest("SELECT 1 AS a, 'x' AS b, NULL AS c"), before, "no other column is passed over");
+}
+
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "how many bits were flipped is the measured figure")]
 async fn g11_whichever_bit_of_a_plan_or_an_approval_is_flipped_it_is_refused() {
@@ -178,6 +190,7 @@ async fn g11_whichever_bit_of_a_plan_or_an_approval_is_flipped_it_is_refused() {
     let answer = Resolution {
         id,
         approver: "ann".parse().expect("name"),
+        via: crate::ledger::Via::Client,
         approve: true,
         reason: "fine".into(),
         need: crate::ledger::Raised::NOT,

@@ -10,7 +10,7 @@ pub const PAGE_BYTES: u32 = 4_096;
 /// How much the ledger may hold in memory and on disk.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LedgerOptions {
-    /// Writes that wait, at most.
+    /// Writes that wait, at most; calls of one tenant take at most half of them, and of the bytes.
     pub queue_jobs: u32,
     /// Bytes of text and content in writes that wait, at most.
     pub queue_bytes: u64,
@@ -25,6 +25,6 @@ pub struct LedgerOptions {
 impl Default for LedgerOptions {
     /// 4,096 waiting calls are a fifth of a second at full load; 256 MiB of them leave the rest of the machine alone.
     fn default() -> Self {
-        Self { queue_jobs: 4_096, queue_bytes: 256 * 1024 * 1024, max_pages: None, environment: None, recipients: None }
+        Self { queue_jobs: 8_192, queue_bytes: 256 * 1024 * 1024, max_pages: None, environment: None, recipients: None }
     }
 }

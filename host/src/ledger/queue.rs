@@ -5,13 +5,14 @@
 //! not counted: there is at most one outcome per intent, intents were, and a switch must not wait for what it stops.
 //! Audit entries and alerts find room where calls find none any more: they tell what has happened already.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use toolkeep_core::audit::AuditKind;
 use toolkeep_core::digest::Digest;
-use toolkeep_core::id::{CallId, PlanId, RunId};
+use toolkeep_core::id::{CallId, PlanId, RunId, TenantName};
 use toolkeep_core::principal::Principal;
 
 use super::alerts::AlertWork;
@@ -36,6 +37,9 @@ use super::transactions::TransactionWork;
 pub(super) const BATCH_MAX: usize = 1_024;
 /// How many times the bounds of other writes are those of audit entries and alerts.
 const ROOM_FOR_AUDIT: u32 = 2;
+/// The part of the bounds that the calls of one tenant may take: one that is refused as fast as it asks must not keep out
+/// the calls of others, which nothing runs unrecorded.
+const SHARE_OF_TENANT: u32 = 2;
 
 /// What is to be written.
 #[derive(Debug)]
@@ -129,6 +133,22 @@ impl Job {
     fn new(work: Work, durable: bool, waiter: Option<oneshot::Sender<Result<Done, LedgerError>>>) -> Self {
         let counted = !matches!(work, Work::Outcome(_) | Work::Kill(_) | Work::Learn(_) | Work::Barrier | Work::Close);
         Self { bytes: weight(&work), work, durable, waiter, counted }
+    }
+
+    /// Whose call it is, as far as it is one.
+    fn tenant(&self) -> Option<&TenantName> {
+        let row = match &self.work {
+            Work::Record(row) => row,
+            Work::Propose(proposal) => &proposal.call,
+            Work::Intent(intent) => &intent.proposal.as_deref()?.call,
+            Work::Suspend(suspended) => &suspended.row,
+            Work::Transaction(work) => match work.as_ref() {
+                TransactionWork::Stage(staged) => &staged.call,
+                TransactionWork::Open { .. } | TransactionWork::End { .. } => return None,
+            },
+            _ => return None,
+        };
+        Some(&row.principal.tenant)
     }
 
     /// Whether it makes room: it must not wait for what finds none.
@@ -244,6 +264,8 @@ struct State {
     /// Counted jobs and their bytes, those in the writer's hands included.
     held_jobs: u32,
     held_bytes: u64,
+    /// The same for the calls of each tenant.
+    held_by: HashMap<TenantName, (u32, u64)>,
     /// Jobs of any kind that are not yet visible to readers, and those of them that settle something.
     pending: usize,
     settling: usize,
@@ -251,6 +273,18 @@ struct State {
     abandoned: bool,
     /// Why nothing more is taken.
     stopped: Option<LedgerError>,
+}
+
+impl State {
+    /// A call of this tenant is not held any more.
+    fn let_go(&mut self, tenant: &TenantName, bytes: u64) {
+        if let Some((held, of_bytes)) = self.held_by.get_mut(tenant) {
+            (*held, *of_bytes) = (held.saturating_sub(1), of_bytes.saturating_sub(bytes));
+            if *held == 0 {
+                self.held_by.remove(tenant);
+            }
+        }
+    }
 }
 
 /// The queue.
@@ -288,12 +322,22 @@ impl Queue {
             let times = if tells { ROOM_FOR_AUDIT } else { 1 };
             let (jobs, most) = (self.most_jobs.saturating_mul(times), self.most_bytes.saturating_mul(times.into()));
             // One write larger than the bound is taken when it is alone; otherwise it could never be written.
-            if state.held_jobs >= jobs || (bytes > most && state.held_jobs > 0) {
+            let full = |held: u32, bytes: u64, jobs: u32, most: u64| held >= jobs || (bytes > most && held > 0);
+            let own = job.tenant().map(|tenant| {
+                let (held, before) = state.held_by.get(tenant).copied().unwrap_or_default();
+                (tenant.clone(), held, before.saturating_add(job.bytes))
+            });
+            let share = (jobs.div_ceil(SHARE_OF_TENANT), most.div_ceil(SHARE_OF_TENANT.into()));
+            let too_much = own.as_ref().is_some_and(|(_, held, bytes)| full(*held, *bytes, share.0, share.1));
+            if too_much || full(state.held_jobs, bytes, jobs, most) {
                 self.meter.rejected();
                 return Err(LedgerError::Overloaded);
             }
             state.held_jobs += 1;
             state.held_bytes = bytes;
+            if let Some((tenant, held, bytes)) = own {
+                state.held_by.insert(tenant, (held + 1, bytes));
+            }
         }
         state.pending += 1;
         state.settling += usize::from(job.settles());
@@ -341,6 +385,9 @@ impl Queue {
             if job.counted {
                 state.held_jobs = state.held_jobs.saturating_sub(1);
                 state.held_bytes = state.held_bytes.saturating_sub(job.bytes);
+                if let Some(tenant) = job.tenant() {
+                    state.let_go(tenant, job.bytes);
+                }
             }
         }
     }
@@ -397,6 +444,61 @@ mod tests {
     fn write(bytes: usize) -> Job {
         let plan = PlanId::new(uuid::Uuid::from_u128(1));
         Job::lazy(Work::NotKnown { plan, reply: "x".repeat(bytes).into(), asks: false })
+    }
+
+    /// A call of a tenant, with a reply of so many bytes.
+    fn call(tenant: &str, bytes: usize) -> Job {
+        let principal = serde_json::json!({"tenant": tenant, "user": "u", "agent": "a"});
+        Job::lazy(Work::Record(Box::new(CallRow {
+            trace: None,
+            suspended: false,
+            call: CallId::new(uuid::Uuid::from_u128(1)),
+            principal: serde_json::from_value(principal).expect("a principal"),
+            origin: toolkeep_core::principal::Origin::record(),
+            run: None,
+            step: None,
+            tool: "x".parse().expect("name"),
+            component: None,
+            manifest: None,
+            tier: None,
+            policy_set: None,
+            mode: toolkeep_core::call::Mode::Commit,
+            input: Arc::from(""),
+            input_digest: Digest::of(b""),
+            status: toolkeep_core::call::Status::Ok,
+            outcome: toolkeep_core::call::Outcome::None,
+            error_code: None,
+            reply: "x".repeat(bytes).into(),
+            usage: toolkeep_core::call::Usage::default(),
+            recording: None,
+            beside: None,
+            started_ms: 1,
+            ended_ms: 1,
+            key: None,
+            notes: None,
+            charge: None,
+            output: None,
+        })))
+    }
+
+    #[test]
+    fn r29_calls_of_one_tenant_leave_half_of_the_room_to_others() {
+        let queue = Queue::new(8, 1_000, LedgerMeter::default());
+        (0..4).for_each(|_| queue.push(call("loud", 1)).expect("taken"));
+        assert!(matches!(queue.push(call("loud", 1)), Err(LedgerError::Overloaded)));
+        (0..4).for_each(|_| queue.push(call("quiet", 1)).expect("room for others"));
+        assert!(matches!(queue.push(call("third", 1)), Err(LedgerError::Overloaded)), "all of it is taken");
+        let taken = queue.gather(Duration::ZERO, 5);
+        queue.settle(&taken);
+        (0..4).for_each(|_| queue.push(call("loud", 1)).expect("room again"));
+        assert!(matches!(queue.push(call("loud", 1)), Err(LedgerError::Overloaded)));
+        queue.settle(&queue.gather(Duration::ZERO, 8));
+        assert!(queue.state().held_by.is_empty(), "nobody is remembered who holds nothing");
+        queue.push(call("loud", 500)).expect("half of the bytes");
+        assert!(matches!(queue.push(call("loud", 1)), Err(LedgerError::Overloaded)));
+        queue.push(call("quiet", 500)).expect("the other half");
+        queue.settle(&queue.gather(Duration::ZERO, 8));
+        queue.push(call("loud", 900)).expect("what is larger is taken when it is alone");
     }
 
     #[test]

@@ -227,7 +227,8 @@ mod tests {
             "it is free again"
         );
         drop(taken);
-        assert_eq!((seats.book().taken, seats.book().of.len()), (0, 0), "and nobody is remembered");
+        let book = seats.book();
+        assert_eq!((book.taken, book.of.len()), (0, 0), "and nobody is remembered");
     }
 
     #[test]

@@ -190,10 +190,9 @@ impl<'p, P: Plane> Connection<'p, P> {
                 return End::Drained;
             }
             let reading = !self.closed && !stopping && self.output.len() < self.bounds.outbound_bytes;
-            let lingers = std::mem::take(&mut replied) && idle && reading && !self.input.is_partial();
-            // Whoever is to stop, or gone, is told by the events below.
-            let asked_to_stop = stop.has_changed().unwrap_or(true);
-            if lingers && !asked_to_stop && linger(&self.busy, &mut reader, self.input.room()).await {
+            // Who is asked to stop meanwhile is told so by the events below.
+            let lingers = std::mem::take(&mut replied) && idle && reading && !stop.has_changed().unwrap_or(true);
+            if lingers && !self.input.is_partial() && linger(&self.busy, &mut reader, self.input.room()).await {
                 continue;
             }
             self.arm_line_deadline(reading);

@@ -270,14 +270,17 @@ fn r51_a_stream_of_the_revision_before_has_no_event_without_data() {
 }
 
 #[test]
-fn one_client_has_its_share_of_the_streams_and_one_without_a_place_keeps_the_stream_before() {
+fn streams_of_all_sessions_of_a_client_leave_room_for_its_calls_and_for_others() {
     const OWN: usize = 16;
     let (world, port) = open("");
     let token = token(&world);
     let sessions: Vec<Session> = (0..OWN).map(|_| Session::begin(port, &token, &json!({}))).collect();
     let mut streams: Vec<Stream> = sessions.iter().map(|session| session.stream("GET /mcp", &[], "")).collect();
     assert!(streams.iter_mut().all(|stream| stream.status() == 200));
-    assert_eq!(sessions[0].stream("GET /mcp", &[], "").status(), 503, "one more");
+    // A call that tells of its progress is a stream as well.
+    let call = json!({"jsonrpc": "2.0", "id": 9, "method": "tools/call",
+        "params": {"name": "text-stats", "arguments": {"text": "a"}, "_meta": {"progressToken": "p"}}});
+    assert_eq!(sessions[0].stream("POST /mcp", &[], &call.to_string()).status(), 200, "a call beside them");
     offer(&world, "later");
     for stream in &mut streams {
         assert_eq!(stream.message()["method"], "notifications/tools/list_changed", "all of them go on");

@@ -107,8 +107,7 @@ pub(super) fn round(
         return Err(bad(&pointer, "is not an object", "the result of the request of this name"));
     }
     let state = match params.remove("requestState") {
-        // Every question has a state, so this answers none; run as a call, it would be held and asked about once more.
-        None if !responses.is_empty() => return Err(bad("/requestState", "is missing", STATE)),
+        // Every question has a state, so answers without one answer none: the call is made, and what is missing asked for (SEP-2322).
         None => return Ok(None),
         Some(Value::String(state)) => state,
         Some(_) => return Err(bad("/requestState", "is not a string", STATE)),

@@ -29,9 +29,10 @@ use crate::daemon::reply;
 /// get in, and whoever is asked something can answer.
 const STREAMS_MAX: usize = 64;
 const _: () = assert!(STREAMS_MAX * 2 <= CONNECTIONS_MAX);
-/// Streams of one principal: one for each session that it may have.
-const OWN_MAX: usize = OWN_SESSIONS_MAX;
-const _: () = assert!(OWN_MAX * 4 <= STREAMS_MAX);
+/// Streams of one principal: one of changes for each session that it may have, and as many of calls. Clients leave those of changes
+/// behind without closing them, and these must not keep out their calls.
+const OWN_MAX: usize = 2 * OWN_SESSIONS_MAX;
+const _: () = assert!(OWN_MAX * 2 <= STREAMS_MAX);
 /// When a client comes back whose stream broke, in milliseconds: the time of a restart.
 const RETRY_MS: u64 = 2_000;
 /// How long nothing is said at most.
